@@ -1,0 +1,9 @@
+"""The one exception that a user is meant to read."""
+
+
+class HandscopeError(ValueError):
+    """Something the user gave, or left on disk, does not fit.
+
+    The message is one or two sentences: what was expected, what was found, where, and what to do. The command line prints it
+    without a traceback and exits with status 2.
+    """

@@ -1,0 +1,48 @@
+"""Files that are either whole or not there."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import HandscopeError
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file so that a reader sees all of it or nothing, whenever the writer is killed.
+
+    Yields a temporary path in the same folder, which ends in the suffix of `path` (some writers choose their format by it).
+    When the block ends well the file is flushed to disk and renamed to `path`; when it raises, the temporary file is removed
+    and what stood at `path` before stays.
+
+    Raises
+    ------
+    HandscopeError
+        The disk is full. Nothing is left half-written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HandscopeError(f"The disk is full: {path} could not be written, and what was there before is unchanged. "
+                                 "Free some space and run the same command again.") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(data: bytes | str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of bytes, or of the contents of the file at a path."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with open(data, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
