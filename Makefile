@@ -1,0 +1,45 @@
+# make demo    the environment, then the demo study: runs/demo/report.html
+# make test    the environment with the test extras, then every test
+# make check   ruff and mypy in the same environment
+#
+# PYTHON names the interpreter (3.11 or newer); PIP_FLAGS is handed to pip, for example an index that has the CPU build of torch.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/ready
+	@$(BIN)/handscope study datasets/demo.yaml
+
+test: $(VENV)/ready-test
+	$(BIN)/pytest
+
+check: $(VENV)/ready-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# A stamp is written last, so that an installation which was cut off is made again.
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "handscope needs Python 3.11 or newer; $(PYTHON) is not. Run: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { echo "$(PYTHON) -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@mkdir -p $(VENV)/link && ln -sfn "$(CURDIR)" $(VENV)/link/handscope
+	@touch $@
+
+$(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/python
+	@echo "Installing handscope into $(VENV): some minutes, once."
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/ready-test: pyproject.toml constraints.txt | $(VENV)/python
+	@echo "Installing handscope with what its tests need into $(VENV): some minutes, once."
+	@$(INSTALL) --editable '.[test,dev]'
+	@touch $@ $(VENV)/ready
+
+clean:
+	rm -rf $(VENV) build *.egg-info

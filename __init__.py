@@ -1,0 +1,61 @@
+"""Where and when does a diffusion transformer know that the hand it draws is wrong?
+
+Public names are loaded when they are first used, so that ``import handscope`` is quick and does not import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import HandscopeError
+
+if TYPE_CHECKING:
+    from .extract.capture import capture
+    from .extract.extract import extract
+    from .extract.generate import generate
+    from .extract.address import Plan
+    from .extract.labels import Labels
+    from .extract.models import load
+    from .extract.run import Run
+    from .extract.store import ActivationStore
+    from .study import Study
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivationStore",
+    "HandscopeError",
+    "Labels",
+    "Plan",
+    "Run",
+    "Study",
+    "__version__",
+    "capture",
+    "extract",
+    "generate",
+    "load",
+]
+
+_HOMES = {
+    "ActivationStore": ".extract.store",
+    "Labels": ".extract.labels",
+    "Plan": ".extract.address",
+    "Run": ".extract.run",
+    "Study": ".study",
+    "capture": ".extract.capture",
+    "generate": ".extract.generate",
+    "load": ".extract.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "extract":  # the subpackage, which can be called: importing any part of it would put it in a function's place
+        return importlib.import_module(".extract", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
