@@ -1,0 +1,150 @@
+"""Where and when a residual stream is read: blocks, steps, cells and the plan of a capture.
+
+Steps count what remains, as in the source study: of 20, step 20 is the first and noisiest and step 1 the last.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ..errors import HandscopeError
+
+_BLOCK = re.compile(r"(double|single)\.(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """One block of a diffusion transformer: ``double.12`` is ``transformer_blocks[12]``, ``single.8`` is ``single_transformer_blocks[8]``.
+
+    >>> Block.parse("double.12")
+    Block(kind='double', index=12)
+    >>> str(Block("single", 8))
+    'single.8'
+    """
+
+    kind: str
+    index: int
+
+    @classmethod
+    def parse(cls, name: "str | Block") -> "Block":
+        """Read a block's name; a `Block` is returned as it is.
+
+        Raises
+        ------
+        HandscopeError
+            The name is not ``double.N`` or ``single.N``.
+        """
+        if isinstance(name, Block):
+            return name
+        match = _BLOCK.fullmatch(name) if isinstance(name, str) else None
+        if match is None:
+            raise HandscopeError(f"Expected a block such as double.12 or single.8 (a kind, a dot, a number counted from 0), found {name!r}.")
+        return cls(match[1], int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.index}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (block, step); its text form ``double.1/20`` is its path in a consolidated store."""
+
+    block: Block
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.block}/{self.step}"
+
+
+@dataclass(frozen=True, init=False)
+class Plan:
+    """What a capture reads: every named block at every named step of a run of `of` steps.
+
+    Parameters
+    ----------
+    blocks : sequence of str or Block
+        ``["double.1", "single.3"]``.
+    steps : sequence of int
+        Steps that remain, each from `of` (pure noise in) down to 1 (the last).
+    of : int
+        How many steps the whole run has; 1 for a bare call of the transformer.
+
+    Raises
+    ------
+    HandscopeError
+        A misspelt block, a step outside 1..of, a repetition, or nothing to read.
+    """
+
+    blocks: tuple[Block, ...]
+    steps: tuple[int, ...]
+    of: int
+
+    def __init__(self, blocks: Iterable[str | Block], steps: Iterable[int], of: int) -> None:
+        if isinstance(blocks, str):
+            raise HandscopeError(f"Expected a list of blocks, found the text {blocks!r}: write [{blocks!r}].")
+        object.__setattr__(self, "blocks", tuple(Block.parse(block) for block in blocks))
+        object.__setattr__(self, "steps", tuple(steps))
+        object.__setattr__(self, "of", of)
+        self._check()
+
+    def _check(self) -> None:
+        if not _is_count(self.of):
+            raise HandscopeError(f"A plan is made for a run of at least one step, found of={self.of!r}.")
+        for step in self.steps:
+            if not _is_count(step) or step > self.of:
+                raise HandscopeError(f"Step {step!r} is outside this run: steps count what remains, so of {self.of} they go from "
+                                     f"{self.of} (the first and noisiest) down to 1 (the last).")
+        for what, values in (("block", self.blocks), ("step", self.steps)):
+            if not values:
+                raise HandscopeError(f"The plan names no {what}: give at least one.")
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise HandscopeError(f"The plan names {what} {', '.join(repeated)} more than once: give each {what} once.")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell of the plan, blocks outer and steps inner: the order of cells in a shard."""
+        return tuple(Cell(block, step) for block, step in product(self.blocks, self.steps))
+
+    def index(self, step: int) -> int:
+        """The 0-based index of a step in the run, and in its trajectory.
+
+        >>> Plan(["double.0"], [20, 1], of=20).index(20)
+        0
+        """
+        return self.of - step
+
+    def check(self, valid: Sequence[str]) -> None:
+        """Refuse blocks that are not in `valid`, the blocks a model has (``model.blocks``).
+
+        Raises
+        ------
+        HandscopeError
+            The message names the blocks that the model has.
+        """
+        missing = [str(block) for block in self.blocks if str(block) not in valid]
+        if missing:
+            raise HandscopeError(f"The model has no block {', '.join(missing)}; it has {_ranges(valid)}.")
+
+    def to_json(self) -> str:
+        """The plan as JSON; `from_json` gives it back."""
+        return json.dumps({"blocks": [str(block) for block in self.blocks], "steps": list(self.steps), "of": self.of})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _ranges(names: Sequence[str]) -> str:
+    counts: dict[str, int] = {}
+    for name in names:
+        kind = name.split(".")[0]
+        counts[kind] = counts.get(kind, 0) + 1
+    return " and ".join(f"{kind}.0 to {kind}.{count - 1}" for kind, count in counts.items())

@@ -1,0 +1,158 @@
+"""Prompts and seeds to images, with the trajectory of each, so that activations can be read later without generating again."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import HandscopeError
+from ..files import atomic
+from ..progress import Progress, quiet
+from .adapter import adapter_for
+from .models import Model
+from .run import Run, sample_id
+from .trajectory import Trajectory
+
+LAST_SEED = 2**32 - 1
+
+
+def generate(model: Model, run: Run, prompts: Iterable[str], seeds: Iterable[int], steps: int = 20, guidance: float = 3.5,
+             height: int | None = None, width: int | None = None, batch_size: int = 16, progress: Progress = quiet) -> pd.DataFrame:
+    """Make one sample of every prompt with every seed, or only those that the run does not have yet.
+
+    The initial noise comes from a CPU generator of its own, so a seed means the same image in every batch and on every device, up to
+    rounding. Every call of the pipeline has the same batch size (a short last batch is filled up with copies), so that a run that was
+    killed and started again has the same bits as one that was not.
+
+    Parameters
+    ----------
+    prompts : iterable of str
+    seeds : iterable of int
+        0 to 2**32 - 1.
+    steps, guidance : int, float
+        Inference steps and FLUX's embedded guidance.
+    height, width : int, optional
+        In pixels; by default what the model was trained for.
+    batch_size : int
+        Samples in one call of the pipeline; prompts may differ within it.
+
+    Returns
+    -------
+    DataFrame
+        The rows of `run.samples()` that were asked for.
+
+    Raises
+    ------
+    HandscopeError
+        A setting is out of range, or the run was begun with another model or other settings, or the disk is full.
+    """
+    wanted = _wanted(prompts, seeds)
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise HandscopeError(f"Expected {name} to be a whole number of at least 1, found {value!r}.")
+    height, width = height or model.height, width or model.width
+    model.grid(height, width)
+    adapter_for(model.transformer)
+
+    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": str(model.dtype).removeprefix("torch.")},
+                        "generation": {"steps": steps, "guidance": float(guidance), "height": height, "width": width}})
+    rows = run.metadata()
+    missing = [sample for sample in wanted if sample not in rows or not (run.image_path(sample).exists() and run.trajectory_path(sample).exists())]
+    if missing:
+        run.write_settings({"provenance": model.provenance})
+    together = min(batch_size, len(wanted))
+    done = len(wanted) - len(missing)
+    progress("generate", done, len(wanted))
+    for first in range(0, len(missing), together):
+        batch = missing[first:first + together]
+        filled = [wanted[sample] for sample in batch] + [wanted[batch[-1]]] * (together - len(batch))
+        noise, images, trajectories = _call(model, filled, steps, guidance, height, width)
+        for sample, start, image, trajectory in zip(batch, noise, images, trajectories):
+            prompt, seed = wanted[sample]
+            row = {"sample": sample, "prompt": prompt, "seed": seed, "file_name": f"{sample}.png",
+                   "image_sha256": hashlib.sha256(image.tobytes()).hexdigest(), "noise_sha256": hashlib.sha256(start.numpy().tobytes()).hexdigest(),
+                   "height": height, "width": width, "steps": steps, "guidance": float(guidance), "batch_size": together}
+            with atomic(run.image_path(sample)) as temporary:
+                Image.fromarray(image).save(temporary)
+            trajectory.save(run.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
+            rows[sample] = row
+        # Only now do the samples exist: a line here promises that both files are whole.
+        run.write_metadata(rows)
+        done += len(batch)
+        progress("generate", done, len(wanted))
+    return run.samples().set_index("sample", drop=False).loc[list(wanted)].reset_index(drop=True)
+
+
+def read_prompts(path: str | os.PathLike[str]) -> list[str]:
+    """Prompts from a text file in UTF-8, one a line; empty lines and lines that begin with # are left out.
+
+    Raises
+    ------
+    HandscopeError
+        The file is missing, is not UTF-8, or holds no prompt.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise HandscopeError(f"Expected prompts in UTF-8, found byte 0x{error.object[error.start]:02x} at position {error.start} of {path}: save the file as UTF-8.") from error
+    except OSError as error:
+        raise HandscopeError(f"The prompt file {path} could not be read ({error.strerror}): give a text file with one prompt a line.") from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise HandscopeError(f"Expected at least one prompt in {path}, found none: write one prompt a line (lines that begin with # are comments).")
+    return prompts
+
+
+def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str, int]]:
+    if isinstance(prompts, str):
+        raise HandscopeError(f"Expected a list of prompts, found one text: write [{prompts!r}].")
+    prompts, seeds = list(prompts), list(seeds)
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise HandscopeError(f"Expected every prompt to be a text with a word in it, found {prompt!r}.")
+    for seed in seeds:
+        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed <= LAST_SEED:
+            raise HandscopeError(f"Expected every seed to be a whole number from 0 to {LAST_SEED}, found {seed!r}.")
+    if not prompts or not seeds:
+        raise HandscopeError(f"Expected at least one prompt and one seed, found {len(prompts)} prompts and {len(seeds)} seeds.")
+    wanted: dict[str, tuple[str, int]] = {}
+    for prompt, seed in product(prompts, seeds):
+        if wanted.setdefault(sample_id(prompt, int(seed)), (prompt, int(seed)))[0] != prompt:
+            raise HandscopeError(f"Two prompts share the sample name {sample_id(prompt, int(seed))}: change a letter of {prompt!r}.")
+    return wanted
+
+
+def _call(model: Model, pairs: list[tuple[str, int]], steps: int, guidance: float, height: int, width: int) -> tuple[list[Tensor], np.ndarray, list[Trajectory]]:
+    """One call of the pipeline: noises (tokens, channels), images (n, height, width, 3) uint8 and trajectories of n (prompt, seed) pairs."""
+    noise = [model.adapter.noise(model.pipe, seed, height, width) for _, seed in pairs]
+    latents: list[Tensor] = []
+    model_timesteps: list[float] = []
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        latents.append(kwargs["hidden_states"].to("cpu", copy=True))
+        model_timesteps.append(model.adapter.model_timestep(kwargs))
+
+    def after(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if index == steps - 1:
+            latents.append(kwargs["latents"].to("cpu", copy=True))
+        return kwargs
+
+    handle = model.transformer.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        images = model.pipe(prompt=[prompt for prompt, _ in pairs], latents=torch.stack(noise), num_inference_steps=steps, guidance_scale=guidance,
+                            height=height, width=width, max_sequence_length=model.max_sequence_length, callback_on_step_end=after, output_type="np").images
+    finally:
+        handle.remove()
+    scheduler = model.pipe.scheduler
+    times = [scheduler.sigmas.float().cpu(), scheduler.timesteps.float().cpu(), torch.tensor(model_timesteps)]
+    paths = torch.stack(latents, dim=1)
+    return noise, (images * 255).round().astype(np.uint8), [Trajectory(path, *times) for path in paths]

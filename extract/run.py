@@ -1,0 +1,163 @@
+"""The folder of one study: what is where, and what must not be mixed in it."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import HandscopeError
+from ..files import atomic
+
+if TYPE_CHECKING:
+    from .trajectory import Trajectory
+
+COLUMNS = {"sample": str, "prompt": str, "seed": int, "file_name": str, "image_sha256": str, "noise_sha256": str,
+           "height": int, "width": int, "steps": int, "guidance": float, "batch_size": int}
+FIXED = ("model", "generation")
+
+
+def sample_id(prompt: str, seed: int) -> str:
+    """The name of a sample: samples of one prompt share the part before the dash.
+
+    >>> sample_id("an open hand", 7)
+    '1379ff25-00007'
+    """
+    return f"{hashlib.sha256(prompt.encode()).hexdigest()[:8]}-{seed:05d}"
+
+
+class Run:
+    """A run folder, made if it is missing.
+
+    >>> run = Run("runs/demo")                    # doctest: +SKIP
+    >>> run.samples().prompt.nunique()            # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise HandscopeError(f"Expected a folder for the run, found a file in its place: {error.filename}. Give another path.") from error
+        self.samples_dir = self.path / "samples"
+        self.trajectories_dir = self.path / "trajectories"
+        self.labels_path = self.path / "labels.sqlite"
+        self.activations_dir = self.path / "activations"
+        self.analysis_dir = self.path / "analysis"
+        self.figures_dir = self.path / "figures"
+        self.probes_dir = self.path / "probes"
+        self.report_path = self.path / "report.html"
+        self.settings_path = self.path / "run.yaml"
+        self.metadata_path = self.samples_dir / "metadata.jsonl"
+        self._read: tuple[tuple[int, int], dict[str, dict[str, Any]]] = ((0, 0), {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `run.yaml` says; empty when there is none yet."""
+        if not self.settings_path.exists():
+            return {}
+        try:
+            settings = yaml.safe_load(self.settings_path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise HandscopeError(f"{self.settings_path} is damaged: restore it, or start the study in another run folder.") from error
+        if not isinstance(settings, dict):
+            raise HandscopeError(f"{self.settings_path} is damaged: expected named settings, found {type(settings).__name__}. "
+                                 "Restore it, or start the study in another run folder.")
+        return settings
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Add sections to `run.yaml`; a section that is there is replaced, except `model` and `generation`, which one run may not mix.
+
+        Raises
+        ------
+        HandscopeError
+            A setting of `model` or `generation` differs from the one that the run was begun with.
+        """
+        settled = self.settings
+        for section in FIXED:
+            for key, value in settings.get(section, {}).items():
+                before = settled.get(section, {}).get(key, value)
+                if before != value:
+                    raise HandscopeError(f"{self.settings_path} says {section}.{key} = {before}, and now it is {value}: "
+                                         "one run holds one model and one way to generate. Use another run folder.")
+        merged = settled | settings
+        if merged != settled:
+            with atomic(self.settings_path) as temporary:
+                temporary.write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def samples(self) -> pd.DataFrame:
+        """One row a sample, in the order of generation: sample, prompt, seed, file_name, image_sha256 (of the uint8 pixels),
+        noise_sha256 (of the packed float32 noise), height, width, steps, guidance, batch_size (of the calls that made it)."""
+        rows = [[row[column] for column in COLUMNS] for row in self.metadata().values()]
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype({column: kind for column, kind in COLUMNS.items() if kind is not str})
+
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """The lines of `samples/metadata.jsonl` by sample; empty when there are none yet."""
+        try:
+            state = self.metadata_path.stat()
+        except FileNotFoundError:
+            return {}
+        version = (state.st_mtime_ns, state.st_size)
+        if version != self._read[0]:
+            self._read = (version, self._parse_metadata())
+        return dict(self._read[1])
+
+    def _parse_metadata(self) -> dict[str, dict[str, Any]]:
+        rows = {}
+        try:
+            for number, line in enumerate(self.metadata_path.read_text(encoding="utf-8").splitlines(), 1):
+                row = json.loads(line)
+                missing = [column for column in COLUMNS if column not in row]
+                if missing:
+                    raise HandscopeError(f"Line {number} of {self.metadata_path} lacks {', '.join(missing)}: remove the line and run generate again.")
+                rows[row["sample"]] = row
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise HandscopeError(f"{self.metadata_path} is damaged ({error}): remove it and run generate again, which makes the same images.") from error
+        return rows
+
+    def write_metadata(self, rows: dict[str, dict[str, Any]]) -> None:
+        """Replace `samples/metadata.jsonl`, whole or not at all."""
+        with atomic(self.metadata_path) as temporary:
+            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()), encoding="utf-8")
+
+    def image(self, sample: str) -> np.ndarray:
+        """The image of a sample, uint8 of shape (height, width, 3).
+
+        Raises
+        ------
+        HandscopeError
+            There is no such sample, or its file is missing or damaged.
+        """
+        path = self.image_path(sample)
+        self._row(sample)
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            state = "is damaged" if path.exists() else "is missing"
+            raise HandscopeError(f"The image {path} {state}: remove it if it is there and run generate again, which makes it anew.") from error
+
+    def trajectory(self, sample: str) -> "Trajectory":
+        """The trajectory of a sample; HandscopeError where there is none, or where it is damaged or another generation's."""
+        from .trajectory import Trajectory
+        row = self._row(sample)
+        return Trajectory.load(self.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
+
+    def image_path(self, sample: str) -> Path:
+        """Where the image of a sample lies, or will."""
+        return self.samples_dir / f"{sample}.png"
+
+    def trajectory_path(self, sample: str) -> Path:
+        """Where the trajectory of a sample lies, or will."""
+        return self.trajectories_dir / f"{sample}.safetensors"
+
+    def _row(self, sample: str) -> dict[str, Any]:
+        self.metadata()
+        if sample not in self._read[1]:
+            raise HandscopeError(f"There is no sample {sample!r} in {self.metadata_path}, which has {len(self._read[1])}.")
+        return self._read[1][sample]
