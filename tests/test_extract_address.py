@@ -1,0 +1,52 @@
+"""Addresses: what is a block, a step, a plan, and what is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handscope.errors import HandscopeError
+from handscope.extract.address import Block, Plan
+
+blocks = st.builds(Block, st.sampled_from(["double", "single"]), st.integers(0, 99))
+
+
+@given(blocks)
+def test_a_block_is_read_back_from_its_text(block: Block) -> None:
+    assert Block.parse(str(block)) == block
+
+
+@given(st.lists(blocks, min_size=1, unique=True), st.integers(1, 50), st.data())
+def test_a_plan_survives_json_and_counts_down(names: list[Block], of: int, data: st.DataObject) -> None:
+    steps = data.draw(st.lists(st.integers(1, of), min_size=1, unique=True))
+    plan = Plan(names, steps, of)
+    assert Plan.from_json(plan.to_json()) == plan
+    assert [plan.index(step) for step in range(of, 0, -1)] == list(range(of))
+
+
+def test_cells_run_over_blocks_outside_and_steps_inside() -> None:
+    cells = Plan(["single.3", "double.1"], [20, 3], of=20).cells
+    assert [str(cell) for cell in cells] == ["single.3/20", "single.3/3", "double.1/20", "double.1/3"]
+
+
+@pytest.mark.parametrize("name", ["dobule.1", "double", "double.-1", "double.01", "double.1 ", "single.x", "", 3])
+def test_a_misspelt_block_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(HandscopeError, match=r"double\.12 or single\.8"):
+        Plan([name], [1], of=1)
+
+
+@pytest.mark.parametrize("step", [0, 21, -1, 2.0, True])
+def test_a_step_outside_the_run_is_refused(step: int) -> None:
+    with pytest.raises(HandscopeError, match="from 20 .* down to 1"):
+        Plan(["double.1"], [step], of=20)
+
+
+@pytest.mark.parametrize(("names", "steps", "of"), [([], [1], 1), (["double.1"], [], 1), (["double.1"] * 2, [1], 1), (["double.1"], [1, 1], 1),
+                                                    (["double.1"], [1], 0), ("double.1", [1], 1)])
+def test_a_plan_of_nothing_or_of_repetitions_is_refused(names: list[str], steps: list[int], of: int) -> None:
+    with pytest.raises(HandscopeError):
+        Plan(names, steps, of)
+
+
+def test_a_block_that_the_model_lacks_is_refused_with_those_it_has() -> None:
+    with pytest.raises(HandscopeError, match=r"no block single\.7; it has double\.0 to double\.1 and single\.0 to single\.3"):
+        Plan(["double.1", "single.7"], [1], of=1).check(["double.0", "double.1", "single.0", "single.1", "single.2", "single.3"])
