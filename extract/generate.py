@@ -18,10 +18,10 @@ from ..files import atomic
 from ..progress import Progress, quiet
 from .adapter import adapter_for
 from .models import Model
+from .prompts import check_seeds
 from .run import Run, sample_id
 from .trajectory import Trajectory
 
-LAST_SEED = 2**32 - 1
 
 
 def generate(model: Model, run: Run, prompts: Iterable[str], seeds: Iterable[int], steps: int = 20, guidance: float = 3.5,
@@ -91,27 +91,6 @@ def generate(model: Model, run: Run, prompts: Iterable[str], seeds: Iterable[int
     return run.samples().set_index("sample", drop=False).loc[list(wanted)].reset_index(drop=True)
 
 
-def read_prompts(path: str | os.PathLike[str]) -> list[str]:
-    """Prompts from a text file in UTF-8, one a line; empty lines and lines that begin with # are left out.
-
-    Raises
-    ------
-    HandscopeError
-        The file is missing, is not UTF-8, or holds no prompt.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise HandscopeError(f"Expected prompts in UTF-8, found byte 0x{error.object[error.start]:02x} at position {error.start} of {path}: save the file as UTF-8.") from error
-    except OSError as error:
-        raise HandscopeError(f"The prompt file {path} could not be read ({error.strerror}): give a text file with one prompt a line.") from error
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise HandscopeError(f"Expected at least one prompt in {path}, found none: write one prompt a line (lines that begin with # are comments).")
-    return prompts
-
-
 def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str, int]]:
     if isinstance(prompts, str):
         raise HandscopeError(f"Expected a list of prompts, found one text: write [{prompts!r}].")
@@ -119,9 +98,7 @@ def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str
     for prompt in prompts:
         if not isinstance(prompt, str) or not prompt.strip():
             raise HandscopeError(f"Expected every prompt to be a text with a word in it, found {prompt!r}.")
-    for seed in seeds:
-        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed <= LAST_SEED:
-            raise HandscopeError(f"Expected every seed to be a whole number from 0 to {LAST_SEED}, found {seed!r}.")
+    check_seeds(seeds)
     if not prompts or not seeds:
         raise HandscopeError(f"Expected at least one prompt and one seed, found {len(prompts)} prompts and {len(seeds)} seeds.")
     wanted: dict[str, tuple[str, int]] = {}

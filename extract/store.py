@@ -126,6 +126,8 @@ class ActivationStore:
     def _bits(self, cell: Cell) -> np.ndarray:
         if self._store:
             with reading(self._store) as file:
+                if file.attrs["fingerprint"] != self.attrs["fingerprint"]:
+                    raise HandscopeError(f"{self._store} was written again since it was opened: open it anew.")
                 return file[f"activations/{cell}"][:]
         number = self.cells.index(cell)
         bits = np.empty((len(self.tokens), self.width), np.uint16)

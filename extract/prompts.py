@@ -1,0 +1,38 @@
+"""Prompts and seeds as a user gives them: read and checked before anything heavy is loaded."""
+
+import os
+from collections.abc import Iterable
+from numbers import Integral
+from pathlib import Path
+
+from ..errors import HandscopeError
+
+LAST_SEED = 2**32 - 1
+
+
+def read_prompts(path: str | os.PathLike[str]) -> list[str]:
+    """Prompts from a text file in UTF-8, one a line; empty lines and lines that begin with # are left out.
+
+    Raises
+    ------
+    HandscopeError
+        The file is missing, is not UTF-8, or holds no prompt.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise HandscopeError(f"Expected prompts in UTF-8, found byte 0x{error.object[error.start]:02x} at position {error.start} of {path}: save the file as UTF-8.") from error
+    except OSError as error:
+        raise HandscopeError(f"The prompt file {path} could not be read ({error.strerror}): give a text file with one prompt a line.") from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise HandscopeError(f"Expected at least one prompt in {path}, found none: write one prompt a line (lines that begin with # are comments).")
+    return prompts
+
+
+def check_seeds(seeds: Iterable[int]) -> None:
+    """Raise HandscopeError unless every seed is a whole number from 0 to 2**32 - 1."""
+    for seed in seeds:
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= LAST_SEED:
+            raise HandscopeError(f"Expected every seed to be a whole number from 0 to {LAST_SEED}, found {seed!r}.")
