@@ -1,10 +1,8 @@
 """Prompts and seeds to images, with the trajectory of each, so that activations can be read later without generating again."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from .models import Model
 from .prompts import check_seeds
 from .run import Run, sample_id
 from .trajectory import Trajectory
-
 
 
 def generate(model: Model, run: Run, prompts: Iterable[str], seeds: Iterable[int], steps: int = 20, guidance: float = 3.5,
