@@ -1,0 +1,1 @@
+"""Labels of samples: shipped, judged, and (later) painted by hand."""

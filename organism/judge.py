@@ -1,0 +1,152 @@
+"""An automatic judge of the organism's hands: outline features and a logistic regression fitted to people's labels.
+
+A classifier that learnt good from corrupted *renders* is useless here, because a generator's faults are not a renderer's. So the judge
+learns from labelled generated pictures, is tested on prompts that it has not seen, and abstains where it is not sure. It knows this
+organism's pictures and no others: audit it again before trusting it on another model, or on pictures that were steered.
+
+``python -m handscope.organism.judge`` fits it to the shipped labels and writes ``judge.json``.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import HandscopeError
+from ..files import atomic
+from .shape import features
+
+CARD = Path(__file__).with_name("judge.json")
+NEEDED_KAPPA, NEEDED_KAPPA_DECIDED = 0.6, 0.75
+L2 = 30.0  # strength of the penalty on standardised features; labels are few and noisy
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A fitted judge.
+
+    Attributes
+    ----------
+    names : features used, in order. mean, scale, weights : (n_features,). intercept : float.
+    sure_good, sure_bad : probabilities of "bad" below and above which it decides; between them it abstains.
+    summary : how it did on prompts that it had not seen (see `evaluate`).
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    sure_good: float
+    sure_bad: float
+    summary: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path = CARD) -> "Judge":
+        """Read a judge from its JSON card."""
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in card.items()})
+        except (OSError, ValueError, TypeError) as error:
+            raise HandscopeError(f"The judge in {path} is damaged ({error}): install handscope again.") from error
+
+    def save(self, path: Path = CARD) -> None:
+        """Write the card; all of it or nothing."""
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    def probability(self, x: np.ndarray) -> np.ndarray:
+        """Probability of "bad" for feature rows of shape (n, n_features)."""
+        z = (x - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weights) + self.intercept
+        return 1 / (1 + np.exp(-z))
+
+    def verdict(self, image: np.ndarray, caption: str) -> tuple[str, float]:
+        """``good``, ``bad`` or ``unsure``, and the probability of "bad", of one picture (height, width, 3), uint8.
+
+        A judge that did not reach the agreement with people that this project asks for is unsure of everything.
+        """
+        found = features(image, caption)
+        p = float(self.probability(np.array([[found[name] for name in self.names]]))[0])
+        if not self.summary["trusted"] or self.sure_good < p < self.sure_bad:
+            return "unsure", p
+        return ("good" if p <= self.sure_good else "bad"), p
+
+
+def fit(x: np.ndarray, bad: np.ndarray, names: list[str], summary: dict[str, Any], band: tuple[float, float]) -> Judge:
+    """A judge from feature rows (n, n_features) and labels (n,), 1 for bad."""
+    from sklearn.linear_model import LogisticRegression
+    mean, scale = x.mean(0), x.std(0) + 1e-6
+    model = LogisticRegression(C=1 / L2, max_iter=2000).fit((x - mean) / scale, bad)
+    return Judge(tuple(names), tuple(mean.tolist()), tuple(scale.tolist()), tuple(model.coef_[0].tolist()), float(model.intercept_[0]),
+                 *band, summary)
+
+
+def kappa(a: np.ndarray, b: np.ndarray) -> float:
+    """Cohen's kappa of two binary ratings of shape (n,); NaN where chance alone agrees perfectly."""
+    agree, pa, pb = np.mean(a == b), np.mean(a), np.mean(b)
+    chance = pa * pb + (1 - pa) * (1 - pb)
+    return float((agree - chance) / (1 - chance)) if chance < 1 else float("nan")
+
+
+def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[float]:
+    """95% interval of Cohen's kappa, by a bootstrap over groups."""
+    random = np.random.default_rng(seed)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    draws = []
+    for _ in range(2000):
+        rows = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
+        draws.append(kappa(a[rows], b[rows]))
+    return [round(float(q), 3) for q in np.nanquantile(draws, [0.025, 0.975])]
+
+
+def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, names: list[str], folds: int = 5) -> np.ndarray:
+    """Probability of "bad" of each row, from a judge that saw no row of its group: (n,)."""
+    from sklearn.model_selection import GroupKFold
+    p = np.empty(len(bad))
+    for train, test in GroupKFold(folds, shuffle=True, random_state=0).split(x, bad, groups):
+        p[test] = fit(x[train], bad[train], names, {}, (0.5, 0.5)).probability(x[test])
+    return p
+
+
+def evaluate(p: np.ndarray, bad: np.ndarray, groups: np.ndarray, band: tuple[float, float]) -> dict[str, Any]:
+    """Agreement of out-of-fold probabilities with a person: kappa overall, and where the judge decides, with intervals over prompts."""
+    from sklearn.metrics import roc_auc_score
+    decided = (p <= band[0]) | (p >= band[1])
+    overall, where = kappa(p > 0.5, bad == 1), kappa(p[decided] > 0.5, bad[decided] == 1)
+    return {"n": len(bad), "prompts": len(np.unique(groups)), "bad_share": round(float(bad.mean()), 3),
+            "auc": round(float(roc_auc_score(bad, p)), 3), "kappa": round(overall, 3),
+            "kappa_interval": kappa_interval(p > 0.5, bad == 1, groups), "decided_share": round(float(decided.mean()), 3),
+            "kappa_decided": round(where, 3),
+            "kappa_decided_interval": kappa_interval(p[decided] > 0.5, bad[decided] == 1, groups[decided]),
+            "trusted": bool(overall >= NEEDED_KAPPA and where >= NEEDED_KAPPA_DECIDED)}
+
+
+def choose_band(p: np.ndarray, bad: np.ndarray) -> tuple[float, float]:
+    """The narrowest band around one half outside which agreement reaches what is needed, with a margin; (0, 1) where none does."""
+    for half in np.arange(0.0, 0.5, 0.02):
+        decided = abs(p - 0.5) >= half
+        if decided.sum() >= 30 and kappa(p[decided] > 0.5, bad[decided] == 1) >= NEEDED_KAPPA_DECIDED + 0.05:
+            return float(0.5 - half), float(0.5 + half)
+    return 0.0, 1.0
+
+
+def main() -> None:
+    """Fit the judge to the shipped labels, print how it does on unseen prompts, and write its card."""
+    from ..labeling.shipped import ShippedLabels
+    shipped = ShippedLabels.load()
+    table = shipped.table[shipped.table.verdict != "unsure"]
+    rows = [features(shipped.reference(sample), prompt) for sample, prompt in table.prompt.items()]
+    names = sorted(rows[0])
+    x = np.array([[row[name] for name in names] for row in rows])
+    bad, groups = table.verdict.str.startswith("bad").to_numpy().astype(int), table.prompt.to_numpy()
+    p = out_of_fold(x, bad, groups, names)
+    band = choose_band(p, bad)
+    summary = evaluate(p, bad, groups, band)
+    fit(x, bad, names, summary, band).save()
+    print(json.dumps(summary, indent=1))
+
+
+if __name__ == "__main__":
+    main()
