@@ -9,17 +9,25 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROMPTS, SEEDS, STEPS
-
 from handscope.errors import HandscopeError
-from handscope.extract.generate import generate, read_prompts
+from handscope.extract.generate import generate
 from handscope.extract.models import Model
+from handscope.extract.prompts import read_prompts
 from handscope.extract.run import Run, sample_id
 
 
 def test_a_seed_means_the_image_of_the_bare_pipeline(tiny_model: Model, finished_run: Run) -> None:
     sample = sample_id(PROMPTS[3], 2)
-    image = tiny_model.pipe(PROMPTS[3], height=32, width=32, num_inference_steps=STEPS, guidance_scale=3.5, max_sequence_length=20,
-                            generator=torch.Generator().manual_seed(2), output_type="np").images[0]
+    image = tiny_model.pipe(
+        PROMPTS[3],
+        height=32,
+        width=32,
+        num_inference_steps=STEPS,
+        guidance_scale=3.5,
+        max_sequence_length=20,
+        generator=torch.Generator().manual_seed(2),
+        output_type="np",
+    ).images[0]
     difference = finished_run.image(sample).astype(int) - (image * 255).round()
     assert np.abs(difference).max() <= 1  # one alone and sixteen together round differently
 
@@ -40,7 +48,10 @@ def test_metadata_and_hashes_are_those_of_the_files(finished_run: Run) -> None:
     for row in samples.iloc[::7].itertuples():
         assert row.sample == sample_id(row.prompt, row.seed)
         assert row.image_sha256 == hashlib.sha256(finished_run.image(row.sample).tobytes()).hexdigest()
-        assert row.noise_sha256 == hashlib.sha256(finished_run.trajectory(row.sample).latents[0].numpy().tobytes()).hexdigest()
+        assert (
+            row.noise_sha256
+            == hashlib.sha256(finished_run.trajectory(row.sample).latents[0].numpy().tobytes()).hexdigest()
+        )
     lines = finished_run.metadata_path.read_text(encoding="utf-8").splitlines()
     assert all((finished_run.samples_dir / json.loads(line)["file_name"]).is_file() for line in lines)
 
@@ -62,13 +73,16 @@ def test_velocity_is_what_the_transformer_said(tiny_model: Model, finished_run: 
     with torch.no_grad():
         inputs = tiny_model.adapter.inputs(tiny_model.pipe, [PROMPTS[0]], 3.5, 32, 32, 20)
         for i in range(STEPS):
-            velocity = tiny_model.transformer(hidden_states=path.latents[i:i + 1], timestep=path.timesteps[i:i + 1] / 1000, **inputs)[0][0]
+            velocity = tiny_model.transformer(
+                hidden_states=path.latents[i : i + 1], timestep=path.timesteps[i : i + 1] / 1000, **inputs
+            )[0][0]
             assert torch.allclose(path.velocity(i), velocity, atol=1e-4)
             assert torch.allclose(path.x0(i), path.latents[i] - path.sigmas[i] * velocity, atol=1e-4)
 
 
 def test_the_transformer_sees_rounded_timesteps_in_bfloat16(tiny_pipe_folder: Path, tmp_path: Path) -> None:
     from handscope.extract.models import load
+
     run = Run(tmp_path)
     generate(load(str(tiny_pipe_folder), dtype="bfloat16"), run, PROMPTS[:1], [0], steps=STEPS)
     path = run.trajectory(sample_id(PROMPTS[0], 0))
@@ -78,14 +92,24 @@ def test_the_transformer_sees_rounded_timesteps_in_bfloat16(tiny_pipe_folder: Pa
     assert not torch.equal(path.model_timesteps, path.timesteps)
 
 
-def test_a_second_call_makes_only_what_is_missing(tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run]) -> None:
+def test_a_second_call_makes_only_what_is_missing(
+    tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run]
+) -> None:
     run = run_copy(finished_run)
     lost = [sample_id(PROMPTS[0], 1), sample_id(PROMPTS[7], 5)]
     run.image_path(lost[0]).unlink()
     run.trajectory_path(lost[1]).unlink()
     before = {path: path.stat().st_mtime_ns for path in run.samples_dir.glob("*.png")}
     made: list[int] = []
-    again = generate(tiny_model, run, PROMPTS, SEEDS, steps=STEPS, batch_size=16, progress=lambda stage, done, total: made.append(done))
+    again = generate(
+        tiny_model,
+        run,
+        PROMPTS,
+        SEEDS,
+        steps=STEPS,
+        batch_size=16,
+        progress=lambda stage, done, total: made.append(done),
+    )
     assert made == [46, 48]
     assert again.equals(finished_run.samples())
     changed = {path.stem for path in run.samples_dir.glob("*.png") if before.get(path) != path.stat().st_mtime_ns}
@@ -94,7 +118,9 @@ def test_a_second_call_makes_only_what_is_missing(tiny_model: Model, finished_ru
 
 
 @pytest.mark.parametrize("settings", [{"steps": 5}, {"guidance": 2.0}, {"height": 64}])
-def test_a_run_is_not_mixed(tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run], settings: dict) -> None:
+def test_a_run_is_not_mixed(
+    tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run], settings: dict
+) -> None:
     run = run_copy(finished_run)
     with pytest.raises(HandscopeError, match="Use another run folder"):
         generate(tiny_model, run, PROMPTS, [99], **{"steps": STEPS, **settings})
@@ -103,16 +129,29 @@ def test_a_run_is_not_mixed(tiny_model: Model, finished_run: Run, run_copy: Call
 
 def test_another_model_is_refused(tiny_pipe_folder: Path, finished_run: Run, run_copy: Callable[[Run], Run]) -> None:
     from handscope.extract.models import load
-    with pytest.raises(HandscopeError, match="model.dtype = float32, and now it is bfloat16"):
+
+    with pytest.raises(HandscopeError, match=r"model\.dtype = float32, and now it is bfloat16"):
         generate(load(str(tiny_pipe_folder), dtype="bfloat16"), run_copy(finished_run), PROMPTS, SEEDS, steps=STEPS)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"seeds": [2**32]}, "0 to 4294967295"), ({"seeds": [-1]}, "0 to 4294967295"), ({"seeds": [0.5]}, "whole number"), ({"seeds": []}, "at least one"),
-    ({"prompts": []}, "at least one"), ({"prompts": ["  "]}, "a word in it"), ({"prompts": "a hand"}, "list of prompts"),
-    ({"steps": 0}, "steps"), ({"batch_size": 0}, "batch_size"), ({"height": 30}, "multiple of 8"),
-])
-def test_settings_out_of_range_are_refused_before_anything_is_written(tiny_model: Model, tmp_path: Path, arguments: dict, message: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": [2**32]}, "0 to 4294967295"),
+        ({"seeds": [-1]}, "0 to 4294967295"),
+        ({"seeds": [0.5]}, "whole number"),
+        ({"seeds": []}, "at least one"),
+        ({"prompts": []}, "at least one"),
+        ({"prompts": ["  "]}, "a word in it"),
+        ({"prompts": "a hand"}, "list of prompts"),
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"height": 30}, "multiple of 8"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_is_written(
+    tiny_model: Model, tmp_path: Path, arguments: dict, message: str
+) -> None:
     with pytest.raises(HandscopeError, match=message):
         generate(tiny_model, Run(tmp_path), **{"prompts": ["a hand"], "seeds": [0], **arguments})
     assert not list(tmp_path.iterdir())
@@ -124,7 +163,15 @@ def test_prompts_are_read_without_comments(tmp_path: Path) -> None:
     assert read_prompts(path) == ["a left hand", "a “right” hand"]
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "at least one prompt"), (b"# only this\n", "at least one prompt"), (b"caf\xe9\n", "0xe9 at position 3"), (None, "could not be read")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "at least one prompt"),
+        (b"# only this\n", "at least one prompt"),
+        (b"caf\xe9\n", "0xe9 at position 3"),
+        (None, "could not be read"),
+    ],
+)
 def test_a_bad_prompt_file_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "prompts.txt"
     if content is not None:
@@ -156,10 +203,18 @@ def test_a_trajectory_of_another_sample_is_refused(finished_run: Run, run_copy: 
         run.trajectory(one)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"name": "no/such/model"}, "There is no model"), ({"device": "cuda:99"}, "cannot be used"), ({"device": "gpu"}, "cannot be used"), ({"dtype": "float16"}, "float32, bfloat16")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "no/such/model"}, "There is no model"),
+        ({"device": "cuda:99"}, "cannot be used"),
+        ({"device": "gpu"}, "cannot be used"),
+        ({"dtype": "float16"}, "float32, bfloat16"),
+    ],
+)
 def test_a_model_that_cannot_be_loaded_is_refused(tiny_pipe_folder: Path, arguments: dict, message: str) -> None:
     from handscope.extract.models import load
+
     with pytest.raises(HandscopeError, match=message):
         load(**{"name": str(tiny_pipe_folder), **arguments})
 
@@ -168,6 +223,7 @@ def test_truncated_weights_are_refused(tiny_pipe_folder: Path, tmp_path: Path) -
     import shutil
 
     from handscope.extract.models import load
+
     folder = tmp_path / "pipe"
     shutil.copytree(tiny_pipe_folder, folder)
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
