@@ -9,10 +9,13 @@ from typing import Any
 
 
 class _Extract(ModuleType):
-    """The design gives the package and its main function one name; importing any part of a package binds its name in the parent."""
+    """The design gives the package and its main function one name; importing any part of a package binds its name in
+    the parent.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from .extract import extract
+
         return extract(*args, **kwargs)
 
 

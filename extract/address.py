@@ -16,7 +16,8 @@ _BLOCK = re.compile(r"(double|single)\.(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True, order=True)
 class Block:
-    """One block of a diffusion transformer: ``double.12`` is ``transformer_blocks[12]``, ``single.8`` is ``single_transformer_blocks[8]``.
+    """One block of a diffusion transformer: ``double.12`` is ``transformer_blocks[12]``, ``single.8`` is
+    ``single_transformer_blocks[8]``.
 
     >>> Block.parse("double.12")
     Block(kind='double', index=12)
@@ -40,7 +41,10 @@ class Block:
             return name
         match = _BLOCK.fullmatch(name) if isinstance(name, str) else None
         if match is None:
-            raise HandscopeError(f"Expected a block such as double.12 or single.8 (a kind, a dot, a number counted from 0), found {name!r}.")
+            raise HandscopeError(
+                "Expected a block such as double.12 or single.8 (a kind, a dot, a number counted from 0), found "
+                f"{name!r}."
+            )
         return cls(match[1], int(match[2]))
 
     def __str__(self) -> str:
@@ -94,14 +98,18 @@ class Plan:
             raise HandscopeError(f"A plan is made for a run of at least one step, found of={self.of!r}.")
         for step in self.steps:
             if not _is_count(step) or step > self.of:
-                raise HandscopeError(f"Step {step!r} is outside this run: steps count what remains, so of {self.of} they go from "
-                                     f"{self.of} (the first and noisiest) down to 1 (the last).")
+                raise HandscopeError(
+                    f"Step {step!r} is outside this run: steps count what remains, so of {self.of} they go from "
+                    f"{self.of} (the first and noisiest) down to 1 (the last)."
+                )
         for what, values in (("block", self.blocks), ("step", self.steps)):
             if not values:
                 raise HandscopeError(f"The plan names no {what}: give at least one.")
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
-                raise HandscopeError(f"The plan names {what} {', '.join(repeated)} more than once: give each {what} once.")
+                raise HandscopeError(
+                    f"The plan names {what} {', '.join(repeated)} more than once: give each {what} once."
+                )
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -34,9 +34,15 @@ class Seen:
     def __getitem__(self, key: tuple[str | Block, int]) -> Tensor:
         cell = Cell(Block.parse(key[0]), key[1])
         if cell not in self.plan.cells:
-            raise HandscopeError(f"{cell} is not in the plan, which has blocks {', '.join(map(str, self.plan.blocks))} at steps {', '.join(map(str, self.plan.steps))}.")
+            raise HandscopeError(
+                f"{cell} is not in the plan, which has blocks {', '.join(map(str, self.plan.blocks))} at steps "
+                f"{', '.join(map(str, self.plan.steps))}."
+            )
         if cell not in self._cells:
-            raise HandscopeError(f"{cell} was not reached: the transformer was called {self.calls} times, and step {cell.step} is call {self.plan.index(cell.step) + 1}.")
+            raise HandscopeError(
+                f"{cell} was not reached: the transformer was called {self.calls} times, and step {cell.step} is call "
+                f"{self.plan.index(cell.step) + 1}."
+            )
         return self._cells[cell]
 
     def put(self, block: Block, step: int, rows: Tensor) -> None:
@@ -45,7 +51,7 @@ class Seen:
 
 
 @contextmanager
-def capture(transformer: nn.Module, plan: Plan, tokens: Tokens = None) -> Iterator[Seen]:
+def capture(transformer: Any, plan: Plan, tokens: Tokens = None) -> Iterator[Seen]:
     """Capture cells of the residual stream while any diffusers pipeline runs.
 
     >>> with capture(pipe.transformer, plan, tokens=mask) as seen:      # doctest: +SKIP
@@ -53,9 +59,9 @@ def capture(transformer: nn.Module, plan: Plan, tokens: Tokens = None) -> Iterat
     >>> seen["single.3", 12].shape                                      # doctest: +SKIP
     torch.Size([1, 40, 128])
 
-    The hooks select tokens on the device and copy the selection to the CPU; they never keep a view of the whole stream, and they are
-    removed however the block ends. Steps are counted by the transformer's own conditional calls: a call inside diffusers'
-    ``cache_context("uncond")`` is neither counted nor read.
+    The hooks select tokens on the device and copy the selection to the CPU; they never keep a view of the whole stream,
+    and they are removed however the block ends. Steps are counted by the transformer's own conditional calls: a call
+    inside diffusers' ``cache_context("uncond")`` is neither counted nor read.
 
     Parameters
     ----------
@@ -64,16 +70,16 @@ def capture(transformer: nn.Module, plan: Plan, tokens: Tokens = None) -> Iterat
     plan : Plan
         `plan.of` is the number of calls that the pipeline makes.
     tokens : bool array, optional
-        Image tokens to keep. Of shape (n_tokens,) or (rows, columns), the same for every image of the batch: a cell is then of shape
-        (batch, kept, width). Of shape (batch, n_tokens), which may differ from image to image: a cell is then of shape
-        (all kept, width), image after image. None keeps every token.
+        Image tokens to keep. Of shape (n_tokens,) or (rows, columns), the same for every image of the batch: a cell is
+        then of shape (batch, kept, width). Of shape (batch, n_tokens), which may differ from image to image: a cell is
+        then of shape (all kept, width), image after image. None keeps every token.
 
     Raises
     ------
     HandscopeError
-        Before anything runs: the transformer has no adapter, lacks a block, is compiled as a whole, or a diffusers cache is enabled.
-        At the first call: a block's output is not (text, image), or the mask has another number of tokens. At the end: the number of
-        calls was not `plan.of`, so that steps would be named wrongly.
+        Before anything runs: the transformer has no adapter, lacks a block, is compiled as a whole, or a diffusers
+        cache is enabled. At the first call: a block's output is not (text, image), or the mask has another number of
+        tokens. At the end: the number of calls was not `plan.of`, so that steps would be named wrongly.
     """
     adapter = adapter_for(transformer)
     modules = adapter.blocks(transformer)
@@ -89,8 +95,10 @@ def capture(transformer: nn.Module, plan: Plan, tokens: Tokens = None) -> Iterat
             return
         seen.calls += 1
         if seen.calls > plan.of:
-            raise HandscopeError(f"The plan is for a run of {plan.of} steps, and the transformer was called once more: "
-                                 "make the plan's `of` the number of inference steps.")
+            raise HandscopeError(
+                f"The plan is for a run of {plan.of} steps, and the transformer was called once more: "
+                "make the plan's `of` the number of inference steps."
+            )
         lengths = adapter.lengths(kwargs)
         if select is None:
             select = _selector(tokens, kwargs["hidden_states"].shape[0], lengths[1], kwargs["hidden_states"].device)
@@ -100,7 +108,7 @@ def capture(transformer: nn.Module, plan: Plan, tokens: Tokens = None) -> Iterat
         if context == "uncond" or step not in plan.steps:
             return
         assert select is not None
-        stream = adapter.image_stream(output, *lengths, width=transformer.inner_dim, block=str(block))  # type: ignore[arg-type]
+        stream = adapter.image_stream(output, *lengths, width=transformer.inner_dim, block=str(block))
         seen.put(block, step, select(stream.detach()))
 
     @contextmanager
@@ -131,8 +139,10 @@ def capture(transformer: nn.Module, plan: Plan, tokens: Tokens = None) -> Iterat
         if outer is not None:
             instance["cache_context"] = outer
     if seen.calls != plan.of:
-        raise HandscopeError(f"The plan is for a run of {plan.of} steps, but the transformer was called {seen.calls} times: "
-                             "make the plan's `of` the number of inference steps.")
+        raise HandscopeError(
+            f"The plan is for a run of {plan.of} steps, but the transformer was called {seen.calls} times: "
+            "make the plan's `of` the number of inference steps."
+        )
 
 
 def _selector(tokens: Tokens, batch: int, image: int, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -146,7 +156,10 @@ def _selector(tokens: Tokens, batch: int, image: int, device: torch.device) -> C
         sample, token = (index.to(device) for index in mask.nonzero(as_tuple=True))
         return lambda stream: stream[sample, token].cpu()
     if mask.numel() != image:
-        raise HandscopeError(f"Expected a mask of {image} tokens, or of shape ({batch}, {image}), found one of shape {tuple(mask.shape)}: "
-                             "it was made for a token grid of another size, or for another batch.")
+        raise HandscopeError(
+            f"Expected a mask of {image} tokens, or of shape ({batch}, {image}), found one of shape "
+            f"{tuple(mask.shape)}: "
+            "it was made for a token grid of another size, or for another batch."
+        )
     kept = mask.flatten().nonzero()[:, 0].to(device)
     return lambda stream: stream[:, kept].cpu()

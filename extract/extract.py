@@ -1,4 +1,6 @@
-"""From labelled samples to activations on disk: replay the trajectories, keep the wanted tokens, write one shard a sample."""
+"""From labelled samples to activations on disk: replay the trajectories, keep the wanted tokens, write one shard a
+sample.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,13 +17,26 @@ from .labels import Annotation, Labels
 from .models import Model
 from .replay import replay
 from .run import Run
-from .store import SAMPLE, SCHEMA, STEP, TOKEN, ActivationStore, check_same, consolidate, fingerprint, reading, shards, write_shard
+from .store import (
+    SCHEMA,
+    STEP,
+    TOKEN,
+    ActivationStore,
+    check_same,
+    consolidate,
+    fingerprint,
+    heads,
+    reading,
+    write_shard,
+)
 from .trajectory import Trajectory
 
 SELECTIONS = ("hand", "labelled", "all")
 
 
-def extract(model: Model, run: Run, plan: Plan, tokens: str = "hand", batch_size: int | None = None, progress: Progress = quiet) -> ActivationStore:
+def extract(
+    model: Model, run: Run, plan: Plan, tokens: str = "hand", batch_size: int | None = None, progress: Progress = quiet
+) -> ActivationStore:
     """Extract the plan's cells of every labelled sample, or of those that have no shard yet, then consolidate.
 
     Parameters
@@ -29,16 +44,17 @@ def extract(model: Model, run: Run, plan: Plan, tokens: str = "hand", batch_size
     plan : Plan
         `plan.of` is the number of steps of the run.
     tokens : str
-        ``hand``: tokens with a hand number, whatever the verdict; ``labelled``: tokens whose label is not 0; ``all``: every token of
-        every sample, labelled or not.
+        ``hand``: tokens with a hand number, whatever the verdict; ``labelled``: tokens whose label is not 0; ``all``:
+        every token of every sample, labelled or not.
     batch_size : int, optional
-        Samples in one forward. By default the batch size of the generation, which gives the same bits as the generation had.
+        Samples in one forward. By default the batch size of the generation, which gives the same bits as the generation
+        had.
 
     Raises
     ------
     HandscopeError
-        The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid or of another
-        image; activations of another plan, model or choice of tokens are there already; the disk is full.
+        The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
+        or of another image; activations of another plan, model or choice of tokens are there already; the disk is full.
     """
     if tokens not in SELECTIONS:
         raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
@@ -47,8 +63,16 @@ def extract(model: Model, run: Run, plan: Plan, tokens: str = "hand", batch_size
     plan.check(model.blocks)
     rows = _samples(model, run, plan)
     annotations = _annotations(model, run, rows, tokens)
-    common = {"schema": SCHEMA, "plan": plan.to_json(), "model": model.name, "revision": model.revision or "", "weight_hash": model.weight_hash,
-              "model_dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device), "selection": tokens}
+    common = {
+        "schema": SCHEMA,
+        "plan": plan.to_json(),
+        "model": model.name,
+        "revision": model.revision or "",
+        "weight_hash": model.weight_hash,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "selection": tokens,
+    }
     missing = _missing(run, rows, annotations, common)
 
     progress("extract", len(annotations) - len(missing), len(annotations))
@@ -72,31 +96,46 @@ def _samples(model: Model, run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
     run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": str(model.dtype).removeprefix("torch.")}})
     steps = next(iter(rows.values()))["steps"]
     if plan.of != steps:
-        raise HandscopeError(f"The plan is for a run of {plan.of} steps, and the samples in {run.path} were made in {steps}: make the plan's `of` {steps}.")
+        raise HandscopeError(
+            f"The plan is for a run of {plan.of} steps, and the samples in {run.path} were made in {steps}: make the "
+            f"plan's `of` {steps}."
+        )
     return rows
 
 
 def _annotations(model: Model, run: Run, rows: dict[str, dict[str, Any]], tokens: str) -> dict[str, Annotation | None]:
-    """The annotation of each sample to extract: of each labelled one, or of all (None where there is none) when all tokens are wanted."""
+    """The annotation of each sample to extract: of each labelled one, or of all (None where there is none) when all
+    tokens are wanted.
+    """
     current = Labels(run.labels_path).current()
-    chosen: dict[str, Annotation | None] = {sample: current.get(sample) for sample in rows if tokens == "all" or sample in current}
+    chosen: dict[str, Annotation | None] = {
+        sample: current.get(sample) for sample in rows if tokens == "all" or sample in current
+    }
     if not chosen:
-        raise HandscopeError(f"None of the {len(rows)} samples in {run.path} is labelled: run label first, or extract tokens='all'.")
+        raise HandscopeError(
+            f"None of the {len(rows)} samples in {run.path} is labelled: run label first, or extract tokens='all'."
+        )
     for sample, annotation in chosen.items():
         if annotation is None:
             continue
         row = rows[sample]
         grid = model.grid(row["height"], row["width"])
         if annotation.labels.shape != grid:
-            raise HandscopeError(f"The labels of {sample} in {run.labels_path} are on a grid of {_by(annotation.labels.shape)} tokens, "
-                                 f"and the sample has {_by(grid)}: label it again.")
+            raise HandscopeError(
+                f"The labels of {sample} in {run.labels_path} are on a grid of {_by(annotation.labels.shape)} tokens, "
+                f"and the sample has {_by(grid)}: label it again."
+            )
         if annotation.image_sha256 != row["image_sha256"]:
-            raise HandscopeError(f"The labels of {sample} in {run.labels_path} were made on another image "
-                                 f"(hash {annotation.image_sha256[:12]}…, the sample's is {row['image_sha256'][:12]}…): label it again.")
+            raise HandscopeError(
+                f"The labels of {sample} in {run.labels_path} were made on another image "
+                f"(hash {annotation.image_sha256[:12]}…, the sample's is {row['image_sha256'][:12]}…): label it again."
+            )
     return chosen
 
 
-def _missing(run: Run, rows: dict[str, dict[str, Any]], annotations: dict[str, Annotation | None], common: dict[str, Any]) -> list[str]:
+def _missing(
+    run: Run, rows: dict[str, dict[str, Any]], annotations: dict[str, Annotation | None], common: dict[str, Any]
+) -> list[str]:
     """Samples without a shard of this image and these labels; a shard of another plan or model is refused."""
     missing = []
     for sample, annotation in annotations.items():
@@ -120,11 +159,19 @@ def _batches(rows: list[dict[str, Any]], batch_size: int | None) -> Iterator[tup
         groups.setdefault((row["height"], row["width"], batch_size or row["batch_size"]), []).append(row)
     for (_, _, together), group in groups.items():
         for first in range(0, len(group), together):
-            yield group[first:first + together], together
+            yield group[first : first + together], together
 
 
-def _extract_batch(model: Model, run: Run, plan: Plan, batch: list[dict[str, Any]], together: int,
-                   annotations: dict[str, Annotation | None], tokens: str, common: dict[str, Any]) -> None:
+def _extract_batch(
+    model: Model,
+    run: Run,
+    plan: Plan,
+    batch: list[dict[str, Any]],
+    together: int,
+    annotations: dict[str, Annotation | None],
+    tokens: str,
+    common: dict[str, Any],
+) -> None:
     first = batch[0]
     grid = model.grid(first["height"], first["width"])
     trajectories = [run.trajectory(row["sample"]) for row in batch]
@@ -132,16 +179,40 @@ def _extract_batch(model: Model, run: Run, plan: Plan, batch: list[dict[str, Any
     for mask, row in zip(masks, batch):
         mask[:] = _mask(annotations[row["sample"]], grid, tokens).ravel()
     fill = together - len(batch)
-    seen = replay(model, plan, [row["prompt"] for row in batch] + [first["prompt"]] * fill, trajectories + trajectories[:1] * fill,
-                  first["guidance"], first["height"], first["width"], masks)
-    bits = torch.stack([seen[cell.block, cell.step].to(torch.bfloat16).view(torch.uint16) for cell in plan.cells]).numpy()
+    seen = replay(
+        model,
+        plan,
+        [row["prompt"] for row in batch] + [first["prompt"]] * fill,
+        trajectories + trajectories[:1] * fill,
+        first["guidance"],
+        first["height"],
+        first["width"],
+        masks,
+    )
+    bits = torch.stack(
+        [seen[cell.block, cell.step].to(torch.bfloat16).view(torch.uint16) for cell in plan.cells]
+    ).numpy()
     stop = 0
     for row, mask, trajectory in zip(batch, masks, trajectories):
         start, stop = stop, stop + int(mask.sum())
         annotation = annotations[row["sample"]]
-        attrs = {**common, "sample": row["sample"], "image_sha256": row["image_sha256"], "noise_sha256": row["noise_sha256"],
-                 "labels_sha256": _labels_hash(annotation), "batch_size": together, "rows": grid[0], "columns": grid[1]}
-        write_shard(_shard(run, row["sample"]), bits[:, start:stop], _step_table(plan, trajectory), _token_table(annotation, mask.reshape(grid)), attrs)
+        attrs = {
+            **common,
+            "sample": row["sample"],
+            "image_sha256": row["image_sha256"],
+            "noise_sha256": row["noise_sha256"],
+            "labels_sha256": _labels_hash(annotation),
+            "batch_size": together,
+            "rows": grid[0],
+            "columns": grid[1],
+        }
+        write_shard(
+            _shard(run, row["sample"]),
+            bits[:, start:stop],
+            _step_table(plan, trajectory),
+            _token_table(annotation, mask.reshape(grid)),
+            attrs,
+        )
 
 
 def _mask(annotation: Annotation | None, grid: tuple[int, int], tokens: str) -> np.ndarray:
@@ -152,7 +223,8 @@ def _mask(annotation: Annotation | None, grid: tuple[int, int], tokens: str) -> 
 
 def _step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
     indices = [plan.index(step) for step in plan.steps]
-    return np.array([(step, i, trajectory.sigmas[i], trajectory.timesteps[i], trajectory.model_timesteps[i]) for step, i in zip(plan.steps, indices)], STEP)
+    times = (trajectory.sigmas[indices], trajectory.timesteps[indices], trajectory.model_timesteps[indices])
+    return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)
 
 
 def _token_table(annotation: Annotation | None, mask: np.ndarray) -> np.ndarray:
@@ -165,20 +237,18 @@ def _token_table(annotation: Annotation | None, mask: np.ndarray) -> np.ndarray:
 
 
 def _labels_hash(annotation: Annotation | None) -> str:
-    return "" if annotation is None else hashlib.sha256(annotation.labels.tobytes() + annotation.hands.tobytes()).hexdigest()
+    if annotation is None:
+        return ""
+    return hashlib.sha256(annotation.labels.tobytes() + annotation.hands.tobytes()).hexdigest()
 
 
 def _consolidated(run: Run) -> bool:
     path = run.activations_dir / "store.h5"
     if not path.exists():
         return False
-    heads = []
-    for shard in shards(run.activations_dir):
-        with reading(shard) as file:
-            heads.append(tuple(str(file.attrs[name]).encode() for name in SAMPLE.names))
     try:
         with reading(path) as file:
-            return file.attrs["fingerprint"] == fingerprint(np.array(heads, SAMPLE))
+            return file.attrs["fingerprint"] == fingerprint(heads(run.activations_dir))
     except HandscopeError:
         return False
 
@@ -188,4 +258,4 @@ def _shard(run: Run, sample: str) -> Path:
 
 
 def _by(grid: tuple[int, ...]) -> str:
-    return " × ".join(map(str, grid))
+    return " by ".join(map(str, grid))

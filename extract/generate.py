@@ -1,4 +1,6 @@
-"""Prompts and seeds to images, with the trajectory of each, so that activations can be read later without generating again."""
+"""Prompts and seeds to images, with the trajectory of each, so that activations can be read later without generating
+again.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,13 +23,23 @@ from .run import Run, sample_id
 from .trajectory import Trajectory
 
 
-def generate(model: Model, run: Run, prompts: Iterable[str], seeds: Iterable[int], steps: int = 20, guidance: float = 3.5,
-             height: int | None = None, width: int | None = None, batch_size: int = 16, progress: Progress = quiet) -> pd.DataFrame:
+def generate(
+    model: Model,
+    run: Run,
+    prompts: Iterable[str],
+    seeds: Iterable[int],
+    steps: int = 20,
+    guidance: float = 3.5,
+    height: int | None = None,
+    width: int | None = None,
+    batch_size: int = 16,
+    progress: Progress = quiet,
+) -> pd.DataFrame:
     """Make one sample of every prompt with every seed, or only those that the run does not have yet.
 
-    The initial noise comes from a CPU generator of its own, so a seed means the same image in every batch and on every device, up to
-    rounding. Every call of the pipeline has the same batch size (a short last batch is filled up with copies), so that a run that was
-    killed and started again has the same bits as one that was not.
+    The initial noise comes from a CPU generator of its own, so a seed means the same image in every batch and on every
+    device, up to rounding. Every call of the pipeline has the same batch size (a short last batch is filled up with
+    copies), so that a run that was killed and started again has the same bits as one that was not.
 
     Parameters
     ----------
@@ -59,28 +71,46 @@ def generate(model: Model, run: Run, prompts: Iterable[str], seeds: Iterable[int
     model.grid(height, width)
     adapter_for(model.transformer)
 
-    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": str(model.dtype).removeprefix("torch.")},
-                        "generation": {"steps": steps, "guidance": float(guidance), "height": height, "width": width}})
+    run.write_settings(
+        {
+            "model": {"weight_hash": model.weight_hash, "dtype": str(model.dtype).removeprefix("torch.")},
+            "generation": {"steps": steps, "guidance": float(guidance), "height": height, "width": width},
+        }
+    )
     rows = run.metadata()
-    missing = [sample for sample in wanted if sample not in rows or not (run.image_path(sample).exists() and run.trajectory_path(sample).exists())]
+    missing = [
+        sample
+        for sample in wanted
+        if sample not in rows or not (run.image_path(sample).exists() and run.trajectory_path(sample).exists())
+    ]
     if missing:
         run.write_settings({"provenance": model.provenance})
     together = min(batch_size, len(wanted))
     done = len(wanted) - len(missing)
     progress("generate", done, len(wanted))
     for first in range(0, len(missing), together):
-        batch = missing[first:first + together]
+        batch = missing[first : first + together]
         filled = [wanted[sample] for sample in batch] + [wanted[batch[-1]]] * (together - len(batch))
         noise, images, trajectories = _call(model, filled, steps, guidance, height, width)
         for sample, start, image, trajectory in zip(batch, noise, images, trajectories):
             prompt, seed = wanted[sample]
-            row = {"sample": sample, "prompt": prompt, "seed": seed, "file_name": f"{sample}.png",
-                   "image_sha256": hashlib.sha256(image.tobytes()).hexdigest(), "noise_sha256": hashlib.sha256(start.numpy().tobytes()).hexdigest(),
-                   "height": height, "width": width, "steps": steps, "guidance": float(guidance), "batch_size": together}
+            noise_sha256 = hashlib.sha256(start.numpy().tobytes()).hexdigest()
+            rows[sample] = {
+                "sample": sample,
+                "prompt": prompt,
+                "seed": seed,
+                "file_name": f"{sample}.png",
+                "image_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+                "noise_sha256": noise_sha256,
+                "height": height,
+                "width": width,
+                "steps": steps,
+                "guidance": float(guidance),
+                "batch_size": together,
+            }
             with atomic(run.image_path(sample)) as temporary:
                 Image.fromarray(image).save(temporary)
-            trajectory.save(run.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
-            rows[sample] = row
+            trajectory.save(run.trajectory_path(sample), {"sample": sample, "noise_sha256": noise_sha256})
         # Only now do the samples exist: a line here promises that both files are whole.
         run.write_metadata(rows)
         done += len(batch)
@@ -97,16 +127,24 @@ def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str
             raise HandscopeError(f"Expected every prompt to be a text with a word in it, found {prompt!r}.")
     check_seeds(seeds)
     if not prompts or not seeds:
-        raise HandscopeError(f"Expected at least one prompt and one seed, found {len(prompts)} prompts and {len(seeds)} seeds.")
+        raise HandscopeError(
+            f"Expected at least one prompt and one seed, found {len(prompts)} prompts and {len(seeds)} seeds."
+        )
     wanted: dict[str, tuple[str, int]] = {}
     for prompt, seed in product(prompts, seeds):
         if wanted.setdefault(sample_id(prompt, int(seed)), (prompt, int(seed)))[0] != prompt:
-            raise HandscopeError(f"Two prompts share the sample name {sample_id(prompt, int(seed))}: change a letter of {prompt!r}.")
+            raise HandscopeError(
+                f"Two prompts share the sample name {sample_id(prompt, int(seed))}: change a letter of {prompt!r}."
+            )
     return wanted
 
 
-def _call(model: Model, pairs: list[tuple[str, int]], steps: int, guidance: float, height: int, width: int) -> tuple[list[Tensor], np.ndarray, list[Trajectory]]:
-    """One call of the pipeline: noises (tokens, channels), images (n, height, width, 3) uint8 and trajectories of n (prompt, seed) pairs."""
+def _call(
+    model: Model, pairs: list[tuple[str, int]], steps: int, guidance: float, height: int, width: int
+) -> tuple[list[Tensor], np.ndarray, list[Trajectory]]:
+    """One call of the pipeline: noises (tokens, channels), images (n, height, width, 3) uint8 and trajectories of n
+    (prompt, seed) pairs.
+    """
     noise = [model.adapter.noise(model.pipe, seed, height, width) for _, seed in pairs]
     latents: list[Tensor] = []
     model_timesteps: list[float] = []
@@ -122,8 +160,17 @@ def _call(model: Model, pairs: list[tuple[str, int]], steps: int, guidance: floa
 
     handle = model.transformer.register_forward_pre_hook(before, with_kwargs=True)
     try:
-        images = model.pipe(prompt=[prompt for prompt, _ in pairs], latents=torch.stack(noise), num_inference_steps=steps, guidance_scale=guidance,
-                            height=height, width=width, max_sequence_length=model.max_sequence_length, callback_on_step_end=after, output_type="np").images
+        images = model.pipe(
+            prompt=[prompt for prompt, _ in pairs],
+            latents=torch.stack(noise),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            height=height,
+            width=width,
+            max_sequence_length=model.max_sequence_length,
+            callback_on_step_end=after,
+            output_type="np",
+        ).images
     finally:
         handle.remove()
     scheduler = model.pipe.scheduler

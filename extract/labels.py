@@ -1,6 +1,7 @@
 """Annotations of samples: a database to which one only appends.
 
-A token is 0 unlabelled, 1 not hand, 2 hand token of a good hand, 3 of a bad one; a sample has a verdict on four levels, or unsure.
+A token is 0 unlabelled, 1 not hand, 2 hand token of a good hand, 3 of a bad one; a sample has a verdict on four levels,
+or unsure.
 """
 
 import json
@@ -26,8 +27,9 @@ CREATE TABLE IF NOT EXISTS annotations (
     height INTEGER NOT NULL, width INTEGER NOT NULL, labels BLOB NOT NULL, hands BLOB NOT NULL,
     verdict TEXT NOT NULL, kinds TEXT NOT NULL, author TEXT NOT NULL, source TEXT NOT NULL, score REAL);
 CREATE INDEX IF NOT EXISTS by_sample ON annotations (sample, id);
-CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON annotations BEGIN SELECT RAISE(ABORT, 'annotations are only appended'); END;
-CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON annotations BEGIN SELECT RAISE(ABORT, 'annotations are only appended'); END;
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON annotations BEGIN SELECT RAISE(ABORT, 'annotations are only
+appended'); END; CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON annotations BEGIN SELECT RAISE(ABORT,
+'annotations are only appended'); END;
 """
 _COLUMNS = "sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score"
 
@@ -43,7 +45,8 @@ class Annotation:
     labels : uint8 array of shape (rows, columns)
         0 unlabelled, 1 not hand, 2 token of a good or good? hand, 3 of a bad or bad? hand.
     hands : uint8 array of shape (rows, columns)
-        The instance number of the hand at a token, from 1; 0 where there is none. An unsure hand has a number and the label 0.
+        The instance number of the hand at a token, from 1; 0 where there is none. An unsure hand has a number and the
+        label 0.
     verdict : str
         good, good?, bad?, bad or unsure.
     kinds : tuple of str
@@ -56,7 +59,8 @@ class Annotation:
     Raises
     ------
     HandscopeError
-        The arrays differ in shape or hold other values, labels and hands contradict each other, or a verdict or kind is not known.
+        The arrays differ in shape or hold other values, labels and hands contradict each other, or a verdict or kind is
+        not known.
     """
 
     sample: str
@@ -73,16 +77,26 @@ class Annotation:
         for name in ("labels", "hands"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.uint8))
         if self.labels.ndim != 2 or self.labels.shape != self.hands.shape:
-            raise HandscopeError(f"Expected labels and hands of {self.sample} on one token grid (rows, columns), found {self.labels.shape} and {self.hands.shape}.")
+            raise HandscopeError(
+                f"Expected labels and hands of {self.sample} on one token grid (rows, columns), found "
+                f"{self.labels.shape} and {self.hands.shape}."
+            )
         if self.labels.max(initial=0) > 3:
             raise HandscopeError(f"Expected token labels 0, 1, 2 or 3 for {self.sample}, found {self.labels.max()}.")
         if np.any((self.labels >= 2) & (self.hands == 0)) or np.any((self.labels == 1) & (self.hands > 0)):
-            raise HandscopeError(f"Labels and hands of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand number, and one labelled 1 has none.")
+            raise HandscopeError(
+                f"Labels and hands of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand "
+                "number, and one labelled 1 has none."
+            )
         if self.verdict not in VERDICTS:
-            raise HandscopeError(f"Expected the verdict on {self.sample} to be one of {', '.join(VERDICTS)}, found {self.verdict!r}.")
+            raise HandscopeError(
+                f"Expected the verdict on {self.sample} to be one of {', '.join(VERDICTS)}, found {self.verdict!r}."
+            )
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown:
-            raise HandscopeError(f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, found {', '.join(unknown)}.")
+            raise HandscopeError(
+                f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, found {', '.join(unknown)}."
+            )
 
 
 class Labels:
@@ -98,8 +112,21 @@ class Labels:
 
     def add(self, annotations: Sequence[Annotation]) -> None:
         """Append annotations, all of them or none."""
-        rows = [(a.sample, a.image_sha256, *a.labels.shape, a.labels.tobytes(), a.hands.tobytes(), a.verdict, json.dumps(a.kinds), a.author, a.source, a.score)
-                for a in annotations]
+        rows = [
+            (
+                a.sample,
+                a.image_sha256,
+                *a.labels.shape,
+                a.labels.tobytes(),
+                a.hands.tobytes(),
+                a.verdict,
+                json.dumps(a.kinds),
+                a.author,
+                a.source,
+                a.score,
+            )
+            for a in annotations
+        ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database, database:
             database.executemany(f"INSERT INTO annotations ({_COLUMNS}) VALUES ({', '.join('?' * 11)})", rows)
@@ -115,13 +142,28 @@ class Labels:
         if not self.path.exists():
             return {}
         with self._open() as database:
-            rows = database.execute(f"SELECT {_COLUMNS} FROM annotations WHERE id IN (SELECT max(id) FROM annotations GROUP BY sample) ORDER BY sample")
+            rows = database.execute(
+                f"SELECT {_COLUMNS} FROM annotations WHERE id IN (SELECT max(id) FROM annotations GROUP BY sample) "
+                "ORDER BY sample"
+            )
             return {row[0]: _annotation(row) for row in rows}
 
     def table(self) -> pd.DataFrame:
-        """The newest verdicts, a row a sample: sample, verdict, sure (bool), bad (0.0, 1.0, NaN where unsure), kinds, source, score."""
-        rows = [(a.sample, a.verdict, a.verdict in ("good", "bad"), np.nan if a.verdict == "unsure" else float(a.verdict.startswith("bad")),
-                 a.kinds, a.source, np.nan if a.score is None else a.score) for a in self.current().values()]
+        """The newest verdicts, a row a sample: sample, verdict, sure (bool), bad (0.0, 1.0, NaN where unsure), kinds,
+        source, score.
+        """
+        rows = [
+            (
+                a.sample,
+                a.verdict,
+                a.verdict in ("good", "bad"),
+                np.nan if a.verdict == "unsure" else float(a.verdict.startswith("bad")),
+                a.kinds,
+                a.source,
+                np.nan if a.score is None else a.score,
+            )
+            for a in self.current().values()
+        ]
         table = pd.DataFrame(rows, columns=["sample", "verdict", "sure", "bad", "kinds", "source", "score"])
         return table.astype({"sure": bool, "bad": float, "score": float})
 
@@ -136,10 +178,18 @@ class Labels:
                 database.close()
         except sqlite3.OperationalError as error:
             if "disk is full" in str(error):
-                raise HandscopeError(f"The disk is full: {self.path} could not be written, and what was in it before is unchanged. Free some space and run the same command again.") from error
-            raise HandscopeError(f"The labels in {self.path} could not be used ({error}): expected a labels.sqlite of handscope.") from error
+                raise HandscopeError(
+                    f"The disk is full: {self.path} could not be written, and what was in it before is unchanged. Free "
+                    "some space and run the same command again."
+                ) from error
+            raise HandscopeError(
+                f"The labels in {self.path} could not be used ({error}): expected a labels.sqlite of handscope."
+            ) from error
         except sqlite3.DatabaseError as error:
-            raise HandscopeError(f"{self.path} is not a database of labels, or is damaged ({error}): restore it from a copy, or remove it and label again.") from error
+            raise HandscopeError(
+                f"{self.path} is not a database of labels, or is damaged ({error}): restore it from a copy, or remove "
+                "it and label again."
+            ) from error
 
 
 def _annotation(row: tuple) -> Annotation:

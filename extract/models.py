@@ -70,7 +70,9 @@ class Model:
 
     @property
     def max_sequence_length(self) -> int:
-        """Text tokens that the model was trained with. The pipeline's own default of 512 changes a small model's images entirely."""
+        """Text tokens that the model was trained with. The pipeline's own default of 512 changes a small model's images
+        entirely.
+        """
         return min(512, self.pipe.tokenizer_2.model_max_length)
 
     @cached_property
@@ -86,13 +88,22 @@ class Model:
         """What a reader needs to make the same again: identity, versions, device, scheduler; plain values for YAML."""
         transformer = self.transformer
         quantisation = getattr(transformer.config, "quantization_config", None)
-        return {"name": self.name, "revision": self.revision, "device": str(self.device),
-                "torch": str(torch.__version__), "diffusers": diffusers.__version__, "transformers": transformers.__version__,
-                "threads": torch.get_num_threads(), "scheduler": type(self.pipe.scheduler).__name__,
-                "quantisation": None if quantisation is None else str(quantisation)}
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "device": str(self.device),
+            "torch": str(torch.__version__),
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "threads": torch.get_num_threads(),
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "quantisation": None if quantisation is None else str(quantisation),
+        }
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the token grid of an image of `height` × `width` pixels; HandscopeError where it is not whole tokens."""
+        """Rows and columns of the token grid of an image of `height` by `width` pixels; HandscopeError where it is not
+        whole tokens.
+        """
         return self.adapter.grid(self.pipe, height, width)
 
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
@@ -100,7 +111,12 @@ class Model:
         return self.adapter.decode(self.pipe, latents, height, width)
 
 
-def load(name: str = "organism", device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None, revision: str | None = None) -> Model:
+def load(
+    name: str = "organism",
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+) -> Model:
     """Load a FLUX.1 pipeline.
 
     Parameters
@@ -110,14 +126,16 @@ def load(name: str = "organism", device: str | torch.device = "cpu", dtype: str 
     device : str
         ``cpu``, ``cuda``, ``cuda:1``.
     dtype : str, optional
-        ``float32`` or ``bfloat16``; by default float32 on a CPU and bfloat16 elsewhere. float16 is refused: FLUX overflows it.
+        ``float32`` or ``bfloat16``; by default float32 on a CPU and bfloat16 elsewhere. float16 is refused: FLUX
+        overflows it.
     revision : str, optional
         A commit, tag or branch of the hub.
 
     Raises
     ------
     HandscopeError
-        There is no such model, its files are damaged, the device is not there, or the transformer is of a class without an adapter.
+        There is no such model, its files are damaged, the device is not there, or the transformer is of a class without
+        an adapter.
     """
     device = _device(device)
     dtype = _dtype(dtype, device)
@@ -125,13 +143,24 @@ def load(name: str = "organism", device: str | torch.device = "cpu", dtype: str 
     try:
         with _quiet_libraries():
             from diffusers import FluxPipeline
+
             pipe = FluxPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise HandscopeError(f"The model in {folder} could not be loaded ({str(error).splitlines()[0]}): "
-                             "expected a whole FluxPipeline folder as save_pretrained writes it; copy or download it again.") from error
+        raise HandscopeError(
+            f"The model in {folder} could not be loaded ({str(error).splitlines()[0]}): "
+            "expected a whole FluxPipeline folder as save_pretrained writes it; copy or download it again."
+        ) from error
     adapter = adapter_for(pipe.transformer)
     pipe.set_progress_bar_config(disable=True)
-    return Model(pipe.to(device), str(name), folder, folder.name if folder.parent.name == "snapshots" else None, device, dtype, adapter)
+    return Model(
+        pipe.to(device),
+        str(name),
+        folder,
+        folder.name if folder.parent.name == "snapshots" else None,
+        device,
+        dtype,
+        adapter,
+    )
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -139,7 +168,10 @@ def _device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise HandscopeError(f"Device {str(device)!r} cannot be used on this machine ({str(error).splitlines()[0]}): use cpu, or a cuda device that torch sees.") from error
+        raise HandscopeError(
+            f"Device {str(device)!r} cannot be used on this machine ({str(error).splitlines()[0]}): use cpu, or a cuda "
+            "device that torch sees."
+        ) from error
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -155,18 +187,26 @@ def _folder(name: str, revision: str | None) -> Path:
     folder = ORGANISM if name == "organism" else Path(name)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
-            raise HandscopeError(f"Expected a pipeline folder with a model_index.json, found none in {folder}: give the folder that save_pretrained wrote.")
+            raise HandscopeError(
+                f"Expected a pipeline folder with a model_index.json, found none in {folder}: give the folder that "
+                "save_pretrained wrote."
+            )
         return folder.resolve()
     try:
         return Path(snapshot_download(str(name), revision=revision))
     except (OSError, ValueError, HFValidationError) as error:
-        raise HandscopeError(f"There is no model {name!r}: it is neither 'organism' nor a folder on this machine, and the hub did not give it "
-                             f"({str(error).splitlines()[0]}).") from error
+        raise HandscopeError(
+            f"There is no model {name!r}: it is neither 'organism' nor a folder on this machine, and the hub did not "
+            "give it "
+            f"({str(error).splitlines()[0]})."
+        ) from error
 
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Both libraries draw bars while they load, and warn of image processors that no FLUX needs; what a user sees is handscope's own progress."""
+    """Both libraries draw bars while they load, and warn of image processors that no FLUX needs; what a user sees is
+    handscope's own progress.
+    """
     loggers = (diffusers.utils.logging, transformers.utils.logging)
     before = [(library.is_progress_bar_enabled(), library.get_verbosity()) for library in loggers]
     for library in loggers:

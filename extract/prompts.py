@@ -22,15 +22,20 @@ def read_prompts(path: str | os.PathLike[str]) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise HandscopeError(f"Expected prompts in UTF-8, found byte 0x{error.object[error.start]:02x} at position {error.start} "
-                             f"of {path}: save the file as UTF-8.") from error
+        raise HandscopeError(
+            f"Expected prompts in UTF-8, found byte 0x{error.object[error.start]:02x} at position {error.start} "
+            f"of {path}: save the file as UTF-8."
+        ) from error
     except OSError as error:
-        raise HandscopeError(f"The prompt file {path} could not be read ({error.strerror}): "
-                             "give a text file with one prompt a line.") from error
+        raise HandscopeError(
+            f"The prompt file {path} could not be read ({error.strerror}): give a text file with one prompt a line."
+        ) from error
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
-        raise HandscopeError(f"Expected at least one prompt in {path}, found none: "
-                             "write one prompt a line (lines that begin with # are comments).")
+        raise HandscopeError(
+            f"Expected at least one prompt in {path}, found none: "
+            "write one prompt a line (lines that begin with # are comments)."
+        )
     return prompts
 
 

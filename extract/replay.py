@@ -1,4 +1,6 @@
-"""Read activations from saved trajectories: one forward for each wanted step, stopped after the deepest wanted block."""
+"""Read activations from saved trajectories: one forward for each wanted step, stopped after the deepest wanted
+block.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +13,23 @@ from .models import Model
 from .trajectory import Trajectory, stack
 
 
-class _Deepest(Exception):
+class _DeepestReachedError(Exception):
     """Nothing after this block is wanted."""
 
 
 @torch.no_grad()
-def replay(model: Model, plan: Plan, prompts: Sequence[str], trajectories: Sequence[Trajectory], guidance: float, height: int, width: int,
-           tokens: Tokens = None) -> Seen:
-    """What `capture` would have seen of these samples' generation, with the same bits when the batch is as large as it was then.
+def replay(
+    model: Model,
+    plan: Plan,
+    prompts: Sequence[str],
+    trajectories: Sequence[Trajectory],
+    guidance: float,
+    height: int,
+    width: int,
+    tokens: Tokens = None,
+) -> Seen:
+    """What `capture` would have seen of these samples' generation, with the same bits when the batch is as large as it
+    was then.
 
     Parameters
     ----------
@@ -47,7 +58,7 @@ def replay(model: Model, plan: Plan, prompts: Sequence[str], trajectories: Seque
             handle = deepest.register_forward_hook(_stop)
             try:
                 model.transformer(hidden_states=latents, timestep=timestep, **inputs)
-            except _Deepest:
+            except _DeepestReachedError:
                 pass
             finally:
                 handle.remove()
@@ -58,4 +69,4 @@ def replay(model: Model, plan: Plan, prompts: Sequence[str], trajectories: Seque
 
 
 def _stop(*_: Any) -> None:
-    raise _Deepest
+    raise _DeepestReachedError

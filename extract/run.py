@@ -17,8 +17,19 @@ from ..files import atomic
 if TYPE_CHECKING:
     from .trajectory import Trajectory
 
-COLUMNS = {"sample": str, "prompt": str, "seed": int, "file_name": str, "image_sha256": str, "noise_sha256": str,
-           "height": int, "width": int, "steps": int, "guidance": float, "batch_size": int}
+COLUMNS = {
+    "sample": str,
+    "prompt": str,
+    "seed": int,
+    "file_name": str,
+    "image_sha256": str,
+    "noise_sha256": str,
+    "height": int,
+    "width": int,
+    "steps": int,
+    "guidance": float,
+    "batch_size": int,
+}
 FIXED = ("model", "generation")
 
 
@@ -43,7 +54,9 @@ class Run:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise HandscopeError(f"Expected a folder for the run, found a file in its place: {error.filename}. Give another path.") from error
+            raise HandscopeError(
+                f"Expected a folder for the run, found a file in its place: {error.filename}. Give another path."
+            ) from error
         self.samples_dir = self.path / "samples"
         self.trajectories_dir = self.path / "trajectories"
         self.labels_path = self.path / "labels.sqlite"
@@ -64,14 +77,19 @@ class Run:
         try:
             settings = yaml.safe_load(self.settings_path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise HandscopeError(f"{self.settings_path} is damaged: restore it, or start the study in another run folder.") from error
+            raise HandscopeError(
+                f"{self.settings_path} is damaged: restore it, or start the study in another run folder."
+            ) from error
         if not isinstance(settings, dict):
-            raise HandscopeError(f"{self.settings_path} is damaged: expected named settings, found {type(settings).__name__}. "
-                                 "Restore it, or start the study in another run folder.")
+            raise HandscopeError(
+                f"{self.settings_path} is damaged: expected named settings, found {type(settings).__name__}. "
+                "Restore it, or start the study in another run folder."
+            )
         return settings
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Add sections to `run.yaml`; a section that is there is replaced, except `model` and `generation`, which one run may not mix.
+        """Add sections to `run.yaml`; a section that is there is replaced, except `model` and `generation`, which one
+        run may not mix.
 
         Raises
         ------
@@ -83,18 +101,25 @@ class Run:
             for key, value in settings.get(section, {}).items():
                 before = settled.get(section, {}).get(key, value)
                 if before != value:
-                    raise HandscopeError(f"{self.settings_path} says {section}.{key} = {before}, and now it is {value}: "
-                                         "one run holds one model and one way to generate. Use another run folder.")
+                    raise HandscopeError(
+                        f"{self.settings_path} says {section}.{key} = {before}, and now it is {value}: "
+                        "one run holds one model and one way to generate. Use another run folder."
+                    )
         merged = settled | settings
         if merged != settled:
             with atomic(self.settings_path) as temporary:
                 temporary.write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def samples(self) -> pd.DataFrame:
-        """One row a sample, in the order of generation: sample, prompt, seed, file_name, image_sha256 (of the uint8 pixels),
-        noise_sha256 (of the packed float32 noise), height, width, steps, guidance, batch_size (of the calls that made it)."""
+        """One row a sample, in the order of generation.
+
+        Columns: sample, prompt, seed, file_name, image_sha256 (of the uint8 pixels), noise_sha256 (of the packed
+        float32 noise), height, width, steps, guidance, batch_size (of the call that made it).
+        """
         rows = [[row[column] for column in COLUMNS] for row in self.metadata().values()]
-        return pd.DataFrame(rows, columns=list(COLUMNS)).astype({column: kind for column, kind in COLUMNS.items() if kind is not str})
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+            {column: kind for column, kind in COLUMNS.items() if kind is not str}
+        )
 
     def metadata(self) -> dict[str, dict[str, Any]]:
         """The lines of `samples/metadata.jsonl` by sample; empty when there are none yet."""
@@ -114,16 +139,24 @@ class Run:
                 row = json.loads(line)
                 missing = [column for column in COLUMNS if column not in row]
                 if missing:
-                    raise HandscopeError(f"Line {number} of {self.metadata_path} lacks {', '.join(missing)}: remove the line and run generate again.")
+                    raise HandscopeError(
+                        f"Line {number} of {self.metadata_path} lacks {', '.join(missing)}: remove the line and run "
+                        "generate again."
+                    )
                 rows[row["sample"]] = row
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise HandscopeError(f"{self.metadata_path} is damaged ({error}): remove it and run generate again, which makes the same images.") from error
+            raise HandscopeError(
+                f"{self.metadata_path} is damaged ({error}): remove it and run generate again, which makes the same "
+                "images."
+            ) from error
         return rows
 
     def write_metadata(self, rows: dict[str, dict[str, Any]]) -> None:
         """Replace `samples/metadata.jsonl`, whole or not at all."""
         with atomic(self.metadata_path) as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()), encoding="utf-8")
+            temporary.write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()), encoding="utf-8"
+            )
 
     def image(self, sample: str) -> np.ndarray:
         """The image of a sample, uint8 of shape (height, width, 3).
@@ -140,11 +173,16 @@ class Run:
                 return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
             state = "is damaged" if path.exists() else "is missing"
-            raise HandscopeError(f"The image {path} {state}: remove it if it is there and run generate again, which makes it anew.") from error
+            raise HandscopeError(
+                f"The image {path} {state}: remove it if it is there and run generate again, which makes it anew."
+            ) from error
 
     def trajectory(self, sample: str) -> "Trajectory":
-        """The trajectory of a sample; HandscopeError where there is none, or where it is damaged or another generation's."""
+        """The trajectory of a sample; HandscopeError where there is none, or where it is damaged or another
+        generation's.
+        """
         from .trajectory import Trajectory
+
         row = self._row(sample)
         return Trajectory.load(self.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
 
@@ -159,5 +197,7 @@ class Run:
     def _row(self, sample: str) -> dict[str, Any]:
         self.metadata()
         if sample not in self._read[1]:
-            raise HandscopeError(f"There is no sample {sample!r} in {self.metadata_path}, which has {len(self._read[1])}.")
+            raise HandscopeError(
+                f"There is no sample {sample!r} in {self.metadata_path}, which has {len(self._read[1])}."
+            )
         return self._read[1][sample]

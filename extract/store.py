@@ -1,4 +1,5 @@
-"""Activations on disk: one HDF5 shard a sample, and one consolidated file that reads fast by cell. h5py alone can read both.
+"""Activations on disk: one HDF5 shard a sample, and one consolidated file that reads fast by cell. h5py alone can read
+both.
 
 bfloat16 is stored as its bits in uint16, since FLUX overflows float16 and h5py has no bfloat16 of its own.
 """
@@ -23,11 +24,14 @@ STEP = np.dtype([("step", "i4"), ("index", "i4"), ("sigma", "f4"), ("timestep", 
 TOKEN = np.dtype([("row", "i4"), ("col", "i4"), ("label", "u1"), ("hand", "u1")])
 STORE_TOKEN = np.dtype([("sample", "i4"), *TOKEN.descr])
 SAMPLE = np.dtype([("sample", "S32"), ("image_sha256", "S64"), ("noise_sha256", "S64"), ("labels_sha256", "S64")])
+HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "labels_sha256")
+TOKEN_COLUMNS = ("row", "col", "label", "hand")
 CHUNK_BYTES = 256 * 2**20
 
 
 class ActivationStore:
-    """Activations of a run, from ``activations/`` (its `store.h5` where there is one, else its shards), a folder of shards, or a `store.h5`.
+    """Activations of a run, from ``activations/`` (its `store.h5` where there is one, else its shards), a folder of
+    shards, or a `store.h5`.
 
     Attributes
     ----------
@@ -38,6 +42,8 @@ class ActivationStore:
     samples : list of str
     tokens : DataFrame
         sample, row, col, label, hand; one row a token, in the order of `read`.
+    records : array of dtype `STORE_TOKEN`
+        `tokens` as it is in the file, where `sample` is a position in `samples`.
     steps : DataFrame
         step, index, sigma, timestep, model_timestep.
     attrs : dict
@@ -46,7 +52,8 @@ class ActivationStore:
     Raises
     ------
     HandscopeError
-        There are no activations, a file is truncated or not of this schema, or shards of different plans or models lie side by side.
+        There are no activations, a file is truncated or not of this schema, or shards of different plans or models lie
+        side by side.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -60,7 +67,9 @@ class ActivationStore:
         else:
             self._shards = shards(path)
             if not self._shards:
-                raise HandscopeError(f"There are no activations in {path}: expected store.h5 or shards/*.h5. Run extract first.")
+                raise HandscopeError(
+                    f"There are no activations in {path}: expected store.h5 or shards/*.h5. Run extract first."
+                )
         self._open_store(self._store) if self._store else self._open_shards()
         self.cells = self.plan.cells
 
@@ -68,7 +77,8 @@ class ActivationStore:
         with reading(path) as file:
             self._describe(file)
             self.samples: list[str] = [name.decode() for name in file["samples"]["sample"]]
-            self.tokens = _token_table(file["tokens"][:], self.samples)
+            self.records: np.ndarray = file["tokens"][:]
+            self.tokens = _token_table(self.records, self.samples)
 
     def _open_shards(self) -> None:
         self.samples, tables = [], []
@@ -81,15 +91,18 @@ class ActivationStore:
                 tables.append(file["tokens"][:])
         numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         self._stops = np.cumsum([len(table) for table in tables])
-        self.tokens = _token_table(_numbered(np.concatenate(tables), numbers), self.samples)
+        self.records = _numbered(np.concatenate(tables), numbers)
+        self.tokens = _token_table(self.records, self.samples)
 
     def _describe(self, file: h5py.File) -> None:
-        self.attrs: dict[str, Any] = {key: value for key, value in file.attrs.items() if key not in SAMPLE.names}
+        self.attrs: dict[str, Any] = {key: value for key, value in file.attrs.items() if key not in HEAD_COLUMNS}
         self.plan = Plan.from_json(self.attrs["plan"])
         self.width = int(self.attrs["width"])
         self.steps = pd.DataFrame(file["steps"][:])
 
-    def read(self, block: str | Block, step: int, samples: Sequence[str] | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+    def read(
+        self, block: str | Block, step: int, samples: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, pd.DataFrame]:
         """One cell.
 
         >>> x, tokens = store.read("single.3", 12)                       # doctest: +SKIP
@@ -112,14 +125,19 @@ class ActivationStore:
         """
         cell = Cell(Block.parse(block), step)
         if cell not in self.cells:
-            raise HandscopeError(f"{cell} is not in the store, which has blocks {', '.join(map(str, self.plan.blocks))} at steps {', '.join(map(str, self.plan.steps))}: "
-                                 "extract it with another plan.")
+            raise HandscopeError(
+                f"{cell} is not in the store, which has blocks {', '.join(map(str, self.plan.blocks))} at steps "
+                f"{', '.join(map(str, self.plan.steps))}: "
+                "extract it with another plan."
+            )
         bits = self._bits(cell)
         if samples is None:
             return _float32(bits), self.tokens.copy()
         unknown = sorted(set(samples) - set(self.samples))
         if unknown:
-            raise HandscopeError(f"{len(unknown)} of the samples are not in the store, {unknown[0]} among them: extract them first.")
+            raise HandscopeError(
+                f"{len(unknown)} of the samples are not in the store, {unknown[0]} among them: extract them first."
+            )
         rows = self.tokens["sample"].isin(samples).to_numpy()
         return _float32(bits[rows]), self.tokens[rows].reset_index(drop=True)
 
@@ -134,11 +152,17 @@ class ActivationStore:
         for path, stop in zip(self._shards, self._stops):
             with reading(path) as file:
                 part = file["activations"][number]
-                bits[stop - len(part):stop] = part
+                bits[stop - len(part) : stop] = part
         return bits
 
 
-def write_shard(path: str | os.PathLike[str], activations: np.ndarray, steps: np.ndarray, tokens: np.ndarray, attrs: Mapping[str, Any]) -> None:
+def write_shard(
+    path: str | os.PathLike[str],
+    activations: np.ndarray,
+    steps: np.ndarray,
+    tokens: np.ndarray,
+    attrs: Mapping[str, Any],
+) -> None:
     """Write the activations of one sample, whole or not at all.
 
     Parameters
@@ -167,20 +191,21 @@ def consolidate(path: str | os.PathLike[str]) -> Path:
     parts = shards(path)
     store = ActivationStore(path / "shards")
     target = path / "store.h5"
-    heads = np.array([_head(part) for part in parts], SAMPLE)
-    index = {sample: number for number, sample in enumerate(store.samples)}
-    tokens = np.empty(len(store.tokens), STORE_TOKEN)
-    tokens["sample"] = store.tokens["sample"].map(index)
-    for column in TOKEN.names:
-        tokens[column] = store.tokens[column]
+    tokens, samples = store.records, heads(path)
     with atomic(target) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({**store.attrs, "fingerprint": fingerprint(heads)})
-        file["samples"], file["steps"], file["tokens"] = heads, store.steps.to_records(index=False).astype(STEP), tokens
-        cells = [file.create_dataset(f"activations/{cell}", (len(tokens), store.width), np.uint16) for cell in store.cells]
+        file.attrs.update({**store.attrs, "fingerprint": fingerprint(samples)})
+        file["samples"], file["steps"], file["tokens"] = (
+            samples,
+            store.steps.to_records(index=False).astype(STEP),
+            tokens,
+        )
+        cells = [
+            file.create_dataset(f"activations/{cell}", (len(tokens), store.width), np.uint16) for cell in store.cells
+        ]
         start = 0
         for block in _in_memory(parts):
             for number, cell in enumerate(cells):
-                cell[start:start + block.shape[1]] = block[number]
+                cell[start : start + block.shape[1]] = block[number]
             start += block.shape[1]
     return target
 
@@ -192,17 +217,28 @@ def shards(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(part for part in folder.glob("*.h5") if not part.name.startswith("."))
 
 
-def fingerprint(heads: np.ndarray) -> str:
-    """SHA-256 of what a store was consolidated from; `heads` of dtype `SAMPLE`, one entry a shard."""
-    return hashlib.sha256(np.sort(heads).tobytes()).hexdigest()
+def heads(path: str | os.PathLike[str]) -> np.ndarray:
+    """What each shard is of: an array of dtype `SAMPLE`, one entry a shard."""
+    rows = []
+    for shard in shards(path):
+        with reading(shard) as file:
+            rows.append(tuple(str(file.attrs[name]).encode() for name in HEAD_COLUMNS))
+    return np.array(rows, SAMPLE)
+
+
+def fingerprint(samples: np.ndarray) -> str:
+    """SHA-256 of what a store was consolidated from; `samples` of dtype `SAMPLE`, one entry a shard."""
+    return hashlib.sha256(np.sort(samples).tobytes()).hexdigest()
 
 
 def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse a file whose plan, model or choice of tokens is not the expected one."""
     for key in ("schema", "plan", "weight_hash", "model_dtype", "selection"):
         if attrs.get(key) != expected.get(key):
-            raise HandscopeError(f"{path} holds other activations: its {key} is {attrs.get(key)}, expected {expected.get(key)}. "
-                                 f"Remove the folder {path.parent} to extract anew, or use another run folder.")
+            raise HandscopeError(
+                f"{path} holds other activations: its {key} is {attrs.get(key)}, expected {expected.get(key)}. "
+                f"Remove the folder {path.parent} to extract anew, or use another run folder."
+            )
 
 
 @contextmanager
@@ -211,20 +247,22 @@ def reading(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("schema") != SCHEMA:
-                raise HandscopeError(f"Expected activations of schema {SCHEMA} in {path}, found {file.attrs.get('schema')}: extract them anew.")
+                raise HandscopeError(
+                    f"Expected activations of schema {SCHEMA} in {path}, found {file.attrs.get('schema')}: extract "
+                    "them anew."
+                )
             yield file
     except (OSError, KeyError) as error:
         state = "is truncated or damaged" if path.exists() else "is missing"
-        raise HandscopeError(f"{path} {state}: remove it if it is there and run extract again, which makes it anew.") from error
-
-
-def _head(path: Path) -> tuple[bytes, ...]:
-    with reading(path) as file:
-        return tuple(str(file.attrs[name]).encode() for name in SAMPLE.names)
+        raise HandscopeError(
+            f"{path} {state}: remove it if it is there and run extract again, which makes it anew."
+        ) from error
 
 
 def _in_memory(parts: list[Path]) -> Iterator[np.ndarray]:
-    """Shards joined along tokens, (cells, tokens, width), in pieces that fit in memory: one large write a cell is much faster than many small ones."""
+    """Shards joined along tokens, (cells, tokens, width), in pieces that fit in memory: one large write a cell is much
+    faster than many small ones.
+    """
     held: list[np.ndarray] = []
     for path in parts:
         with reading(path) as file:
@@ -239,13 +277,13 @@ def _in_memory(parts: list[Path]) -> Iterator[np.ndarray]:
 def _numbered(tokens: np.ndarray, samples: np.ndarray) -> np.ndarray:
     table = np.empty(len(tokens), STORE_TOKEN)
     table["sample"] = samples
-    for column in TOKEN.names:
+    for column in TOKEN_COLUMNS:
         table[column] = tokens[column]
     return table
 
 
 def _token_table(tokens: np.ndarray, samples: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame({column: tokens[column] for column in TOKEN.names})
+    table = pd.DataFrame({column: tokens[column] for column in TOKEN_COLUMNS})
     table.insert(0, "sample", np.asarray(samples, dtype=object)[tokens["sample"]])
     return table
 

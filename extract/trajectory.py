@@ -1,7 +1,9 @@
-"""The path of one generation: the packed latents before each step and after the last, with the times at which they stood."""
+"""The path of one generation: the packed latents before each step and after the last, with the times at which they
+stood.
+"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,17 +38,23 @@ class Trajectory:
     model_timesteps: Tensor
 
     def velocity(self, i: int) -> Tensor:
-        """The velocity that took `latents[i]` to `latents[i + 1]`, (tokens, channels) in float32: the Euler step solved for it."""
+        """The velocity that took `latents[i]` to `latents[i + 1]`, (tokens, channels) in float32: the Euler step solved
+        for it.
+        """
         return (self.latents[i + 1].float() - self.latents[i].float()) / (self.sigmas[i + 1] - self.sigmas[i])
 
     def x0(self, i: int) -> Tensor:
-        """The clean latents predicted at index i, (tokens, channels) in float32: ``x - sigma * velocity`` of a rectified flow."""
+        """The clean latents predicted at index i, (tokens, channels) in float32: ``x - sigma * velocity`` of a
+        rectified flow.
+        """
         return self.latents[i].float() - self.sigmas[i] * self.velocity(i)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
         """Write a safetensors file, whole or not at all."""
         with atomic(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, temporary, metadata=dict(metadata))
+            save_file(
+                {name: tensor.contiguous() for name, tensor in vars(self).items()}, temporary, metadata=dict(metadata)
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> "Trajectory":
@@ -61,17 +69,22 @@ class Trajectory:
         try:
             with safe_open(path, framework="pt") as file:
                 found = file.metadata() or {}
-                trajectory = cls(**{name: file.get_tensor(name) for name in file.keys()})
+                trajectory = cls(**{name: file.get_tensor(name) for name in cls.__dataclass_fields__})
         except (OSError, SafetensorError, TypeError) as error:
             state = "is damaged" if path.exists() else "is missing"
-            raise HandscopeError(f"The trajectory {path} {state}: remove it if it is there and run generate again, which makes it anew.") from error
+            raise HandscopeError(
+                f"The trajectory {path} {state}: remove it if it is there and run generate again, which makes it anew."
+            ) from error
         for key, value in metadata.items():
             if found.get(key) != value:
-                raise HandscopeError(f"The trajectory {path} belongs to another generation: expected {key} = {value}, found {found.get(key)}. "
-                                     "Remove it and run generate again.")
+                raise HandscopeError(
+                    f"The trajectory {path} belongs to another generation: expected {key} = {value}, found "
+                    f"{found.get(key)}. "
+                    "Remove it and run generate again."
+                )
         return trajectory
 
 
-def stack(trajectories: list[Trajectory], i: int) -> Tensor:
+def stack(trajectories: Sequence[Trajectory], i: int) -> Tensor:
     """Latents at index i of several samples, (n, tokens, channels)."""
     return torch.stack([trajectory.latents[i] for trajectory in trajectories])

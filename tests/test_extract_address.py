@@ -1,11 +1,10 @@
 """Addresses: what is a block, a step, a plan, and what is refused."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from handscope.errors import HandscopeError
 from handscope.extract.address import Block, Plan
+from hypothesis import given
+from hypothesis import strategies as st
 
 blocks = st.builds(Block, st.sampled_from(["double", "single"]), st.integers(0, 99))
 
@@ -36,17 +35,30 @@ def test_a_misspelt_block_is_refused_with_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("step", [0, 21, -1, 2.0, True])
 def test_a_step_outside_the_run_is_refused(step: int) -> None:
-    with pytest.raises(HandscopeError, match="from 20 .* down to 1"):
+    with pytest.raises(HandscopeError, match=r"from 20 .* down to 1"):
         Plan(["double.1"], [step], of=20)
 
 
-@pytest.mark.parametrize(("names", "steps", "of"), [([], [1], 1), (["double.1"], [], 1), (["double.1"] * 2, [1], 1), (["double.1"], [1, 1], 1),
-                                                    (["double.1"], [1], 0), ("double.1", [1], 1)])
+@pytest.mark.parametrize(
+    ("names", "steps", "of"),
+    [
+        ([], [1], 1),
+        (["double.1"], [], 1),
+        (["double.1"] * 2, [1], 1),
+        (["double.1"], [1, 1], 1),
+        (["double.1"], [1], 0),
+        ("double.1", [1], 1),
+    ],
+)
 def test_a_plan_of_nothing_or_of_repetitions_is_refused(names: list[str], steps: list[int], of: int) -> None:
     with pytest.raises(HandscopeError):
         Plan(names, steps, of)
 
 
 def test_a_block_that_the_model_lacks_is_refused_with_those_it_has() -> None:
-    with pytest.raises(HandscopeError, match=r"no block single\.7; it has double\.0 to double\.1 and single\.0 to single\.3"):
-        Plan(["double.1", "single.7"], [1], of=1).check(["double.0", "double.1", "single.0", "single.1", "single.2", "single.3"])
+    with pytest.raises(
+        HandscopeError, match=r"no block single\.7; it has double\.0 to double\.1 and single\.0 to single\.3"
+    ):
+        Plan(["double.1", "single.7"], [1], of=1).check(
+            ["double.0", "double.1", "single.0", "single.1", "single.2", "single.3"]
+        )

@@ -7,16 +7,17 @@ import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, LayerSkipConfig, apply_layer_skip
 from diffusers.hooks._helpers import TransformerBlockRegistry
-from torch import nn
-
 from handscope.errors import HandscopeError
 from handscope.extract.adapter import adapter_for
 from handscope.extract.address import Plan
 from handscope.extract.capture import capture
 from handscope.extract.models import Model, load
+from torch import nn
 
-PROMPTS = ["a left hand, palm view, five fingers raised, light skin, blue background",
-           "a right hand, back view, five fingers raised, brown skin, green background"]
+PROMPTS = [
+    "a left hand, palm view, five fingers raised, light skin, blue background",
+    "a right hand, back view, five fingers raised, brown skin, green background",
+]
 PLAN = Plan(["double.0", "double.1", "single.0", "single.2"], [4, 2, 1], of=4)
 
 
@@ -28,7 +29,16 @@ def model(tiny_pipe_folder) -> Model:
 
 def call(model: Model, steps: int = 4, **kwargs: Any) -> torch.Tensor:
     generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    return model.pipe(PROMPTS, height=32, width=32, num_inference_steps=steps, max_sequence_length=20, generator=generators, output_type="latent", **kwargs).images
+    return model.pipe(
+        PROMPTS,
+        height=32,
+        width=32,
+        num_inference_steps=steps,
+        max_sequence_length=20,
+        generator=generators,
+        output_type="latent",
+        **kwargs,
+    ).images
 
 
 def hooks(transformer: nn.Module) -> int:
@@ -48,16 +58,26 @@ def test_one_call_equals_a_forward_written_by_hand(model: Model) -> None:
     with torch.no_grad(), capture(transformer, Plan(blocks, [1], of=1)) as seen:
         transformer(**inputs)
     with torch.no_grad():
-        image, text = transformer.x_embedder(inputs["hidden_states"]), transformer.context_embedder(inputs["encoder_hidden_states"])
-        condition = transformer.time_text_embed(inputs["timestep"] * 1000, inputs["guidance"] * 1000, inputs["pooled_projections"])
+        image, text = (
+            transformer.x_embedder(inputs["hidden_states"]),
+            transformer.context_embedder(inputs["encoder_hidden_states"]),
+        )
+        condition = transformer.time_text_embed(
+            inputs["timestep"] * 1000, inputs["guidance"] * 1000, inputs["pooled_projections"]
+        )
         rotary = transformer.pos_embed(torch.cat([inputs["txt_ids"], inputs["img_ids"]]))
-        for name, block in zip(blocks, [*transformer.transformer_blocks, *transformer.single_transformer_blocks], strict=True):
-            text, image = block(hidden_states=image, encoder_hidden_states=text, temb=condition, image_rotary_emb=rotary)
+        for name, block in zip(
+            blocks, [*transformer.transformer_blocks, *transformer.single_transformer_blocks], strict=True
+        ):
+            text, image = block(
+                hidden_states=image, encoder_hidden_states=text, temb=condition, image_rotary_emb=rotary
+            )
             assert torch.equal(seen[name, 1], image), name
 
 
 def test_one_call_equals_nnsight(model: Model) -> None:
     from nnsight import NNsight
+
     inputs = bare_inputs(model)
     plan = Plan(["double.1", "single.2"], [1], of=1)
     with torch.no_grad(), capture(model.transformer, plan) as seen:
@@ -80,7 +100,9 @@ def test_a_generation_is_not_changed_and_its_steps_are_told_apart(model: Model) 
     with capture(model.transformer, PLAN) as seen:
         assert torch.equal(call(model), bare)
     every: list[torch.Tensor] = []
-    handle = model.transformer.single_transformer_blocks[0].register_forward_hook(lambda module, args, output: every.append(output[1].clone()))
+    handle = model.transformer.single_transformer_blocks[0].register_forward_hook(
+        lambda module, args, output: every.append(output[1].clone())
+    )
     call(model)
     handle.remove()
     for step, index in ((4, 0), (2, 2), (1, 3)):
@@ -100,7 +122,9 @@ def test_masks_select_rows_of_the_whole_stream(model: Model) -> None:
         whole = seen["all"][cell.block, cell.step]
         assert whole.shape == (2, 16, 32)
         assert torch.equal(seen["shared"][cell.block, cell.step], whole[:, [6, 10]])
-        assert torch.equal(seen["own"][cell.block, cell.step], torch.stack([whole[0, 5], whole[1, 0], whole[1, 9], whole[1, 15]]))
+        assert torch.equal(
+            seen["own"][cell.block, cell.step], torch.stack([whole[0, 5], whole[1, 0], whole[1, 9], whole[1, 15]])
+        )
         assert seen["none"][cell.block, cell.step].shape == (0, 32)
 
 
@@ -113,7 +137,9 @@ def test_the_selection_does_not_keep_the_whole_stream(model: Model) -> None:
 
 def test_the_unconditional_calls_of_true_guidance_are_not_steps(model: Model) -> None:
     conditional: list[torch.Tensor] = []
-    handle = model.transformer.single_transformer_blocks[2].register_forward_hook(lambda module, args, output: conditional.append(output[1].clone()))
+    handle = model.transformer.single_transformer_blocks[2].register_forward_hook(
+        lambda module, args, output: conditional.append(output[1].clone())
+    )
     try:
         with capture(model.transformer, PLAN) as seen:
             call(model, true_cfg_scale=2.0, negative_prompt=["a left hand"] * 2)
@@ -172,7 +198,10 @@ def test_streams_in_another_order_are_refused(model: Model) -> None:
     block = model.transformer.single_transformer_blocks[0]
     handle = block.register_forward_hook(lambda module, args, output: (output[1], output[0]))
     try:
-        with pytest.raises(HandscopeError, match=r"Expected single\.0 to return \(text, image\)"), capture(model.transformer, PLAN):
+        with (
+            pytest.raises(HandscopeError, match=r"Expected single\.0 to return \(text, image\)"),
+            capture(model.transformer, PLAN),
+        ):
             call(model)
     finally:
         handle.remove()
@@ -194,7 +223,7 @@ def test_an_enabled_cache_is_refused_by_name(model: Model) -> None:
 
 def test_a_compiled_transformer_is_refused(tiny_pipe_folder) -> None:
     transformer = load(str(tiny_pipe_folder)).transformer
-    with pytest.raises(HandscopeError, match="compiled"), capture(torch.compile(transformer), PLAN):  # type: ignore[arg-type]
+    with pytest.raises(HandscopeError, match="compiled"), capture(torch.compile(transformer), PLAN):
         pass
     transformer.compile()
     with pytest.raises(HandscopeError, match="compiled"), capture(transformer, PLAN):
@@ -210,6 +239,15 @@ def test_a_layer_skip_is_refused(tiny_pipe_folder) -> None:
 
 def test_a_transformer_without_an_adapter_is_refused() -> None:
     from diffusers import SD3Transformer2DModel
-    other = SD3Transformer2DModel(sample_size=8, num_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=16)
+
+    other = SD3Transformer2DModel(
+        sample_size=8,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        caption_projection_dim=16,
+        pooled_projection_dim=16,
+    )
     with pytest.raises(HandscopeError, match="SD3Transformer2DModel"), capture(other, PLAN):
         pass

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from handscope.errors import HandscopeError
 from handscope.extract.labels import Annotation, Labels
 
@@ -22,7 +21,14 @@ def test_what_is_added_comes_back(tmp_path: Path) -> None:
     labels.add([annotation("a-00001", "bad?", 3, kinds=("count", "fused"), author="judge", source="auto", score=0.75)])
     found = Labels(tmp_path / "labels.sqlite").current()["a-00001"]
     assert np.array_equal(found.labels, np.where(HAND > 0, 3, 1)) and np.array_equal(found.hands, HAND)
-    assert (found.image_sha256, found.verdict, found.kinds, found.author, found.source, found.score) == ("ab" * 32, "bad?", ("count", "fused"), "judge", "auto", 0.75)
+    assert (found.image_sha256, found.verdict, found.kinds, found.author, found.source, found.score) == (
+        "ab" * 32,
+        "bad?",
+        ("count", "fused"),
+        "judge",
+        "auto",
+        0.75,
+    )
 
 
 def test_the_newest_wins_and_the_old_stays(tmp_path: Path) -> None:
@@ -40,7 +46,12 @@ def test_the_newest_wins_and_the_old_stays(tmp_path: Path) -> None:
 
 def test_the_table_says_what_is_sure_and_what_is_bad(tmp_path: Path) -> None:
     labels = Labels(tmp_path / "labels.sqlite")
-    labels.add([annotation(verdict, verdict, 0 if verdict == "unsure" else 2) for verdict in ("good", "good?", "bad?", "bad", "unsure")])
+    labels.add(
+        [
+            annotation(verdict, verdict, 0 if verdict == "unsure" else 2)
+            for verdict in ("good", "good?", "bad?", "bad", "unsure")
+        ]
+    )
     table = labels.table().set_index("sample")
     assert table["sure"].to_dict() == {"good": True, "good?": False, "bad?": False, "bad": True, "unsure": False}
     assert table.loc[["good", "good?", "bad?", "bad"], "bad"].tolist() == [0, 0, 1, 1]
@@ -52,9 +63,18 @@ def test_no_labels_are_an_empty_table_and_no_file(tmp_path: Path) -> None:
     assert labels.current() == {} and labels.table().empty and not labels.path.exists()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"verdict": "fine"}, "verdict"), ({"kinds": ("toes",)}, "toes"), ({"hands": np.zeros((2, 3))}, "contradict"), ({"labels": np.ones((2, 3))}, "contradict"),
-    ({"labels": np.zeros((3, 2))}, "one token grid"), ({"labels": np.full((2, 3), 4)}, "0, 1, 2 or 3"), ({"labels": np.full((2, 3), -1)}, "0, 1, 2 or 3")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"verdict": "fine"}, "verdict"),
+        ({"kinds": ("toes",)}, "toes"),
+        ({"hands": np.zeros((2, 3))}, "contradict"),
+        ({"labels": np.ones((2, 3))}, "contradict"),
+        ({"labels": np.zeros((3, 2))}, "one token grid"),
+        ({"labels": np.full((2, 3), 4)}, "0, 1, 2 or 3"),
+        ({"labels": np.full((2, 3), -1)}, "0, 1, 2 or 3"),
+    ],
+)
 def test_contradictions_are_refused(change: dict, message: str) -> None:
     fields = {"sample": "a", "image_sha256": "", "labels": np.where(HAND > 0, 2, 1), "hands": HAND, "verdict": "good"}
     with pytest.raises(HandscopeError, match=message):

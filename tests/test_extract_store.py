@@ -1,4 +1,6 @@
-"""Replay, extraction and the store: the same bits as the generation, whole or not there, and never of something else."""
+"""Replay, extraction and the store: the same bits as the generation, whole or not there, and never of something
+else.
+"""
 
 import json
 import os
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROMPTS, SEEDS, STEPS, hand_made_labels
-
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.capture import capture
@@ -33,7 +34,9 @@ def test_replay_has_the_bits_of_the_generation(tiny_pipe_folder: Path, tmp_path:
     model, run = load(str(tiny_pipe_folder), dtype=dtype), Run(tmp_path)
     with capture(model.transformer, PLAN) as seen:
         samples = generate(model, run, PROMPTS[:2], range(4), steps=STEPS, batch_size=8)
-    again = replay(model, PLAN, list(samples["prompt"]), [run.trajectory(sample) for sample in samples["sample"]], 3.5, 32, 32)
+    again = replay(
+        model, PLAN, list(samples["prompt"]), [run.trajectory(sample) for sample in samples["sample"]], 3.5, 32, 32
+    )
     for cell in PLAN.cells:
         assert again[cell.block, cell.step].dtype == model.dtype
         assert torch.equal(again[cell.block, cell.step], seen[cell.block, cell.step])
@@ -41,21 +44,42 @@ def test_replay_has_the_bits_of_the_generation(tiny_pipe_folder: Path, tmp_path:
 
 def test_replay_stops_after_the_deepest_wanted_block(tiny_model: Model, finished_run: Run) -> None:
     ran = []
-    handles = [block.register_forward_hook(lambda module, args, output, name=name: ran.append(name)) for name, block in tiny_model.adapter.blocks(tiny_model.transformer).items()]
-    replay(tiny_model, Plan(["single.0", "double.0"], [2], of=STEPS), PROMPTS[:1], [finished_run.trajectory(sample_id(PROMPTS[0], 0))], 3.5, 32, 32)
+    handles = [
+        block.register_forward_hook(lambda module, args, output, name=name: ran.append(name))
+        for name, block in tiny_model.adapter.blocks(tiny_model.transformer).items()
+    ]
+    replay(
+        tiny_model,
+        Plan(["single.0", "double.0"], [2], of=STEPS),
+        PROMPTS[:1],
+        [finished_run.trajectory(sample_id(PROMPTS[0], 0))],
+        3.5,
+        32,
+        32,
+    )
     for handle in handles:
         handle.remove()
     assert ran == ["double.0", "double.1", "single.0"]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_model.transformer.modules())
 
 
-def test_the_store_holds_the_hand_tokens_of_the_replayed_stream(tiny_model: Model, finished_run: Run, extracted_run: Run) -> None:
+def test_the_store_holds_the_hand_tokens_of_the_replayed_stream(
+    tiny_model: Model, finished_run: Run, extracted_run: Run
+) -> None:
     store = ActivationStore(extracted_run.activations_dir)
     assert (store.plan, store.width, store.samples) == (PLAN, 32, sorted(finished_run.samples()["sample"]))
     labels = Labels(finished_run.labels_path).current()
     together = list(finished_run.samples()["sample"][:16])
     rows = finished_run.samples().set_index("sample")
-    seen = replay(tiny_model, PLAN, list(rows.loc[together, "prompt"]), [finished_run.trajectory(sample) for sample in together], 3.5, 32, 32)
+    seen = replay(
+        tiny_model,
+        PLAN,
+        list(rows.loc[together, "prompt"]),
+        [finished_run.trajectory(sample) for sample in together],
+        3.5,
+        32,
+        32,
+    )
     for cell in PLAN.cells:
         x, tokens = store.read(cell.block, cell.step)
         assert x.dtype == np.float32 and x.shape == (len(tokens), 32)
@@ -77,8 +101,16 @@ def test_steps_carry_their_noise_level(finished_run: Run, extracted_run: Run) ->
 
 
 def test_shards_and_consolidated_store_are_the_same(extracted_run: Run) -> None:
-    shards, store = ActivationStore(extracted_run.activations_dir / "shards"), ActivationStore(extracted_run.activations_dir / "store.h5")
-    assert shards.samples == store.samples and shards.plan == store.plan and shards.width == store.width and shards.steps.equals(store.steps)
+    shards, store = (
+        ActivationStore(extracted_run.activations_dir / "shards"),
+        ActivationStore(extracted_run.activations_dir / "store.h5"),
+    )
+    assert (
+        shards.samples == store.samples
+        and shards.plan == store.plan
+        and shards.width == store.width
+        and shards.steps.equals(store.steps)
+    )
     for cell in store.cells:
         for a, b in zip(shards.read(cell.block, cell.step), store.read(cell.block, cell.step), strict=True):
             assert a.equals(b) if hasattr(a, "equals") else np.array_equal(a, b)
@@ -99,7 +131,9 @@ def test_the_layout_is_readable_with_h5py_alone(extracted_run: Run) -> None:
         bits = file["activations/single.2/2"][:]
         assert file.attrs["dtype"] == "bfloat16" and bits.dtype == np.uint16
         assert file["activations/single.2/2"].chunks is None
-        assert [name.decode() for name in file["samples"]["sample"][file["tokens"]["sample"]]] == list(store.tokens["sample"])
+        assert [name.decode() for name in file["samples"]["sample"][file["tokens"]["sample"]]] == list(
+            store.tokens["sample"]
+        )
     assert np.array_equal(torch.from_numpy(bits).view(torch.bfloat16).float().numpy(), x)
     with h5py.File(extracted_run.activations_dir / "shards" / f"{store.samples[3]}.h5") as file:
         assert file["activations"].shape == (9, 9, 32)
@@ -108,7 +142,9 @@ def test_the_layout_is_readable_with_h5py_alone(extracted_run: Run) -> None:
 
 
 @pytest.mark.parametrize(("selection", "count"), [("labelled", None), ("all", 48 * 16)])
-def test_other_choices_of_tokens(tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run], selection: str, count: int | None) -> None:
+def test_other_choices_of_tokens(
+    tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run], selection: str, count: int | None
+) -> None:
     run = run_copy(finished_run)
     store = extract(tiny_model, run, Plan(["single.0"], [2], of=STEPS), tokens=selection)
     labelled = sum(int((annotation.labels > 0).sum()) for annotation in Labels(run.labels_path).current().values())
@@ -116,7 +152,9 @@ def test_other_choices_of_tokens(tiny_model: Model, finished_run: Run, run_copy:
     assert labelled < 48 * 16
 
 
-def test_a_second_extraction_does_nothing(tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]) -> None:
+def test_a_second_extraction_does_nothing(
+    tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]
+) -> None:
     run = run_copy(extracted_run)
     before = {path: path.stat().st_mtime_ns for path in run.activations_dir.rglob("*.h5")}
     made: list[int] = []
@@ -125,13 +163,19 @@ def test_a_second_extraction_does_nothing(tiny_model: Model, extracted_run: Run,
     assert {path: path.stat().st_mtime_ns for path in run.activations_dir.rglob("*.h5")} == before
 
 
-def test_changed_labels_and_lost_or_damaged_shards_are_extracted_again(tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]) -> None:
+def test_changed_labels_and_lost_or_damaged_shards_are_extracted_again(
+    tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]
+) -> None:
     run = run_copy(extracted_run)
     shards = sorted((run.activations_dir / "shards").iterdir())
     shards[0].unlink()
     shards[1].write_bytes(shards[1].read_bytes()[:3000])
     old = Labels(run.labels_path).current()[shards[2].stem]
-    Labels(run.labels_path).add([Annotation(old.sample, old.image_sha256, np.ones((4, 4)), np.zeros((4, 4)), "good", (), "test", "hand"),])
+    Labels(run.labels_path).add(
+        [
+            Annotation(old.sample, old.image_sha256, np.ones((4, 4)), np.zeros((4, 4)), "good", (), "test", "hand"),
+        ]
+    )
     before = ActivationStore(extracted_run.activations_dir)
     stale = ActivationStore(run.activations_dir)
     made: list[int] = []
@@ -145,7 +189,9 @@ def test_changed_labels_and_lost_or_damaged_shards_are_extracted_again(tiny_mode
         stale.read("single.0", 2)
 
 
-def test_what_does_not_belong_together_is_refused(tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]) -> None:
+def test_what_does_not_belong_together_is_refused(
+    tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]
+) -> None:
     run = run_copy(extracted_run)
     with pytest.raises(HandscopeError, match="its plan is"):
         extract(tiny_model, run, Plan(["single.0"], [2], of=STEPS))
@@ -153,21 +199,23 @@ def test_what_does_not_belong_together_is_refused(tiny_model: Model, extracted_r
         extract(tiny_model, run, PLAN, tokens="all")
     with pytest.raises(HandscopeError, match="make the plan's `of` 4"):
         extract(tiny_model, run, Plan(["single.0"], [2], of=20))
-    with pytest.raises(HandscopeError, match="no block single.7"):
+    with pytest.raises(HandscopeError, match=r"no block single\.7"):
         extract(tiny_model, run, Plan(["single.7"], [2], of=STEPS))
     with pytest.raises(HandscopeError, match="not in the store"):
         ActivationStore(run.activations_dir).read("single.0", 3)
     sample = ActivationStore(run.activations_dir).samples[0]
     hand = np.ones((5, 4))
     Labels(run.labels_path).add([Annotation(sample, run.metadata()[sample]["image_sha256"], 2 * hand, hand, "good")])
-    with pytest.raises(HandscopeError, match="grid of 5 × 4 tokens, and the sample has 4 × 4"):
+    with pytest.raises(HandscopeError, match="grid of 5 by 4 tokens, and the sample has 4 by 4"):
         extract(tiny_model, run, PLAN)
     Labels(run.labels_path).add([Annotation(sample, "0" * 64, 2 * hand[:4], hand[:4], "good")])
     with pytest.raises(HandscopeError, match="another image"):
         extract(tiny_model, run, PLAN)
 
 
-def test_nothing_to_extract_is_said(tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run], tmp_path: Path) -> None:
+def test_nothing_to_extract_is_said(
+    tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run], tmp_path: Path
+) -> None:
     with pytest.raises(HandscopeError, match="run generate first"):
         extract(tiny_model, Run(tmp_path / "empty"), PLAN)
     run = run_copy(finished_run)
@@ -220,20 +268,36 @@ for folder, stage, after in scenarios:
 """
 
 
-def test_killed_stages_go_on_to_the_same_bits(tiny_model: Model, tiny_pipe_folder: Path, extracted_run: Run, tmp_path: Path) -> None:
+def test_killed_stages_go_on_to_the_same_bits(
+    tiny_model: Model, tiny_pipe_folder: Path, extracted_run: Run, tmp_path: Path
+) -> None:
     # Each is killed when one file has been written but not yet renamed: an image, a shard, the consolidated store.
-    scenarios = [(str(tmp_path / "image"), "generate", 46), (str(tmp_path / "shard"), "extract", 23), (str(tmp_path / "store"), "extract", 49)]
+    scenarios = [
+        (str(tmp_path / "image"), "generate", 46),
+        (str(tmp_path / "shard"), "extract", 23),
+        (str(tmp_path / "store"), "extract", 49),
+    ]
     for folder, stage, _ in scenarios:
         if stage == "extract":
             shutil.copytree(extracted_run.path, folder, ignore=shutil.ignore_patterns("activations"))
     command = [sys.executable, "-c", KILLED, str(tiny_pipe_folder), json.dumps(PROMPTS), json.dumps(scenarios)]
-    killed = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    killed = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
     assert killed.returncode == 0, killed.stderr
 
     whole = ActivationStore(extracted_run.activations_dir)
     for (folder, stage, _), generated, extracted in zip(scenarios, (16, 48, 48), (0, 22, 48), strict=True):
         run, made = Run(folder), []
-        generate(tiny_model, run, PROMPTS, SEEDS, steps=STEPS, batch_size=16, progress=lambda stage, done, total, made=made: made.append(done))
+        generate(
+            tiny_model,
+            run,
+            PROMPTS,
+            SEEDS,
+            steps=STEPS,
+            batch_size=16,
+            progress=lambda stage, done, total, made=made: made.append(done),
+        )
         assert made[0] == generated
         if stage == "generate":
             Labels(run.labels_path).add(hand_made_labels(run))
@@ -246,8 +310,11 @@ def test_killed_stages_go_on_to_the_same_bits(tiny_model: Model, tiny_pipe_folde
             assert np.array_equal(store.read(cell.block, cell.step)[0], whole.read(cell.block, cell.step)[0])
 
 
-def test_a_full_disk_is_said_and_loses_nothing(tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_loses_nothing(
+    tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
+
     run = run_copy(extracted_run)
     shards = sorted((run.activations_dir / "shards").iterdir())
     shards[0].unlink()
@@ -259,5 +326,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tiny_model: Model, extracted_run:
         patch.setattr("handscope.extract.store.h5py.File.__setitem__", full)
         with pytest.raises(HandscopeError, match="disk is full"):
             extract(tiny_model, run, PLAN)
-    assert sorted(path.name for path in (run.activations_dir / "shards").iterdir()) == [path.name for path in shards[1:]]
+    assert sorted(path.name for path in (run.activations_dir / "shards").iterdir()) == [
+        path.name for path in shards[1:]
+    ]
     assert len(extract(tiny_model, run, PLAN).samples) == 48
