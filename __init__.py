@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import HandscopeError
 
 if TYPE_CHECKING:
+    from .extract.address import Plan
     from .extract.capture import capture
     from .extract.extract import extract
     from .extract.generate import generate
-    from .extract.address import Plan
     from .extract.labels import Labels
     from .extract.models import load
     from .extract.run import Run
@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "extract":  # the subpackage, which can be called: importing any part of it would put it in a function's place
+    if name == "extract":  # the subpackage, which can be called: an import of any part of it would take a function's place
         return importlib.import_module(".extract", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

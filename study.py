@@ -1,0 +1,434 @@
+"""A whole study from one YAML file: every stage in turn, and only what is missing of it."""
+
+import difflib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from . import summary
+from .errors import HandscopeError
+from .extract.address import Plan
+from .extract.prompts import check_seeds, read_prompts
+from .files import atomic
+from .progress import Progress, quiet
+
+if TYPE_CHECKING:
+    from .extract.models import Model
+    from .extract.run import Run
+
+HERE = Path(__file__).parent
+LABELS = "labels.sqlite"
+RECORD = "study.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage: whether there was anything to do, and a sentence on what the run folder now holds."""
+
+    stage: str
+    ran: bool
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The settings of a study, each a key of its YAML file (`folder` is the key ``run``).
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        The run folder.
+    prompts : tuple of str
+        In YAML a list, the path of a text file with one prompt a line, or ``study``: the captions that handscope brings.
+    seeds : tuple of int
+        In YAML a list, or ``{first: 0, count: 12}``; every prompt is drawn with every seed.
+    model, revision, device, dtype : str
+        As in `handscope.load`.
+    steps, guidance, height, width, batch_size
+        As in `handscope.generate`.
+    labels : str
+        ``auto``: hand tokens and verdicts as `handscope label --auto` makes them, for the organism. ``existing``: those
+        in the run folder's labels.sqlite, for example hand labels of another model's images.
+    blocks : tuple of str
+        Blocks to read; all of the model when empty.
+    read_steps : tuple of int
+        Steps to read, counted as steps that remain; all when empty.
+    tokens : str
+        Which tokens of a sample are kept: ``hand``, ``labelled`` or ``all``.
+    permutations, probe_permutations : int
+        Label permutations behind each null, of the directions and distances and of the probes.
+    folds, seed : int
+        Folds of the cross-validation (grouped by prompt), and the seed of folds, permutations and bootstrap.
+    """
+
+    folder: Path
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    model: str = "organism"
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: str | None = None
+    steps: int = 20
+    guidance: float = 3.5
+    height: int | None = None
+    width: int | None = None
+    batch_size: int = 16
+    labels: str = "auto"
+    blocks: tuple[str, ...] = ()
+    read_steps: tuple[int, ...] = ()
+    tokens: str = "hand"
+    permutations: int = 1000
+    probe_permutations: int = 100
+    folds: int = 5
+    seed: int = 0
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Study":
+        """Read a study.
+
+        Paths of a prompt file or a model folder are relative to the YAML file, the run folder to the current directory.
+
+        Raises
+        ------
+        HandscopeError
+            The file is missing or not YAML in UTF-8, a key is unknown or missing, or a value does not fit its key.
+        """
+        path = Path(path)
+        given = _parse(path)
+        for key in given:
+            if key not in _READERS:
+                near = difflib.get_close_matches(str(key), _READERS, n=1, cutoff=0.5)
+                advice = f"did you mean {near[0]!r}?" if near else f"it may be one of {', '.join(_READERS)}."
+                raise HandscopeError(f"{path} has a key {key!r}, which a study does not have: {advice}")
+        for key in ("run", "prompts", "seeds"):
+            if key not in given:
+                raise HandscopeError(f"{path} lacks the key {key!r}, which every study needs: add it.")
+        values = {}
+        for key, value in given.items():
+            try:
+                values["folder" if key == "run" else key] = _READERS[key](value, path.parent)
+            except _Unfit as error:
+                raise HandscopeError(f"Expected {key!r} in {path} to be {error}, found {value!r}.") from None
+        study = cls(**values)
+        study.plan_for(("double.0",))
+        return study
+
+    def plan_for(self, blocks: tuple[str, ...]) -> Plan:
+        """The plan of the extraction; `blocks` are those of the model, taken when the study names none."""
+        return Plan(self.blocks or blocks, self.read_steps or range(self.steps, 0, -1), of=self.steps)
+
+    def run(self, progress: Progress = quiet) -> list[StageResult]:
+        """Run every stage that is not complete, in order: generate, label, extract, analyze, probe, report.
+
+        A stage is complete when the run folder's study.json says that it ended with these settings and its files are as
+        they were then; nothing heavy is imported to find that out. A stage that is not complete does only what is
+        missing of it, so the same call goes on where a killed one stopped.
+
+        Raises
+        ------
+        HandscopeError
+            A stage was given, or found in the run folder, something that does not fit.
+        """
+        return list(self.stages(progress))
+
+    def stages(self, progress: Progress = quiet) -> Iterator[StageResult]:
+        """`run`, one stage at a time."""
+        work = _Work(self, progress)
+        for stage in STAGES:
+            settings = {"version": _version(), **stage.settings(self)}
+            reads = _state(self.folder, stage.reads)
+            now = {"settings": settings, "reads": reads, "writes": _state(self.folder, stage.writes)}
+            record = _read_record(self.folder).get(stage.name, {})
+            if now.items() <= record.items():
+                yield StageResult(stage.name, False, record["summary"])
+                continue
+            stage.do(work)
+            text = stage.describe(work.run)
+            _write_record(self.folder, stage.name, now | {"writes": _state(self.folder, stage.writes), "summary": text})
+            yield StageResult(stage.name, True, text)
+
+
+@dataclass
+class _Work:
+    """What the stages of one call share: the run, and the model once a stage needs it."""
+
+    study: Study
+    progress: Progress
+
+    @cached_property
+    def run(self) -> "Run":
+        from .extract.run import Run
+
+        return Run(self.study.folder)
+
+    @cached_property
+    def model(self) -> "Model":
+        from .extract.models import load
+
+        return load(self.study.model, self.study.device, self.study.dtype, self.study.revision)
+
+    @cached_property
+    def plan(self) -> Plan:
+        plan = self.study.plan_for(tuple(self.model.blocks))
+        plan.check(self.model.blocks)
+        return plan
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage of a study: which settings and files it depends on, which files it writes (globs in the run folder)."""
+
+    name: str
+    settings: Callable[[Study], dict[str, Any]]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    do: Callable[[_Work], None]
+    describe: Callable[["Run"], str]
+
+
+def _generate(work: _Work) -> None:
+    from .extract.generate import generate
+
+    study = work.study
+    _ = work.plan  # a block that the model lacks is refused before the images are made, not after
+    generate(work.model, work.run, study.prompts, study.seeds, steps=study.steps, guidance=study.guidance,
+             height=study.height, width=study.width, batch_size=study.batch_size, progress=work.progress)
+
+
+def _label(work: _Work) -> None:
+    if work.study.labels == "auto":
+        from .labeling.auto import label_auto
+
+        label_auto(work.run, progress=work.progress)
+    elif not work.run.labels_path.exists():
+        raise HandscopeError(f"The study says labels: existing, and there is no {work.run.labels_path}: "
+                             "label the samples, or say labels: auto, and run the same command again.")
+
+
+def _extract(work: _Work) -> None:
+    from .extract.extract import extract
+
+    extract(work.model, work.run, work.plan, tokens=work.study.tokens, progress=work.progress)
+
+
+def _analyze(work: _Work) -> None:
+    from .analysis.stage import analyze
+
+    study = work.study
+    analyze(work.run, permutations=study.permutations, folds=study.folds, seed=study.seed, progress=work.progress)
+
+
+def _probe(work: _Work) -> None:
+    from .probes.stage import probe
+
+    study = work.study
+    probe(work.run, work.model, permutations=study.probe_permutations, folds=study.folds, seed=study.seed,
+          progress=work.progress)
+
+
+def _report(work: _Work) -> None:
+    from .report import report
+
+    report(work.run, progress=work.progress)
+
+
+def _model_settings(study: Study) -> dict[str, Any]:
+    return {**_pick(study, "model", "revision", "device", "dtype"), "weights": _weights(study.model)}
+
+
+def _pick(study: Study, *names: str) -> dict[str, Any]:
+    return {name: getattr(study, name) for name in names}
+
+
+_SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetensors")
+_ACTIVATIONS = ("activations/**/*.h5",)
+_ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/samples.csv", "analysis/cosines.csv")
+_PROBES = ("analysis/probes.csv", "analysis/baselines.csv", "analysis/added.csv", "probes/*.safetensors")
+
+STAGES = (
+    _Stage("generate", lambda study: {
+        **_model_settings(study), **_pick(study, "steps", "guidance", "height", "width", "batch_size"),
+        "prompts": hashlib.sha256("\n".join(study.prompts).encode()).hexdigest(), "seeds": list(study.seeds),
+    }, (), _SAMPLES, _generate, summary.generated),
+    _Stage("label", lambda study: _pick(study, "labels"), _SAMPLES, (LABELS,), _label, summary.labelled),
+    _Stage("extract", lambda study: {
+        **_model_settings(study), "tokens": study.tokens,
+        "blocks": list(study.blocks), "read_steps": list(study.read_steps),
+    }, (*_SAMPLES, LABELS), _ACTIVATIONS, _extract, summary.extracted),
+    _Stage("analyze", lambda study: _pick(study, "permutations", "folds", "seed"),
+           (*_ACTIVATIONS, LABELS), _ANALYSIS, _analyze, summary.analyzed),
+    _Stage("probe", lambda study: {**_model_settings(study), **_pick(study, "probe_permutations", "folds", "seed")},
+           (*_SAMPLES, *_ACTIVATIONS, LABELS), _PROBES, _probe, summary.probed),
+    _Stage("report", lambda study: {},
+           (*_SAMPLES, LABELS, *_ANALYSIS, *_PROBES), ("report.html", "figures/*"), _report, summary.reported),
+)
+
+
+def _state(folder: Path, patterns: tuple[str, ...]) -> str:
+    """A fingerprint of the files that fit the patterns: of names, sizes and times, which is quick for many gigabytes."""
+    found: list[tuple[Any, ...]] = []
+    for pattern in patterns:
+        if pattern == LABELS:
+            found.append((pattern, _last_label(folder / LABELS)))
+            continue
+        for path in sorted(folder.glob(pattern)):
+            if not path.name.startswith("."):
+                status = path.stat()
+                found.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def _last_label(path: Path) -> int | None:
+    """The number of the newest label. Readers touch a database's file, so its time says nothing."""
+    if not path.exists():
+        return None
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return connection.execute("SELECT max(id) FROM annotations").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError:
+        return None
+
+
+def _weights(model: str) -> list[list[Any]]:
+    """Sizes and times of a local model's weights; empty for a model of the hub, which its revision names."""
+    folder = HERE / "organism" / "pipe" if model == "organism" else Path(model)
+    files = [(path, path.stat()) for path in sorted(folder.glob("*/*.safetensors"))]
+    return [[path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns] for path, status in files]
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a damaged record only means that every stage looks for itself what is missing
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(folder: Path, stage: str, entry: dict[str, Any]) -> None:
+    with atomic(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(_read_record(folder) | {stage: entry}, indent=1), encoding="utf-8")
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def _parse(path: Path) -> dict[Any, Any]:
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HandscopeError(f"The study {path} could not be read ({error.strerror}): "
+                             "give the path of a YAML file.") from error
+    except UnicodeDecodeError as error:
+        raise HandscopeError(f"Expected {path} in UTF-8, found byte 0x{error.object[error.start]:02x} "
+                             f"at position {error.start}: save the file as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1} of {path}" if mark else f"{path}"
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise HandscopeError(f"Expected YAML, found something else at {where} ({problem}): mend it there.") from error
+    if not isinstance(given, dict):
+        found = "nothing" if given is None else type(given).__name__
+        raise HandscopeError(f"Expected a study with keys and values in {path}, found {found}: see datasets/demo.yaml.")
+    return given
+
+
+class _Unfit(Exception):
+    """A value does not fit its key; the message says what was expected."""
+
+
+def _text(value: Any, base: Path) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _Unfit("a text")
+    return value
+
+
+def _folder(value: Any, base: Path) -> Path:
+    return Path(_text(value, base))
+
+
+def _model(value: Any, base: Path) -> str:
+    near = base / _text(value, base)
+    return str(near.resolve()) if value != "organism" and near.is_dir() else value
+
+
+def _prompts(value: Any, base: Path) -> tuple[str, ...]:
+    if value == "study":
+        return tuple(read_prompts(HERE / "datasets" / "study_prompts.txt"))
+    if isinstance(value, str):
+        return tuple(read_prompts(base / value))
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item.strip() for item in value):
+        raise _Unfit("a list of prompts, the path of a file with one prompt a line, or study")
+    return tuple(value)
+
+
+def _seeds(value: Any, base: Path) -> tuple[int, ...]:
+    if isinstance(value, dict) and set(value) == {"first", "count"} and all(map(_is_whole, value.values())):
+        check_seeds((value["first"], value["first"] + value["count"] - 1))
+        value = range(value["first"], value["first"] + value["count"])
+    if not isinstance(value, (list, range)) or not value:
+        raise _Unfit("a list of whole numbers, or {first: 0, count: 12}")
+    check_seeds(value)
+    return tuple(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole(low: int) -> "_Reader":
+    def read(value: Any, base: Path) -> int:
+        if not _is_whole(value) or value < low:
+            raise _Unfit(f"a whole number of at least {low}")
+        return value
+
+    return read
+
+
+def _number(value: Any, base: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise _Unfit("a number of at least 0")
+    return float(value)
+
+
+def _one_of(*names: str) -> "_Reader":
+    def read(value: Any, base: Path) -> str:
+        if value not in names:
+            raise _Unfit(f"one of {', '.join(names)}")
+        return value
+
+    return read
+
+
+def _blocks(value: Any, base: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(block, str) for block in value):
+        raise _Unfit("a list of blocks such as [double.1, single.3]")
+    return tuple(value)
+
+
+def _steps(value: Any, base: Path) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(map(_is_whole, value)):
+        raise _Unfit("a list of steps such as [20, 12, 3]")
+    return tuple(value)
+
+
+_Reader = Callable[[Any, Path], Any]
+_READERS: dict[str, _Reader] = {
+    "run": _folder, "model": _model, "revision": _text, "device": _text, "dtype": _one_of("float32", "bfloat16"),
+    "prompts": _prompts, "seeds": _seeds, "steps": _whole(1), "guidance": _number,
+    "height": _whole(1), "width": _whole(1), "batch_size": _whole(1), "labels": _one_of("auto", "existing"), "blocks": _blocks, "read_steps": _steps,
+    "tokens": _one_of("hand", "labelled", "all"), "permutations": _whole(1), "probe_permutations": _whole(1),
+    "folds": _whole(2), "seed": _whole(0),
+}
