@@ -1,0 +1,136 @@
+"""How far two classes of tokens are apart, and how far they would be if the labels meant nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import HandscopeError
+from .inference import bootstrap_weights, p_value, permuted_labels
+from .moments import Moments
+
+
+@dataclass(frozen=True)
+class Bhattacharyya:
+    """A Bhattacharyya distance in nats, and the parts of it that means and variances contribute."""
+
+    mean_term: float
+    variance_term: float
+
+    @property
+    def distance(self) -> float:
+        return self.mean_term + self.variance_term
+
+
+@dataclass(frozen=True)
+class BhattacharyyaTest:
+    """A Bhattacharyya distance beside its permutation null: `excess`, `z` and `p` are what may be reported.
+
+    Attributes
+    ----------
+    observed : the distance of the two classes, in nats
+    null : array of shape (permutations,), the distances under permuted labels
+    interval : 95% bootstrap interval of `excess`
+    """
+
+    observed: Bhattacharyya
+    null: NDArray[np.float64]
+    interval: tuple[float, float]
+
+    @property
+    def excess(self) -> float:
+        return self.observed.distance - float(self.null.mean())
+
+    @property
+    def z(self) -> float:
+        return self.excess / float(self.null.std())
+
+    @property
+    def p(self) -> float:
+        return p_value(self.observed.distance, self.null)
+
+
+def bhattacharyya(good: ArrayLike | Moments, bad: ArrayLike | Moments) -> Bhattacharyya:
+    """Bhattacharyya distance between two classes, each modelled as a Gaussian with a diagonal covariance.
+
+    Parameters
+    ----------
+    good, bad : arrays of shape (n_tokens, width), or Moments
+
+    Notes
+    -----
+    1/4 sum (m1 - m2)² / (v1 + v2)  +  1/2 sum ln((v1 + v2) / (2 sqrt(v1 v2))), over channels (Kailath 1967). A channel that is
+    constant in both classes is left out. The distance of a distribution from itself grows as width / (2 n), and many times
+    faster when tokens of a sample are alike, so it is never reported without `bhattacharyya_test`.
+
+    Raises
+    ------
+    HandscopeError
+        A class has fewer than two tokens, the widths differ, or a channel is constant in one class only.
+    """
+    first, second = (m if isinstance(m, Moments) else Moments.of(m) for m in (good, bad))
+    if first.mean.shape != second.mean.shape:
+        raise HandscopeError(
+            f"Both classes must have the same width; good has shape {first.mean.shape}, bad has {second.mean.shape}."
+        )
+    if min(first.count, second.count) < 2:
+        raise HandscopeError(
+            f"A distance needs at least two tokens in each class; there are {first.count:g} good and {second.count:g} bad."
+        )
+    moving = (first.variance > 0) | (second.variance > 0)
+    one_sided = np.flatnonzero(moving & ((first.variance == 0) | (second.variance == 0)))
+    if len(one_sided):
+        raise HandscopeError(
+            f"Channel {one_sided[0]} is constant in one class and not in the other, so the distance is infinite; "
+            "leave the channel out, or give the class more tokens."
+        )
+    mean_term, variance_term = _terms(
+        first.mean[moving], first.variance[moving], second.mean[moving], second.variance[moving]
+    )
+    return Bhattacharyya(float(mean_term), float(variance_term))
+
+
+def _terms(m1: NDArray, v1: NDArray, m2: NDArray, v2: NDArray) -> tuple[NDArray, NDArray]:
+    total = v1 + v2
+    return 0.25 * (np.square(m1 - m2) / total).sum(-1), 0.5 * (np.log(total) - np.log(2) - 0.5 * np.log(v1 * v2)).sum(
+        -1
+    )
+
+
+def bhattacharyya_test(
+    samples: Moments, bad: ArrayLike, groups: ArrayLike, permutations: int = 1000, bootstraps: int = 500, seed: int = 0
+) -> BhattacharyyaTest:
+    """Distance of the tokens of bad samples from those of good ones, with its null and interval, from moments of each sample.
+
+    Parameters
+    ----------
+    samples : Moments of n samples, as of ``Moments.by``
+    bad : array of shape (n,), 1 for a bad sample and 0 for a good one
+    groups : array of shape (n,), the prompt of each sample
+    permutations, bootstraps : number of permuted labellings of samples, and of draws of prompts
+
+    Notes
+    -----
+    A bootstrap draw holds prompts twice, which adds to a distance the same bias that the null measures; so the interval is
+    that of the draws around their own mean, put around the excess.
+    """
+    bad = np.asarray(bad)
+    # Exact zeros only: a channel that never moves says nothing, and 0/0 would say NaN.
+    moving = samples.pool(np.ones(len(bad))).variance > 0
+    samples = Moments(samples.count, samples.mean[:, moving], samples.m2[:, moving])
+    observed = bhattacharyya(samples.pool(1 - bad), samples.pool(bad))
+    null = _distances(samples, permuted_labels(bad, groups, permutations, seed))
+    draws = bootstrap_weights(groups, bootstraps, seed)[1]
+    drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])
+    low, high = np.quantile(drawn - drawn.mean(), [0.025, 0.975])
+    excess = observed.distance - float(null.mean())
+    return BhattacharyyaTest(observed, null, (float(excess + low), float(excess + high)))
+
+
+def _distances(samples: Moments, bad: NDArray, weights: NDArray | float = 1.0) -> NDArray[np.float64]:
+    first, second = samples.pool((1 - bad) * weights), samples.pool(bad * weights)
+    floor = 1e-12 * samples.pool(np.ones(len(samples.count))).variance
+    terms = _terms(first.mean, np.maximum(first.variance, floor), second.mean, np.maximum(second.variance, floor))
+    return terms[0] + terms[1]

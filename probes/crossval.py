@@ -1,0 +1,174 @@
+"""Cross-validation that a noise probe cannot pass: grouped folds, permuted labels, draws of prompts, pairs within prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from ..analysis.inference import (
+    PairWins,
+    auc,
+    bootstrap_weights,
+    check_folds,
+    codes,
+    grouped_folds,
+    interval,
+    p_value,
+    permuted_labels,
+)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What an estimator does on samples of prompts that it was not fitted to.
+
+    Attributes
+    ----------
+    auc : over pairs of held-out samples of the same fold, whose scores come from one fit
+    interval : its 95% bootstrap interval over prompts
+    null : array of shape (permutations,), `auc` after fitting to permuted labels
+    within_auc : over held-out pairs of one prompt; NaN when no prompt has both a good and a bad sample
+    within_interval, within_null : likewise, with labels permuted inside prompts
+    scores : array of shape (n,), held-out log-odds of bad
+    fold : int array of shape (n,)
+    """
+
+    auc: float
+    interval: tuple[float, float]
+    null: Array
+    within_auc: float
+    within_interval: tuple[float, float]
+    within_null: Array
+    scores: Array
+    fold: NDArray[np.intp]
+
+    @property
+    def p(self) -> float:
+        return p_value(self.auc, self.null)
+
+    @property
+    def within_p(self) -> float:
+        return p_value(self.within_auc, self.within_null)
+
+
+def held_out_scores(estimator: Any, x: ArrayLike, labels: ArrayLike, fold: ArrayLike) -> Array:
+    """Score every sample by a fit that has not seen its fold.
+
+    Parameters
+    ----------
+    estimator : with ``fit`` and ``decision_function``; `LogisticProbe` fits all labellings at once
+    x : array of shape (n, width); labels : array of shape (fits, n); fold : int array of shape (n,)
+
+    Returns
+    -------
+    array of shape (fits, n)
+    """
+    x, labels, fold = np.asarray(x), np.asarray(labels), np.asarray(fold)
+    scores = np.empty(labels.shape)
+    for one in np.unique(fold):
+        train, test = fold != one, fold == one
+        if hasattr(estimator, "score_many"):
+            scores[:, test] = estimator.score_many(x[train], labels[:, train], x[test])
+        else:
+            for row, y in zip(scores, labels, strict=True):
+                row[test] = clone(estimator).fit(x[train], y[train]).decision_function(x[test])
+    return scores
+
+
+def cross_validate(
+    estimator: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    folds: int = 5,
+    permutations: int = 100,
+    bootstraps: int = 2000,
+    seed: int = 0,
+) -> CrossValidation:
+    """Cross-validate an estimator with folds by group, and its null with it.
+
+    Parameters
+    ----------
+    estimator : as for `held_out_scores`
+    x : array of shape (n, width), one row a sample
+    y : array of shape (n,), 1 for bad and 0 for good
+    groups : array of shape (n,), the prompt of each sample; each sample is its own group when left out
+    permutations : fits to permuted labels, as many again to labels permuted inside prompts; 0 for none
+
+    Raises
+    ------
+    HandscopeError
+        There are fewer groups than folds, or a fold leaves only one class to fit to.
+
+    Notes
+    -----
+    Where the prompt predicts the label, `auc` and its null do not tell knowledge of the prompt from knowledge of the hand:
+    `within_auc` does.
+    """
+    x, y = np.asarray(x), np.asarray(y, np.float64)
+    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    fold = grouped_folds(groups, folds, seed)
+    check_folds(y, fold)
+    free = permuted_labels(y, groups, permutations, seed, fold)
+    inside = permuted_labels(y, groups, permutations, seed, fold, within=True)
+    labels = np.concatenate([y[None], free, inside])
+    scores = held_out_scores(estimator, x, labels, fold)
+    free_scores, inside_scores = scores[1 : 1 + len(free)], scores[1 + len(free) :]
+    weights = bootstrap_weights(groups, bootstraps, seed)[0]
+    pairs = PairWins.of(scores[0], y, groups, fold)
+    return CrossValidation(
+        auc=float(auc(scores[0], y, fold)),
+        interval=interval(pairs.auc(weights)),
+        null=auc(free_scores, free, fold),
+        within_auc=float(auc(scores[0], y, groups)),
+        within_interval=interval(pairs.within_auc(weights)),
+        within_null=auc(inside_scores, inside, groups),
+        scores=scores[0],
+        fold=fold,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Held-out AUC of a larger set of features less that of a smaller one, on the same folds.
+
+    `interval` and `p` come from drawing prompts, the same for both; `p` is one-sided, the share of draws without a gain.
+    """
+
+    auc_baseline: float
+    auc_both: float
+    interval: tuple[float, float]
+    p: float
+
+    @property
+    def added(self) -> float:
+        return self.auc_both - self.auc_baseline
+
+
+def compare(
+    baseline: ArrayLike,
+    both: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike,
+    fold: ArrayLike,
+    *,
+    within: bool = False,
+    bootstraps: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Paired comparison of two sets of held-out scores, arrays of shape (n,), over pairs of a fold or (`within`) of a prompt."""
+    weights = bootstrap_weights(groups, bootstraps, seed)[0]
+    weights = np.concatenate([np.ones((1, codes(groups).max() + 1)), weights])
+    pairs = [PairWins.of(scores, y, groups, fold) for scores in (baseline, both)]
+    first, second = (one.within_auc(weights) if within else one.auc(weights) for one in pairs)
+    gains = (second - first)[1:]
+    gains = gains[~np.isnan(gains)]
+    p = float((1 + (gains <= 0).sum()) / (1 + len(gains))) if len(gains) else float("nan")
+    return Comparison(float(first[0]), float(second[0]), interval(gains), p)

@@ -1,0 +1,146 @@
+"""Plain statistics of an image, and of the clean image that a model predicts at a step: what a probe has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.table import write_csv
+from ..errors import HandscopeError
+from ..progress import Progress, quiet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..extract.models import Model
+    from ..extract.run import Run
+
+Array = NDArray[np.float64]
+
+STATISTICS = (
+    "area",
+    "contrast",
+    "brightness",
+    "gradient",
+    "difference",
+    "background_red",
+    "background_green",
+    "background_blue",
+)
+BATCH = 32
+BINS = 64
+
+
+def image_statistics(images: NDArray[np.floating]) -> Array:
+    """Eight numbers an image that know nothing of hands.
+
+    Parameters
+    ----------
+    images : array of shape (n, height, width, 3), in [0, 1]
+
+    Returns
+    -------
+    array of shape (n, 8), in the order of `STATISTICS`: share of pixels in the foreground, standard deviation and mean
+    of the luminance, mean size of its gradient, mean distance of the foreground's colour from the background's, and the
+    background's colour. Background is the median colour of the border; foreground is what is further from it than
+    Otsu's threshold (1979).
+    """
+    images = np.asarray(images, np.float64)
+    border = np.concatenate([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], axis=1)
+    background = np.median(border, axis=1)
+    distance = np.linalg.norm(images - background[:, None, None], axis=-1).reshape(len(images), -1)
+    foreground = distance > _otsu(distance)[:, None]
+    luminance = images @ np.array([0.299, 0.587, 0.114])
+    down, right = np.gradient(luminance, axis=(1, 2))
+    area = foreground.mean(1)
+    difference = (distance * foreground).mean(1) / np.maximum(area, 1 / distance.shape[1])
+    plain = [area, luminance.std((1, 2)), luminance.mean((1, 2)), np.hypot(down, right).mean((1, 2)), difference]
+    return np.column_stack([*plain, background])
+
+
+def _otsu(values: Array) -> Array:
+    """For each row of `values`, none negative, the threshold that parts it into two classes furthest apart."""
+    top = np.maximum(values.max(1), np.finfo(float).tiny)
+    bins = np.minimum((values / top[:, None] * BINS).astype(np.intp), BINS - 1)
+    rows = np.arange(len(values))[:, None] * BINS
+    share = (
+        np.bincount((bins + rows).ravel(), minlength=len(values) * BINS).reshape(len(values), BINS) / values.shape[1]
+    )
+    below = share.cumsum(1)
+    moment = (share * np.arange(BINS)).cumsum(1)
+    spread = np.square(moment[:, -1:] * below - moment) / np.maximum(below * (1 - below), 1e-12)
+    return (spread.argmax(1) + 1) / BINS * top
+
+
+def decode(model: Model, latents: Tensor, height: int, width: int) -> NDArray[np.float32]:
+    """Images of packed latents (n, tokens, channels): float32 of shape (n, height, width, 3), in [0, 1]."""
+    import torch
+
+    pipe, vae = model.pipe, model.pipe.vae
+    with torch.inference_mode():
+        unpacked = pipe._unpack_latents(latents.to(vae.device, vae.dtype), height, width, pipe.vae_scale_factor)
+        scaled = unpacked / vae.config.scaling_factor + vae.config.shift_factor
+        images = vae.decode(scaled, return_dict=False)[0]
+        return (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def predicted_statistics(
+    model: Model | None, run: Run, samples: list[str], steps: dict[int, int], progress: Progress = quiet
+) -> pd.DataFrame:
+    """Statistics of the decoded predicted clean image (x0) of each sample at each step.
+
+    Kept in ``analysis/image_statistics.csv``: only what is missing there is decoded.
+
+    Parameters
+    ----------
+    model : needed only where something is missing
+    steps : index into the trajectory of each step
+
+    Returns
+    -------
+    DataFrame indexed by (sample, step), with the columns `STATISTICS`
+
+    Raises
+    ------
+    HandscopeError
+        Something has to be decoded and there is no model.
+    """
+    path = run.analysis_dir / "image_statistics.csv"
+    columns = ["sample", "image_sha256", "step", *STATISTICS]
+    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    table = run.samples().set_index("sample")
+    same = known["sample"].map(table["image_sha256"]) == known["image_sha256"]
+    known = known[same & known["step"].isin(list(steps))]
+    found = known["sample"].value_counts()
+    missing = [sample for sample in samples if found.get(sample, 0) < len(steps)]
+    if missing and model is None:
+        raise HandscopeError(
+            f"The predicted clean images of {len(missing)} samples are not in {path}, and decoding them needs a model: "
+            "give the one that made the run."
+        )
+    known = known[~known["sample"].isin(missing)]
+    for start in range(0, len(missing), BATCH):
+        progress("decode", start, len(missing))
+        made = _decoded(model, run, table, missing[start : start + BATCH], steps)
+        known = pd.concat([known, made], ignore_index=True) if len(known) else made
+        write_csv(path, known[columns])
+    return known.set_index(["sample", "step"])[list(STATISTICS)].astype(float)
+
+
+def _decoded(
+    model: Model | None, run: Run, table: pd.DataFrame, samples: list[str], steps: dict[int, int]
+) -> pd.DataFrame:
+    import torch
+
+    assert model is not None
+    trajectories = [run.trajectory(sample) for sample in samples]
+    height, width = (int(table.loc[samples[0], side]) for side in ("height", "width"))
+    parts = []
+    for step, index in steps.items():
+        latents = torch.stack([trajectory.x0(index) for trajectory in trajectories])
+        part = pd.DataFrame(image_statistics(decode(model, latents, height, width)), columns=list(STATISTICS))
+        parts.append(part.assign(sample=samples, step=step, image_sha256=table.loc[samples, "image_sha256"].to_numpy()))
+    return pd.concat(parts, ignore_index=True)

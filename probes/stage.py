@@ -1,0 +1,246 @@
+"""The probe stage: a logistic probe of every cell, beside its baselines and what it adds to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.freshness import fingerprint, is_fresh, set_fresh
+from ..analysis.inference import benjamini_hochberg, grouped_folds
+from ..analysis.table import SUBSETS, labelled, sample_table, write_csv
+from ..analysis.vectors import HandTokens
+from ..progress import Progress, quiet
+from .baselines import Baseline, random_projection, run_baselines
+from .crossval import CrossValidation, compare, cross_validate, held_out_scores
+from .images import predicted_statistics
+from .logistic import LogisticProbe
+
+if TYPE_CHECKING:
+    from ..extract.models import Model
+    from ..extract.run import Run
+    from ..extract.store import ActivationStore
+
+Array = NDArray[np.float64]
+
+VERSION = 1
+"""Raised when the numbers that this stage writes change their meaning, so that a finished run is probed again."""
+
+L2 = 100.0
+"""Penalty of every probe and baseline, settled beforehand: a penalty chosen on the same samples would need a nest of folds."""
+
+NESTED = ("prompt", "position", "norm", "x_t", "x0", "image")
+"""Baselines that a block is asked to add to, each alone and, as "all", together."""
+
+OUTPUTS = ("probes.csv", "baselines.csv", "added.csv")
+
+
+def probe(
+    run: Run, model: Model | None, permutations: int = 100, folds: int = 5, seed: int = 0, progress: Progress = quiet
+) -> pd.DataFrame:
+    """Fit a probe of bad against good to the sample vectors of every cell, and say what it is worth.
+
+    Writes `OUTPUTS` in ``analysis/`` and a probe for each cell, fitted to all sure samples, in ``probes/``; does nothing
+    when they are there and belong to the present labels, activations and arguments.
+
+    Parameters
+    ----------
+    model : decodes predicted clean images; may be None when ``analysis/image_statistics.csv`` has them all
+    permutations : labellings in each null, and as many again permuted inside prompts
+
+    Returns
+    -------
+    The table of probes.csv. Rows with subset "sure" leave leaning verdicts out, those with "all" take them in. `auc` is
+    over held-out samples of one fold; `within_auc` over held-out samples of one prompt, so that nothing a prompt says can
+    help; both have intervals from draws of prompts, a permutation null, p, and q over the cells (or baselines) of a
+    subset. In added.csv `added` is the gain in held-out AUC when the block joins the baseline's features, and
+    `within_added` that of pairs within a prompt.
+
+    Raises
+    ------
+    HandscopeError
+        There are too few samples of a class or too few prompts, or a file that is needed is missing.
+    """
+    mark = fingerprint(run, version=VERSION, l2=L2, permutations=permutations, folds=folds, seed=seed)
+    sidecar, outputs = run.probes_dir / "probe.json", [run.analysis_dir / name for name in OUTPUTS]
+    from ..extract.store import ActivationStore
+
+    store = ActivationStore(run.activations_dir)
+    files = [run.probes_dir / f"{cell.block}_{cell.step}.safetensors" for cell in store.cells]
+    if is_fresh(sidecar, mark, [*outputs, *files]):
+        return pd.read_csv(outputs[0])
+    table = sample_table(run)
+    present = HandTokens(store, table["sample"].tolist()).samples
+    table = labelled(table[table["sample"].isin(present)], "all", folds, run.path)
+    hands = HandTokens(store, table["sample"].tolist())
+    cells, norms = _read(store, hands, progress)
+    baselines = _baselines(run, model, store, hands, table, cells, norms, seed, progress)
+    settings = {"folds": folds, "permutations": permutations, "seed": seed}
+
+    probed: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
+    compared: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
+    added: list[dict[str, Any]] = []
+    for subset in SUBSETS:
+        rows = np.flatnonzero(table["verdict"].isin(SUBSETS[subset]))
+        if subset == "all" and len(rows) == len(labelled(table, "sure", folds, run.path)):
+            # No verdict leans, so the subset is the same samples again.
+            probed[subset], compared[subset] = probed["sure"], compared["sure"]
+            continue
+        chosen = labelled(table, subset, folds, run.path)
+        y, groups = chosen["bad"].to_numpy(), chosen["prompt"].to_numpy()
+        total = len(cells) + len(baselines)
+        for done, (cell, x) in enumerate(cells.items()):
+            progress(f"probe {subset}", done, total)
+            result = cross_validate(LogisticProbe(L2), x[rows], y, groups, **settings)
+            probed[subset].append({"block": str(cell.block), "step": cell.step, **_statistics(result, y)})
+            if subset == "sure":
+                _save(run, store, cell, x[rows], y, result, settings)
+        for done, baseline in enumerate(baselines, len(cells)):
+            progress(f"probe {subset}", done, total)
+            result = cross_validate(LogisticProbe(L2), baseline.x[rows], y, groups, **settings)
+            compared[subset].append({"baseline": baseline.name, "step": baseline.step, **_statistics(result, y)})
+        if subset == "sure":
+            part = [replace(baseline, x=baseline.x[rows]) for baseline in baselines]
+            added = _added({cell: x[rows] for cell, x in cells.items()}, part, y, groups, folds, seed, progress)
+    write_csv(outputs[0], _corrected(probed))
+    write_csv(outputs[1], _corrected(compared).astype({"step": "Int64"}))
+    gains = pd.DataFrame(added)
+    for name in ("", "within_"):
+        gains.insert(gains.columns.get_loc(f"{name}p") + 1, f"{name}q", benjamini_hochberg(gains[f"{name}p"]))
+    write_csv(outputs[2], gains)
+    set_fresh(sidecar, mark, l2=L2, **settings)
+    return pd.read_csv(outputs[0])
+
+
+def _read(
+    store: ActivationStore, hands: HandTokens, progress: Progress
+) -> tuple[dict[Any, NDArray[np.float32]], dict[Any, Array]]:
+    """Sample vectors (n, width) and mean token norms (n,) of each cell."""
+    vectors: dict[Any, NDArray[np.float32]] = {}
+    norms: dict[Any, Array] = {}
+    for number, cell in enumerate(store.cells):
+        progress("read activations", number, len(store.cells))
+        moments, norms[cell] = hands.read(cell)
+        vectors[cell] = moments.mean.astype(np.float32)
+    return vectors, norms
+
+
+def _baselines(
+    run: Run,
+    model: Model | None,
+    store: ActivationStore,
+    hands: HandTokens,
+    table: pd.DataFrame,
+    cells: dict[Any, NDArray[np.float32]],
+    norms: dict[Any, Array],
+    seed: int,
+    progress: Progress,
+) -> list[Baseline]:
+    steps = {step: store.plan.index(step) for step in store.plan.steps}
+    x0 = predicted_statistics(model, run, table["sample"].tolist(), steps, progress)
+    found = run_baselines(run, table, hands.tokens, int(store.attrs["columns"]), steps, x0, progress)
+    deepest = {cell.step: cell for cell in store.cells}  # cells are in the order of blocks, so the last one stays
+    for step, cell in deepest.items():
+        found.append(Baseline("norm", step, norms[cell][:, None]))
+        found.append(Baseline("random", step, random_projection(cells[cell].astype(np.float64), seed)))
+    return found
+
+
+def _statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
+    within = result.within_null[~np.isnan(result.within_null)]
+    return {
+        "n_good": int((y == 0).sum()),
+        "n_bad": int(y.sum()),
+        "auc": result.auc,
+        "lo": result.interval[0],
+        "hi": result.interval[1],
+        "null_mean": result.null.mean(),
+        "null_sd": result.null.std(),
+        "p": result.p,
+        "q": np.nan,
+        "within_auc": result.within_auc,
+        "within_lo": result.within_interval[0],
+        "within_hi": result.within_interval[1],
+        "within_null_mean": within.mean() if len(within) else np.nan,
+        "within_null_sd": within.std() if len(within) else np.nan,
+        "within_p": result.within_p,
+        "within_q": np.nan,
+    }
+
+
+def _corrected(rows: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """One table, with false discovery rates over the rows of each subset."""
+    parts = []
+    for subset, some in rows.items():
+        part = pd.DataFrame(some)
+        part["q"], part["within_q"] = benjamini_hochberg(part["p"]), benjamini_hochberg(part["within_p"])
+        part.insert(0, "subset", subset)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _save(
+    run: Run,
+    store: ActivationStore,
+    cell: Any,
+    x: NDArray[np.float32],
+    y: NDArray[Any],
+    result: CrossValidation,
+    settings: dict[str, int],
+) -> None:
+    known = {key: str(store.attrs[key]) for key in ("model", "revision", "weight_hash", "plan") if key in store.attrs}
+    metadata = {
+        **known,
+        **settings,
+        "block": str(cell.block),
+        "step": cell.step,
+        "n_good": int((y == 0).sum()),
+        "n_bad": int(y.sum()),
+        "held_out_auc": result.auc,
+        "held_out_within_auc": result.within_auc,
+        "positive": "bad",
+        "input": "mean of a sample's hand tokens",
+    }
+    LogisticProbe(L2).fit(x, y).save(run.probes_dir / f"{cell.block}_{cell.step}.safetensors", metadata)
+
+
+def _added(
+    cells: dict[Any, NDArray[np.float32]],
+    baselines: list[Baseline],
+    y: NDArray[Any],
+    groups: NDArray[Any],
+    folds: int,
+    seed: int,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """What each cell adds to each baseline, on the same folds and the same draws of prompts."""
+    fold = grouped_folds(groups, folds, seed)
+    estimator = LogisticProbe(L2)
+    scored: dict[tuple[str, int], tuple[Array, Array]] = {}
+    for step in {cell.step for cell in cells}:
+        known = {b.name: b.x for b in baselines if b.name in NESTED and b.step in (None, step)}
+        known["all"] = np.hstack(list(known.values()))
+        for name, features in known.items():
+            scored[name, step] = features, held_out_scores(estimator, features, y[None], fold)[0]
+    rows = []
+    for number, (cell, x) in enumerate(cells.items()):
+        progress("compare with baselines", number, len(cells))
+        for name in (*NESTED, "all"):
+            features, alone = scored[name, cell.step]
+            both = held_out_scores(estimator, np.hstack([features, x]), y[None], fold)[0]
+            row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "baseline": name}
+            for prefix, within in (("", False), ("within_", True)):
+                gain = compare(alone, both, y, groups, fold, within=within, seed=seed)
+                row |= {
+                    f"{prefix}auc_baseline": gain.auc_baseline,
+                    f"{prefix}auc_both": gain.auc_both,
+                    f"{prefix}added": gain.added,
+                    f"{prefix}lo": gain.interval[0],
+                    f"{prefix}hi": gain.interval[1],
+                    f"{prefix}p": gain.p,
+                }
+            rows.append(row)
+    return rows

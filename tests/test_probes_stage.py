@@ -1,0 +1,84 @@
+"""The probe stage on a finished run of a tiny random model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from handscope.errors import HandscopeError
+from handscope.probes import LogisticProbe, probe
+
+
+@pytest.fixture(scope="module")
+def probed(extracted_run, tiny_model):
+    probe(extracted_run, tiny_model, permutations=19, folds=4)
+    return extracted_run
+
+
+def test_writes_every_table_of_the_contract(probed):
+    statistics = (
+        "n_good n_bad auc lo hi null_mean null_sd p q within_auc within_lo within_hi within_null_mean within_null_sd "
+        "within_p within_q"
+    ).split()
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv")
+    assert list(probes) == ["subset", "block", "step", *statistics]
+    assert probes.groupby("subset").size().to_dict() == {"sure": 9, "all": 9}
+    assert not probes.isna().any().any()
+    baselines = pd.read_csv(probed.analysis_dir / "baselines.csv")
+    assert list(baselines) == ["subset", "baseline", "step", *statistics]
+    free = baselines[baselines["step"].isna()]
+    assert set(free["baseline"]) == {"prompt", "position", "noise", "final_image"}
+    assert set(baselines["baseline"]) - set(free["baseline"]) == {"x_t", "x0", "x0_flat", "image", "norm", "random"}
+    added = pd.read_csv(probed.analysis_dir / "added.csv")
+    assert {"block", "step", "baseline", "auc_baseline", "auc_both", "added", "lo", "hi", "p", "q"} <= set(added)
+    np.testing.assert_allclose(added["added"], added["auc_both"] - added["auc_baseline"], atol=1e-5)
+
+
+def test_leaning_verdicts_are_in_the_subset_all_only(probed):
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv").set_index("subset")
+    sure, everyone = (probes.loc[name, ["n_good", "n_bad"]].to_numpy()[0] for name in ("sure", "all"))
+    assert (everyone > sure).all()
+
+
+def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_copy, tiny_model):
+    from handscope.extract.labels import Annotation, Labels
+
+    path = probed.analysis_dir / "probes.csv"
+    before = path.stat().st_mtime_ns
+    probe(probed, None, permutations=19, folds=4)
+    assert path.stat().st_mtime_ns == before
+    copy = run_copy(probed)
+    labels = Labels(copy.labels_path)
+    sample, old = next((s, a) for s, a in labels.current().items() if a.verdict == "good")
+    labels.add([Annotation(sample, old.image_sha256, np.where(old.hands > 0, 3, 1), old.hands, "bad")])
+    n_bad = pd.read_csv(path)["n_bad"][0]
+    assert probe(copy, None, permutations=19, folds=4)["n_bad"][0] == n_bad + 1
+
+
+def test_a_saved_probe_reads_sample_vectors(probed):
+    from handscope.extract.store import ActivationStore
+
+    fitted = LogisticProbe.load(probed.probes_dir / "single.0_2.safetensors")
+    x, tokens = ActivationStore(probed.activations_dir).read("single.0", 2)
+    vectors = pd.DataFrame(x).groupby(tokens["sample"].to_numpy()).mean()
+    verdicts = pd.read_csv(probed.analysis_dir / "probes.csv")
+    assert fitted.metadata_["block"] == "single.0" and fitted.metadata_["step"] == 2
+    assert fitted.decision_function(vectors).shape == (len(vectors),)
+    assert fitted.metadata_["held_out_auc"] == pytest.approx(
+        verdicts.query("subset == 'sure' and block == 'single.0' and step == 2")["auc"].item(), abs=1e-5
+    )
+
+
+def test_predicted_clean_images_need_a_model_once(finished_run, run_copy, extracted_run):
+    copy = run_copy(extracted_run)
+    (copy.analysis_dir / "image_statistics.csv").unlink(missing_ok=True)
+    with pytest.raises(HandscopeError, match="needs a model"):
+        probe(copy, None, permutations=1, folds=4)
+    assert not (copy.analysis_dir / "probes.csv").exists() or (copy.probes_dir / "probe.json").exists()
+
+
+def test_x0_at_the_last_step_is_the_final_image(probed):
+    from handscope.probes.images import STATISTICS, image_statistics
+
+    table = pd.read_csv(probed.analysis_dir / "image_statistics.csv")
+    last = table[table["step"] == 1].head(8)
+    images = np.stack([probed.image(sample) for sample in last["sample"]]) / 255
+    np.testing.assert_allclose(last[list(STATISTICS)[1:]], image_statistics(images)[:, 1:], atol=0.02)
