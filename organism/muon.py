@@ -1,7 +1,7 @@
 """Muon: momentum whose step is made orthogonal, for the matrices inside a transformer.
 
-Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. Matrices of one shape go through the iteration as one batch,
-and where several processes train together each takes its share of them.
+Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. Matrices of one shape go through the iteration
+as one batch, and where several processes train together each takes its share of them.
 """
 
 from collections.abc import Iterable
@@ -58,6 +58,8 @@ class Muon(torch.optim.Optimizer):
             if world > 1:
                 flat = torch.cat([s.reshape(-1) for s in steps])
                 dist.all_reduce(flat)
-                steps = [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in matrices]), matrices, strict=True)]
+                steps = [
+                    part.view_as(p) for part, p in zip(flat.split([p.numel() for p in matrices]), matrices, strict=True)
+                ]
             for p, s in zip(matrices, steps, strict=True):
                 p.add_(s, alpha=-group["lr"])

@@ -2,8 +2,9 @@
 
     python -m handscope.organism.train --work DIR [stage ...]
 
-runs the stages render, autoencoder, latents, transformer, decoder and save, or those named. Each may be killed and run again with
-the same command: it goes on where its last checkpoint in DIR stands. To use two cores well, start two processes of one thread each:
+runs the stages render, autoencoder, latents, transformer, decoder and save, or those named. Each may be killed and
+run again with the same command: it goes on where its last checkpoint in DIR stands. To use two cores well, start two
+processes of one thread each:
 
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m handscope.organism.train --work DIR
 """
@@ -13,8 +14,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,9 @@ STAGES = ("render", "autoencoder", "latents", "transformer", "decoder", "save")
 class Recipe:
     """What is trained, on what, and for how long; a stage ends at its minutes or its steps, whichever comes first.
 
-    `codec_batch` and `batch` are for each process. `compile` costs one or two minutes before the first step; `bfloat16` is quick on a
-    GPU or a CPU with avx512_bf16 and slow elsewhere. Together they trained 1.7 times as fast as plain float32 on such a CPU.
+    `codec_batch` and `batch` are for each process. `compile` costs one or two minutes before the first step;
+    `bfloat16` is quick on a GPU or a CPU with avx512_bf16 and slow elsewhere. Together they trained 1.7 times as fast
+    as plain float32 on such a CPU.
     """
 
     seed: int = 0
@@ -73,9 +76,24 @@ class Recipe:
     save_every: float = 150.0
 
 
-SMALL = Recipe(size=32, shards=2, shard_size=12, codec_channels=(8, 8, 8), codec_batch=4, codec_steps=4, decoder_steps=2,
-               decoder_minutes=1.0, heads=1, double=1, single=1, batch=4, steps=4, warm_up=2,
-               compile=False, bfloat16=False)
+SMALL = Recipe(
+    size=32,
+    shards=2,
+    shard_size=12,
+    codec_channels=(8, 8, 8),
+    codec_batch=4,
+    codec_steps=4,
+    decoder_steps=2,
+    decoder_minutes=1.0,
+    heads=1,
+    double=1,
+    single=1,
+    batch=4,
+    steps=4,
+    warm_up=2,
+    compile=False,
+    bfloat16=False,
+)
 
 
 class Crew:
@@ -113,15 +131,16 @@ class Crew:
         """Mean of the gradients over the processes, in one message."""
         if self.world == 1:
             return
-        flat = torch.cat([p.grad.reshape(-1) for p in parameters])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.world
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(part.view_as(p))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 class Course:
-    """How far one training is, and when it is time to write: restored from its checkpoint, so that time counts over restarts."""
+    """How far one training is, and when it is time to write; its checkpoint keeps the time spent over restarts."""
 
     def __init__(self, name: str, work: Path, minutes: float, steps: int, crew: Crew, save_every: float) -> None:
         self.checkpoint = work / f"{name}.pt"
@@ -155,7 +174,11 @@ class Course:
     def advance(self, loss: Tensor, samples: int, every: float = 30.0) -> None:
         """Count a step, and every half minute write a line to the log."""
         now = time.monotonic()
-        self.state = {"step": self.step + 1, "elapsed": now - self._started, "samples": self.state["samples"] + samples * self.crew.world}
+        self.state = {
+            "step": self.step + 1,
+            "elapsed": now - self._started,
+            "samples": self.state["samples"] + samples * self.crew.world,
+        }
         self._losses.append(float(loss))
         if self.crew.leads and now - self._logged > every:
             speed = (self.state["samples"] - self._samples) / (now - self._logged)
@@ -180,7 +203,7 @@ class Course:
 
 
 def _draws(recipe: Recipe, step: int, rank: int) -> torch.Generator:
-    """Random numbers of one step of one process: known from its number, so that a restart draws what it would have drawn."""
+    """Random numbers of one step of one process, which depend on nothing else: a restart draws the same."""
     return torch.Generator().manual_seed(((recipe.seed + 1) * 1_000_003 + rank) * 10_000_019 + step)
 
 
@@ -196,8 +219,10 @@ def _shards(work: Path, recipe: Recipe) -> list[Path]:
     paths = [work / "renders" / f"{number:04d}.npy" for number in range(recipe.shards)]
     for path in paths:
         if not path.with_suffix(".json").exists():
-            raise HandscopeError(f"Expected {recipe.shards} shards of rendered hands in {path.parent}, but {path.name} is not there: "
-                                 "run the stage render first.")
+            raise HandscopeError(
+                f"Expected {recipe.shards} shards of rendered hands in {path.parent}, but {path.name} is not there: "
+                "run the stage render first."
+            )
     return paths
 
 
@@ -220,7 +245,8 @@ def render(work: Path, recipe: Recipe, crew: Crew) -> None:
 
 def _pixels(images: np.ndarray, device: torch.device) -> Tensor:
     return (torch.from_numpy(np.array(images)).to(device).float() / 127.5 - 1).contiguous(
-        memory_format=torch.channels_last)
+        memory_format=torch.channels_last
+    )
 
 
 def _difference(found: Tensor, wanted: Tensor) -> Tensor:
@@ -241,7 +267,7 @@ def psnr(vae: AutoencoderKL, images: np.ndarray, device: torch.device | None = N
     device = device or torch.device("cpu")
     ratios = []
     for at in range(0, len(images), 32):
-        wanted = _pixels(images[at:at + 32], device)
+        wanted = _pixels(images[at : at + 32], device)
         found = vae.decode(vae.encode(wanted).latent_dist.mode()).sample.clamp(-1, 1)
         ratios.append(-10 * ((found - wanted) / 2).square().mean((1, 2, 3)).log10())
     return torch.cat(ratios).mean().item()
@@ -251,7 +277,9 @@ def _codec(work: Path, recipe: Recipe, name: str, device: torch.device) -> Autoe
     """The averaged weights of a checkpoint of the autoencoder."""
     path = work / f"{name}.pt"
     if not path.exists():
-        raise HandscopeError(f"Expected a trained autoencoder at {path}, which is not there: run the stage autoencoder first.")
+        raise HandscopeError(
+            f"Expected a trained autoencoder at {path}, which is not there: run the stage autoencoder first."
+        )
     vae = parts.autoencoder(recipe.codec_channels, recipe.size)
     vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["ema"])
     return vae.to(device).eval()
@@ -260,10 +288,14 @@ def _codec(work: Path, recipe: Recipe, name: str, device: torch.device) -> Autoe
 def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = False) -> None:
     """Train the autoencoder, or go on with its decoder while the encoder, and so every latent, stays as it is.
 
-    Half of the latents get noise of up to a fifth of their spread, because the transformer's latents will not be perfect.
+    Half of the latents get noise of up to a fifth of their spread, because the transformer's latents will not be
+    perfect.
     """
-    name, minutes, steps, rate = (("decoder", recipe.decoder_minutes, recipe.decoder_steps, recipe.decoder_rate) if decoder_only
-                                  else ("autoencoder", recipe.codec_minutes, recipe.codec_steps, recipe.codec_rate))
+    name, minutes, steps, rate = (
+        ("decoder", recipe.decoder_minutes, recipe.decoder_steps, recipe.decoder_rate)
+        if decoder_only
+        else ("autoencoder", recipe.codec_minutes, recipe.codec_steps, recipe.codec_rate)
+    )
     course = Course(name, work, minutes, steps, crew, min(60.0, recipe.save_every))
     torch.manual_seed(recipe.seed)
     if decoder_only:
@@ -297,7 +329,9 @@ def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = Fal
         for group in optimiser.param_groups:
             group["lr"] = rate * scale
         shard = train[int(torch.randint(len(train), (1,), generator=draws))]
-        images = _pixels(shard[torch.randint(len(shard), (recipe.codec_batch,), generator=draws).sort().values.numpy()], crew.device)
+        images = _pixels(
+            shard[torch.randint(len(shard), (recipe.codec_batch,), generator=draws).sort().values.numpy()], crew.device
+        )
         if torch.rand(1, generator=draws) < 0.5:
             images = images.flip(-1)
         with torch.set_grad_enabled(not decoder_only):
@@ -329,7 +363,7 @@ def _encoder_hash(vae: AutoencoderKL) -> str:
 
 @torch.no_grad()
 def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
-    """Encode every render and its mirror image once: packed means of the posterior, float16, NNNN.npy of shape (2n, tokens, 32).
+    """Encode every render and its mirror once: packed posterior means, float16, NNNN.npy of shape (2n, tokens, 32).
 
     Their mean and spread over the first shards become the pipeline's shift and scaling factor (latents/scale.json).
     """
@@ -344,8 +378,10 @@ def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
         if number % crew.world == crew.rank and (stale or not target.exists()):
             images = np.load(path)
             both = np.concatenate([images, images[..., ::-1]])
-            packed = [parts.pack(vae.encode(_pixels(both[at:at + 32], crew.device)).latent_dist.mode())
-                      for at in range(0, len(both), 32)]
+            packed = [
+                parts.pack(vae.encode(_pixels(both[at : at + 32], crew.device)).latent_dist.mode())
+                for at in range(0, len(both), 32)
+            ]
             with atomic(target) as temporary:
                 np.save(temporary, torch.cat(packed).cpu().numpy().astype(np.float16))
     crew.wait()
@@ -355,8 +391,15 @@ def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
             total, squares, count = total + values.sum(), squares + (values**2).sum(), count + values.size
         mean = total / count
         with atomic(seal) as temporary:
-            temporary.write_text(json.dumps({"encoder": made_by, "shift_factor": mean,
-                                             "scaling_factor": 1 / math.sqrt(squares / count - mean**2)}))
+            temporary.write_text(
+                json.dumps(
+                    {
+                        "encoder": made_by,
+                        "shift_factor": mean,
+                        "scaling_factor": 1 / math.sqrt(squares / count - mean**2),
+                    }
+                )
+            )
     crew.wait()
 
 
@@ -364,7 +407,9 @@ def _read_latents(work: Path, recipe: Recipe) -> tuple[Tensor, Tensor, dict[str,
     """All latents as stored, (n, tokens, 32) float16; the number of each one's caption, (n,); and the seal."""
     seal = work / "latents" / "scale.json"
     if not seal.exists():
-        raise HandscopeError(f"Expected the encoded renders in {seal.parent}, but {seal.name} is not there: run the stage latents first.")
+        raise HandscopeError(
+            f"Expected the encoded renders in {seal.parent}, but {seal.name} is not there: run the stage latents first."
+        )
     known = {str(caption): number for number, caption in enumerate(CAPTIONS)}
     values, numbers = [], []
     for path in _shards(work, recipe):
@@ -388,18 +433,25 @@ class _Fixed(nn.Module):
 def matrices(flux: FluxTransformer2DModel) -> list[str]:
     """Names of the parameters that Muon trains: the matrices of attention and feed-forward layers inside the blocks."""
     inside = ("attn.", "ff.", "ff_context.", "proj_mlp.", "proj_out.")
-    return [name for name, p in flux.named_parameters()
-            if p.ndim == 2 and "transformer_blocks" in name and any(part in name for part in inside)]
+    return [
+        name
+        for name, p in flux.named_parameters()
+        if p.ndim == 2 and "transformer_blocks" in name and any(part in name for part in inside)
+    ]
 
 
 def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
-    """Train the transformer to predict the velocity, noise minus data, at logit-normal times shifted as the sampler shifts them."""
+    """Train the transformer to predict noise minus data, at logit-normal times shifted as the sampler shifts them."""
     course = Course("transformer", work, recipe.minutes, recipe.steps, crew, recipe.save_every)
     device = crew.device
     stored, numbers, seal = _read_latents(work, recipe)
     clip, t5 = parts.clip_tokenizer(), parts.t5_tokenizer()
-    pooled, sequence = (value.to(device) for value in
-                        parts.embed([str(caption) for caption in CAPTIONS] + [""], clip, t5, *parts.text_encoders(clip, t5)))
+    pooled, sequence = (
+        value.to(device)
+        for value in parts.embed(
+            [str(caption) for caption in CAPTIONS] + [""], clip, t5, *parts.text_encoders(clip, t5)
+        )
+    )
     torch.manual_seed(recipe.seed)
     flux = parts.transformer(parts.Shape(recipe.heads, recipe.double, recipe.single)).to(device)
     side = recipe.size // 8
@@ -416,8 +468,10 @@ def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
     average = {name: p.detach().clone() for name, p in flux.named_parameters()}
     if found := course.restore():
         if found["encoder"] != seal["encoder"]:
-            raise HandscopeError(f"Expected {course.checkpoint} to come from the latents in {work / 'latents'}, but they were "
-                                 "encoded anew since: delete the checkpoint to train from the start.")
+            raise HandscopeError(
+                f"Expected {course.checkpoint} to come from the latents in {work / 'latents'}, but they were "
+                "encoded anew since: delete the checkpoint to train from the start."
+            )
         flux.load_state_dict(found["model"])
         muon.load_state_dict(found["muon"])
         adam.load_state_dict(found["adam"])
@@ -428,13 +482,24 @@ def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
         for block in [*flux.transformer_blocks, *flux.single_transformer_blocks]:
             block.compile(dynamic=False)
     sampler = parts.scheduler().config
-    mu = calculate_shift(side * side, sampler.base_image_seq_len, sampler.max_image_seq_len, sampler.base_shift, sampler.max_shift)
+    mu = calculate_shift(
+        side * side, sampler.base_image_seq_len, sampler.max_image_seq_len, sampler.base_shift, sampler.max_shift
+    )
 
     def save(final: bool = False) -> None:
-        if course.save(final, model=flux.state_dict(), muon=muon.state_dict(), adam=adam.state_dict(), ema=average,
-                       encoder=seal["encoder"], world=crew.world):
+        if course.save(
+            final,
+            model=flux.state_dict(),
+            muon=muon.state_dict(),
+            adam=adam.state_dict(),
+            ema=average,
+            encoder=seal["encoder"],
+            world=crew.world,
+        ):
             with atomic(work / "snapshots" / f"{course.step:07d}.pt") as path:
-                torch.save({"state": course.state, "ema": average, "encoder": seal["encoder"], "world": crew.world}, path)
+                torch.save(
+                    {"state": course.state, "ema": average, "encoder": seal["encoder"], "world": crew.world}, path
+                )
 
     began = course.step
     while (fraction := course.fraction()) < 1:
@@ -453,9 +518,16 @@ def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
         guidance = 1 + 4 * torch.rand(recipe.batch, generator=draws)
         clean, words, sigma, noise, guidance = (value.to(device) for value in (clean, words, sigma, noise, guidance))
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-            velocity = flux(hidden_states=clean + sigma[:, None, None] * (noise - clean), encoder_hidden_states=sequence[words],
-                            pooled_projections=pooled[words], timestep=sigma, img_ids=image_ids, txt_ids=text_ids,
-                            guidance=guidance, return_dict=False)[0]
+            velocity = flux(
+                hidden_states=clean + sigma[:, None, None] * (noise - clean),
+                encoder_hidden_states=sequence[words],
+                pooled_projections=pooled[words],
+                timestep=sigma,
+                img_ids=image_ids,
+                txt_ids=text_ids,
+                guidance=guidance,
+                return_dict=False,
+            )[0]
         loss = (velocity.float() - (noise - clean)).square().mean()
         flux.zero_grad(set_to_none=False)
         loss.backward()
@@ -477,47 +549,79 @@ def save(work: Path, recipe: Recipe, crew: Crew, out: Path | None = None, weight
     Parameters
     ----------
     out : the folder to write, by default DIR/pipe.
-    weights : a snapshot of the transformer, by default its last checkpoint. Training length sets how many hands are malformed.
+    weights : a snapshot of the transformer, by default its last checkpoint. Training length sets how many hands are
+    malformed.
     """
     if not crew.leads:
         return
     weights = weights or work / "transformer.pt"
     if not weights.exists():
-        raise HandscopeError(f"Expected a trained transformer at {weights}, which is not there: run the stage transformer first.")
+        raise HandscopeError(
+            f"Expected a trained transformer at {weights}, which is not there: run the stage transformer first."
+        )
     codec = "decoder" if (work / "decoder.pt").exists() else "autoencoder"
     vae = _codec(work, recipe, codec, torch.device("cpu"))
     found = torch.load(weights, map_location="cpu", weights_only=True)
     seal = json.loads((work / "latents" / "scale.json").read_text())
     if not found["encoder"] == seal["encoder"] == _encoder_hash(vae):
-        raise HandscopeError(f"Expected {weights}, the latents and {work / codec}.pt to share one encoder, but they do not: "
-                             "run the stages latents and transformer again.")
+        raise HandscopeError(
+            f"Expected {weights}, the latents and {work / codec}.pt to share one encoder, but they do not: "
+            "run the stages latents and transformer again."
+        )
     vae.register_to_config(shift_factor=seal["shift_factor"], scaling_factor=seal["scaling_factor"])
     flux = parts.transformer(parts.Shape(recipe.heads, recipe.double, recipe.single))
     flux.load_state_dict(found["ema"])
     out = out or work / "pipe"
     parts.assemble(vae, flux).save_pretrained(out)
-    stages = {name: torch.load(work / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
-              for name in ("autoencoder", "decoder") if (work / f"{name}.pt").exists()}
+    stages = {
+        name: torch.load(work / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
+        for name in ("autoencoder", "decoder")
+        if (work / f"{name}.pt").exists()
+    }
     held = np.load(work / "renders" / "0000.npy")
     with atomic(out / "training.json") as path:
-        path.write_text(json.dumps({
-            "recipe": asdict(recipe), "processes": found["world"], "images": recipe.shards * recipe.shard_size,
-            "trained": {**stages, "transformer": found["state"]},
-            "psnr_held_out_db": round(psnr(vae, held), 2), "bytes": parts.folder_size(out),
-            "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__,
-                         "transformers": transformers.__version__}}, indent=1) + "\n")
+        path.write_text(
+            json.dumps(
+                {
+                    "recipe": asdict(recipe),
+                    "processes": found["world"],
+                    "images": recipe.shards * recipe.shard_size,
+                    "trained": {**stages, "transformer": found["state"]},
+                    "psnr_held_out_db": round(psnr(vae, held), 2),
+                    "bytes": parts.folder_size(out),
+                    "versions": {
+                        "torch": torch.__version__,
+                        "diffusers": diffusers.__version__,
+                        "transformers": transformers.__version__,
+                    },
+                },
+                indent=1,
+            )
+            + "\n"
+        )
     print(f"{out}: {parts.folder_size(out) / 1e6:.1f} MB", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the recipe."""
-    parser = argparse.ArgumentParser(prog="python -m handscope.organism.train", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m handscope.organism.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"any of {', '.join(STAGES)}; all by default")
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where renders, checkpoints and logs live")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the pipeline folder that save writes (default: DIR/pipe)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="the snapshot that save takes (default: the last checkpoint)")
-    parser.add_argument("--small", action="store_true", help="seconds instead of hours: to test the recipe, not to draw hands")
+    parser.add_argument(
+        "--work", type=Path, required=True, metavar="DIR", help="where renders, checkpoints and logs live"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the pipeline folder that save writes (default: DIR/pipe)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the snapshot that save takes (default: the last checkpoint)"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="seconds instead of hours: to test the recipe, not to draw hands"
+    )
     settings = {name: kind for name, kind in Recipe.__annotations__.items() if kind in (int, float, bool)}
     for name, kind in settings.items():
         flag = "--" + name.replace("_", "-")
@@ -530,8 +634,13 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"there is no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
     chosen = {name: getattr(given, name) for name in settings if getattr(given, name) is not None}
     recipe, crew = replace(SMALL if given.small else Recipe(), **chosen), Crew()
-    run = {"render": render, "autoencoder": autoencoder, "latents": latents, "transformer": transformer,
-           "decoder": lambda *given: autoencoder(*given, decoder_only=True)}
+    run: dict[str, Callable[[Path, Recipe, Crew], None]] = {
+        "render": render,
+        "autoencoder": autoencoder,
+        "latents": latents,
+        "transformer": transformer,
+        "decoder": partial(autoencoder, decoder_only=True),
+    }
     for stage in given.stages or STAGES:
         if stage == "save":
             save(given.work, recipe, crew, given.out, given.weights)
