@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "extract":  # the subpackage, which can be called: an import of any part of it would take a function's place
+    if name == "extract":  # the subpackage, which can be called: importing a part of it would displace a function
         return importlib.import_module(".extract", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

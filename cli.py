@@ -83,6 +83,7 @@ def _drawn_progress() -> Iterator[Progress]:
     columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
@@ -106,8 +107,18 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
 
     model = load(arguments.model, arguments.device, arguments.dtype, arguments.revision)
     run = _run(arguments)
-    generate(model, run, prompts, arguments.seeds, steps=arguments.steps, guidance=arguments.guidance,
-             height=arguments.height, width=arguments.width, batch_size=arguments.batch_size, progress=progress)
+    generate(
+        model,
+        run,
+        prompts,
+        arguments.seeds,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        height=arguments.height,
+        width=arguments.width,
+        batch_size=arguments.batch_size,
+        progress=progress,
+    )
     _say("generate", generated(run))
 
 
@@ -134,8 +145,14 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     from .summary import extracted
 
     model = _model_of(run, arguments)
-    extract(model, run, Plan(arguments.blocks or model.blocks, steps, of=of), tokens=arguments.tokens,
-            batch_size=arguments.batch_size, progress=progress)
+    extract(
+        model,
+        run,
+        Plan(arguments.blocks or model.blocks, steps, of=of),
+        tokens=arguments.tokens,
+        batch_size=arguments.batch_size,
+        progress=progress,
+    )
     _say("extract", extracted(run))
 
 
@@ -154,8 +171,9 @@ def _probe(arguments: argparse.Namespace, progress: Progress) -> None:
     from .summary import probed
 
     model = _model_of(run, arguments)
-    probe(run, model, permutations=arguments.permutations, folds=arguments.folds, seed=arguments.seed,
-          progress=progress)
+    probe(
+        run, model, permutations=arguments.permutations, folds=arguments.folds, seed=arguments.seed, progress=progress
+    )
     _say("probe", probed(run))
 
 
@@ -216,7 +234,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="handscope",
         description="Where and when does a diffusion transformer know that the hand it draws is wrong?",
-        epilog="Every stage can be killed at any point: the same command again goes on where it stopped.")
+        epilog="Every stage can be killed at any point: the same command again goes on where it stopped.",
+    )
     parser.add_argument("--version", action="version", version=f"handscope {__version__}")
     verbs = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
 
@@ -226,8 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "generate", _generate, "prompts and seeds to images and trajectories", run=True)
     verb.add_argument("--prompts", metavar="FILE", help="a text file with one prompt a line")
     verb.add_argument("--prompt", action="append", metavar="TEXT", help="one prompt; may be given more than once")
-    verb.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3], metavar="LIST",
-                      help="0,1,2 or 0-11; every prompt is drawn with every seed (default 0-3)")
+    verb.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=[0, 1, 2, 3],
+        metavar="LIST",
+        help="0,1,2 or 0-11; every prompt is drawn with every seed (default 0-3)",
+    )
     verb.add_argument("--steps", type=int, default=20, help="steps of the generation (default 20)")
     verb.add_argument("--guidance", type=float, default=3.5, help="FLUX's embedded guidance (default 3.5)")
     verb.add_argument("--height", type=int, help="in pixels (default: what the model was trained for)")
@@ -237,17 +261,32 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(verb, model="organism", device="cpu")
 
     verb = _verb(verbs, "label", _label, "token labels and verdicts without a person", run=True)
-    verb.add_argument("--auto", action="store_true", required=True,
-                      help="hand tokens from the silhouette; verdicts from the shipped hand labels, else from the judge")
+    verb.add_argument(
+        "--auto",
+        action="store_true",
+        required=True,
+        help="hand tokens from the silhouette; verdicts from shipped hand labels, else from the judge",
+    )
 
-    verb = _verb(verbs, "extract", _extract, "residual streams at labelled tokens, by replaying the trajectories", run=True)
+    verb = _verb(verbs, "extract", _extract, "residual streams at labelled tokens, from the trajectories", run=True)
     verb.add_argument("--blocks", type=_names, metavar="LIST", help="double.1,single.3 (default: all blocks)")
-    verb.add_argument("--steps", type=_numbers, metavar="LIST",
-                      help="steps that remain, 20,12,3: of 20, step 20 is the first and noisiest (default: all)")
-    verb.add_argument("--tokens", choices=("hand", "labelled", "all"), default="hand",
-                      help="which tokens of a sample are kept (default hand)")
-    verb.add_argument("--batch-size", type=int,
-                      help="samples in one forward (default: as in the generation, which gives the same bits)")
+    verb.add_argument(
+        "--steps",
+        type=_numbers,
+        metavar="LIST",
+        help="steps that remain, 20,12,3: of 20, step 20 is the first and noisiest (default: all)",
+    )
+    verb.add_argument(
+        "--tokens",
+        choices=("hand", "labelled", "all"),
+        default="hand",
+        help="which tokens of a sample are kept (default hand)",
+    )
+    verb.add_argument(
+        "--batch-size",
+        type=int,
+        help="samples in one forward (default: as in the generation, which gives the same bits)",
+    )
     _model_options(verb)
 
     verb = _verb(verbs, "analyze", _analyze, "directions, distances and components of every cell, with nulls", run=True)
@@ -261,8 +300,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, function: Callable[[argparse.Namespace, Progress], None], text: str,
-          run: bool = False) -> argparse.ArgumentParser:
+def _verb(
+    verbs: Any, name: str, function: Callable[[argparse.Namespace, Progress], None], text: str, run: bool = False
+) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=f"{name}: {text}.")
     verb.set_defaults(verb=function)
     if run:
@@ -271,8 +311,9 @@ def _verb(verbs: Any, name: str, function: Callable[[argparse.Namespace, Progres
 
 
 def _model_options(verb: argparse.ArgumentParser, model: str | None = None, device: str | None = None) -> None:
-    verb.add_argument("--model", default=model,
-                      help=f"organism, a FluxPipeline folder, or a hub id ({_default(model)})")
+    verb.add_argument(
+        "--model", default=model, help=f"organism, a FluxPipeline folder, or a hub id ({_default(model)})"
+    )
     verb.add_argument("--revision", help="a commit, tag or branch of the hub")
     verb.add_argument("--device", default=device, help=f"cpu, cuda or cuda:1 ({_default(device)})")
 
@@ -282,10 +323,15 @@ def _default(value: str | None) -> str:
 
 
 def _statistics_options(verb: argparse.ArgumentParser, permutations: int) -> None:
-    verb.add_argument("--permutations", type=int, default=permutations,
-                      help=f"label permutations behind each null (default {permutations})")
-    verb.add_argument("--folds", type=int, default=5,
-                      help="folds of the cross-validation, grouped by prompt (default 5)")
+    verb.add_argument(
+        "--permutations",
+        type=int,
+        default=permutations,
+        help=f"label permutations behind each null (default {permutations})",
+    )
+    verb.add_argument(
+        "--folds", type=int, default=5, help="folds of the cross-validation, grouped by prompt (default 5)"
+    )
     verb.add_argument("--seed", type=int, default=0, help="of folds, permutations and bootstrap (default 0)")
 
 

@@ -46,7 +46,7 @@ class Study:
     folder : pathlib.Path
         The run folder.
     prompts : tuple of str
-        In YAML a list, the path of a text file with one prompt a line, or ``study``: the captions that handscope brings.
+        In YAML a list, the path of a text file with one prompt a line, or ``study``: the captions handscope brings.
     seeds : tuple of int
         In YAML a list, or ``{first: 0, count: 12}``; every prompt is drawn with every seed.
     model, revision, device, dtype : str
@@ -198,8 +198,18 @@ def _generate(work: _Work) -> None:
 
     study = work.study
     _ = work.plan  # a block that the model lacks is refused before the images are made, not after
-    generate(work.model, work.run, study.prompts, study.seeds, steps=study.steps, guidance=study.guidance,
-             height=study.height, width=study.width, batch_size=study.batch_size, progress=work.progress)
+    generate(
+        work.model,
+        work.run,
+        study.prompts,
+        study.seeds,
+        steps=study.steps,
+        guidance=study.guidance,
+        height=study.height,
+        width=study.width,
+        batch_size=study.batch_size,
+        progress=work.progress,
+    )
 
 
 def _label(work: _Work) -> None:
@@ -208,8 +218,10 @@ def _label(work: _Work) -> None:
 
         label_auto(work.run, progress=work.progress)
     elif not work.run.labels_path.exists():
-        raise HandscopeError(f"The study says labels: existing, and there is no {work.run.labels_path}: "
-                             "label the samples, or say labels: auto, and run the same command again.")
+        raise HandscopeError(
+            f"The study says labels: existing, and there is no {work.run.labels_path}: "
+            "label the samples, or say labels: auto, and run the same command again."
+        )
 
 
 def _extract(work: _Work) -> None:
@@ -229,8 +241,14 @@ def _probe(work: _Work) -> None:
     from .probes.stage import probe
 
     study = work.study
-    probe(work.run, work.model, permutations=study.probe_permutations, folds=study.folds, seed=study.seed,
-          progress=work.progress)
+    probe(
+        work.run,
+        work.model,
+        permutations=study.probe_permutations,
+        folds=study.folds,
+        seed=study.seed,
+        progress=work.progress,
+    )
 
 
 def _report(work: _Work) -> None:
@@ -253,26 +271,62 @@ _ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/sampl
 _PROBES = ("analysis/probes.csv", "analysis/baselines.csv", "analysis/added.csv", "probes/*.safetensors")
 
 STAGES = (
-    _Stage("generate", lambda study: {
-        **_model_settings(study), **_pick(study, "steps", "guidance", "height", "width", "batch_size"),
-        "prompts": hashlib.sha256("\n".join(study.prompts).encode()).hexdigest(), "seeds": list(study.seeds),
-    }, (), _SAMPLES, _generate, summary.generated),
+    _Stage(
+        "generate",
+        lambda study: {
+            **_model_settings(study),
+            **_pick(study, "steps", "guidance", "height", "width", "batch_size"),
+            "prompts": hashlib.sha256("\n".join(study.prompts).encode()).hexdigest(),
+            "seeds": list(study.seeds),
+        },
+        (),
+        _SAMPLES,
+        _generate,
+        summary.generated,
+    ),
     _Stage("label", lambda study: _pick(study, "labels"), _SAMPLES, (LABELS,), _label, summary.labelled),
-    _Stage("extract", lambda study: {
-        **_model_settings(study), "tokens": study.tokens,
-        "blocks": list(study.blocks), "read_steps": list(study.read_steps),
-    }, (*_SAMPLES, LABELS), _ACTIVATIONS, _extract, summary.extracted),
-    _Stage("analyze", lambda study: _pick(study, "permutations", "folds", "seed"),
-           (*_ACTIVATIONS, LABELS), _ANALYSIS, _analyze, summary.analyzed),
-    _Stage("probe", lambda study: {**_model_settings(study), **_pick(study, "probe_permutations", "folds", "seed")},
-           (*_SAMPLES, *_ACTIVATIONS, LABELS), _PROBES, _probe, summary.probed),
-    _Stage("report", lambda study: {},
-           (*_SAMPLES, LABELS, *_ANALYSIS, *_PROBES), ("report.html", "figures/*"), _report, summary.reported),
+    _Stage(
+        "extract",
+        lambda study: {
+            **_model_settings(study),
+            "tokens": study.tokens,
+            "blocks": list(study.blocks),
+            "read_steps": list(study.read_steps),
+        },
+        (*_SAMPLES, LABELS),
+        _ACTIVATIONS,
+        _extract,
+        summary.extracted,
+    ),
+    _Stage(
+        "analyze",
+        lambda study: _pick(study, "permutations", "folds", "seed"),
+        (*_ACTIVATIONS, LABELS),
+        _ANALYSIS,
+        _analyze,
+        summary.analyzed,
+    ),
+    _Stage(
+        "probe",
+        lambda study: {**_model_settings(study), **_pick(study, "probe_permutations", "folds", "seed")},
+        (*_SAMPLES, *_ACTIVATIONS, LABELS),
+        _PROBES,
+        _probe,
+        summary.probed,
+    ),
+    _Stage(
+        "report",
+        lambda study: {},
+        (*_SAMPLES, LABELS, *_ANALYSIS, *_PROBES),
+        ("report.html", "figures/*"),
+        _report,
+        summary.reported,
+    ),
 )
 
 
 def _state(folder: Path, patterns: tuple[str, ...]) -> str:
-    """A fingerprint of the files that fit the patterns: of names, sizes and times, which is quick for many gigabytes."""
+    """A fingerprint of the files that fit the patterns: of names, sizes and times, quick for many gigabytes."""
     found: list[tuple[Any, ...]] = []
     for pattern in patterns:
         if pattern == LABELS:
@@ -329,11 +383,14 @@ def _parse(path: Path) -> dict[Any, Any]:
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise HandscopeError(f"The study {path} could not be read ({error.strerror}): "
-                             "give the path of a YAML file.") from error
+        raise HandscopeError(
+            f"The study {path} could not be read ({error.strerror}): give the path of a YAML file."
+        ) from error
     except UnicodeDecodeError as error:
-        raise HandscopeError(f"Expected {path} in UTF-8, found byte 0x{error.object[error.start]:02x} "
-                             f"at position {error.start}: save the file as UTF-8.") from error
+        raise HandscopeError(
+            f"Expected {path} in UTF-8, found byte 0x{error.object[error.start]:02x} "
+            f"at position {error.start}: save the file as UTF-8."
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1} of {path}" if mark else f"{path}"
@@ -426,9 +483,24 @@ def _steps(value: Any, base: Path) -> tuple[int, ...]:
 
 _Reader = Callable[[Any, Path], Any]
 _READERS: dict[str, _Reader] = {
-    "run": _folder, "model": _model, "revision": _text, "device": _text, "dtype": _one_of("float32", "bfloat16"),
-    "prompts": _prompts, "seeds": _seeds, "steps": _whole(1), "guidance": _number,
-    "height": _whole(1), "width": _whole(1), "batch_size": _whole(1), "labels": _one_of("auto", "existing"), "blocks": _blocks, "read_steps": _steps,
-    "tokens": _one_of("hand", "labelled", "all"), "permutations": _whole(1), "probe_permutations": _whole(1),
-    "folds": _whole(2), "seed": _whole(0),
+    "run": _folder,
+    "model": _model,
+    "revision": _text,
+    "device": _text,
+    "dtype": _one_of("float32", "bfloat16"),
+    "prompts": _prompts,
+    "seeds": _seeds,
+    "steps": _whole(1),
+    "guidance": _number,
+    "height": _whole(1),
+    "width": _whole(1),
+    "batch_size": _whole(1),
+    "labels": _one_of("auto", "existing"),
+    "blocks": _blocks,
+    "read_steps": _steps,
+    "tokens": _one_of("hand", "labelled", "all"),
+    "permutations": _whole(1),
+    "probe_permutations": _whole(1),
+    "folds": _whole(2),
+    "seed": _whole(0),
 }
