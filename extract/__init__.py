@@ -9,8 +9,9 @@ from typing import Any
 
 
 class _Extract(ModuleType):
-    """The design gives the package and its main function one name; importing any part of a package binds its name in
-    the parent.
+    """A package that can be called.
+
+    Importing any part of a package binds its name in the parent, so a function of that name would not stay there.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

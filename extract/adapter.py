@@ -71,9 +71,7 @@ class FluxAdapter:
     def inputs(
         self, pipe: Any, prompts: Sequence[str], guidance: float, height: int, width: int, max_sequence_length: int
     ) -> dict[str, Any]:
-        """The keyword arguments of a call that do not change from step to step, made as `FluxPipeline.__call__` makes
-        them.
-        """
+        """What does not change from step to step in a call, made as `FluxPipeline.__call__` makes it."""
         transformer, device = pipe.transformer, pipe._execution_device
         text, pooled, text_ids = pipe.encode_prompt(
             prompt=list(prompts), prompt_2=None, device=device, max_sequence_length=max_sequence_length
@@ -95,8 +93,9 @@ class FluxAdapter:
         }
 
     def timestep(self, timestep: Tensor, latents: Tensor) -> Tensor:
-        """The timestep argument of a call, of shape (batch,): cast first and divided second, as the pipeline does,
-        which rounds in bfloat16.
+        """The timestep argument of a call, of shape (batch,).
+
+        Cast first and divided second, as the pipeline does, which rounds in bfloat16.
         """
         return timestep.to(latents.device).expand(latents.shape[0]).to(latents.dtype) / 1000
 
@@ -105,8 +104,9 @@ class FluxAdapter:
         return float((kwargs["timestep"].to(kwargs["hidden_states"].dtype) * 1000)[0])
 
     def noise(self, pipe: Any, seed: int, height: int, width: int) -> Tensor:
-        """Packed initial noise of a seed, float32 of shape (tokens, channels), from a CPU generator of its own: the
-        same on every device.
+        """Packed initial noise of a seed, float32 of shape (tokens, channels), the same on every device.
+
+        It comes from a CPU generator of its own.
         """
         rows, columns = self.grid(pipe, height, width)
         channels = pipe.transformer.config.in_channels // 4

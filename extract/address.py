@@ -16,8 +16,7 @@ _BLOCK = re.compile(r"(double|single)\.(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True, order=True)
 class Block:
-    """One block of a diffusion transformer: ``double.12`` is ``transformer_blocks[12]``, ``single.8`` is
-    ``single_transformer_blocks[8]``.
+    """One block: ``double.12`` is ``transformer_blocks[12]``, ``single.8`` is ``single_transformer_blocks[8]``.
 
     >>> Block.parse("double.12")
     Block(kind='double', index=12)

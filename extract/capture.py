@@ -157,8 +157,7 @@ def _selector(tokens: Tokens, batch: int, image: int, device: torch.device) -> C
         return lambda stream: stream[sample, token].cpu()
     if mask.numel() != image:
         raise HandscopeError(
-            f"Expected a mask of {image} tokens, or of shape ({batch}, {image}), found one of shape "
-            f"{tuple(mask.shape)}: "
+            f"Expected a mask of {image} tokens, or of shape ({batch}, {image}), found shape {tuple(mask.shape)}: "
             "it was made for a token grid of another size, or for another batch."
         )
     kept = mask.flatten().nonzero()[:, 0].to(device)

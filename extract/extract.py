@@ -1,6 +1,4 @@
-"""From labelled samples to activations on disk: replay the trajectories, keep the wanted tokens, write one shard a
-sample.
-"""
+"""From labelled samples to activations on disk: replay, keep the wanted tokens, write one shard a sample."""
 
 import hashlib
 from collections.abc import Iterator
@@ -104,9 +102,7 @@ def _samples(model: Model, run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _annotations(model: Model, run: Run, rows: dict[str, dict[str, Any]], tokens: str) -> dict[str, Annotation | None]:
-    """The annotation of each sample to extract: of each labelled one, or of all (None where there is none) when all
-    tokens are wanted.
-    """
+    """The annotation of each labelled sample; when all tokens are wanted of every sample, None where there is none."""
     current = Labels(run.labels_path).current()
     chosen: dict[str, Annotation | None] = {
         sample: current.get(sample) for sample in rows if tokens == "all" or sample in current

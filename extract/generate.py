@@ -1,8 +1,7 @@
-"""Prompts and seeds to images, with the trajectory of each, so that activations can be read later without generating
-again.
-"""
+"""Prompts and seeds to images, with the trajectories that let activations be read later."""
 
 import hashlib
+import math
 from collections.abc import Iterable
 from itertools import product
 from typing import Any
@@ -67,7 +66,10 @@ def generate(
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise HandscopeError(f"Expected {name} to be a whole number of at least 1, found {value!r}.")
-    height, width = height or model.height, width or model.width
+    if not isinstance(guidance, (int, float)) or not math.isfinite(guidance):
+        raise HandscopeError(f"Expected guidance to be a number, found {guidance!r}.")
+    height = model.height if height is None else height
+    width = model.width if width is None else width
     model.grid(height, width)
     adapter_for(model.transformer)
 
@@ -142,9 +144,7 @@ def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str
 def _call(
     model: Model, pairs: list[tuple[str, int]], steps: int, guidance: float, height: int, width: int
 ) -> tuple[list[Tensor], np.ndarray, list[Trajectory]]:
-    """One call of the pipeline: noises (tokens, channels), images (n, height, width, 3) uint8 and trajectories of n
-    (prompt, seed) pairs.
-    """
+    """Noises (tokens, channels), images (n, height, width, 3) uint8 and trajectories of n (prompt, seed) pairs."""
     noise = [model.adapter.noise(model.pipe, seed, height, width) for _, seed in pairs]
     latents: list[Tensor] = []
     model_timesteps: list[float] = []

@@ -27,9 +27,10 @@ CREATE TABLE IF NOT EXISTS annotations (
     height INTEGER NOT NULL, width INTEGER NOT NULL, labels BLOB NOT NULL, hands BLOB NOT NULL,
     verdict TEXT NOT NULL, kinds TEXT NOT NULL, author TEXT NOT NULL, source TEXT NOT NULL, score REAL);
 CREATE INDEX IF NOT EXISTS by_sample ON annotations (sample, id);
-CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON annotations BEGIN SELECT RAISE(ABORT, 'annotations are only
-appended'); END; CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON annotations BEGIN SELECT RAISE(ABORT,
-'annotations are only appended'); END;
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON annotations
+    BEGIN SELECT RAISE(ABORT, 'annotations are only appended'); END;
+CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON annotations
+    BEGIN SELECT RAISE(ABORT, 'annotations are only appended'); END;
 """
 _COLUMNS = "sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score"
 
@@ -149,8 +150,9 @@ class Labels:
             return {row[0]: _annotation(row) for row in rows}
 
     def table(self) -> pd.DataFrame:
-        """The newest verdicts, a row a sample: sample, verdict, sure (bool), bad (0.0, 1.0, NaN where unsure), kinds,
-        source, score.
+        """The newest verdicts, one row a sample.
+
+        Columns: sample, verdict, sure (bool), bad (0.0, 1.0, NaN where unsure), kinds, source, score (NaN where none).
         """
         rows = [
             (

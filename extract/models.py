@@ -70,8 +70,9 @@ class Model:
 
     @property
     def max_sequence_length(self) -> int:
-        """Text tokens that the model was trained with. The pipeline's own default of 512 changes a small model's images
-        entirely.
+        """Text tokens that the model was trained with.
+
+        The pipeline's own default of 512 changes a small model's images entirely.
         """
         return min(512, self.pipe.tokenizer_2.model_max_length)
 
@@ -101,9 +102,7 @@ class Model:
         }
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the token grid of an image of `height` by `width` pixels; HandscopeError where it is not
-        whole tokens.
-        """
+        """Rows and columns of the token grid of an image in pixels; HandscopeError where it is not whole tokens."""
         return self.adapter.grid(self.pipe, height, width)
 
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
@@ -197,16 +196,13 @@ def _folder(name: str, revision: str | None) -> Path:
     except (OSError, ValueError, HFValidationError) as error:
         raise HandscopeError(
             f"There is no model {name!r}: it is neither 'organism' nor a folder on this machine, and the hub did not "
-            "give it "
-            f"({str(error).splitlines()[0]})."
+            f"give it ({str(error).splitlines()[0]})."
         ) from error
 
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Both libraries draw bars while they load, and warn of image processors that no FLUX needs; what a user sees is
-    handscope's own progress.
-    """
+    """Silence the bars that both libraries draw while they load, and warnings of image processors no FLUX needs."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
     before = [(library.is_progress_bar_enabled(), library.get_verbosity()) for library in loggers]
     for library in loggers:

@@ -1,6 +1,4 @@
-"""Read activations from saved trajectories: one forward for each wanted step, stopped after the deepest wanted
-block.
-"""
+"""Read activations from saved trajectories: one forward for each wanted step, as deep as is wanted."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +26,9 @@ def replay(
     width: int,
     tokens: Tokens = None,
 ) -> Seen:
-    """What `capture` would have seen of these samples' generation, with the same bits when the batch is as large as it
-    was then.
+    """What `capture` would have seen of these samples' generation.
+
+    The bits are the same when the batch is as large as it was then.
 
     Parameters
     ----------

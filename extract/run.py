@@ -88,8 +88,9 @@ class Run:
         return settings
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Add sections to `run.yaml`; a section that is there is replaced, except `model` and `generation`, which one
-        run may not mix.
+        """Add sections to `run.yaml`.
+
+        A section that is there is replaced, except `model` and `generation`: one run does not mix two of them.
 
         Raises
         ------
@@ -178,9 +179,7 @@ class Run:
             ) from error
 
     def trajectory(self, sample: str) -> "Trajectory":
-        """The trajectory of a sample; HandscopeError where there is none, or where it is damaged or another
-        generation's.
-        """
+        """The trajectory of a sample; HandscopeError where it is missing, damaged or another generation's."""
         from .trajectory import Trajectory
 
         row = self._row(sample)

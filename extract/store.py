@@ -1,7 +1,14 @@
-"""Activations on disk: one HDF5 shard a sample, and one consolidated file that reads fast by cell. h5py alone can read
-both.
+"""Activations on disk: one HDF5 shard a sample, and one consolidated file that reads fast by cell.
 
-bfloat16 is stored as its bits in uint16, since FLUX overflows float16 and h5py has no bfloat16 of its own.
+h5py alone can read both. bfloat16 is stored as its bits in uint16, since FLUX overflows float16 and h5py has no
+bfloat16 of its own.
+
+==================  ===========================================================================================
+shard               ``activations`` uint16 (cells, tokens, width), cells in the plan's order; ``steps``; ``tokens``
+                    (row, col, label, hand); attributes: schema, plan (JSON), dtype, width, sample, hashes, model
+store.h5            ``activations/double.12/20`` uint16 (tokens, width); ``steps``; ``samples``; ``tokens``, whose
+                    ``sample`` is a position in ``samples``
+==================  ===========================================================================================
 """
 
 import hashlib
@@ -30,8 +37,10 @@ CHUNK_BYTES = 256 * 2**20
 
 
 class ActivationStore:
-    """Activations of a run, from ``activations/`` (its `store.h5` where there is one, else its shards), a folder of
-    shards, or a `store.h5`.
+    """Activations of a run.
+
+    Given a folder ``activations/`` (its `store.h5` is read where there is one, else its shards), a folder of shards, or
+    a `store.h5`.
 
     Attributes
     ----------
@@ -260,8 +269,9 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
 
 def _in_memory(parts: list[Path]) -> Iterator[np.ndarray]:
-    """Shards joined along tokens, (cells, tokens, width), in pieces that fit in memory: one large write a cell is much
-    faster than many small ones.
+    """Shards joined along tokens, (cells, tokens, width), as many at a time as fit in memory.
+
+    One large write a cell is much faster than many small ones.
     """
     held: list[np.ndarray] = []
     for path in parts:

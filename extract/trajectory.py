@@ -1,6 +1,4 @@
-"""The path of one generation: the packed latents before each step and after the last, with the times at which they
-stood.
-"""
+"""The path of one generation: its packed latents before each step and after the last, and their times."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -38,15 +36,11 @@ class Trajectory:
     model_timesteps: Tensor
 
     def velocity(self, i: int) -> Tensor:
-        """The velocity that took `latents[i]` to `latents[i + 1]`, (tokens, channels) in float32: the Euler step solved
-        for it.
-        """
+        """The velocity at index i, (tokens, channels) in float32: the Euler step to the next latents solved for it."""
         return (self.latents[i + 1].float() - self.latents[i].float()) / (self.sigmas[i + 1] - self.sigmas[i])
 
     def x0(self, i: int) -> Tensor:
-        """The clean latents predicted at index i, (tokens, channels) in float32: ``x - sigma * velocity`` of a
-        rectified flow.
-        """
+        """The clean latents predicted at index i, (tokens, channels) in float32: ``x - sigma * velocity``."""
         return self.latents[i].float() - self.sigmas[i] * self.velocity(i)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

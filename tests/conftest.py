@@ -9,6 +9,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A busy machine is slow, not wrong.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 PROMPTS = [
     f"a {side} hand, {view} view, five fingers raised, {skin} skin, {background} background"
@@ -22,8 +27,9 @@ STEPS = 4
 
 @pytest.fixture(scope="session")
 def tiny_pipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A FluxPipeline of random weights: 2 double and 3 single blocks of width 32, 32 by 32 pixels, 4 by 4 tokens, 20
-    text tokens.
+    """A FluxPipeline of random weights.
+
+    2 double and 3 single blocks of width 32, 32 by 32 pixels, 4 by 4 tokens, 20 text tokens.
     """
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel

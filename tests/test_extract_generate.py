@@ -147,6 +147,8 @@ def test_another_model_is_refused(tiny_pipe_folder: Path, finished_run: Run, run
         ({"steps": 0}, "steps"),
         ({"batch_size": 0}, "batch_size"),
         ({"height": 30}, "multiple of 8"),
+        ({"width": 0}, "multiple of 8"),
+        ({"guidance": float("nan")}, "guidance"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_written(

@@ -1,6 +1,4 @@
-"""Replay, extraction and the store: the same bits as the generation, whole or not there, and never of something
-else.
-"""
+"""Replay, extraction and the store: the bits of the generation, whole or not there, never of something else."""
 
 import json
 import os
