@@ -1,0 +1,48 @@
+"""Shares of bad hands, with intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+
+def wilson(bad: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wilson's interval of a share: `bad` of `n`, arrays of one shape, to lower and upper bounds of that shape.
+
+    Notes
+    -----
+    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)  (Wilson 1927). Samples count as independent. 0 to 1 where n is 0.
+    """
+    bad, n = np.asarray(bad, np.float64), np.asarray(n, np.float64)
+    z = norm.ppf(0.5 + level / 2)
+    known = np.maximum(n, 1)
+    share = bad / known
+    middle = (share + z**2 / (2 * known)) / (1 + z**2 / known)
+    half = z * np.sqrt(share * (1 - share) / known + z**2 / (4 * known**2)) / (1 + z**2 / known)
+    return np.where(n > 0, np.maximum(middle - half, 0), 0.0), np.where(n > 0, np.minimum(middle + half, 1), 1.0)
+
+
+def rates_by(factors: pd.DataFrame, bad: ArrayLike) -> pd.DataFrame:
+    """Share of bad samples at each level of each factor.
+
+    Parameters
+    ----------
+    factors : DataFrame, a row a sample and a column a factor
+    bad : array of shape (n,), 1 for bad and 0 for good
+
+    Returns
+    -------
+    DataFrame with factor, level, bad, n, rate, lo, hi; levels in the order in which they come
+    """
+    bad = pd.Series(np.asarray(bad, np.float64), index=factors.index)
+    parts = []
+    for factor in factors.columns:
+        part = bad.groupby(factors[factor], sort=False).agg(bad="sum", n="count").rename_axis("level").reset_index()
+        part.insert(0, "factor", factor)
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True).astype({"bad": int, "n": int})
+    table["rate"] = table["bad"] / table["n"]
+    table["lo"], table["hi"] = wilson(table["bad"], table["n"])
+    return table

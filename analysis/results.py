@@ -1,0 +1,138 @@
+"""What the stages found in a run, read back for figures and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ..errors import HandscopeError
+from ..extract.labels import Annotation, Labels
+from .figures import LEVEL
+from .table import sample_table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..extract.run import Run
+
+STAGES = {
+    "cells": "analyze",
+    "cosines": "analyze",
+    "samples": "analyze",
+    "probes": "probe",
+    "baselines": "probe",
+    "added": "probe",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The tables of ``analysis/``, the samples with their verdicts, and what `run.yaml` says.
+
+    Attributes
+    ----------
+    samples : DataFrame
+        As of `sample_table`: every labelled sample.
+    generated : int
+        How many samples there are, labelled or not.
+    cells, cosines, order, probes, baselines, added : DataFrame
+        cells.csv, cosines.csv, samples.csv, probes.csv, baselines.csv and added.csv.
+    coordinates : dict of arrays
+        cells.safetensors.
+    annotations : dict of Annotation by sample
+    settings : dict
+    """
+
+    samples: pd.DataFrame
+    generated: int
+    cells: pd.DataFrame
+    cosines: pd.DataFrame
+    order: pd.DataFrame
+    probes: pd.DataFrame
+    baselines: pd.DataFrame
+    added: pd.DataFrame
+    coordinates: dict[str, np.ndarray] = field(repr=False)
+    annotations: dict[str, Annotation] = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, run: Run) -> Results:
+        """Read a run in which `analyze` and `probe` have ended.
+
+        Raises
+        ------
+        HandscopeError
+            A table is missing or damaged; the message names the file and the stage that writes it.
+        """
+        tables = {name: _table(run, name) for name in STAGES}
+        path = run.analysis_dir / "cells.safetensors"
+        try:
+            coordinates = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise HandscopeError(f"{path} is missing or damaged ({error}): run analyze again.") from error
+        return cls(
+            samples=sample_table(run),
+            generated=len(run.samples()),
+            cells=tables["cells"],
+            cosines=tables["cosines"],
+            order=tables["samples"],
+            probes=tables["probes"],
+            baselines=tables["baselines"],
+            added=tables["added"],
+            coordinates=coordinates,
+            annotations=Labels(run.labels_path).current(),
+            settings=run.settings,
+        )
+
+    @cached_property
+    def prefix(self) -> str:
+        """``within_`` where prompts have both good and bad samples, so that columns of pairs within a prompt can be read; else empty."""
+        return "within_" if self.probe_of("sure")["within_auc"].notna().any() else ""
+
+    @cached_property
+    def best_block(self) -> str:
+        """The block whose probes have the highest AUC in the mean over steps. It is chosen on the samples that it is shown on."""
+        return str(self.probe_of("sure").groupby("block", sort=False)[self.prefix + "auc"].mean().idxmax())
+
+    def probe_of(self, subset: str) -> pd.DataFrame:
+        """Probes fitted to the samples of a subset, ``sure`` or ``all``."""
+        return self.probes[self.probes["subset"] == subset]
+
+    def baseline(self, name: str, subset: str = "sure") -> pd.DataFrame:
+        """The rows of one baseline; none where it was not made."""
+        return self.baselines[(self.baselines["subset"] == subset) & (self.baselines["baseline"] == name)]
+
+    @cached_property
+    def baseline_names(self) -> list[str]:
+        """The baselines that were made, in the order in which they stand in the table."""
+        return list(dict.fromkeys(self.baselines.loc[self.baselines["subset"] == "sure", "baseline"]))
+
+    @cached_property
+    def added_of_best(self) -> pd.DataFrame:
+        """What the best block adds to each baseline."""
+        return self.added[self.added["block"] == self.best_block]
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps that were read, noisiest first."""
+        return sorted({int(step) for step in self.cells["step"]}, reverse=True)
+
+
+def separable(row: Any, prefix: str = "") -> bool:
+    """Whether a row's `q` lets it be told from chance; never where it could not be computed."""
+    return bool(row[prefix + "q"] <= LEVEL)
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    path = run.analysis_dir / f"{name}.csv"
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise HandscopeError(f"There is no {path}: run {STAGES[name]} first.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise HandscopeError(f"{path} is damaged ({error}): remove it and run {STAGES[name]} again.") from error
