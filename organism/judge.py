@@ -84,14 +84,18 @@ def fit(x: np.ndarray, bad: np.ndarray, names: list[str], summary: dict[str, Any
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Cohen's kappa of two binary ratings of shape (n,); NaN where chance alone agrees perfectly."""
+    """Cohen's kappa of two binary ratings of shape (n,); 0 where there is none, or where chance alone agrees perfectly."""
+    if len(a) == 0:
+        return 0.0
     agree, pa, pb = np.mean(a == b), np.mean(a), np.mean(b)
     chance = pa * pb + (1 - pa) * (1 - pb)
-    return float((agree - chance) / (1 - chance)) if chance < 1 else float("nan")
+    return float((agree - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
 def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[float]:
-    """95% interval of Cohen's kappa, by a bootstrap over groups."""
+    """95% interval of Cohen's kappa, by a bootstrap over groups; empty where there is nothing to draw."""
+    if len(a) == 0:
+        return []
     random = np.random.default_rng(seed)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     draws = []
@@ -101,26 +105,42 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int =
     return [round(float(q), 3) for q in np.nanquantile(draws, [0.025, 0.975])]
 
 
-def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, names: list[str], folds: int = 5) -> np.ndarray:
-    """Probability of "bad" of each row, from a judge that saw no row of its group: (n,)."""
+def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, names: list[str],
+                folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of "bad" of each row from a judge that saw no row of its group, and whether a judge decides there: (n,) and (n,).
+
+    The band in which a judge abstains is chosen, for the rows of a fold, on the predictions for the other folds.
+    """
     from sklearn.model_selection import GroupKFold
-    p = np.empty(len(bad))
-    for train, test in GroupKFold(folds, shuffle=True, random_state=0).split(x, bad, groups):
+
+    p, decided = np.empty(len(bad)), np.zeros(len(bad), bool)
+    splits = list(GroupKFold(folds, shuffle=True, random_state=0).split(x, bad, groups))
+    for train, test in splits:
         p[test] = fit(x[train], bad[train], names, {}, (0.5, 0.5)).probability(x[test])
-    return p
+    for train, test in splits:
+        low, high = choose_band(p[train], bad[train])
+        decided[test] = (p[test] <= low) | (p[test] >= high)
+    return p, decided
 
 
-def evaluate(p: np.ndarray, bad: np.ndarray, groups: np.ndarray, band: tuple[float, float]) -> dict[str, Any]:
+def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """Agreement of out-of-fold probabilities with a person: kappa overall, and where the judge decides, with intervals over prompts."""
     from sklearn.metrics import roc_auc_score
-    decided = (p <= band[0]) | (p >= band[1])
-    overall, where = kappa(p > 0.5, bad == 1), kappa(p[decided] > 0.5, bad[decided] == 1)
-    return {"n": len(bad), "prompts": len(np.unique(groups)), "bad_share": round(float(bad.mean()), 3),
-            "auc": round(float(roc_auc_score(bad, p)), 3), "kappa": round(overall, 3),
-            "kappa_interval": kappa_interval(p > 0.5, bad == 1, groups), "decided_share": round(float(decided.mean()), 3),
-            "kappa_decided": round(where, 3),
-            "kappa_decided_interval": kappa_interval(p[decided] > 0.5, bad[decided] == 1, groups[decided]),
-            "trusted": bool(overall >= NEEDED_KAPPA and where >= NEEDED_KAPPA_DECIDED)}
+
+    guess, seen = p > 0.5, bad == 1
+    overall, where = kappa(guess, seen), kappa(guess[decided], seen[decided])
+    return {
+        "n": len(bad),
+        "prompts": len(np.unique(groups)),
+        "bad_share": round(float(bad.mean()), 3),
+        "auc": round(float(roc_auc_score(bad, p)), 3),
+        "kappa": round(overall, 3),
+        "kappa_interval": kappa_interval(guess, seen, groups),
+        "decided_share": round(float(decided.mean()), 3),
+        "kappa_decided": round(where, 3),
+        "kappa_decided_interval": kappa_interval(guess[decided], seen[decided], groups[decided]),
+        "trusted": bool(overall >= NEEDED_KAPPA and where >= NEEDED_KAPPA_DECIDED),
+    }
 
 
 def choose_band(p: np.ndarray, bad: np.ndarray) -> tuple[float, float]:
@@ -141,10 +161,9 @@ def main() -> None:
     names = sorted(rows[0])
     x = np.array([[row[name] for name in names] for row in rows])
     bad, groups = table.verdict.str.startswith("bad").to_numpy().astype(int), table.prompt.to_numpy()
-    p = out_of_fold(x, bad, groups, names)
-    band = choose_band(p, bad)
-    summary = evaluate(p, bad, groups, band)
-    fit(x, bad, names, summary, band).save()
+    p, decided = out_of_fold(x, bad, groups, names)
+    summary = evaluate(p, decided, bad, groups)
+    fit(x, bad, names, summary, choose_band(p, bad)).save()
     print(json.dumps(summary, indent=1))
 
 
