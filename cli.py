@@ -96,11 +96,13 @@ def _drawn_progress() -> Iterator[Progress]:
 
 
 def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
-    from .extract.prompts import read_prompts
+    from .extract.prompts import check_seeds, read_prompts
 
     prompts = [*(arguments.prompt or []), *(read_prompts(arguments.prompts) if arguments.prompts else [])]
     if not prompts:
         raise HandscopeError("Expected at least one prompt: give --prompts FILE or --prompt TEXT.")
+    check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
+    seeds = [seed for span in arguments.seeds for seed in span]
     from .extract.generate import generate
     from .extract.models import load
     from .summary import generated
@@ -111,7 +113,7 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
         model,
         run,
         prompts,
-        arguments.seeds,
+        seeds,
         steps=arguments.steps,
         guidance=arguments.guidance,
         height=arguments.height,
@@ -248,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--seeds",
         type=_seeds,
-        default=[0, 1, 2, 3],
+        default=[range(4)],
         metavar="LIST",
         help="0,1,2 or 0-11; every prompt is drawn with every seed (default 0-3)",
     )
@@ -346,15 +348,9 @@ def _numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected whole numbers such as 20,12,3, found {text!r}") from None
 
 
-def _seeds(text: str) -> list[int]:
-    from .extract.prompts import check_seeds
-
-    seeds: list[int] = []
-    for part in _names(text):
-        span = re.fullmatch(r"(-?\d+)(?:-(\d+))?", part)
-        if span is None:
-            raise argparse.ArgumentTypeError(f"expected seeds such as 0,1,2 or 0-11, found {text!r}")
-        first, last = int(span[1]), int(span[2] or span[1])
-        check_seeds((first, last))  # before a range of them is made
-        seeds += range(first, last + 1)
-    return seeds
+def _seeds(text: str) -> list[range]:
+    spans = [re.fullmatch(r"(-?\d+)(?:-(\d+))?", part) for part in _names(text)]
+    ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
+    if not spans or None in spans or not all(ranges):
+        raise argparse.ArgumentTypeError(f"expected seeds such as 0,1,2 or 0-11, found {text!r}")
+    return ranges

@@ -1,0 +1,136 @@
+"""The command line: what it prints, how fast it answers, and with which status it ends."""
+
+import argparse
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROMPTS, hand_made_labels
+
+from handscope import cli
+from handscope.errors import HandscopeError
+
+HANDSCOPE = (sys.executable, "-m", "handscope")
+
+
+def test_help_is_quick_and_names_every_stage(tmp_path: Path) -> None:
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        result = subprocess.run([*HANDSCOPE, "--help"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        times.append(time.monotonic() - begun)
+    assert result.returncode == 0
+    for stage in ("study", "generate", "label", "extract", "analyze", "probe", "report"):
+        assert f"\n    {stage} " in result.stdout
+    assert min(times) < 1
+
+
+def test_every_option_is_documented() -> None:
+    (stages,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert len(stages.choices) == 7
+    for name, verb in stages.choices.items():
+        for action in verb._actions:
+            assert action.help, f"{name} {action.option_strings or action.dest} has no help"
+
+
+def test_stages_one_by_one(tiny_pipe_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from handscope.extract.labels import Labels
+    from handscope.extract.run import Run
+
+    prompts, folder = tmp_path / "prompts.txt", tmp_path / "run"
+    prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
+
+    def handscope(*arguments: str | Path) -> str:
+        capfd.readouterr()
+        assert cli.main([str(argument) for argument in arguments]) == 0
+        out, err = capfd.readouterr()
+        assert err == ""  # not a terminal: no bars, and no library warns
+        assert len(out.splitlines()) == 1
+        return out
+
+    size = ("--steps", "4", "--seeds", "0-3,4,5")
+    out = handscope("generate", folder, "--prompts", prompts, "--model", tiny_pipe_folder, *size)
+    assert "48 samples of 8 prompts" in out
+    Labels(folder / "labels.sqlite").add(hand_made_labels(Run(folder)))
+    out = handscope("extract", folder, "--blocks", "double.1, single.2", "--steps", "4,1")
+    assert "4 cells of 48 samples" in out
+    assert "of 4 cells separable" in handscope("analyze", folder, "--permutations", "20", "--folds", "3")
+    assert "of 4 cells separable" in handscope("probe", folder, "--permutations", "5", "--folds", "3")
+    assert str(folder / "report.html") in handscope("report", folder)
+    assert (folder / "report.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+
+
+def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(arguments: argparse.Namespace, progress: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_report", interrupted)
+    assert cli.main(["report", "anywhere"]) == 130
+    assert "Run the same command again to go on" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(arguments: argparse.Namespace, progress: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(cli, "_report", faulty)
+    with pytest.raises(ValueError, match="a fault"):
+        cli.main(["report", "anywhere"])
+
+
+@pytest.mark.parametrize(
+    "error", [HandscopeError("Expected this, found that."), PermissionError(13, "Permission denied", "/there/run.yaml")]
+)
+def test_what_a_user_can_mend_ends_with_status_2(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(arguments: argparse.Namespace, progress: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_report", refused)
+    assert cli.main(["report", "anywhere"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("handscope: ") and len(message.splitlines()) == 1
+    assert str(getattr(error, "filename", None) or error) in message
+
+
+def test_progress_is_drawn_on_a_terminal_only(tmp_path: Path) -> None:
+    code = (
+        "import time; from handscope.cli import _drawn_progress\n"
+        "with _drawn_progress() as progress:\n"
+        "    for done in range(4): progress('generate', done, 10); time.sleep(0.2)"
+    )
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=end, cwd=tmp_path, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(end)
+    drawn = b""
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        drawn += part
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert b"generate" in drawn and b"3/10" in drawn and b"/s" in drawn
+
+    silent = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, cwd=tmp_path)
+    assert silent.stderr == silent.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--seeds", "a-b"], ["--seeds", "0-"], ["--steps", "many"], ["--dtype", "float16"]]
+)
+def test_malformed_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["generate", "runs/none", "--prompt", "a hand", *arguments])
+    assert ended.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
