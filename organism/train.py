@@ -64,7 +64,7 @@ class Recipe:
     double: int = 2
     single: int = 4
     batch: int = 16
-    minutes: float = 70.0
+    minutes: float = 15.0
     steps: int = 10**9
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
