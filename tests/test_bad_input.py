@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from conftest import PROMPTS
-
 from handscope.cli import main
 from handscope.files import sha256
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from conftest import PROMPTS, hand_made_labels
-
 from handscope import cli
 from handscope.errors import HandscopeError
 

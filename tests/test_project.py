@@ -89,7 +89,7 @@ def test_every_public_name_is_there() -> None:
     assert set(handscope.__all__) <= set(dir(handscope))
     assert callable(handscope.extract)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        handscope.nonsense
+        handscope.nonsense  # noqa: B018
 
 
 def test_version_is_said_alike_everywhere(project: dict) -> None:
