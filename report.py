@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .extract.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
-SOURCES = [Path(__file__), TEMPLATES / "report.html", *(Path(str(module.__file__)) for module in (figures, findings, plates))]
+SOURCES = [Path(__file__), TEMPLATES / "report.html", *(Path(str(one.__file__)) for one in (figures, findings, plates))]
 FACTORS = ("background", "skin", "gesture", "side", "view")
 
 
@@ -85,7 +85,7 @@ def _factors(samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     judged = samples.dropna(subset=["bad"])
     try:
         captions = [Caption.parse(prompt) for prompt in judged["prompt"]]
-        table = pd.DataFrame([{name: getattr(caption, name) for name in FACTORS} for caption in captions], index=judged.index)
+        table = pd.DataFrame({name: [getattr(one, name) for one in captions] for name in FACTORS}, index=judged.index)
     except ValueError:
         table = judged[["prompt"]]
     return table, judged["bad"]
@@ -100,7 +100,7 @@ def _context(results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     sources = samples["source"].value_counts()
     rate = float(samples["bad"].mean())
     return {
-        "results": results, "short": findings.in_short(results), "findings": findings.findings(results),
+        "results": results, "findings": findings.findings(results),
         "organism": settings.get("provenance", {}).get("name") == "organism",
         "model": settings.get("provenance", {}).get("name", "a model"),
         "n_prompts": samples["prompt"].nunique(), "n_labelled": len(samples), "n_judged": int(judged.sum()),
@@ -111,7 +111,8 @@ def _context(results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "kinds": list(kinds.items()), "sources": [(name or "not stated", int(n)) for name, n in sources.items()],
         "labels": flat(settings.get("labels", {})), "labels_map": settings.get("labels", {}), "version": __version__,
         "rates": rates.to_dict("records"), "rate": rate, "doubled": rates[rates["rate"] > 2 * rate].to_dict("records"),
-        "n": findings.counted(probes.iloc[0]), "n_good": int(probes["n_good"].iloc[0]), "n_bad": int(probes["n_bad"].iloc[0]),
+        "n": findings.counted(probes.iloc[0]),
+        "n_good": int(probes["n_good"].iloc[0]), "n_bad": int(probes["n_bad"].iloc[0]),
         "subsets": _subsets(results), "in_sample": _in_sample(results), "baselines": _baselines(results),
         "massive": _massive(results.cells), "halves": _halves(results.cosines),
         "provenance": [(name, value) for name, value in flat(settings) if not name.startswith("labels")],
@@ -150,7 +151,7 @@ def _subsets(results: Results) -> list[dict[str, Any]]:
 def _in_sample(results: Results) -> list[dict[str, Any]]:
     """The difference of means of the best block: in-sample beside held out."""
     cells = results.cells[results.cells["block"] == results.best_block].sort_values("step", ascending=False)
-    return [{"step": row["step"], "held_out": findings.auc_words(row.rename(lambda name: str(name).removeprefix("dom_"))),
+    return [{"step": row["step"], "held_out": findings.auc_words(row, "dom_"),
              "in_sample": f"{row['dom_auc_in_sample']:.2f}", "raw": f"{row['db']:.2f}",
              "null": f"{row['db_null_mean']:.2f} ± {row['db_null_sd']:.2f}"} for _, row in cells.iterrows()]
 
@@ -164,7 +165,8 @@ def _baselines(results: Results) -> list[dict[str, str]]:
         if len(rows):
             best = rows.loc[rows[prefix + "auc"].idxmax()]
             lines.append({"name": name, "what": findings.BASELINE_NAMES.get(name, name),
-                          "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}", "auc": findings.auc_words(best, prefix)})
+                          "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}",
+                          "auc": findings.auc_words(best, prefix)})
     return lines
 
 

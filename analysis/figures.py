@@ -1,8 +1,8 @@
 """Draw results that others computed: each function takes results and an Axes, and returns the Axes.
 
-Steps run as the generation does, from the noisiest on the left to the last on the right. Colours are those of Okabe and Ito (2008), which
-readers with any colour vision can tell apart, and a line differs from another by its marker too. What cannot be told from chance is hatched
-in a grid, and has an open marker elsewhere.
+Steps run as the generation does, from the noisiest on the left to the last on the right. Good and bad have colours of
+Okabe and Ito (2008), which readers with any colour vision can tell apart; lines differ by their markers too. What
+cannot be told from chance is hatched in a grid, and has an open marker elsewhere.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import CenteredNorm, Normalize, to_rgb, to_rgba
+from matplotlib.colors import CenteredNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
@@ -29,18 +30,20 @@ from ..files import atomic
 
 LEVEL = 0.05
 GOOD, BAD, UNSURE = "#0072B2", "#D55E00", "#7A7A7A"
-LABEL_COLOURS = {1: None, 2: GOOD, 3: BAD, 0: UNSURE}
+HAND_COLOURS = {2: GOOD, 3: BAD, 0: UNSURE}
 INK, FAINT = "#222222", "#8A8A8A"
-BLOCK_COLOUR = "#0072B2"
-LINE_STYLES = {  # name: colour, marker
-    "x_t": ("#E69F00", "v"), "x0": ("#D55E00", "s"), "image": ("#009E73", "^"), "position": ("#CC79A7", "D"), "prompt": ("#555555", "X"),
-    "noise": ("#56B4E9", "P"), "norm": ("#A6761D", "h"), "random": ("#999999", "*"), "final_image": ("#117733", "<"), "x0_flat": ("#882255", ">"),
+BLOCK_STYLE = ("#4B2A7B", "o")
+LINE_STYLES = {  # a baseline's colour and marker
+    "x0": ("#009E73", "s"), "image": ("#CC79A7", "^"), "x_t": ("#56B4E9", "v"), "position": ("#B07D00", "D"),
+    "prompt": ("#555555", "X"), "noise": ("#2E8BC0", "P"), "norm": ("#8C5A2B", "h"), "random": ("#888888", "*"),
+    "final_image": ("#A0527D", "<"), "x0_flat": ("#006B4E", ">"), "all": ("#222222", "d"),
 }
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.labelsize": 10.5, "axes.edgecolor": "#666666", "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 9.5, "figure.facecolor": "white",
-    "hatch.linewidth": 0.6, "svg.fonttype": "none", "svg.hashsalt": "handscope",
+    "font.family": "DejaVu Sans", "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.labelsize": 10.5, "axes.edgecolor": "#666666", "axes.labelcolor": INK,
+    "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "legend.fontsize": 9.5, "figure.facecolor": "white", "hatch.linewidth": 0.6,
+    "svg.fonttype": "none", "svg.hashsalt": "handscope",
 }
 
 
@@ -50,7 +53,7 @@ def figure(width: float, height: float, layout: str | None = "constrained") -> F
 
 
 def save(drawn: Figure, folder: str | os.PathLike[str], name: str) -> Path:
-    """Write ``name.png`` (150 dots an inch) and ``name.svg`` into a folder, each whole or not at all; returns the PNG's path."""
+    """Write ``name.png`` (150 dots an inch) and ``name.svg``, each whole or not at all; returns the PNG's path."""
     with mpl.rc_context(STYLE):
         for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             with atomic(Path(folder) / f"{name}.{suffix}") as temporary:
@@ -58,65 +61,84 @@ def save(drawn: Figure, folder: str | os.PathLike[str], name: str) -> Path:
     return Path(folder) / f"{name}.png"
 
 
-def grid(cells: pd.DataFrame, value: str, q: str, ax: Axes, *, centre: float | None = None, label: str = "") -> Axes:
+def grid(
+    cells: pd.DataFrame, value: str, q: str, ax: Axes, *, centre: float | None = None, label: str = ""
+) -> Axes:
     """Blocks × steps, one number a cell; cells whose `q` is not at most 0.05 are hatched and their numbers grey.
 
     Parameters
     ----------
-    cells : DataFrame with columns block, step, `value` and `q`, one row a cell; blocks are drawn in the order in which they come
-    centre : the value of the neutral colour, as 0.5 for an AUC; without it colours run from 0, or below, to the largest value
+    cells : DataFrame with columns block, step, `value` and `q`, one row a cell; blocks are drawn in their order there
+    centre : the value of the neutral colour, as 0.5 for an AUC; without it colours run from 0, or below, to the largest
     label : what the colour bar says
     """
     blocks, steps = list(dict.fromkeys(cells["block"])), sorted(set(cells["step"]), reverse=True)
     table = cells.pivot(index="block", columns="step", values=value).loc[blocks, steps].to_numpy(float)
     known = cells.pivot(index="block", columns="step", values=q).loc[blocks, steps].to_numpy(float) <= LEVEL
-    norm: Normalize
-    if centre is None:
-        norm, colours = Normalize(min(0.0, np.nanmin(table, initial=0)), max(np.nanmax(table, initial=0), 1e-9)), mpl.colormaps["viridis"]
-    else:
-        norm, colours = CenteredNorm(centre, max(0.2, np.nanmax(np.abs(table - centre), initial=0))), mpl.colormaps["PuOr"]
-    image = ax.imshow(table, cmap=colours.with_extremes(bad="#EEEEEE"), norm=norm, aspect="auto", interpolation="nearest")
+    norm: Normalize = Normalize(np.nanmin(table, initial=0), np.nanmax(table, initial=1e-9))
+    colours = mpl.colormaps["viridis"]
+    if centre is not None:
+        norm, colours = CenteredNorm(centre, np.nanmax(np.abs(table - centre), initial=0.2)), mpl.colormaps["PuOr"]
+    colours = colours.with_extremes(bad="#EEEEEE")
+    image = ax.imshow(table, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     for (row, column), number in np.ndenumerate(table):
         sure = bool(known[row, column])
         shade = colours(norm(number)) if np.isfinite(number) else (0.93, 0.93, 0.93, 1.0)
         dark = np.dot(shade[:3], (0.299, 0.587, 0.114)) < 0.5
         if not sure:
-            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", linewidth=0, edgecolor="#FFFFFF99" if dark else "#00000055"))
-        ax.text(column, row, f"{number:.2f}" if np.isfinite(number) else "–", ha="center", va="center", fontsize=9.5,
+            edge = "#FFFFFF99" if dark else "#00000055"
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", lw=0, edgecolor=edge))
+        text = f"{number:.2f}" if np.isfinite(number) else "–"
+        ax.text(column, row, text, ha="center", va="center", fontsize=9.5,
                 color="white" if dark else INK if sure else "#444444", fontweight="bold" if sure else "normal",
-                path_effects=[patheffects.withStroke(linewidth=2.5, foreground=shade)])
+                path_effects=_halo(shade))
     ax.set_xticks(range(len(steps)), [str(step) for step in steps])
     ax.set_yticks(range(len(blocks)), blocks)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("steps that remain: noisiest → last")
-    ax.figure.colorbar(image, ax=ax, label=label, pad=0.015, aspect=30).outline.set_visible(False)  # type: ignore[operator]
+    ax.set_xlabel("steps that remain: noisiest → last", loc="left")
+    _colour_bar(image, ax, label)
     if not known.all():
-        ax.legend(handles=[Patch(facecolor="white", edgecolor="#777777", hatch="////", label="not separable from chance (q > 0.05)")],
-                  loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, handlelength=1.6)
+        chance = "not separable from chance (q > 0.05)"
+        hatched = Patch(facecolor="white", edgecolor="#777777", hatch="////", label=chance)
+        ax.legend(handles=[hatched], loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=1.9, borderpad=0.1,
+                  handlelength=1.6)
     return ax
 
 
+def _halo(colour: Any = "white") -> list[patheffects.AbstractPathEffect]:
+    return [patheffects.withStroke(linewidth=2.5, foreground=colour)]
+
+
+def _colour_bar(image: AxesImage, ax: Axes, label: str) -> None:
+    bar = ax.get_figure(root=False).colorbar(image, ax=ax, label=label, pad=0.015, aspect=30)
+    bar.outline.set_visible(False)
+
+
 def curves(lines: Mapping[str, pd.DataFrame], prefix: str, ax: Axes, *, band: Sequence[str] | None = None) -> Axes:
-    """AUC over steps, a line for each name, with its 95% interval as a band; of the first, the permutation null as a grey band.
+    """AUC over steps, a line for each name, with its 95% interval as a band; the null of the first as a grey band.
 
     Parameters
     ----------
-    lines : name -> DataFrame with columns step, auc, lo, hi, q, null_mean, null_sd, each but step with `prefix` before it. A table of one
-        row without a step is a line across; a name that is not a baseline's is a block's.
+    lines : name -> DataFrame with columns step, auc, lo, hi, q, null_mean, null_sd, each but step with `prefix` before
+        it. A table of one row without a step is a line across; a name that is not a baseline's is a block's.
     band : names that get a band; all by default
     """
     span = _steps(lines)
     for place, (name, rows) in enumerate(lines.items()):
-        colour, marker = LINE_STYLES.get(name, (BLOCK_COLOUR, "o"))
+        colour, marker = LINE_STYLES.get(name, BLOCK_STYLE)
         rows, step = _over_steps(rows, span)
         auc, low, high = (rows[prefix + column].to_numpy(float) for column in ("auc", "lo", "hi"))
         if place == 0:
             mean, sd = rows[prefix + "null_mean"].to_numpy(float), rows[prefix + "null_sd"].to_numpy(float)
-            ax.fill_between(step, mean - 1.96 * sd, mean + 1.96 * sd, color="#BBBBBB", alpha=0.45, linewidth=0, label="null: labels permuted (95%)")
+            ax.fill_between(step, mean - 1.96 * sd, mean + 1.96 * sd, color="#BBBBBB", alpha=0.45, linewidth=0,
+                            label="permuted verdicts")
         known = (rows[prefix + "q"] <= LEVEL).to_numpy()
-        ax.plot(step, auc, color=colour, linewidth=2.4 if place == 0 else 1.6, label=name, zorder=4 if place == 0 else 3)
-        ax.scatter(step, auc, marker=marker, s=38, zorder=5, edgecolors=colour, facecolors=[colour if one else "white" for one in known])
+        width = 2.4 if place == 0 else 1.6
+        ax.plot(step, auc, color=colour, linewidth=width, zorder=4 if place == 0 else 3)
+        ax.plot([], [], color=colour, linewidth=width, marker=marker, label=name)
+        faces = [colour if one else "white" for one in known]
+        ax.scatter(step, auc, marker=marker, s=38, zorder=5, edgecolors=colour, facecolors=faces)
         if band is None or name in band:
             ax.fill_between(step, low, high, color=colour, alpha=0.16, linewidth=0)
     ax.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
@@ -150,16 +172,17 @@ def _spread(span: Sequence[int]) -> list[int]:
 
 
 def scatter(xy: ArrayLike, bad: ArrayLike, ax: Axes, *, note: str = "") -> Axes:
-    """Samples at coordinates of shape (n, 2), coloured by `bad` of shape (n,), 1 or 0; `note` is written into a corner."""
+    """Samples at coordinates of shape (n, 2), coloured by `bad` of shape (n,), 1 or 0; a `note` in a corner."""
     xy, bad = np.asarray(xy, float), np.asarray(bad, float)
     # One call for both classes, in the samples' own order: neither lies on top of the other.
-    ax.scatter(xy[:, 0], xy[:, 1], s=5, c=[BAD if one else GOOD for one in bad == 1], alpha=0.65, linewidths=0, rasterized=True)
+    colours = [BAD if one else GOOD for one in bad == 1]
+    ax.scatter(xy[:, 0], xy[:, 1], s=5, c=colours, alpha=0.65, linewidths=0, rasterized=True)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(True)
     ax.spines[:].set_color("#CCCCCC")
     if note:
-        ax.text(0.97, 0.96, note, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")])
+        ax.text(0.97, 0.96, note, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, path_effects=_halo())
     return ax
 
 
@@ -173,19 +196,21 @@ def forest(added: pd.DataFrame, ax: Axes) -> Axes:
     place = 0.0
     ticks: list[tuple[float, str]] = []
     for name, rows in added.groupby("baseline", sort=False):
-        colour, marker = LINE_STYLES.get(str(name), (BLOCK_COLOUR, "o"))
-        ax.text(0.0, place, f"beside {name}", transform=ax.get_yaxis_transform(), fontweight="bold", va="center", fontsize=10,
-                path_effects=[patheffects.withStroke(linewidth=3, foreground="white")], zorder=6)
+        colour, marker = LINE_STYLES.get(str(name), BLOCK_STYLE)
+        ax.text(0.0, place, f"beside {name}", transform=ax.get_yaxis_transform(), fontweight="bold", va="center",
+                path_effects=_halo(), zorder=6)
         for row in rows.sort_values("step", ascending=False).itertuples():
             place += 1
             ax.plot([row.lo, row.hi], [place, place], color=colour, linewidth=2)
-            ax.scatter([row.added], [place], marker=marker, s=40, edgecolors=colour, facecolors=colour if row.q <= LEVEL else "white", zorder=4)
+            face = colour if row.q <= LEVEL else "white"
+            ax.scatter([row.added], [place], marker=marker, s=40, edgecolors=colour, facecolors=face, zorder=4)
             ticks.append((place, f"step {int(row.step)}"))
         place += 1.6
     ax.axvline(0, color=INK, linewidth=0.9)
     ax.set_ylim(place - 0.6, -0.8)
     ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=9)
     ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
     ax.set_xlabel("AUC added (filled: q ≤ 0.05; open: not separable from chance)")
     ax.grid(axis="x", color="#EEEEEE")
     ax.set_axisbelow(True)
@@ -210,7 +235,8 @@ def rates(table: pd.DataFrame, overall: float, ax: Axes) -> Axes:
     for at, text, style in ((overall, "mean", "-"), (2 * overall, "twice the mean", "--")):
         if at <= 1:
             ax.axvline(at, color=FAINT, linewidth=1, linestyle=style)
-            ax.annotate(text, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points", fontsize=9, color="#555555")
+            ax.annotate(text, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points",
+                        fontsize=9, color="#555555")
     ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
     ax.set_ylim(place - 1.2, -0.7)
     ax.set_xlim(0, min(1.0, max(float(table["hi"].max()), 2 * overall) + 0.08))
@@ -243,12 +269,15 @@ def cosines(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.axvline(edge, color="white", linewidth=1.2)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("within a block: noisiest step → last")
-    ax.figure.colorbar(image, ax=ax, label="cosine, each direction from its own half of the prompts", pad=0.02, aspect=30).outline.set_visible(False)  # type: ignore[operator]
+    _colour_bar(image, ax, "cosine, each direction from its own half of the prompts")
     return ax
 
 
-def contact_sheet(images: Sequence[NDArray[np.uint8]], annotations: Sequence[Annotation], ax: Axes, *, columns: int, notes: Sequence[str] = ()) -> Axes:
-    """Images in rows of `columns`, with the token labels drawn over them: hand tokens tinted and outlined in the colour of their label.
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]], annotations: Sequence[Annotation], ax: Axes, *, columns: int,
+    notes: Sequence[str] = ()
+) -> Axes:
+    """Images in rows of `columns`, with the token labels over them: hand tokens tinted, and outlined, by their label.
 
     Parameters
     ----------
@@ -262,14 +291,14 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], annotations: Sequence[Ann
         left, top = place % columns * (width + gap), place // columns * (height + line)
         box = (left, left + width, top + height, top)
         ax.imshow(image, extent=box, interpolation="nearest")
-        colours = np.zeros((*annotation.labels.shape, 4))
-        for label, colour in LABEL_COLOURS.items():
-            if colour:
-                colours[(annotation.labels == label) & (annotation.hands > 0)] = to_rgba(colour, 0.28)
-        ax.imshow(colours, extent=box, interpolation="nearest")
+        tints = np.zeros((*annotation.labels.shape, 4))
+        for label, colour in HAND_COLOURS.items():
+            tints[(annotation.labels == label) & (annotation.hands > 0)] = to_rgba(colour, 0.28)
+        ax.imshow(tints, extent=box, interpolation="nearest")
         edge = {"g": GOOD, "b": BAD, "u": UNSURE}[annotation.verdict[0]]
-        ax.add_collection(LineCollection(_outline(annotation.hands > 0, left, top, width, height), colors=[to_rgb("white")], linewidths=2.0))
-        ax.add_collection(LineCollection(_outline(annotation.hands > 0, left, top, width, height), colors=[edge], linewidths=1.1))
+        outline = _outline(annotation.hands > 0, left, top, width, height)
+        for colour, thick in (("white", 2.0), (edge, 1.1)):
+            ax.add_collection(LineCollection(outline, colors=[colour], linewidths=thick))
         if notes:
             ax.text(left + width / 2, top + height + 0.03 * height, notes[place], ha="center", va="top", fontsize=8)
     rows = -(-len(images) // columns)
@@ -280,7 +309,9 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], annotations: Sequence[Ann
     return ax
 
 
-def _outline(mask: NDArray[np.bool_], left: float, top: float, width: float, height: float) -> list[list[tuple[float, float]]]:
+def _outline(
+    mask: NDArray[np.bool_], left: float, top: float, width: float, height: float
+) -> list[list[tuple[float, float]]]:
     """Segments along the border of a token mask."""
     rows, columns = mask.shape
     tall, wide = height / rows, width / columns
@@ -295,8 +326,9 @@ def _outline(mask: NDArray[np.bool_], left: float, top: float, width: float, hei
     return segments
 
 
-def label_legend(ax: Axes, *, unsure: bool = True, **where: Any) -> Axes:
-    """A legend of the colours of good, bad and unsure hands."""
-    names = [("good hand", GOOD), ("bad hand", BAD), *([("unsure", UNSURE)] if unsure else [])]
-    ax.legend(handles=[Patch(facecolor=to_rgba(colour, 0.45), edgecolor=colour, label=name) for name, colour in names], **where)
+def label_legend(ax: Axes, **where: Any) -> Axes:
+    """A legend of the colours of good and bad hands; `where` goes to ``Axes.legend``."""
+    handles = [Patch(facecolor=to_rgba(colour, 0.45), edgecolor=colour, label=name)
+               for name, colour in (("good hand", GOOD), ("bad hand", BAD))]
+    ax.legend(handles=handles, **where)
     return ax

@@ -1,4 +1,4 @@
-"""What was found, in words that follow the numbers. What cannot be told from chance is said to be so, in those words."""
+"""What was found, in words that follow the numbers, and what could not be told from chance, in those words."""
 
 from __future__ import annotations
 
@@ -14,56 +14,53 @@ from .results import Results, separable
 
 BASELINE_NAMES = {
     "prompt": "the words of the prompt",
-    "position": "where the hand's tokens lie in the final image",
+    "position": "where the hand's tokens lie in the final picture",
     "noise": "the initial noise",
-    "x_t": "the noisy latents x_t",
+    "x_t": "the noisy latents x_t at the hand",
     "x0": "the predicted clean latents x0 at the hand",
     "x0_flat": "the predicted clean latents x0 of the whole picture",
     "image": "plain statistics of the predicted clean picture (area, contrast, brightness, …)",
     "norm": "the size of the activations alone",
     "random": "a random direction of the activations",
     "final_image": "plain statistics of the final picture",
-    "all": "all of these together",
+    "all": "all these baselines together",
 }
 HONEST = ("x0", "image", "all")
+CHANCE = "not separable from chance"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A question, its answer in sentences, and a mark: ``yes`` or ``no`` where the data answer, ``chance`` where they cannot."""
+    """A question and what the numbers answer.
+
+    Attributes
+    ----------
+    question, brief, detail : str
+        Sentences; `brief` can stand alone.
+    mark : str
+        ``yes``, ``no`` or ``partly``; ``chance`` where the data cannot support an answer.
+    """
 
     question: str
-    answer: str
+    brief: str
+    detail: str
     mark: str
 
 
 def findings(results: Results) -> list[Finding]:
     """Every finding that the results allow, the main ones first."""
-    return [make(results) for make in (_separable, _when, _beyond_the_picture, _other_explanations, _direction, _distance, _doubtful)]
-
-
-def in_short(results: Results) -> list[str]:
-    """The answer in three sentences: how many hands are bad, whether the model knows, and whether it knows more than the image shows."""
-    return [malformed(results), _separable(results).answer, _beyond_the_picture(results).answer]
-
-
-def malformed(results: Results) -> str:
-    """How many hands are malformed, of those whose verdict is not unsure."""
-    judged = results.samples.dropna(subset=["bad"])
-    bad, n = int(judged["bad"].sum()), len(judged)
-    low, high = wilson(bad, n)
-    unsure = len(results.samples) - n
-    rest = f"; {unsure} more could not be judged" if unsure else ""
-    return f"{bad} of {n} judged hands are malformed: {percent(bad / n)} (95% interval {percent(low)} to {percent(high)}){rest}."
+    makers = (_malformed, _separable, _beyond, _when, _other_explanations, _direction, _distance, _doubtful)
+    return [make(results) for make in makers]
 
 
 def auc_words(row: Any, prefix: str = "") -> str:
-    """An AUC with its interval and n, and whether it can be told from chance."""
+    """An AUC with its interval and n, and whether it can be told from chance; `row` has auc, lo, hi, q after "
+      "`prefix`."""
     value, low, high = (row[prefix + name] for name in ("auc", "lo", "hi"))
     if pd.isna(value):
-        return f"could not be computed ({counted(row)})"
+        return f"no AUC could be computed ({counted(row)})"
     if not separable(row, prefix):
-        return f"AUC {value:.2f} ({low:.2f} to {high:.2f}), not separable from chance ({counted(row)})"
+        return f"AUC {value:.2f} ({low:.2f} to {high:.2f}), {CHANCE} ({counted(row)})"
     return f"AUC {value:.2f} ({low:.2f} to {high:.2f}; {counted(row)})"
 
 
@@ -78,163 +75,212 @@ def place(row: Any) -> str:
 
 
 def percent(share: Any) -> str:
+    """``37%``."""
     return f"{100 * float(share):.0f}%"
 
 
-def listed(words: Iterable[object]) -> str:
-    """``a, b and c``."""
-    texts = [str(word) for word in words]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+def _signed(number: float) -> str:
+    return f"{number:+.2f}".replace("-", "−")
 
 
-def at_steps(steps: Iterable[int]) -> str:
+def _at_steps(steps: Iterable[int]) -> str:
     """``step 20`` or ``steps 20, 8 and 1``."""
-    steps = list(steps)
-    return f"step{'s' if len(steps) > 1 else ''} {listed(steps)}"
+    texts = [str(step) for step in steps]
+    return f"step {texts[0]}" if len(texts) == 1 else f"steps {', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def _scope(results: Results) -> str:
-    return "of the same prompt" if results.prefix else "(no prompt has both, so hands of different prompts are compared)"
+def _best(rows: pd.DataFrame, column: str, known: pd.Series) -> Any:
+    """The row with the largest value among those that can be told from chance, or among all where none can."""
+    return rows.loc[(rows[known] if known.any() else rows)[column].idxmax()]
+
+
+def _malformed(results: Results) -> Finding:
+    judged = results.samples.dropna(subset=["bad"])
+    bad, n = int(judged["bad"].sum()), len(judged)
+    low, high = wilson(bad, n)
+    unsure = len(results.samples) - n
+    sure = results.probe_of("sure").iloc[0]
+    brief = f"{percent(bad / n)} (95% interval {percent(low)} to {percent(high)}): {bad} of {n}."
+    detail = f"The analyses use the {int(sure['n_good'])} good and {int(sure['n_bad'])} bad ones whose verdict is sure."
+    if unsure:
+        detail += f" {unsure} more could not be judged and are in no analysis."
+    return Finding("How many hands are malformed?", brief, detail, "yes")
 
 
 def _separable(results: Results) -> Finding:
-    prefix, rows = results.prefix, results.probe_of("sure")
-    known = rows[rows[prefix + "q"] <= LEVEL]
     question = "Can the activations tell a bad hand from a good one?"
-    if known.empty:
-        best = rows.loc[rows[prefix + "auc"].idxmax()]
-        return Finding(question, f"A linear probe cannot tell bad hands from good ones {_scope(results)} in any of {len(rows)} "
-                                 f"cells: not separable from chance ({counted(best)}). The highest AUC is "
-                                 f"{best[prefix + 'auc']:.2f}, in {place(best)}.", "chance")
-    best = known.loc[known[prefix + "auc"].idxmax()]
-    return Finding(question, f"A linear probe tells bad hands from good ones {_scope(results)} in {len(known)} of {len(rows)} "
-                             f"cells (q ≤ {LEVEL}). It does best in {place(best)}: {auc_words(best, prefix)}. Being the best "
-                             f"of {len(rows)}, that number flatters itself a little.", "yes")
+    column, rows = results.prefix + "auc", results.probe_of("sure")
+    known = rows[results.prefix + "q"] <= LEVEL
+    best = _best(rows, column, known)
+    scope = "of the same prompt" if results.prefix else "of different prompts, since no prompt has both"
+    if not known.any():
+        brief = (
+            f"A linear probe cannot tell bad hands from good ones {scope}: {CHANCE} ({counted(best)}) in every one of "
+            f"{len(rows)} cells."
+        )
+        return Finding(question, brief, f"The highest AUC is {best[column]:.2f}, {place(best)}.", "chance")
+    brief = (
+        f"Yes, a linear probe tells bad hands from good ones {scope} in {known.sum()} of {len(rows)} cells "
+        f"(q ≤ {LEVEL}), best in {place(best)}: {auc_words(best, results.prefix)}."
+    )
+    return Finding(question, brief, f"Being the best of {len(rows)}, that number flatters itself a little.", "yes")
+
+
+def _beyond(results: Results) -> Finding:
+    """The honest question: is there more in the block than in what the model would draw if it stopped now?"""
+    question = "Does it know more than its own half-finished picture shows?"
+    prefix, block, n = results.prefix, results.best_block, counted(results.probe_of("sure").iloc[0])
+    gains: dict[str, bool] = {}
+    parts = []
+    for name in HONEST:
+        rows = results.added_of_best
+        rows = rows[rows["baseline"] == name].dropna(subset=[prefix + "added"]).sort_values("step", ascending=False)
+        if len(rows):
+            known = (rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)
+            gains[BASELINE_NAMES[name]] = bool(known.any())
+            parts.append(_gain_words(rows, known, name, prefix, n))
+    detail = " ".join(parts)
+    if not parts:
+        brief, mark = "This was not measured: no block was compared with the predicted clean picture.", "chance"
+    elif all(gains.values()):
+        brief = f"Yes: {block} adds to every account of the picture that the model predicts at that step ({n})."
+        mark = "yes"
+    elif not any(gains.values()):
+        brief = (
+            f"These data do not show it: what {block} adds to the picture that the model predicts at that step is "
+            f"{CHANCE} ({n})."
+        )
+        mark = "chance"
+    else:
+        beaten, unbeaten = ([name for name, gain in gains.items() if gain is side] for side in (True, False))
+        brief = (
+            f"Only in part: {block} adds to {' and to '.join(beaten)}; what it adds to {' and to '.join(unbeaten)} is "
+            f"{CHANCE} ({n})."
+        )
+        mark = "partly"
+    return Finding(question, brief, detail, mark)
+
+
+def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n: str) -> str:
+    best = _best(rows, prefix + "added", known)
+    gain, low, high = (_signed(best[prefix + column]) for column in ("added", "lo", "hi"))
+    before, after = best[prefix + "auc_baseline"], best[prefix + "auc_both"]
+    most = f"at step {best['step']}, from AUC {before:.2f} to {after:.2f} ({gain}, {low} to {high}; {n})"
+    what = f"Beside {BASELINE_NAMES[name]}"
+    if not known.any():
+        return f"{what}, the gain is {CHANCE} ({n}) at each of {len(rows)} steps; the largest is {most}."
+    rest = rows.loc[~known, "step"]
+    doubt = f"; at {_at_steps(rest)} the gain is {CHANCE} ({n})" if len(rest) else ""
+    return f"{what}, it gains at {_at_steps(rows.loc[known, 'step'])}, most {most}{doubt}."
 
 
 def _when(results: Results) -> Finding:
-    prefix, block = results.prefix, results.best_block
-    rows = results.probe_of("sure")
+    question = "When does it know?"
+    prefix, block, rows = results.prefix, results.best_block, results.probe_of("sure")
     rows = rows[rows["block"] == block].sort_values("step", ascending=False)
     known = rows[rows[prefix + "q"] <= LEVEL]
     first, last = rows.iloc[0], rows.iloc[-1]
-    question = "When does it know?"
     if known.empty:
-        return Finding(question, f"At no step that was read: {block}, the best block, is not separable from chance "
-                                 f"({counted(first)}) at {at_steps(rows['step'])}.", "chance")
+        steps = _at_steps(rows["step"])
+        brief = f"At no step that was read: {block}, the best block, is {CHANCE} ({counted(first)}) at {steps}."
+        return Finding(question, brief, "", "chance")
     trend = "the two intervals overlap, so neither a rise nor a fall is shown"
     if first[prefix + "hi"] < last[prefix + "lo"]:
         trend = "so the separation grows through the generation"
     elif last[prefix + "hi"] < first[prefix + "lo"]:
         trend = "so the separation fades through the generation"
     early = known.iloc[0]
-    return Finding(question, f"{block}, the best block, can first be told from chance at step {early['step']}: "
-                             f"{auc_words(early, prefix)}. At the noisiest step that was read, {first['step']}, it has "
-                             f"{auc_words(first, prefix)}; at the last, {last['step']}, {auc_words(last, prefix)}; {trend}.", "yes")
-
-
-def _beyond_the_picture(results: Results) -> Finding:
-    """The honest question: is there more in the block than in what the model would draw if it stopped now?"""
-    question = "Does it know more than its own half-finished picture shows?"
-    parts, marks = [], []
-    for name in HONEST:
-        rows = results.added_of_best
-        rows = rows[rows["baseline"] == name].dropna(subset=[results.prefix + "added"])
-        if len(rows):
-            marks.append(bool((_gains(rows, results.prefix)).any()))
-            parts.append(_gain_words(rows.sort_values("step", ascending=False), name, results))
-    if not parts:
-        return Finding(question, "This was not measured: no block was compared with the predicted clean picture.", "chance")
-    verdict = "Partly." if any(marks) else ("These data do not show it: the probe is no better than a look at the picture that "
-                                            "the model predicts at the same step.")
-    if all(marks):
-        verdict = "Yes."
-    return Finding(question, " ".join([verdict, *parts]), "yes" if all(marks) else "mixed" if any(marks) else "chance")
-
-
-def _gains(rows: pd.DataFrame, prefix: str) -> pd.Series:
-    return (rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)
-
-
-def _gain_words(rows: pd.DataFrame, name: str, results: Results) -> str:
-    prefix, n = results.prefix, counted(results.probe_of("sure").iloc[0])
-    known = _gains(rows, prefix)
-    best = rows.loc[(rows[known] if known.any() else rows)[prefix + "added"].idxmax()]
-    said = (f"from AUC {best[prefix + 'auc_baseline']:.2f} to {best[prefix + 'auc_both']:.2f} at step {best['step']} "
-            f"({best[prefix + 'added']:+.2f}, {best[prefix + 'lo']:+.2f} to {best[prefix + 'hi']:+.2f}; {n})")
-    what = BASELINE_NAMES["image" if name == "all" else name] if name != "all" else "all the baselines together"
-    if not known.any():
-        return (f"To {what}, {results.best_block} adds nothing that shows at any of {len(rows)} steps: not separable from chance "
-                f"({n}); the most is {said}.")
-    rest = rows.loc[~known, "step"]
-    doubt = f" At {at_steps(rest)} what it adds is not separable from chance ({n})." if len(rest) else ""
-    return f"To {what}, {results.best_block} adds at {at_steps(rows.loc[known, 'step'])}, at most {said}.{doubt}"
+    brief = (
+        f"{block}, the best block, can first be told from chance at step {early['step']}: {auc_words(early, prefix)}."
+    )
+    detail = (
+        f"At the noisiest step that was read, {first['step']}: {auc_words(first, prefix)}. At the last, "
+        f"{last['step']}: {auc_words(last, prefix)}; {trend}."
+    )
+    return Finding(question, brief, detail, "yes")
 
 
 def _other_explanations(results: Results) -> Finding:
     question = "What else predicts the verdict?"
     strong, weak = [], []
     for name in results.baseline_names:
-        # Within a prompt its words say nothing, so that baseline is one over pairs of different prompts.
+        # Within a prompt its words say nothing, so this one baseline is judged between prompts.
         prefix = "" if name == "prompt" else results.prefix
         rows = results.baseline(name).dropna(subset=[prefix + "auc"])
         if rows.empty:
             continue
-        known = rows[rows[prefix + "q"] <= LEVEL]
+        known = rows[prefix + "q"] <= LEVEL
+        best = _best(rows, prefix + "auc", known)
         label = BASELINE_NAMES.get(name, name) + (" (between prompts)" if name == "prompt" and results.prefix else "")
-        if known.empty:
-            weak.append(f"{label} ({counted(rows.iloc[0])})")
-        else:
-            best = known.loc[known[prefix + "auc"].idxmax()]
-            where = "" if pd.isna(best["step"]) else f" at step {best['step']:.0f}"
+        where = "" if pd.isna(best["step"]) else f" at step {best['step']:.0f}"
+        if known.any():
             strong.append(f"{label}{where}, {auc_words(best, prefix)}")
-    parts = []
-    if strong:
-        parts.append(f"These do, without a look inside: {'; '.join(strong)}. A probe that is no better may be reading them.")
-    if weak:
-        parts.append(f"Not separable from chance: {'; '.join(weak)}.")
-    return Finding(question, " ".join(parts) or "No baseline was measured.", "mixed" if strong else "no")
+        else:
+            weak.append(f"{label} ({counted(best)})")
+    none = f"{CHANCE[0].upper()}{CHANCE[1:]}: {'; '.join(weak)}." if weak else ""
+    if not strong:
+        return Finding(question, "Nothing that was tried.", none, "no")
+    brief = (
+        f"{len(strong)} of {len(strong) + len(weak)} baselines do; a probe that is no better may be reading them."
+    )
+    return Finding(question, brief, f"Separable: {'; '.join(strong)}. {none}", "partly")
 
 
 def _direction(results: Results) -> Finding:
-    cells = results.cells
-    known = cells[cells["dom_q"] <= LEVEL]
-    best = cells.loc[(known if len(known) else cells)["dom_auc"].idxmax()]
     question = "Is one direction, the difference of means, enough?"
-    fooled = (f"On the very samples that it was fitted to, the same direction would score {best['dom_auc_in_sample']:.2f}: "
-              "an in-sample figure, which is no evidence.")
-    if known.empty:
-        return Finding(question, f"On prompts that it was not fitted to, it is not separable from chance ({counted(best)}) in any "
-                                 f"of {len(cells)} cells; its highest AUC is {best['dom_auc']:.2f}, in {place(best)}. {fooled}", "chance")
-    row = best.rename(lambda name: str(name).removeprefix("dom_"))
-    return Finding(question, f"On prompts that it was not fitted to, it separates in {len(known)} of {len(cells)} cells (q ≤ {LEVEL}), "
-                             f"best in {place(best)}: {auc_words(row)}. {fooled}", "yes")
+    cells = results.cells
+    known = cells["dom_q"] <= LEVEL
+    best = _best(cells, "dom_auc", known)
+    fooled = (
+        f"On the very hands that it was fitted to, that direction would score {best['dom_auc_in_sample']:.2f}: an "
+        "in-sample figure, which is no evidence."
+    )
+    if not known.any():
+        brief = f"On prompts not fitted to, it is {CHANCE} ({counted(best)}) in every one of {len(cells)} cells."
+        highest = f"Its highest AUC is {best['dom_auc']:.2f}, {place(best)}."
+        return Finding(question, brief, f"{highest} {fooled}", "chance")
+    brief = (
+        f"On prompts not fitted to, it separates in {known.sum()} of {len(cells)} cells (q ≤ {LEVEL}), best in "
+        f"{place(best)}: {auc_words(best, 'dom_')}."
+    )
+    return Finding(question, brief, fooled, "yes")
 
 
 def _distance(results: Results) -> Finding:
-    cells = results.cells
-    known = cells[cells["db_q"] <= LEVEL]
-    best = cells.loc[(known if len(known) else cells)["db_excess"].idxmax()]
     question = "How far apart are the two clouds of hand tokens?"
-    null = (f"With permuted labels the distance there is {best['db_null_mean']:.2f} ± {best['db_null_sd']:.2f}, so of the raw "
-            f"{best['db']:.2f}, an in-sample figure, only the excess counts.")
-    if known.empty:
-        return Finding(question, f"The Bhattacharyya distance is not separable from chance ({counted(best)}) in any of {len(cells)} cells; "
-                                 f"its largest excess is {best['db_excess']:.2f} nats, in {place(best)}. {null}", "chance")
-    return Finding(question, f"The Bhattacharyya distance exceeds its permutation null in {len(known)} of {len(cells)} cells "
-                             f"(q ≤ {LEVEL}), most in {place(best)}: by {best['db_excess']:.2f} nats "
-                             f"({best['db_lo']:.2f} to {best['db_hi']:.2f}; {counted(best)}). {null}", "yes")
+    cells = results.cells
+    known = cells["db_q"] <= LEVEL
+    best = _best(cells, "db_excess", known)
+    null = (
+        f"There, permuted verdicts give {best['db_null_mean']:.2f} ± {best['db_null_sd']:.2f} nats, so of the raw "
+        f"{best['db']:.2f}, an in-sample figure, only the excess counts."
+    )
+    if not known.any():
+        brief = f"The Bhattacharyya distance is {CHANCE} ({counted(best)}) in every one of {len(cells)} cells."
+        largest = f"Its largest excess is {best['db_excess']:.2f} nats, {place(best)}."
+        return Finding(question, brief, f"{largest} {null}", "chance")
+    brief = (
+        f"The Bhattacharyya distance exceeds its null in {known.sum()} of {len(cells)} cells (q ≤ {LEVEL}), most in "
+        f"{place(best)}: by {best['db_excess']:.2f} nats ({best['db_lo']:.2f} to {best['db_hi']:.2f}; {counted(best)})."
+    )
+    return Finding(question, brief, null, "yes")
 
 
 def _doubtful(results: Results) -> Finding:
-    prefix = results.prefix
     question = "Does the answer hang on doubtful labels?"
-    sure, every = (results.probe_of(subset).set_index(["block", "step"], drop=False) for subset in ("sure", "all"))
-    best = sure[prefix + "auc"].idxmax()
-    if every.empty or counted(sure.iloc[0]) == counted(every.iloc[0]):
-        return Finding(question, f"No: every verdict is sure or unsure, and none leans ({counted(sure.iloc[0])}).", "no")
-    shares = [int((rows[prefix + "q"] <= LEVEL).sum()) for rows in (sure, every)]
-    return Finding(question, f"With sure verdicts only, {shares[0]} of {len(sure)} cells can be told from chance "
-                             f"({counted(sure.iloc[0])}); with leaning ones too, {shares[1]} of {len(every)} "
-                             f"({counted(every.iloc[0])}). In {place(sure.loc[best])}: sure only, {auc_words(sure.loc[best], prefix)}; "
-                             f"all, {auc_words(every.loc[best], prefix)}.", "no" if (shares[0] > 0) == (shares[1] > 0) else "mixed")
+    sure, every = (results.probe_of(one).set_index(["block", "step"], drop=False) for one in ("sure", "all"))
+    n_sure, n_all = (counted(rows.iloc[0]) for rows in (sure, every))
+    if n_sure == n_all:
+        return Finding(question, f"No: no verdict leans, each is sure or unsure ({n_sure}).", "", "no")
+    found, found_all = (int((rows[results.prefix + "q"] <= LEVEL).sum()) for rows in (sure, every))
+    best = sure[results.prefix + "auc"].idxmax()
+    same = (found > 0) == (found_all > 0)
+    brief = (
+        f"{'No' if same else 'Yes'}: with sure verdicts only, {found} of {len(sure)} cells can be told from chance "
+        f"({n_sure}); with leaning ones too, {found_all} of {len(every)} ({n_all})."
+    )
+    detail = (
+        f"In {place(sure.loc[best])}: sure only, {auc_words(sure.loc[best], results.prefix)}; all, "
+        f"{auc_words(every.loc[best], results.prefix)}."
+    )
+    return Finding(question, brief, detail, "no" if same else "partly")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from . import figures
 from .figures import STYLE
-from .results import Results
+from .results import Results, separable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,17 +67,19 @@ def _overview(results: Results, image: Images) -> Figure:
         ax.set_axis_off()
         ax.set_title(title, color=figures.GOOD if name == "good" else figures.BAD)
         if chosen:
-            figures.contact_sheet([image(one) for one in chosen], [results.annotations[one] for one in chosen], ax, columns=4)
+            pictures, annotations = [image(one) for one in chosen], [results.annotations[one] for one in chosen]
+            figures.contact_sheet(pictures, annotations, ax, columns=4)
     top, bottom = right.subplots(2, 1, height_ratios=[1, 1.05])
     probes, prefix = results.probe_of("sure"), results.prefix
     figures.grid(probes, f"{prefix}auc", f"{prefix}q", top, centre=0.5, label="AUC")
-    top.set_title("A linear probe in every block, at every step", pad=16)
+    top.set_title("A linear probe in every block, at every step")
     names = [name for name in ("x0", "image", "x_t") if len(results.baseline(name))]
     lines = {results.best_block: _of_block(results), **{name: results.baseline(name) for name in names}}
     figures.curves(lines, prefix, bottom, band=[results.best_block])
     bottom.set_title(f"{results.best_block} beside what needs no look inside")
     bottom.set_ylabel("AUC" + (" within prompts" if prefix else ""))
-    bottom.legend(ncols=3, loc="lower right", fontsize=9)
+    bottom.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
+    bottom.set_ylim(top=bottom.get_ylim()[1] + 0.07)
     return drawn
 
 
@@ -137,12 +139,14 @@ def _curves(results: Results) -> Figure:
             continue
         name = names[place]
         figures.curves({results.best_block: _of_block(results), name: results.baseline(name)}, results.prefix, ax)
-        ax.set_title(f"{results.best_block} and {name}")
-        ax.legend(handles=ax.get_legend_handles_labels()[0][1:], loc="lower right")
+        ax.set_title(f"beside {name}", color=figures.LINE_STYLES.get(name, figures.BLOCK_STYLE)[0])
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("steps that remain" if place >= len(names) - columns else "")
         if place % columns == 0:
             ax.set_ylabel("AUC within prompts" if results.prefix else "AUC")
+    handles = panels[0, 0].get_legend_handles_labels()[0][:2]
+    names = ["permuted verdicts (95%)", results.best_block]
+    drawn.legend(handles=handles, labels=names, loc="outside upper left", ncols=2)
     return drawn
 
 
@@ -175,7 +179,7 @@ def _scatters(results: Results, kind: str) -> Figure:
             ax = panels[row, column]
             cell = by_cell.loc[(block, step)]
             # The AUC belongs to the first axis of the plane; components were not chosen by labels.
-            note = f"{cell['dom_auc']:.2f}{'' if cell['dom_q'] <= figures.LEVEL else ' n.s.'}" if kind == "plane" else ""
+            note = f"{cell['dom_auc']:.2f}{'' if separable(cell, 'dom_') else ' n.s.'}" if kind == "plane" else ""
             figures.scatter(results.coordinates[f"{block}/{step}/{kind}"], bad, ax, note=note)
             if row == 0:
                 ax.set_title(f"step {step}", fontsize=10, loc="center")
@@ -184,7 +188,7 @@ def _scatters(results: Results, kind: str) -> Figure:
     height, width = drawn.get_figheight(), drawn.get_figwidth()
     drawn.subplots_adjust(left=0.45 / width, right=1 - 0.1 / width, top=1 - 0.3 / height, bottom=0.45 / height,
                           wspace=0.06, hspace=0.06)
-    figures.label_legend(panels[-1, 0], unsure=False, loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=2)
+    figures.label_legend(panels[-1, 0], loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=2)
     return drawn
 
 

@@ -9,19 +9,18 @@ from scipy.stats import norm
 
 
 def wilson(bad: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Wilson's interval of a share: `bad` of `n`, arrays of one shape, to lower and upper bounds of that shape.
+    """Wilson's interval of a share: `bad` of `n`, arrays of one shape, to lower and upper bounds.
 
     Notes
     -----
-    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)  (Wilson 1927). Samples count as independent. 0 to 1 where n is 0.
+    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)  (Wilson 1927). Samples count as independent.
     """
     bad, n = np.asarray(bad, np.float64), np.asarray(n, np.float64)
     z = norm.ppf(0.5 + level / 2)
-    known = np.maximum(n, 1)
-    share = bad / known
-    middle = (share + z**2 / (2 * known)) / (1 + z**2 / known)
-    half = z * np.sqrt(share * (1 - share) / known + z**2 / (4 * known**2)) / (1 + z**2 / known)
-    return np.where(n > 0, np.maximum(middle - half, 0), 0.0), np.where(n > 0, np.minimum(middle + half, 1), 1.0)
+    share = bad / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
 def rates_by(factors: pd.DataFrame, bad: ArrayLike) -> pd.DataFrame:

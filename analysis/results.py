@@ -91,12 +91,12 @@ class Results:
 
     @cached_property
     def prefix(self) -> str:
-        """``within_`` where prompts have both good and bad samples, so that columns of pairs within a prompt can be read; else empty."""
+        """``within_``, the columns of pairs within a prompt, if there are any; else empty, the columns of all pairs."""
         return "within_" if self.probe_of("sure")["within_auc"].notna().any() else ""
 
     @cached_property
     def best_block(self) -> str:
-        """The block whose probes have the highest AUC in the mean over steps. It is chosen on the samples that it is shown on."""
+        """The block whose probes have the highest AUC in the mean over steps, chosen on the samples it is shown on."""
         return str(self.probe_of("sure").groupby("block", sort=False)[self.prefix + "auc"].mean().idxmax())
 
     def probe_of(self, subset: str) -> pd.DataFrame:
