@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
 
 @pytest.fixture
 def study_file(tmp_path: Path, tiny_pipe_folder: Path) -> Callable[..., Path]:
-    """``study_file(seeds=[-1])``: a study of the tiny model with some keys changed, which would run to its end otherwise."""
+    """``study_file(seeds=[-1])``: a study of the tiny model with some keys changed, else it would run to its end."""
 
     def write(**changes: object) -> Path:
         settings = {
@@ -245,6 +246,7 @@ def test_metadata_truncated(refused: Refused, finished_run, run_copy) -> None:
 @pytest.mark.parametrize("verb", ["analyze", "probe"])
 def test_store_truncated(verb: str, refused: Refused, extracted_run, run_copy) -> None:
     run = run_copy(extracted_run)
+    shutil.rmtree(run.analysis_dir, ignore_errors=True)
     cut(run.activations_dir / "store.h5")
     assert "store.h5" in refused(verb, run.path, "--permutations", "5")
     assert not (run.analysis_dir / "cells.csv").exists() and not (run.analysis_dir / "probes.csv").exists()
@@ -300,8 +302,9 @@ def test_full_disk_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The disk is full at the third file that a stage writes; with space again, the same command ends as if nothing had been."""
+    """The disk is full at the third file that a stage writes; with space again, the same command ends well."""
     run = run_copy(extracted_run)
+    shutil.rmtree(run.analysis_dir, ignore_errors=True)
     command = {
         "generate": [
             "generate",
