@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
-from .inference import bootstrap_weights, p_value, permuted_labels
+from .inference import bootstrap_weights, codes, p_value, permuted_labels
 from .moments import Moments
 
 
@@ -122,7 +122,7 @@ def bhattacharyya_test(
     samples = Moments(samples.count, samples.mean[:, moving], samples.m2[:, moving])
     observed = bhattacharyya(samples.pool(1 - bad), samples.pool(bad))
     null = _distances(samples, permuted_labels(bad, groups, permutations, seed))
-    draws = bootstrap_weights(groups, bootstraps, seed)[1]
+    draws = bootstrap_weights(groups, bootstraps, seed)[:, codes(groups)]
     drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])
     low, high = np.quantile(drawn - drawn.mean(), [0.025, 0.975])
     excess = observed.distance - float(null.mean())

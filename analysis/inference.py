@@ -176,12 +176,10 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def bootstrap_weights(groups: ArrayLike, draws: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often each group, and each sample, is in each bootstrap draw of groups: shapes (draws, n_groups) and (draws, n)."""
-    group = codes(groups)
-    n = int(group.max()) + 1
-    weights = np.random.default_rng([seed, 2]).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    return weights, weights[:, group]
+def bootstrap_weights(groups: ArrayLike, draws: int, seed: int = 0) -> NDArray[np.float64]:
+    """How often each group is in each bootstrap draw of as many groups as there are: shape (draws, n_groups)."""
+    n = int(codes(groups).max()) + 1
+    return np.random.default_rng([seed, 2]).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 
 def interval(draws: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
@@ -207,7 +205,7 @@ def bootstrap_auc(
     The scores are taken as they are: the interval covers the choice of prompts to test on, not that of those to train on.
     """
     pairs = PairWins.of(scores, y, groups, strata)
-    weights = bootstrap_weights(groups, draws, seed)[0]
+    weights = bootstrap_weights(groups, draws, seed)
     return interval(pairs.within_auc(weights) if within else pairs.auc(weights))
 
 

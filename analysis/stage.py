@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from threadpoolctl import threadpool_limits
 
 from ..files import atomic
 from ..progress import Progress, quiet
@@ -41,6 +41,8 @@ OUTPUTS = ("cells.csv", "cells.safetensors", "samples.csv", "cosines.csv")
 SPLITS = 20
 
 
+# Matrices here are small: more threads gain nothing, and on a busy machine their waiting for one another cost ten times.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def analyze(
     run: Run, permutations: int = 1000, folds: int = 5, seed: int = 0, progress: Progress = quiet
 ) -> pd.DataFrame:

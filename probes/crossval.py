@@ -121,7 +121,7 @@ def cross_validate(
     labels = np.concatenate([y[None], free, inside])
     scores = held_out_scores(estimator, x, labels, fold)
     free_scores, inside_scores = scores[1 : 1 + len(free)], scores[1 + len(free) :]
-    weights = bootstrap_weights(groups, bootstraps, seed)[0]
+    weights = bootstrap_weights(groups, bootstraps, seed)
     pairs = PairWins.of(scores[0], y, groups, fold)
     return CrossValidation(
         auc=float(auc(scores[0], y, fold)),
@@ -164,7 +164,7 @@ def compare(
     seed: int = 0,
 ) -> Comparison:
     """Paired comparison of two sets of held-out scores, arrays of shape (n,), over pairs of a fold or (`within`) of a prompt."""
-    weights = bootstrap_weights(groups, bootstraps, seed)[0]
+    weights = bootstrap_weights(groups, bootstraps, seed)
     weights = np.concatenate([np.ones((1, codes(groups).max() + 1)), weights])
     pairs = [PairWins.of(scores, y, groups, fold) for scores in (baseline, both)]
     first, second = (one.within_auc(weights) if within else one.auc(weights) for one in pairs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ..analysis.freshness import fingerprint, is_fresh, set_fresh
 from ..analysis.inference import benjamini_hochberg, grouped_folds
@@ -38,6 +39,7 @@ NESTED = ("prompt", "position", "norm", "x_t", "x0", "image")
 OUTPUTS = ("probes.csv", "baselines.csv", "added.csv")
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
 def probe(
     run: Run, model: Model | None, permutations: int = 100, folds: int = 5, seed: int = 0, progress: Progress = quiet
 ) -> pd.DataFrame:

@@ -46,7 +46,9 @@ def test_direction_points_from_bad_to_good(analysed):
     x, tokens = ActivationStore(analysed.activations_dir).read("double.1", 1)
     vectors = pd.DataFrame(x).groupby(tokens["sample"].to_numpy()).mean()
     samples = pd.read_csv(analysed.analysis_dir / "samples.csv")
-    projected = vectors.loc[samples["sample"]] @ load_file(analysed.analysis_dir / "cells.safetensors")["double.1/1/direction"]
+    projected = (
+        vectors.loc[samples["sample"]] @ load_file(analysed.analysis_dir / "cells.safetensors")["double.1/1/direction"]
+    )
     bad = samples["bad"].to_numpy() == 1
     assert projected[~bad].mean() > projected[bad].mean()
 
@@ -70,9 +72,13 @@ def test_too_few_samples_are_refused_with_their_counts(extracted_run, run_copy):
     copy = run_copy(extracted_run)
     labels = Labels(copy.labels_path)
     found = labels.current().values()
-    labels.add([
-        Annotation(a.sample, a.image_sha256, np.where(a.hands > 0, 2, 1), a.hands, "good") for a in found if a.verdict == "bad"
-    ])
+    labels.add(
+        [
+            Annotation(a.sample, a.image_sha256, np.where(a.hands > 0, 2, 1), a.hands, "good")
+            for a in found
+            if a.verdict == "bad"
+        ]
+    )
     with pytest.raises(HandscopeError, match="0 bad"):
         analyze(copy)
 
