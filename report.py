@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
         A stage before this one has not ended, or a file that it wrote is damaged.
     """
     results = Results.read(run)
-    rates = rates_by(*_factors(results.samples))
+    rates = _rates(results.samples)
     drawings = plates.plates(results, run.image, rates)
     mark = _fingerprint(run, results)
     sidecar = run.figures_dir / "report.json"
@@ -60,7 +61,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
         pictures[name] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html").render(pictures=pictures, **_context(results, rates))
+    page = environment.get_template("report.html").render(pictures=pictures, **_context(run, results, rates))
     with atomic(run.report_path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     set_fresh(sidecar, mark)
@@ -77,21 +78,18 @@ def _fingerprint(run: Run, results: Results) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _factors(samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """What may confound the verdict, a column a factor, and the verdict; of samples that have one.
-
-    The organism's captions have five factors; of other prompts each is a level of its own.
-    """
+def _rates(samples: pd.DataFrame) -> pd.DataFrame:
+    """Shares of bad hands by factor of the organism's captions; no rows for prompts of another kind."""
     judged = samples.dropna(subset=["bad"])
     try:
         captions = [Caption.parse(prompt) for prompt in judged["prompt"]]
-        table = pd.DataFrame({name: [getattr(one, name) for one in captions] for name in FACTORS}, index=judged.index)
     except ValueError:
-        table = judged[["prompt"]]
-    return table, judged["bad"]
+        captions = []
+    factors = pd.DataFrame({name: [getattr(caption, name) for caption in captions] for name in FACTORS})
+    return rates_by(factors, judged["bad"].to_numpy()[: len(captions)])
 
 
-def _context(results: Results, rates: pd.DataFrame) -> dict[str, Any]:
+def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     samples, probes = results.samples, results.probe_of("sure")
     settings = results.settings
     judged = samples["bad"].notna()
@@ -114,7 +112,7 @@ def _context(results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "n": findings.counted(probes.iloc[0]),
         "n_good": int(probes["n_good"].iloc[0]), "n_bad": int(probes["n_bad"].iloc[0]),
         "subsets": _subsets(results), "in_sample": _in_sample(results), "baselines": _baselines(results),
-        "massive": _massive(results.cells), "halves": _halves(results.cosines),
+        "resolution": _resolution(run, results), "massive": _massive(results.cells), "halves": _halves(results.cosines),
         "provenance": [(name, value) for name, value in flat(settings) if not name.startswith("labels")],
         "percent": findings.percent, "baseline_names": findings.BASELINE_NAMES,
     }
@@ -167,6 +165,20 @@ def _baselines(results: Results) -> list[dict[str, str]]:
             lines.append({"name": name, "what": findings.BASELINE_NAMES.get(name, name),
                           "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}",
                           "auc": findings.auc_words(best, prefix)})
+    return lines
+
+
+def _resolution(run: Run, results: Results) -> list[dict[str, Any]]:
+    """How many rows of a table must have the smallest p that its permutations allow before one has q <= 0.05."""
+    tables = {"directions and distances": (run.analysis_dir / "analyze.json", len(results.cells)),
+              "probes": (run.probes_dir / "probe.json", len(results.probe_of("sure"))),
+              "baselines": (run.probes_dir / "probe.json", int((results.baselines["subset"] == "sure").sum()))}
+    lines = []
+    for name, (sidecar, rows) in tables.items():
+        permutations = json.loads(sidecar.read_text(encoding="utf-8"))["permutations"] if sidecar.exists() else 0
+        if permutations:
+            needed = math.ceil(rows / (1 + permutations) / figures.LEVEL)
+            lines.append({"name": name, "permutations": permutations, "rows": rows, "needed": needed})
     return lines
 
 

@@ -64,7 +64,7 @@ def save(drawn: Figure, folder: str | os.PathLike[str], name: str) -> Path:
 def grid(
     cells: pd.DataFrame, value: str, q: str, ax: Axes, *, centre: float | None = None, label: str = ""
 ) -> Axes:
-    """Blocks × steps, one number a cell; cells whose `q` is not at most 0.05 are hatched and their numbers grey.
+    """Blocks × steps, one number a cell; cells whose `q` is not at most 0.05 are hatched and their numbers thin.
 
     Parameters
     ----------
@@ -84,13 +84,13 @@ def grid(
     for (row, column), number in np.ndenumerate(table):
         sure = bool(known[row, column])
         shade = colours(norm(number)) if np.isfinite(number) else (0.93, 0.93, 0.93, 1.0)
-        dark = np.dot(shade[:3], (0.299, 0.587, 0.114)) < 0.5
+        dark = np.dot(shade[:3], (0.299, 0.587, 0.114)) < 0.55
         if not sure:
             edge = "#FFFFFF99" if dark else "#00000055"
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", lw=0, edgecolor=edge))
         text = f"{number:.2f}" if np.isfinite(number) else "–"
         ax.text(column, row, text, ha="center", va="center", fontsize=9.5,
-                color="white" if dark else INK if sure else "#444444", fontweight="bold" if sure else "normal",
+                color="white" if dark else INK, fontweight="bold" if sure else "normal",
                 path_effects=_halo(shade))
     ax.set_xticks(range(len(steps)), [str(step) for step in steps])
     ax.set_yticks(range(len(blocks)), blocks)
@@ -107,7 +107,7 @@ def grid(
 
 
 def _halo(colour: Any = "white") -> list[patheffects.AbstractPathEffect]:
-    return [patheffects.withStroke(linewidth=2.5, foreground=colour)]
+    return [patheffects.withStroke(linewidth=3.5, foreground=colour)]
 
 
 def _colour_bar(image: AxesImage, ax: Axes, label: str) -> None:

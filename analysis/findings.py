@@ -14,7 +14,7 @@ from .results import Results, separable
 
 BASELINE_NAMES = {
     "prompt": "the words of the prompt",
-    "position": "where the hand's tokens lie in the final picture",
+    "position": "the outline of the finished hand",
     "noise": "the initial noise",
     "x_t": "the noisy latents x_t at the hand",
     "x0": "the predicted clean latents x0 at the hand",
@@ -197,7 +197,20 @@ def _when(results: Results) -> Finding:
         f"At the noisiest step that was read, {first['step']}: {auc_words(first, prefix)}. At the last, "
         f"{last['step']}: {auc_words(last, prefix)}; {trend}."
     )
-    return Finding(question, brief, detail, "yes")
+    return Finding(question, f"{brief} {_leak(results, early)}".strip(), detail, "yes")
+
+
+def _leak(results: Results, early: Any) -> str:
+    """Which tokens count as hand is known from the finished picture: does the block know more than that?"""
+    prefix, rows = results.prefix, results.added_of_best
+    rows = rows[(rows["baseline"] == "position") & (rows["step"] == early["step"])].dropna(subset=[prefix + "added"])
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    outline = "the outline of the finished hand, by which its tokens are chosen"
+    if separable(row, prefix) and row[prefix + "added"] > 0:
+        return f"That is more than {outline}, gives away."
+    return f"That may be a leak: what it adds there to {outline}, is {CHANCE} ({counted(early)})."
 
 
 def _other_explanations(results: Results) -> Finding:

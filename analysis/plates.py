@@ -30,14 +30,14 @@ def plates(results: Results, image: Images, rates: pd.DataFrame) -> dict[str, Ca
     Parameters
     ----------
     image : gives the image of a sample, uint8 of shape (height, width, 3)
-    rates : shares of bad hands, as of `rates_by`
+    rates : shares of bad hands, as of `rates_by`; without rows there is no figure of them
     """
     cells, probes, prefix = results.cells, results.probe_of("sure"), results.prefix
     count = len(results.steps), cells["block"].nunique()
     drawings: dict[str, Callable[[], Figure]] = {
         "overview": lambda: _overview(results, image),
         **{f"sheet_{name}": _Sheet(results, image, name) for name in SHEETS if _chosen(results, SHEETS[name], 1)},
-        "rates": lambda: _rates(results, rates),
+        **({"rates": lambda: _rates(results, rates)} if len(rates) else {}),
         "grid_probe": lambda: _grid(probes, f"{prefix}auc", f"{prefix}q", 0.5, AUC, count),
         "grid_direction": lambda: _grid(cells, "dom_auc", "dom_q", 0.5, AUC, count),
         "grid_distance": lambda: _grid(cells, "db_excess", "db_q", None, "excess over permuted labels, nats", count),
@@ -73,7 +73,7 @@ def _overview(results: Results, image: Images) -> Figure:
     probes, prefix = results.probe_of("sure"), results.prefix
     figures.grid(probes, f"{prefix}auc", f"{prefix}q", top, centre=0.5, label="AUC")
     top.set_title("A linear probe in every block, at every step")
-    names = [name for name in ("x0", "image", "x_t") if len(results.baseline(name))]
+    names = [name for name in ("x0", "image", "position", "x_t") if len(results.baseline(name))]
     lines = {results.best_block: _of_block(results), **{name: results.baseline(name) for name in names}}
     figures.curves(lines, prefix, bottom, band=[results.best_block])
     bottom.set_title(f"{results.best_block} beside what needs no look inside")
@@ -129,9 +129,9 @@ def _of_block(results: Results) -> pd.DataFrame:
 def _curves(results: Results) -> Figure:
     """The best block beside one baseline in each panel: together they would hide each other."""
     names = results.baseline_names
-    columns = 3
+    columns = 3 if len(names) <= 9 else 4
     rows = -(-len(names) // columns)
-    drawn = figures.figure(12, 0.5 + 2.9 * rows)
+    drawn = figures.figure(4 * columns, 0.5 + 2.9 * rows)
     panels = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for place, ax in enumerate(panels.flat):
         if place >= len(names):

@@ -16,7 +16,7 @@ from handscope.analysis.results import Results
 from handscope.errors import HandscopeError
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.run import Run, sample_id
-from handscope.report import flat, report
+from handscope.report import _rates, flat, report
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import save_file
@@ -44,20 +44,18 @@ FIGURES = {
 }
 
 
-def invented(
-    folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",), backgrounds: tuple[str, ...] = ("blue", "teal")
-) -> Run:
+def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",)) -> Run:
     """A run whose tables are invented: 24 good and 16 bad hands of 8 prompts, 3 blocks and 4 steps.
 
-    With a `signal` larger than 0 the probes are better at later steps, best in single.3, and significant at steps 4 and 1;
-    and single.3 adds significantly to the baselines named in `beyond`.
+    With a `signal` larger than 0 the probes are better at later steps, best in single.3, and significant at steps 4
+    and 1; and blocks add significantly to the baselines named in `beyond`.
     """
     run = Run(folder)
     prompts = [
         f"a {side} hand, {view} view, five fingers raised, tan skin, {background} background"
         for side in ("left", "right")
         for view in ("palm", "back")
-        for background in backgrounds
+        for background in ("blue", "teal")
     ]
     _samples(run, prompts)
     run.analysis_dir.mkdir()
@@ -122,7 +120,7 @@ def invented(
     added = [
         {**cell, "baseline": name, **_gain(signal > 0 and name in beyond and cell["step"] < 12)}
         for cell in cells
-        for name in ("prompt", "x_t", "x0", "image", "all")
+        for name in ("prompt", "position", "x_t", "x0", "image", "all")
     ]
     pairs = [
         {
@@ -349,6 +347,7 @@ def test_words_follow_a_signal(tmp_path):
     assert said[SEPARABLE][0] == "yes"
     assert "can first be told from chance at step 4: AUC 0.82 (0.76 to 0.88; n = 40)" in said[WHEN][1]
     assert "step that was read, 20: AUC 0.50 (0.44 to 0.56), not separable from chance (n = 40)" in said[WHEN][1]
+    assert "That may be a leak: what it adds there to the outline of the finished hand" in said[WHEN][1]
     assert "grows through the generation" in said[WHEN][1]
     assert said[DIRECTION][0] == "yes" and "6 of 12 cells" in said[DIRECTION][1] and "in-sample" in said[DIRECTION][1]
     assert said[DISTANCE][0] == "chance"
@@ -378,6 +377,11 @@ def test_the_honest_question_is_answered_by_what_the_block_adds(tmp_path, beyond
         )
     else:
         assert "(+0.01, −0.04 to +0.05; n = 40)" in said[1]
+
+
+def test_a_block_that_adds_to_the_outline_of_the_hand_is_no_leak(tmp_path):
+    said = answers(Results.read(invented(tmp_path / "run", 0.4, ("position",))))[WHEN][1]
+    assert "That is more than the outline of the finished hand" in said and "leak" not in said
 
 
 def test_separation_that_fades_is_said_to_fade_and_overlap_is_no_trend(tmp_path):
@@ -465,6 +469,10 @@ def test_curves_run_from_the_noisiest_step_to_the_last():
     block, prompt = (line for line in ax.lines if len(line.get_xdata()) == 3)
     assert list(block.get_xdata()) == list(prompt.get_xdata()) == [20, 4, 1]
     assert list(prompt.get_ydata()) == [0.5, 0.5, 0.5]
+
+
+def test_prompts_of_another_kind_have_no_rates():
+    assert _rates(pd.DataFrame({"prompt": ["a dog", "a cat"], "bad": [1.0, 0.0]})).empty
 
 
 def test_settings_become_lines():
