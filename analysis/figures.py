@@ -49,7 +49,7 @@ STYLE: dict[str, Any] = {
 
 def figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
     """An empty figure of a size in inches, to be filled inside ``matplotlib.rc_context(STYLE)``."""
-    return Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def save(drawn: Figure, folder: str | os.PathLike[str], name: str) -> Path:

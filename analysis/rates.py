@@ -35,10 +35,10 @@ def rates_by(factors: pd.DataFrame, bad: ArrayLike) -> pd.DataFrame:
     -------
     DataFrame with factor, level, bad, n, rate, lo, hi; levels in the order in which they come
     """
-    bad = pd.Series(np.asarray(bad, np.float64), index=factors.index)
+    verdict = pd.Series(np.asarray(bad, np.float64), index=factors.index)
     parts = []
     for factor in factors.columns:
-        part = bad.groupby(factors[factor], sort=False).agg(bad="sum", n="count").rename_axis("level").reset_index()
+        part = verdict.groupby(factors[factor], sort=False).agg(bad="sum", n="count").rename_axis("level").reset_index()
         part.insert(0, "factor", factor)
         parts.append(part)
     table = pd.concat(parts, ignore_index=True).astype({"bad": int, "n": int})
