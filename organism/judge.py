@@ -10,13 +10,16 @@ organism's pictures and no others: audit it again before trusting it on another 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import HandscopeError
 from ..files import atomic
 from .shape import features
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CARD = Path(__file__).with_name("judge.json")
 NEEDED_KAPPA, NEEDED_KAPPA_DECIDED = 0.6, 0.75
@@ -105,18 +108,19 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int =
     return [round(float(q), 3) for q in np.nanquantile(draws, [0.025, 0.975])]
 
 
-def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, names: list[str],
+def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, clear: np.ndarray, names: list[str],
                 folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Probability of "bad" of each row from a judge that saw no row of its group, and whether a judge decides there: (n,) and (n,).
 
-    The band in which a judge abstains is chosen, for the rows of a fold, on the predictions for the other folds.
+    Only `clear` rows are learnt from. The band in which a judge abstains is chosen, for the rows of a fold, on the predictions for the other folds.
     """
     from sklearn.model_selection import GroupKFold
 
     p, decided = np.empty(len(bad)), np.zeros(len(bad), bool)
     splits = list(GroupKFold(folds, shuffle=True, random_state=0).split(x, bad, groups))
     for train, test in splits:
-        p[test] = fit(x[train], bad[train], names, {}, (0.5, 0.5)).probability(x[test])
+        learnt = train[clear[train]]
+        p[test] = fit(x[learnt], bad[learnt], names, {}, (0.5, 0.5)).probability(x[test])
     for train, test in splits:
         low, high = choose_band(p[train], bad[train])
         decided[test] = (p[test] <= low) | (p[test] >= high)
@@ -152,18 +156,29 @@ def choose_band(p: np.ndarray, bad: np.ndarray) -> tuple[float, float]:
     return 0.0, 1.0
 
 
+def majority(table: "pd.DataFrame") -> np.ndarray:
+    """The side most looks at each picture took, 1 for bad, also of pictures whose verdict is unsure: (n,)."""
+    looks = table[["look_1", "look_2", "look_3"]].fillna("").to_numpy(str)
+    return (np.char.startswith(looks, "bad").sum(1) > np.char.startswith(looks, "good").sum(1)).astype(int)
+
+
 def main() -> None:
-    """Fit the judge to the shipped labels, print how it does on unseen prompts, and write its card."""
+    """Fit the judge to the shipped labels, print how it does on unseen prompts, and write its card.
+
+    It learns from the verdicts that are not unsure, and is tested on every picture: leaving the doubtful ones out of a test would
+    flatter it.
+    """
     from ..labeling.shipped import ShippedLabels
+
     shipped = ShippedLabels.load()
-    table = shipped.table[shipped.table.verdict != "unsure"]
+    table = shipped.table
     rows = [features(shipped.reference(sample), prompt) for sample, prompt in table.prompt.items()]
     names = sorted(rows[0])
     x = np.array([[row[name] for name in names] for row in rows])
-    bad, groups = table.verdict.str.startswith("bad").to_numpy().astype(int), table.prompt.to_numpy()
-    p, decided = out_of_fold(x, bad, groups, names)
+    bad, groups, clear = majority(table), table.prompt.to_numpy(), (table.verdict != "unsure").to_numpy()
+    p, decided = out_of_fold(x, bad, groups, clear, names)
     summary = evaluate(p, decided, bad, groups)
-    fit(x, bad, names, summary, choose_band(p, bad)).save()
+    fit(x[clear], bad[clear], names, summary, choose_band(p, bad)).save()
     print(json.dumps(summary, indent=1))
 
 

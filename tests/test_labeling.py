@@ -132,7 +132,7 @@ def judged(signal, n=300, seed=0):
     groups, bad = np.repeat(np.arange(30), n // 30), random.integers(0, 2, n)
     x = random.normal(size=(n, 4))
     x[:, 0] += signal * bad
-    p, decided = out_of_fold(x, bad, groups, list("abcd"))
+    p, decided = out_of_fold(x, bad, groups, random.random(n) < 0.9, list("abcd"))
     return evaluate(p, decided, bad, groups)
 
 
