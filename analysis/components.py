@@ -24,13 +24,15 @@ class ContrastivePCA(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     components_ : array of shape (n_components, width), orthonormal
-    contrast_ : array of shape (n_components,), the foreground's variance less `alpha` times the background's, descending
+    contrast_ : array of shape (n_components,), the foreground's variance less `alpha` times the background's,
+        descending
     mean_ : array of shape (width,), of the foreground
 
     Notes
     -----
-    The leading eigenvectors of C_foreground - alpha C_background (Abid et al. 2018, https://doi.org/10.1038/s41467-018-04608-8),
-    covariances with n - 1 below as in scikit-learn. The entry of largest magnitude of each component is positive.
+    The leading eigenvectors of C_foreground - alpha C_background (Abid et al. 2018,
+    https://doi.org/10.1038/s41467-018-04608-8), covariances with n - 1 below as in scikit-learn. The entry of largest
+    magnitude of each component is positive.
     """
 
     def __init__(self, n_components: int = 2, alpha: float = 1.0) -> None:

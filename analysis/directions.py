@@ -11,7 +11,7 @@ from ..errors import HandscopeError
 
 
 def difference_of_means(good: ArrayLike, bad: ArrayLike) -> NDArray[np.float64]:
-    """Mean of `good` less mean of `bad`: arrays of shape (n, width) to (width,), pointing from bad to good; not normalised."""
+    """Mean of `good` less mean of `bad`: arrays of shape (n, width) to (width,), from bad to good, not normalised."""
     good, bad = np.asarray(good, np.float64), np.asarray(bad, np.float64)
     if len(good) == 0 or len(bad) == 0:
         raise HandscopeError(
@@ -22,7 +22,10 @@ def difference_of_means(good: ArrayLike, bad: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two orthonormal directions, `axes` of shape (2, width), through `mean`: difference of means, and most variance beside it."""
+    """Two orthonormal directions through `mean`: the difference of means, and the most variance beside it.
+
+    `axes` has shape (2, width), `mean` has shape (width,).
+    """
 
     mean: NDArray[np.float64]
     axes: NDArray[np.float64]
@@ -71,9 +74,9 @@ def massive_channels(x: ArrayLike, ratio: float = 10.0) -> NDArray[np.intp]:
 
     Notes
     -----
-    A few channels of a transformer's residual stream are tens to thousands of times larger than the rest whatever the input
-    (Sun et al. 2024, https://arxiv.org/abs/2402.17762); one of them decides a mean, a principal component or a cosine alone.
-    No label is looked at.
+    A few channels of a transformer's residual stream are tens to thousands of times larger than the rest whatever the
+    input (Sun et al. 2024, https://arxiv.org/abs/2402.17762); one of them decides a mean, a principal component or a
+    cosine alone. No label is looked at.
     """
     size = np.sqrt(np.square(np.asarray(x, np.float64)).mean(0))
     return np.flatnonzero(size > ratio * np.median(size))

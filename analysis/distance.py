@@ -61,9 +61,9 @@ def bhattacharyya(good: ArrayLike | Moments, bad: ArrayLike | Moments) -> Bhatta
 
     Notes
     -----
-    1/4 sum (m1 - m2)² / (v1 + v2)  +  1/2 sum ln((v1 + v2) / (2 sqrt(v1 v2))), over channels (Kailath 1967). A channel that is
-    constant in both classes is left out. The distance of a distribution from itself grows as width / (2 n), and many times
-    faster when tokens of a sample are alike, so it is never reported without `bhattacharyya_test`.
+    1/4 sum (m1 - m2)² / (v1 + v2)  +  1/2 sum ln((v1 + v2) / (2 sqrt(v1 v2))), over channels (Kailath 1967). A channel
+    that is constant in both classes is left out. The distance of a distribution from itself grows as width / (2 n), and
+    many times faster when tokens of a sample are alike, so it is never reported without `bhattacharyya_test`.
 
     Raises
     ------
@@ -77,7 +77,8 @@ def bhattacharyya(good: ArrayLike | Moments, bad: ArrayLike | Moments) -> Bhatta
         )
     if min(first.count, second.count) < 2:
         raise HandscopeError(
-            f"A distance needs at least two tokens in each class; there are {first.count:g} good and {second.count:g} bad."
+            f"A distance needs at least two tokens in each class; there are {first.count:g} good and {second.count:g} "
+            "bad."
         )
     moving = (first.variance > 0) | (second.variance > 0)
     one_sided = np.flatnonzero(moving & ((first.variance == 0) | (second.variance == 0)))
@@ -102,7 +103,7 @@ def _terms(m1: NDArray, v1: NDArray, m2: NDArray, v2: NDArray) -> tuple[NDArray,
 def bhattacharyya_test(
     samples: Moments, bad: ArrayLike, groups: ArrayLike, permutations: int = 1000, bootstraps: int = 500, seed: int = 0
 ) -> BhattacharyyaTest:
-    """Distance of the tokens of bad samples from those of good ones, with its null and interval, from moments of each sample.
+    """Distance of the tokens of bad samples from those of good ones, with its null and interval.
 
     Parameters
     ----------
@@ -113,8 +114,8 @@ def bhattacharyya_test(
 
     Notes
     -----
-    A bootstrap draw holds prompts twice, which adds to a distance the same bias that the null measures; so the interval is
-    that of the draws around their own mean, put around the excess.
+    A bootstrap draw holds prompts twice, which adds to a distance the same bias that the null measures; so the interval
+    is that of the draws around their own mean, put around the excess. Near an excess of 0 it is wider than it need be.
     """
     bad = np.asarray(bad)
     # Exact zeros only: a channel that never moves says nothing, and 0/0 would say NaN.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(run: Run, **settings: Any) -> str:
-    """SHA-256 of what a stage reads: verdicts, samples, the files of the activation store, and the stage's own settings."""
+    """SHA-256 of what a stage reads: verdicts, samples, the activation store's files, and the stage's own settings."""
     from ..extract.store import shards
     from .table import sample_table
 

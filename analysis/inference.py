@@ -1,7 +1,7 @@
-"""What a number is worth when tokens share samples and samples share prompts: folds, AUC, nulls, intervals, corrections.
+"""What a number is worth when tokens share samples and samples share prompts.
 
-The unit is the sample. Folds keep a prompt's samples together, bootstrap draws are draws of prompts, and permuted labels keep
-the clustering that prompts give them.
+The unit is the sample. Folds keep a prompt's samples together, bootstrap draws are draws of prompts, and permuted
+labels keep the clustering that prompts give them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, rankdata
 
 from ..errors import HandscopeError
+
+
+ALIKE = 8
+"""At least so many prompts, the nearest in size, exchange their labels where prompts have different numbers of samples."""
 
 
 def codes(groups: ArrayLike) -> NDArray[np.intp]:
@@ -59,8 +63,9 @@ def check_folds(y: NDArray[np.float64], fold: NDArray[np.intp]) -> None:
         left = y[fold != one]
         if left.min() == left.max():
             raise HandscopeError(
-                f"All {len(left)} samples outside fold {one} are {'bad' if left[0] else 'good'} ({int(y.sum())} of {len(y)} samples "
-                "are bad), so nothing can be fitted; label more samples, or spread them over more prompts."
+                f"All {len(left)} samples outside fold {one} are {'bad' if left[0] else 'good'} ({int(y.sum())} of "
+                f"{len(y)} samples are bad), so nothing can be fitted; label more samples, or spread them over more "
+                "prompts."
             )
 
 
@@ -88,18 +93,26 @@ def permuted_labels(
 
     Notes
     -----
-    Unless `within`, labels are permuted inside prompts and then whole prompts change places, so that the labels stay as clustered as
-    they were: permuting them freely would make the null too narrow wherever prompts differ in their rates. Where prompts have
-    different numbers of samples, a prompt's labels move on as one run that may reach into the next prompt. With one sample a
-    prompt it is the plain permutation.
+    Unless `within`, labels are permuted inside prompts and then whole prompts change places, so that the labels stay as
+    clustered as they were: permuting them freely would make the null too narrow wherever prompts differ in their rates.
+    Prompts change places with others of about their size: one that takes the place of a larger one gives some labels
+    twice, and in place of a smaller one not all. With one sample a prompt it is the plain permutation.
     """
     y, group = np.asarray(y, np.float64), codes(groups)
     rng = np.random.default_rng([seed, int(within)])
-    order = np.argsort(group, kind="stable")
+    size = np.bincount(group)
+    start = np.cumsum(size) - size
+    rank = np.empty(len(y), np.intp)
+    rank[np.argsort(group, kind="stable")] = np.arange(len(y)) - np.repeat(start, size)
+    sizes = np.array_split(np.argsort(size, kind="stable"), max(1, len(size) // ALIKE if np.ptp(size) else 1))
     out = np.empty((permutations, len(y)))
     for row in out:
-        source = group if within else rng.permutation(group.max() + 1)[group]
-        row[order] = y[np.lexsort((rng.random(len(y)), source))]
+        shuffled = y[np.lexsort((rng.random(len(y)), group))]
+        donor = np.arange(len(size))
+        if not within:
+            for alike in sizes:
+                donor[alike] = rng.permutation(alike)
+        row[:] = shuffled[start[donor[group]] + rank % size[donor[group]]]
     if fold is None:
         return out
     outside = np.stack([out[:, np.asarray(fold) != one].mean(1) for one in np.unique(fold)])
@@ -112,8 +125,8 @@ def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDA
     Parameters
     ----------
     scores, y : arrays of shape (..., n), which broadcast; y holds 0 and 1
-    strata : array of shape (n,), optional. Only pairs inside a stratum are compared, and all such pairs are pooled: by fold,
-        since scores of different fits have different scales; by prompt, for what a prompt cannot explain.
+    strata : array of shape (n,), optional. Only pairs inside a stratum are compared, and all such pairs are pooled: by
+        fold, since scores of different fits have different scales; by prompt, for what a prompt cannot explain.
 
     Returns
     -------
@@ -143,8 +156,8 @@ def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDA
 class PairWins:
     """Comparisons of bad with good samples, summed for each two groups: what is needed to bootstrap an AUC over groups.
 
-    `wins[a, b]` counts the pairs of a bad sample of group a and a good one of group b in which the bad one scores higher (a tie
-    is half), and `pairs[a, b]` counts all of them.
+    `wins[a, b]` counts the pairs of a bad sample of group a and a good one of group b in which the bad one scores
+    higher (a tie is half), and `pairs[a, b]` counts all of them.
     """
 
     wins: NDArray[np.float64]
@@ -162,7 +175,7 @@ class PairWins:
         return cls(member[bad].T @ won @ member[good], member[bad].T @ comparable @ member[good])
 
     def auc(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """AUC when each group counts `weights` times: shape (draws, n_groups) to (draws,); NaN where a draw has no pair."""
+        """AUC when each group counts `weights` times: (draws, n_groups) to (draws,); NaN where there is no pair."""
         return _ratio(
             np.einsum("bi,bi->b", weights @ self.wins, weights), np.einsum("bi,bi->b", weights @ self.pairs, weights)
         )
@@ -200,9 +213,10 @@ def bootstrap_auc(
     seed: int = 0,
     within: bool = False,
 ) -> tuple[float, float]:
-    """95% interval of an AUC by drawing groups with replacement; `within` compares inside groups only. Shapes as in `auc`.
+    """95% interval of an `auc` by drawing groups with replacement; `within` compares inside groups only.
 
-    The scores are taken as they are: the interval covers the choice of prompts to test on, not that of those to train on.
+    The scores are taken as they are: the interval covers the choice of prompts to test on, not that of those to train
+    on.
     """
     pairs = PairWins.of(scores, y, groups, strata)
     weights = bootstrap_weights(groups, draws, seed)
@@ -214,17 +228,17 @@ def p_value(observed: float, null: ArrayLike) -> float:
 
     Phipson and Smyth (2010): it is never 0. NaN when the observed value is.
     """
-    null = np.asarray(null, np.float64)
-    null = null[~np.isnan(null)]
-    if np.isnan(observed) or len(null) == 0:
+    values = np.asarray(null, np.float64)
+    values = values[~np.isnan(values)]
+    if np.isnan(observed) or len(values) == 0:
         return float("nan")
-    return float((1 + (null >= observed).sum()) / (1 + len(null)))
+    return float((1 + (values >= observed).sum()) / (1 + len(values)))
 
 
 def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
-    """False discovery rate at which each hypothesis would be called, of the same shape; NaN stays NaN and is not counted.
+    """False discovery rate at which each hypothesis would be called, of the same shape.
 
-    Benjamini and Hochberg (1995), as in ``scipy.stats.false_discovery_control``.
+    NaN stays NaN and is not counted. Benjamini and Hochberg (1995), as in ``scipy.stats.false_discovery_control``.
     """
     p = np.asarray(p, np.float64)
     q = np.full(p.shape, np.nan)

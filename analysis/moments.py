@@ -22,8 +22,8 @@ class Moments:
 
     Notes
     -----
-    Deviations are taken from a set's own mean in float64, and sets merge by Chan, Golub and LeVeque (1979): the sum of squares
-    minus the squared sum loses every digit on a residual-stream channel of 6000 ± 10.
+    Deviations are taken from a set's own mean in float64, and sets merge by Chan, Golub and LeVeque (1979): the sum of
+    squares minus the squared sum loses every digit on a residual-stream channel of 6000 ± 10.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: ArrayLike) -> Moments:
-        """Moments of the rows of `x`, of shape (n_tokens, width); of no rows, the moments that change nothing they merge with."""
+        """Moments of the rows of `x`, of shape (n_tokens, width), which may be none."""
         x = np.asarray(x)
         if x.ndim != 2:
             raise HandscopeError(
@@ -97,7 +97,8 @@ class Moments:
 
         Parameters
         ----------
-        weights : array of shape (..., n), not negative; a row of 0 and 1 chooses a class, a row of counts is a bootstrap draw
+        weights : array of shape (..., n), not negative; a row of 0 and 1 chooses a class, a row of counts is a
+            bootstrap draw
 
         Returns
         -------

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..files import atomic
 from ..progress import Progress, quiet
@@ -41,7 +41,7 @@ OUTPUTS = ("cells.csv", "cells.safetensors", "samples.csv", "cosines.csv")
 SPLITS = 20
 
 
-# Matrices here are small: more threads gain nothing, and on a busy machine their waiting for one another cost ten times.
+# Matrices here are small: threads gain nothing, and on a busy machine their waiting for one another cost ten times.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def analyze(
     run: Run, permutations: int = 1000, folds: int = 5, seed: int = 0, progress: Progress = quiet

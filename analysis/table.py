@@ -20,27 +20,29 @@ FEWEST = 5
 
 
 def sample_table(run: Run) -> pd.DataFrame:
-    """One row a sample that has a verdict: the columns of ``run.samples()`` and of ``Labels.table()``, in generation's order."""
+    """One row a sample that has a verdict: the columns of ``run.samples()`` and of ``Labels.table()``."""
     from ..extract.labels import Labels
 
     return run.samples().merge(Labels(run.labels_path).table(), on="sample", how="inner")
 
 
 def labelled(table: pd.DataFrame, subset: str, folds: int, where: object) -> pd.DataFrame:
-    """The rows of a sample table whose verdict is in the subset, with `bad` as 0 or 1, when there are enough to say anything.
+    """The rows of a sample table whose verdict is in the subset, with `bad` as 0 or 1, if there are enough of them.
 
     Raises
     ------
     HandscopeError
-        There are fewer than five good or bad samples, or fewer prompts than folds. `where` names the run in the message.
+        There are fewer than five good or bad samples, or fewer prompts than folds. `where` names the run in the
+        message.
     """
     chosen = table[table["verdict"].isin(SUBSETS[subset])].reset_index(drop=True)
     chosen["bad"] = chosen["bad"].astype(int)
     bad, good, prompts = int(chosen["bad"].sum()), int((1 - chosen["bad"]).sum()), chosen["prompt"].nunique()
     if min(bad, good) < FEWEST or prompts < folds:
         raise HandscopeError(
-            f"An analysis needs at least {FEWEST} good and {FEWEST} bad samples of {folds} or more prompts; {where} has {good} good and {bad} bad "
-            f"ones of {prompts} prompts, among those labelled {' or '.join(SUBSETS[subset])}. Label more samples, or generate more."
+            f"An analysis needs at least {FEWEST} good and {FEWEST} bad samples of {folds} or more prompts; {where} "
+            f"has {good} good and {bad} bad ones of {prompts} prompts, among those labelled "
+            f"{' or '.join(SUBSETS[subset])}. Label more samples, or generate more."
         )
     return chosen
 

@@ -1,4 +1,4 @@
-"""The hand tokens of a store, summed up sample by sample: the sample, not the token, is the unit of all that follows."""
+"""The hand tokens of a store, summed up sample by sample: the sample is the unit of all that follows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class HandTokens:
         norms = np.linalg.norm(x, axis=1).astype(np.float64)
         if not np.isfinite(norms).all():
             raise HandscopeError(
-                f"Cell {cell.block} at step {cell.step} of the store holds NaN or infinity in {int((~np.isfinite(norms)).sum())} of "
+                f"Cell {cell.block} at step {cell.step} of the store holds NaN or infinity in "
+                f"{int((~np.isfinite(norms)).sum())} of "
                 f"{len(norms)} hand tokens; extract it again, in bfloat16 or float32 if it was float16."
             )
         moments = Moments.by(x, self._sample, len(self.samples))

@@ -46,19 +46,19 @@ def synthetic_run(folder: Path, samples: int, blocks: int, seed: int = 0) -> Run
         image = rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)
         Image.fromarray(image).save(run.image_path(sample))
         digest = hashlib.sha256(image.tobytes()).hexdigest()
-        rows[sample] = dict(
-            sample=sample,
-            prompt=prompt,
-            seed=number,
-            file_name=f"{sample}.png",
-            image_sha256=digest,
-            noise_sha256=digest,
-            height=96,
-            width=96,
-            steps=STEPS,
-            guidance=3.5,
-            batch_size=16,
-        )
+        rows[sample] = {
+            "sample": sample,
+            "prompt": prompt,
+            "seed": number,
+            "file_name": f"{sample}.png",
+            "image_sha256": digest,
+            "noise_sha256": digest,
+            "height": 96,
+            "width": 96,
+            "steps": STEPS,
+            "guidance": 3.5,
+            "batch_size": 16,
+        }
         hands = (rng.random((GRID, GRID)) < 0.35).astype(np.uint8)
         label = 3 if bad else 2
         verdict = ("bad" if bad else "good") + ("?" if number % 7 == 0 else "")
@@ -68,15 +68,15 @@ def synthetic_run(folder: Path, samples: int, blocks: int, seed: int = 0) -> Run
         own = rng.normal(size=(len(plan.cells), 1, WIDTH)) + 0.3 * bad * (np.arange(WIDTH) == 0)
         x = own + rng.normal(size=(len(plan.cells), len(where), WIDTH))
         bits = torch.tensor(x).to(torch.bfloat16).view(torch.uint16).numpy()
-        attrs = dict(
-            plan=plan.to_json(),
-            sample=sample,
-            image_sha256=digest,
-            noise_sha256=digest,
-            labels_sha256=digest,
-            rows=GRID,
-            columns=GRID,
-        )
+        attrs = {
+            "plan": plan.to_json(),
+            "sample": sample,
+            "image_sha256": digest,
+            "noise_sha256": digest,
+            "labels_sha256": digest,
+            "rows": GRID,
+            "columns": GRID,
+        }
         write_shard(run.activations_dir / "shards" / f"{sample}.h5", bits, steps, tokens, attrs)
         latents = torch.tensor(rng.normal(size=(STEPS + 1, GRID * GRID, 32)), dtype=torch.float32)
         times = torch.tensor(sigmas[:-1])

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Baseline:
-    """Features of shape (n, k), one row a sample, under a name; `step` is None where they are the same at every step."""
+    """Features of shape (n, k), one row a sample, under a name; `step` is None where steps do not matter."""
 
     name: str
     step: int | None
@@ -29,14 +29,14 @@ class Baseline:
 
 def prompt_words(prompts: ArrayLike) -> Array:
     """Which words each prompt holds, 0 or 1: shape (n, words), words that all prompts hold left out."""
-    bags = [set(str(prompt).lower().replace(",", " ").split()) for prompt in np.asarray(prompts)]
-    words = sorted(set().union(*bags) - set.intersection(*bags))
+    bags: list[set[str]] = [set(str(prompt).lower().replace(",", " ").split()) for prompt in np.asarray(prompts)]
+    words = sorted(bags[0].union(*bags) - bags[0].intersection(*bags))
     table = np.array([[word in bag for word in words] for bag in bags], float).reshape(len(bags), len(words))
     return table if len(words) else np.zeros((len(bags), 1))
 
 
 def random_projection(x: Array, seed: int = 0) -> Array:
-    """One coordinate, along a random direction of standardised features: shape (n, width) to (n, 1). No label is seen."""
+    """One coordinate, along a random direction of standardised features: shape (n, width) to (n, 1)."""
     direction = np.random.default_rng(seed).normal(size=x.shape[1])
     spread = x.std(0)
     return ((x - x.mean(0)) / np.where(spread > 0, spread, 1) @ direction)[:, None]
@@ -63,10 +63,10 @@ def run_baselines(
 
     Returns
     -------
-    Step-free: prompt (its words), position (the hand mask, flattened: it is the final image's, so it carries some of the
-    outcome), noise (mean of the initial noise over the hand tokens), final_image (statistics of the image). For each step:
-    x_t and x0 (means of the latents and of the predicted clean latents over the hand tokens), x0_flat (the predicted clean
-    latents of all tokens), image (statistics of the decoded x0).
+    Step-free: prompt (its words), position (the hand mask, flattened: it is the final image's, so it carries some of
+    the outcome), noise (mean of the initial noise over the hand tokens), final_image (statistics of the image). For
+    each step: x_t and x0 (means of the latents and of the predicted clean latents over the hand tokens), x0_flat (the
+    predicted clean latents of all tokens), image (statistics of the decoded x0).
     """
     names = samples["sample"].tolist()
     position = tokens["row"].to_numpy() * columns + tokens["col"].to_numpy()

@@ -1,4 +1,4 @@
-"""Cross-validation that a noise probe cannot pass: grouped folds, permuted labels, draws of prompts, pairs within prompts."""
+"""Cross-validation that noise cannot pass: grouped folds, permuted labels, draws of prompts, pairs within prompts."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def cross_validate(
 
     Notes
     -----
-    Where the prompt predicts the label, `auc` and its null do not tell knowledge of the prompt from knowledge of the hand:
-    `within_auc` does.
+    Where the prompt predicts the label, `auc` and its null do not tell knowledge of the prompt from knowledge of the
+    hand: `within_auc` does.
     """
     x, y = np.asarray(x), np.asarray(y, np.float64)
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
@@ -139,7 +139,8 @@ def cross_validate(
 class Comparison:
     """Held-out AUC of a larger set of features less that of a smaller one, on the same folds.
 
-    `interval` and `p` come from drawing prompts, the same for both; `p` is one-sided, the share of draws without a gain.
+    `interval` and `p` come from drawing prompts, the same for both; `p` is one-sided, the share of draws without a
+    gain.
     """
 
     auc_baseline: float
@@ -163,7 +164,7 @@ def compare(
     bootstraps: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Paired comparison of two sets of held-out scores, arrays of shape (n,), over pairs of a fold or (`within`) of a prompt."""
+    """Compare two sets of held-out scores, arrays of shape (n,), over pairs of a fold or, `within`, of a prompt."""
     weights = bootstrap_weights(groups, bootstraps, seed)
     weights = np.concatenate([np.ones((1, codes(groups).max() + 1)), weights])
     pairs = [PairWins.of(scores, y, groups, fold) for scores in (baseline, both)]

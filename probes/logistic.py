@@ -36,8 +36,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
     Notes
     -----
     Minimises  sum log(1 + exp(-s z)) + l2 / 2 |w|²,  s = ±1,  z = w (x - mean) / scale + b, as
-    ``make_pipeline(StandardScaler(), LogisticRegression(C=1 / l2))`` does. Dividing by the standard deviation takes their weight
-    from massive channels and keeps the probe linear; a channel that does not vary gets the coefficient 0.
+    ``make_pipeline(StandardScaler(), LogisticRegression(C=1 / l2))`` does. Dividing by the standard deviation takes
+    their weight from massive channels and keeps the probe linear; a channel that does not vary gets the coefficient 0.
     """
 
     def __init__(self, l2: float = 1.0) -> None:
@@ -59,7 +59,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """Probabilities of y = 0 and y = 1: shape (n, width) to (n, 2)."""
-        bad = 1 / (1 + np.exp(-self.decision_function(x)))
+        bad = 0.5 + 0.5 * np.tanh(0.5 * self.decision_function(x))
         return np.stack([1 - bad, bad], 1)
 
     def predict(self, x: ArrayLike) -> Array:
@@ -67,7 +67,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         return (self.decision_function(x) > 0).astype(int)
 
     def score_many(self, x: ArrayLike, labels: ArrayLike, new: ArrayLike) -> Array:
-        """Log-odds for rows `new` of the probes fitted to each row of `labels`: the fast road through a permutation null.
+        """Log-odds for new rows of the probes fitted to each row of `labels`: the fast road to a permutation null.
 
         Parameters
         ----------
@@ -121,7 +121,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         if not self.l2 > 0:
             raise HandscopeError(
-                f"LogisticProbe needs l2 > 0, and was given {self.l2}: without a penalty separable classes have no solution."
+                f"LogisticProbe needs l2 > 0, and was given {self.l2}: without a penalty separable classes have no "
+                "solution."
             )
         if x.ndim != 2 or y.shape[-1] != len(x):
             raise HandscopeError(
@@ -129,7 +130,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
             )
         if not np.isfinite(x).all():
             raise HandscopeError(
-                f"Expected finite numbers to fit a probe to; {int((~np.isfinite(x)).any(1).sum())} of {len(x)} rows hold NaN or infinity."
+                f"Expected finite numbers to fit a probe to; {int((~np.isfinite(x)).any(1).sum())} of {len(x)} rows "
+                "hold NaN or infinity."
             )
         if not np.isin(y, (0, 1)).all() or (y.min(-1) == y.max(-1)).any():
             raise HandscopeError(
@@ -160,21 +162,24 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
 def _newton(x: Array, labels: Array, l2: float, dtype: type, tolerance: float) -> tuple[Array, Array]:
     """Newton's method with conjugate gradients, for all rows of `labels` together.
 
-    The Hessian at weights of 1/4, which no labelling changes and which bounds every Hessian (Böhning and Lindsay 1988), is
-    factored once. In coordinates u = L'w that it turns into the identity, the penalty is |u|² - |Xu|²/4, and the Hessian is
-    I + X'(D - 1/4)X: two products with a matrix of all labellings at once, and few steps, since its eigenvalues are in (0, 1].
+    The Hessian at weights of 1/4, which no labelling changes and which bounds every Hessian (Böhning and Lindsay 1988),
+    is factored once. In coordinates u = L'w that it turns into the identity, the penalty is |u|² - |Xu|²/4, and the
+    Hessian is I + X'(D - 1/4)X: two products with a matrix of all labellings at once, and few steps, since its
+    eigenvalues are in (0, 1].
     """
     x = np.hstack([x, np.ones((len(x), 1))])
     penalty = np.full(x.shape[1], l2)
     penalty[-1] = 0.0
     factor = np.linalg.inv(np.linalg.cholesky(0.25 * x.T @ x + np.diag(penalty))).T
-    z_of = np.ascontiguousarray((x @ factor).T, dtype)
+    z_of: Array = np.ascontiguousarray((x @ factor).T, dtype)
     u_of = np.ascontiguousarray(z_of.T)
-    y = labels.astype(dtype)
-    u, z = np.zeros((len(y), len(z_of)), dtype), np.zeros_like(y)
+    y: Array = labels.astype(dtype)
+    u: Array = np.zeros((len(y), len(z_of)), dtype)
+    z: Array = np.zeros_like(y)
     loss = _loss(u, z, y)
+    slack = 8 * np.finfo(dtype).eps
     for _ in range(50):
-        chance = 1 / (1 + np.exp(-z))
+        chance = 0.5 + 0.5 * np.tanh(0.5 * z)
         gradient = u + (chance - y - 0.25 * z) @ u_of
         size = np.linalg.norm(gradient, axis=1)
         if size.max() < tolerance:
@@ -182,10 +187,10 @@ def _newton(x: Array, labels: Array, l2: float, dtype: type, tolerance: float) -
         curvature = chance * (1 - chance) - dtype(0.25)
         step = _conjugate_gradients(curvature, z_of, u_of, -gradient, min(0.1, float(size.max())))
         slope = step @ z_of
-        length = np.ones((len(y), 1), dtype)
+        length: Array = np.ones((len(y), 1), dtype)
         for _ in range(30):
             trial = _loss(u + length * step, z + length * slope, y)
-            worse = trial > loss + 1e-6 * np.abs(loss) if dtype is np.float32 else trial > loss + 1e-13 * np.abs(loss)
+            worse = trial > loss + slack * np.abs(loss)
             if not worse.any():
                 break
             length[worse] /= 2
@@ -209,7 +214,7 @@ def _conjugate_gradients(curvature: Array, z_of: Array, u_of: Array, target: Arr
         if (energy <= enough).all():
             break
         image = direction + (curvature * (direction @ z_of)) @ u_of
-        # A row that has arrived keeps direction 0; the tiny number keeps it from dividing by 0.
+        # A row that has arrived has direction 0: the tiny number keeps it from dividing by 0.
         rate = (energy / np.maximum((direction * image).sum(1), np.finfo(target.dtype).tiny))[:, None]
         solution = solution + rate * direction
         residual = residual - rate * image

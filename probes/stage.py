@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..analysis.freshness import fingerprint, is_fresh, set_fresh
 from ..analysis.inference import benjamini_hochberg, grouped_folds
@@ -31,7 +31,7 @@ VERSION = 1
 """Raised when the numbers that this stage writes change their meaning, so that a finished run is probed again."""
 
 L2 = 100.0
-"""Penalty of every probe and baseline, settled beforehand: a penalty chosen on the same samples would need a nest of folds."""
+"""Penalty of every probe and baseline, settled beforehand: chosen on the same samples, it would need nested folds."""
 
 NESTED = ("prompt", "position", "norm", "x_t", "x0", "image")
 """Baselines that a block is asked to add to, each alone and, as "all", together."""
@@ -45,8 +45,8 @@ def probe(
 ) -> pd.DataFrame:
     """Fit a probe of bad against good to the sample vectors of every cell, and say what it is worth.
 
-    Writes `OUTPUTS` in ``analysis/`` and a probe for each cell, fitted to all sure samples, in ``probes/``; does nothing
-    when they are there and belong to the present labels, activations and arguments.
+    Writes `OUTPUTS` in ``analysis/`` and a probe for each cell, fitted to all sure samples, in ``probes/``; does
+    nothing when they are there and belong to the present labels, activations and arguments.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def probe(
     Returns
     -------
     The table of probes.csv. Rows with subset "sure" leave leaning verdicts out, those with "all" take them in. `auc` is
-    over held-out samples of one fold; `within_auc` over held-out samples of one prompt, so that nothing a prompt says can
-    help; both have intervals from draws of prompts, a permutation null, p, and q over the cells (or baselines) of a
+    over held-out samples of one fold; `within_auc` over held-out samples of one prompt, so that nothing a prompt says
+    can help; both have intervals from draws of prompts, a permutation null, p, and q over the cells (or baselines) of a
     subset. In added.csv `added` is the gain in held-out AUC when the block joins the baseline's features, and
     `within_added` that of pairs within a prompt.
 
@@ -76,7 +76,9 @@ def probe(
         return pd.read_csv(outputs[0])
     table = sample_table(run)
     present = HandTokens(store, table["sample"].tolist()).samples
-    table = labelled(table[table["sample"].isin(present)], "all", folds, run.path)
+    table = table[table["sample"].isin(present)]
+    n_sure = len(labelled(table, "sure", folds, run.path))
+    table = labelled(table, "all", folds, run.path)
     hands = HandTokens(store, table["sample"].tolist())
     cells, norms = _read(store, hands, progress)
     baselines = _baselines(run, model, store, hands, table, cells, norms, seed, progress)
@@ -87,7 +89,7 @@ def probe(
     added: list[dict[str, Any]] = []
     for subset in SUBSETS:
         rows = np.flatnonzero(table["verdict"].isin(SUBSETS[subset]))
-        if subset == "all" and len(rows) == len(labelled(table, "sure", folds, run.path)):
+        if subset == "all" and len(rows) == n_sure:
             # No verdict leans, so the subset is the same samples again.
             probed[subset], compared[subset] = probed["sure"], compared["sure"]
             continue
@@ -193,8 +195,8 @@ def _save(
     result: CrossValidation,
     settings: dict[str, int],
 ) -> None:
-    known = {key: str(store.attrs[key]) for key in ("model", "revision", "weight_hash", "plan") if key in store.attrs}
-    metadata = {
+    known: dict[str, Any] = {key: str(store.attrs[key]) for key in ("model", "revision", "weight_hash", "plan") if key in store.attrs}
+    metadata: dict[str, Any] = {
         **known,
         **settings,
         "block": str(cell.block),

@@ -62,11 +62,12 @@ def correlated(rng, prompts=15, seeds=4, tokens=20, width=16):
     return x.reshape(-1, width), np.repeat(np.arange(len(groups)), tokens), groups
 
 
-def test_p_values_are_uniform_where_correlated_tokens_have_no_class():
+@pytest.mark.parametrize("uneven", [False, True])
+def test_p_values_are_uniform_where_correlated_tokens_have_no_class(uneven):
     rng = np.random.default_rng(0)
     p, raw, covered = [], [], []
     for seed in range(120):
-        x, index, groups = correlated(rng)
+        x, index, groups = correlated(rng, 24, rng.integers(1, 8, 24)) if uneven else correlated(rng)
         rate = rng.uniform(0.2, 0.8, groups.max() + 1)  # prompts differ in how often they fail
         bad = (rng.random(len(groups)) < rate[groups]).astype(int)
         test = bhattacharyya_test(Moments.by(x, index, len(groups)), bad, groups, 99, 50, seed)
@@ -76,7 +77,7 @@ def test_p_values_are_uniform_where_correlated_tokens_have_no_class():
     p, (distance, excess) = np.array(p), np.mean(raw, axis=0)
     assert abs(excess) < 0.1 * distance  # the raw distance is all bias here
     assert 0 <= (p <= 0.05).mean() <= 0.1
-    assert abs(p.mean() - 0.5) < 0.08
+    assert 0.42 < p.mean() < (0.62 if uneven else 0.58)  # with prompts of uneven size it errs on the safe side
     assert np.mean(covered) >= 0.9
 
 

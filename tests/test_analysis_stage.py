@@ -7,11 +7,12 @@ from handscope.analysis import analyze
 from handscope.errors import HandscopeError
 from safetensors.numpy import load_file
 
-COLUMNS = (
-    "block step sigma n_good n_bad n_prompts dom_auc dom_lo dom_hi dom_null_mean dom_null_sd dom_p dom_q "
-    "dom_auc_in_sample dom_within_auc db db_mean_term db_variance_term db_null_mean db_null_sd db_excess db_lo db_hi db_z "
-    "db_p db_q pca_var1 pca_var2 massive_channels"
-).split()
+COLUMNS = [
+    "block", "step", "sigma", "n_good", "n_bad", "n_prompts", "dom_auc", "dom_lo", "dom_hi", "dom_null_mean",
+    "dom_null_sd", "dom_p", "dom_q", "dom_auc_in_sample", "dom_within_auc", "db", "db_mean_term", "db_variance_term",
+    "db_null_mean", "db_null_sd", "db_excess", "db_lo", "db_hi", "db_z", "db_p", "db_q", "pca_var1", "pca_var2",
+    "massive_channels",
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ def probed(extracted_run, tiny_model):
 
 
 def test_writes_every_table_of_the_contract(probed):
-    statistics = (
-        "n_good n_bad auc lo hi null_mean null_sd p q within_auc within_lo within_hi within_null_mean within_null_sd "
-        "within_p within_q"
-    ).split()
+    statistics = [
+        "n_good", "n_bad", "auc", "lo", "hi", "null_mean", "null_sd", "p", "q", "within_auc", "within_lo",
+        "within_hi", "within_null_mean", "within_null_sd", "within_p", "within_q",
+    ]
     probes = pd.read_csv(probed.analysis_dir / "probes.csv")
     assert list(probes) == ["subset", "block", "step", *statistics]
     assert probes.groupby("subset").size().to_dict() == {"sure": 9, "all": 9}
