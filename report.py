@@ -197,4 +197,5 @@ def _halves(cosines: pd.DataFrame) -> dict[str, str]:
     parts = {"the same cell": same_block & same_step, "other steps of the same block": same_block & ~same_step,
              "other blocks": ~same_block}
     values = {name: cosines.loc[rows, "cosine_split"].to_numpy(float) for name, rows in parts.items()}
-    return {name: f"{np.nanmedian(value):.2f}" for name, value in values.items() if np.isfinite(value).any()}
+    known = {name: value for name, value in values.items() if np.isfinite(value).any()}
+    return {name: findings.rounded(float(np.nanmedian(value))) for name, value in known.items()}

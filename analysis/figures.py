@@ -88,7 +88,7 @@ def grid(
         if not sure:
             edge = "#FFFFFF99" if dark else "#00000055"
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", lw=0, edgecolor=edge))
-        text = f"{number:.2f}" if np.isfinite(number) else "–"
+        text = f"{number:.2f}".replace("-", "−") if np.isfinite(number) else "–"
         ax.text(column, row, text, ha="center", va="center", fontsize=9.5,
                 color="white" if dark else INK, fontweight="bold" if sure else "normal",
                 path_effects=_halo(shade))

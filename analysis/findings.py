@@ -79,8 +79,9 @@ def percent(share: Any) -> str:
     return f"{100 * float(share):.0f}%"
 
 
-def _signed(number: float) -> str:
-    return f"{number:+.2f}".replace("-", "−")
+def rounded(number: float, sign: str = "") -> str:
+    """``−0.04``, or with the sign "+" also ``+0.04``."""
+    return f"{number:{sign}.2f}".replace("-", "−")
 
 
 def _at_steps(steps: Iterable[int]) -> str:
@@ -163,7 +164,7 @@ def _beyond(results: Results) -> Finding:
 
 def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n: str) -> str:
     best = _best(rows, prefix + "added", known)
-    gain, low, high = (_signed(best[prefix + column]) for column in ("added", "lo", "hi"))
+    gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
     before, after = best[prefix + "auc_baseline"], best[prefix + "auc_both"]
     most = f"at step {best['step']}, from AUC {before:.2f} to {after:.2f} ({gain}, {low} to {high}; {n})"
     what = f"Beside {BASELINE_NAMES[name]}"
@@ -270,11 +271,12 @@ def _distance(results: Results) -> Finding:
     )
     if not known.any():
         brief = f"The Bhattacharyya distance is {CHANCE} ({counted(best)}) in every one of {len(cells)} cells."
-        largest = f"Its largest excess is {best['db_excess']:.2f} nats, {place(best)}."
+        largest = f"Its largest excess is {rounded(best['db_excess'])} nats, {place(best)}."
         return Finding(question, brief, f"{largest} {null}", "chance")
+    low, high = rounded(best["db_lo"]), rounded(best["db_hi"])
     brief = (
         f"The Bhattacharyya distance exceeds its null in {known.sum()} of {len(cells)} cells (q ≤ {LEVEL}), most in "
-        f"{place(best)}: by {best['db_excess']:.2f} nats ({best['db_lo']:.2f} to {best['db_hi']:.2f}; {counted(best)})."
+        f"{place(best)}: by {rounded(best['db_excess'])} nats ({low} to {high}; {counted(best)})."
     )
     return Finding(question, brief, null, "yes")
 
