@@ -4,6 +4,6 @@
 class HandscopeError(ValueError):
     """Something the user gave, or left on disk, does not fit.
 
-    The message is one or two sentences: what was expected, what was found, where, and what to do. The command line prints it
-    without a traceback and exits with status 2.
+    The message is one or two sentences: what was expected, what was found, where, and what to do. The command line
+    prints it without a traceback and exits with status 2.
     """

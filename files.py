@@ -14,9 +14,9 @@ from .errors import HandscopeError
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file so that a reader sees all of it or nothing, whenever the writer is killed.
 
-    Yields a temporary path in the same folder, which ends in the suffix of `path` (some writers choose their format by it).
-    When the block ends well the file is flushed to disk and renamed to `path`; when it raises, the temporary file is removed
-    and what stood at `path` before stays.
+    Yields a temporary path in the same folder, which ends in the suffix of `path` (some writers choose their format by
+    it). When the block ends well the file is flushed to disk and renamed to `path`; when it raises, the temporary file
+    is removed and what stood at `path` before stays.
 
     Raises
     ------
@@ -33,8 +33,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HandscopeError(f"The disk is full: {path} could not be written, and what was there before is unchanged. "
-                                 "Free some space and run the same command again.") from error
+            raise HandscopeError(
+                f"The disk is full: {path} could not be written, and what was there before is unchanged. "
+                "Free some space and run the same command again."
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

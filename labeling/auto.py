@@ -1,4 +1,4 @@
-"""Labels without a person: hand tokens from the silhouette, the verdict from the shipped labels, else from the judge."""
+"""Labels without a person: hand tokens from the silhouette, the verdict from shipped labels, else from the judge."""
 
 from collections import Counter
 
@@ -16,8 +16,16 @@ from .shipped import SAME_DB, ShippedLabels
 TOKEN = 8  # pixels a side of one of the organism's tokens
 
 
-def annotate(sample: str, image: np.ndarray, image_sha256: str, verdict: str, kinds: tuple[str, ...], author: str, source: str,
-             score: float | None = None) -> Annotation:
+def annotate(
+    sample: str,
+    image: np.ndarray,
+    image_sha256: str,
+    verdict: str,
+    kinds: tuple[str, ...],
+    author: str,
+    source: str,
+    score: float | None = None,
+) -> Annotation:
     """One annotation whose hand tokens come from the picture's silhouette.
 
     Parameters
@@ -27,15 +35,25 @@ def annotate(sample: str, image: np.ndarray, image_sha256: str, verdict: str, ki
     """
     hands = hand_tokens(silhouette(image), image.shape[0] // TOKEN, image.shape[1] // TOKEN)
     label = {"good": 2, "good?": 2, "bad": 3, "bad?": 3, "unsure": 0}[verdict]
-    return Annotation(sample, image_sha256, np.where(hands, label, 1).astype(np.uint8), hands.astype(np.uint8), verdict, kinds, author, source, score)
+    return Annotation(
+        sample,
+        image_sha256,
+        np.where(hands, label, 1).astype(np.uint8),
+        hands.astype(np.uint8),
+        verdict,
+        kinds,
+        author,
+        source,
+        score,
+    )
 
 
 def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     """Label every sample of an organism's run that has no label for its picture yet.
 
-    A sample of the shipped set inherits what a person said of it, if it is the same picture (see `shipped`). Any other is judged,
-    where the judge has earned it (see `organism.judge`); where it abstains, or has not, the verdict is "unsure".
-    How many came from where is added to ``run.yaml`` as ``labels``.
+    A sample of the shipped set inherits what a person said of it, if it is the same picture (see `shipped`). Any other
+    is judged, where the judge has earned it (see `organism.judge`); where it abstains, or has not, the verdict is
+    "unsure". How many came from where is added to ``run.yaml`` as ``labels``.
 
     Returns
     -------
@@ -59,8 +77,10 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
         try:
             Caption.parse(row.prompt)
         except ValueError as error:
-            raise HandscopeError(f"Automatic labels know the organism's captions only, and sample {row.sample} has another prompt: {error} "
-                                 "Label this run by hand.") from error
+            raise HandscopeError(
+                f"Automatic labels know the organism's captions only, and {row.sample} has another prompt: {error} "
+                "Label this run by hand."
+            ) from error
         image = run.image(row.sample)
         likeness = shipped.likeness(row.sample, image)
         same = likeness is not None and likeness >= SAME_DB
@@ -71,7 +91,17 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
             continue
         if same:
             entry = shipped.table.loc[row.sample]
-            made.append(annotate(row.sample, image, row.image_sha256, entry.verdict, tuple(entry.kinds.split()), "handscope", "hand labels"))
+            made.append(
+                annotate(
+                    row.sample,
+                    image,
+                    row.image_sha256,
+                    entry.verdict,
+                    tuple(entry.kinds.split()),
+                    "handscope",
+                    "hand labels",
+                )
+            )
         else:
             verdict, score = judge.verdict(image, row.prompt)
             made.append(annotate(row.sample, image, row.image_sha256, verdict, (), "handscope", "judge", score))
@@ -79,6 +109,15 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     progress("label", len(samples), len(samples))
     current |= {annotation.sample: annotation for annotation in made}
     sources = Counter(current[sample].source for sample in samples["sample"])
-    run.write_settings({"labels": {"sources": dict(sources), "shipped_identical": int(identical), "shipped_alike": int(alike),
-                                   "same_picture_db": SAME_DB, "judge": judge.summary}})
+    run.write_settings(
+        {
+            "labels": {
+                "sources": dict(sources),
+                "shipped_identical": int(identical),
+                "shipped_alike": int(alike),
+                "same_picture_db": SAME_DB,
+                "judge": judge.summary,
+            }
+        }
+    )
     return sources

@@ -1,7 +1,8 @@
 """The hand labels that ship with handscope: what a person saw in a fixed set of (prompt, seed) of the organism.
 
-A label belongs to a picture, not to a seed. The pictures that were looked at ship beside the labels, and a sample made again on
-another machine inherits its label only when it is the same picture: by its hash, or at a PSNR of at least `SAME_DB`.
+A label belongs to a picture, not to a seed. The pictures that were looked at ship beside the labels, and a sample made
+again on another machine inherits its label only when it is the same picture: by its hash, or at a PSNR of at least
+`SAME_DB`.
 """
 
 import math
@@ -31,7 +32,8 @@ class ShippedLabels:
 
     Attributes
     ----------
-    table : DataFrame indexed by sample, with prompt, seed, image_sha256, verdict, kinds (space-separated), row and column.
+    table : DataFrame indexed by sample, with prompt, seed, image_sha256, verdict, kinds (space-separated), row and
+        column.
     mosaic : path of a lossless picture that holds every reference picture, `tile` pixels a side, at (row, column).
     """
 
@@ -41,14 +43,16 @@ class ShippedLabels:
 
     @classmethod
     def load(cls, folder: Path = DATASETS) -> "ShippedLabels":
-        """Read ``hand_labels.csv`` and ``hand_labels.webp`` of a folder; HandscopeError where they do not belong together."""
+        """Read ``hand_labels.csv`` and ``hand_labels.webp`` of a folder; HandscopeError where they do not match."""
         path = folder / "hand_labels.csv"
         try:
             table = pd.read_csv(path, keep_default_na=False).set_index("sample")
             with Image.open(folder / "hand_labels.webp") as mosaic:
                 tile = mosaic.width // (int(table.column.max()) + 1)
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise HandscopeError(f"The shipped labels in {folder} are damaged ({error}): install handscope again.") from error
+            raise HandscopeError(
+                f"The shipped labels in {folder} are damaged ({error}): install handscope again."
+            ) from error
         return cls(table, folder / "hand_labels.webp", tile)
 
     @cached_property
@@ -59,10 +63,10 @@ class ShippedLabels:
     def reference(self, sample: str) -> np.ndarray:
         """The picture that was labelled, uint8 of shape (tile, tile, 3)."""
         row, column = int(self.table.loc[sample, "row"]), int(self.table.loc[sample, "column"])
-        return self._pixels[row * self.tile:(row + 1) * self.tile, column * self.tile:(column + 1) * self.tile]
+        return self._pixels[row * self.tile : (row + 1) * self.tile, column * self.tile : (column + 1) * self.tile]
 
     def likeness(self, sample: str, image: np.ndarray) -> float | None:
-        """PSNR in dB of `image` against the picture that was labelled; None where there is no label or the sizes differ."""
+        """PSNR in dB of `image` against the picture that was labelled; None without a label, or where sizes differ."""
         if sample not in self.table.index:
             return None
         reference = self.reference(sample)

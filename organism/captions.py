@@ -1,4 +1,4 @@
-"""The sentences the organism understands: one factorial family, so that every factor can be held fixed while another varies."""
+"""The sentences the organism understands: one factorial family, so that one factor can vary while others stay."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -17,7 +17,12 @@ GESTURES = {
 TRAINED_GESTURES = ("five", "four", "three", "two")
 # Mid-tones that differ from every background by hue, so that no pair is much harder to see than another.
 SKINS = {"light": (0.93, 0.76, 0.66), "tan": (0.80, 0.60, 0.46), "brown": (0.63, 0.43, 0.31)}
-BACKGROUNDS = {"blue": (0.20, 0.38, 0.84), "green": (0.16, 0.62, 0.34), "purple": (0.42, 0.24, 0.78), "teal": (0.10, 0.56, 0.62)}
+BACKGROUNDS = {
+    "blue": (0.20, 0.38, 0.84),
+    "green": (0.16, 0.62, 0.34),
+    "purple": (0.42, 0.24, 0.78),
+    "teal": (0.10, 0.56, 0.62),
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,10 @@ class Caption:
     background: str
 
     def __str__(self) -> str:
-        return (f"a {self.side} hand, {self.view} view, {self.gesture} fingers raised, "
-                f"{self.skin} skin, {self.background} background")
+        return (
+            f"a {self.side} hand, {self.view} view, {self.gesture} fingers raised, "
+            f"{self.skin} skin, {self.background} background"
+        )
 
     @classmethod
     def parse(cls, text: str) -> "Caption":
@@ -40,8 +47,13 @@ class Caption:
         words = text.replace(",", "").split()
         if len(words) == 12:
             caption = cls(words[1], words[3], words[5], words[8], words[10])
-            known = (caption.side in SIDES and caption.view in VIEWS and caption.gesture in GESTURES
-                     and caption.skin in SKINS and caption.background in BACKGROUNDS)
+            known = (
+                caption.side in SIDES
+                and caption.view in VIEWS
+                and caption.gesture in GESTURES
+                and caption.skin in SKINS
+                and caption.background in BACKGROUNDS
+            )
             if known and str(caption) == text:
                 return caption
         raise ValueError(f"{text!r} is not a caption of the organism, such as {str(CAPTIONS[0])!r}.")
@@ -53,5 +65,10 @@ class Caption:
 
 
 CAPTIONS = tuple(Caption(*words) for words in product(SIDES, VIEWS, TRAINED_GESTURES, SKINS, BACKGROUNDS))
-WORDS = tuple(sorted({word for caption in CAPTIONS for word in str(caption).replace(",", "").split()}
-                     | set(GESTURES) | {"one", "zero"}))
+WORDS = tuple(
+    sorted(
+        {word for caption in CAPTIONS for word in str(caption).replace(",", "").split()}
+        | set(GESTURES)
+        | {"one", "zero"}
+    )
+)

@@ -3,8 +3,9 @@
 Frame: a right hand with the palm towards +z (the viewer), fingers along +y, thumb on +x; millimetres and degrees.
 Joints are in MediaPipe's order: wrist, then four for each digit, thumb first, base to tip.
 
-Sources. Bone lengths: Buryanov and Kotiuk 2010 (66 adults, X-ray). Active limits of motion: clinical tables after Eaton and the
-AAOS, which treat extension beyond straight as negative flexion. Coupling DIP = 2/3 PIP: common in kinematic hand models.
+Sources. Bone lengths: Buryanov and Kotiuk 2010 (66 adults, X-ray). Active limits of motion: clinical tables after Eaton
+and the AAOS, which treat extension beyond straight as negative flexion. Coupling DIP = 2/3 PIP: common in kinematic
+hand models.
 """
 
 from dataclasses import dataclass
@@ -15,16 +16,23 @@ from torch import Tensor
 from .captions import GESTURES
 
 DIGITS = ("thumb", "index", "middle", "ring", "little")
-JOINTS = tuple(f"{digit} {joint}" for digit in DIGITS
-               for joint in (("CMC", "MCP", "IP") if digit == "thumb" else ("MCP", "PIP", "DIP")))
+JOINTS = tuple(
+    f"{digit} {joint}"
+    for digit in DIGITS
+    for joint in (("CMC", "MCP", "IP") if digit == "thumb" else ("MCP", "PIP", "DIP"))
+)
 # Active limits in degrees of flexion, in the order of JOINTS.
-LIMITS = torch.tensor([(-25., 35.), (-10., 55.), (-15., 80.)] + [(-45., 90.), (-5., 110.), (-10., 90.)] * 4)
+LIMITS = torch.tensor([(-25.0, 35.0), (-10.0, 55.0), (-15.0, 80.0)] + [(-45.0, 90.0), (-5.0, 110.0), (-10.0, 90.0)] * 4)
 
-# Metacarpal heads (the thumb's row is its CMC joint), and the three moving bones of each digit; the last includes the pulp.
-BASES = torch.tensor([(21., 28., 6.), (25., 91., 0.), (5., 95., 1.), (-14., 89., 0.), (-31., 79., -1.)])
-LENGTHS = torch.tensor([(46.2, 31.6, 27.3), (39.8, 22.4, 19.7), (44.6, 26.3, 21.4), (41.4, 25.7, 21.3), (32.6, 18.1, 19.7)])
-RADII = torch.tensor([(14.0, 12.0, 10.8, 8.8), (10.5, 9.6, 8.9, 7.6), (10.7, 9.8, 9.1, 7.8), (10.3, 9.4, 8.7, 7.4),
-                      (9.2, 8.3, 7.7, 6.6)])
+# Metacarpal heads (the thumb's row is its CMC joint), and the three moving bones of each digit; the last includes the
+# pulp.
+BASES = torch.tensor([(21.0, 28.0, 6.0), (25.0, 91.0, 0.0), (5.0, 95.0, 1.0), (-14.0, 89.0, 0.0), (-31.0, 79.0, -1.0)])
+LENGTHS = torch.tensor(
+    [(46.2, 31.6, 27.3), (39.8, 22.4, 19.7), (44.6, 26.3, 21.4), (41.4, 25.7, 21.3), (32.6, 18.1, 19.7)]
+)
+RADII = torch.tensor(
+    [(14.0, 12.0, 10.8, 8.8), (10.5, 9.6, 8.9, 7.6), (10.7, 9.8, 9.1, 7.8), (10.3, 9.4, 8.7, 7.4), (9.2, 8.3, 7.7, 6.6)]
+)
 FAULTS = ("six", "four", "fused", "backward", "proportion", "detached")
 N_DIGITS = 6  # five, and a slot for one too many
 
@@ -41,7 +49,8 @@ class Hands:
     raised : (n, 5) bool.
     count : (n,) int, the raised digits that the picture should show, extra and missing ones counted.
     fault : list of n names from FAULTS, or "" for a plausible hand.
-    start, end : (n, n_parts, 3); radii : (n, n_parts, 2); exists : (n, n_parts) bool: the tapered capsules that make the hand.
+    start, end : (n, n_parts, 3); radii : (n, n_parts, 2); exists : (n, n_parts) bool: the tapered capsules that make
+        the hand.
     digit : (n_parts,) int, which digit a part belongs to; -1 palm and forearm. bone : (n_parts,) int, 0 to 2; -1 palm.
     dorsal : (n, n_parts, 3), unit, away from the palm.
     """
@@ -70,17 +79,19 @@ def sample_pose(gestures: list[str], generator: torch.Generator) -> tuple[Tensor
     n = len(gestures)
     raised = torch.tensor([GESTURES[gesture] for gesture in gestures], dtype=torch.bool)
     up = raised[:, :, None]
-    straight = torch.tensor([[(-6., 6.), (-4., 14.), (-6., 16.)]] + [[(-6., 14.), (0., 14.), (0., 8.)]] * 4)
-    folded = torch.tensor([[(26., 34.), (38., 52.), (40., 60.)]] + [[(72., 86.), (94., 104.), (56., 66.)]] * 4)
+    straight = torch.tensor([[(-6.0, 6.0), (-4.0, 14.0), (-6.0, 16.0)]] + [[(-6.0, 14.0), (0.0, 14.0), (0.0, 8.0)]] * 4)
+    folded = torch.tensor(
+        [[(26.0, 34.0), (38.0, 52.0), (40.0, 60.0)]] + [[(72.0, 86.0), (94.0, 104.0), (56.0, 66.0)]] * 4
+    )
     bounds = torch.where(up[..., None], straight, folded)
     angles = _uniform(generator, bounds[..., 0], bounds[..., 1])
     # A folded finger's last joint follows the one before it.
     angles[:, 1:, 2] = torch.where(up[:, 1:, 0], angles[:, 1:, 2], angles[:, 1:, 1] * (2 / 3))
     spread = _uniform(generator, torch.full((n, 1), 0.75), torch.full((n, 1), 1.3))
-    neutral = torch.tensor([0., 10., 1., -8., -18.])
-    jitter = _uniform(generator, torch.full((n, 5), -2.), torch.full((n, 5), 2.))
+    neutral = torch.tensor([0.0, 10.0, 1.0, -8.0, -18.0])
+    jitter = _uniform(generator, torch.full((n, 5), -2.0), torch.full((n, 5), 2.0))
     abduction = neutral * spread + jitter
-    thumb = _uniform(generator, torch.full((n,), 40.), torch.full((n,), 56.))
+    thumb = _uniform(generator, torch.full((n,), 40.0), torch.full((n,), 56.0))
     abduction[:, 0] = torch.where(raised[:, 0], thumb, 20 + jitter[:, 0])
     # Folded fingers lie side by side: there is no room to spread them.
     abduction[:, 1:] = torch.where(raised[:, 1:], abduction[:, 1:], abduction[:, 1:] * 0.25)
@@ -90,19 +101,20 @@ def sample_pose(gestures: list[str], generator: torch.Generator) -> tuple[Tensor
 def _chain(base: Tensor, angles: Tensor, abduction: Tensor, lengths: Tensor, thumb: bool) -> tuple[Tensor, Tensor]:
     """Joints (n, 4, 3) of one digit, base to tip, and the dorsal direction (n, 3, 3) of its bones.
 
-    Each bone turns, by the sum of the flexions up to it, from the digit's straight direction towards its flexion direction.
+    Each bone turns, by the sum of the flexions up to it, from the digit's straight direction towards its flexion
+    direction.
     """
     n = len(angles)
     a = torch.deg2rad(abduction)
     zero = torch.zeros(n)
     straight = torch.stack([a.sin(), a.cos(), zero], -1)
     if thumb:  # the thumb flexes across the palm, rather than towards the viewer
-        straight = torch.nn.functional.normalize(straight + torch.tensor([0., 0., .25]), dim=-1)
+        straight = torch.nn.functional.normalize(straight + torch.tensor([0.0, 0.0, 0.25]), dim=-1)
         across = torch.stack([-a.cos(), a.sin(), zero], -1)
-        towards = torch.nn.functional.normalize(across + torch.tensor([0., 0., .6]), dim=-1)
+        towards = torch.nn.functional.normalize(across + torch.tensor([0.0, 0.0, 0.6]), dim=-1)
         towards = torch.nn.functional.normalize(towards - (towards * straight).sum(-1, True) * straight, dim=-1)
     else:
-        towards = torch.tensor([0., 0., 1.]).expand(n, 3)
+        towards = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
     turn = torch.deg2rad(angles.cumsum(1))[..., None]
     bones = turn.cos() * straight[:, None] + turn.sin() * towards[:, None]
     dorsal = turn.sin() * straight[:, None] - turn.cos() * towards[:, None]
@@ -110,8 +122,9 @@ def _chain(base: Tensor, angles: Tensor, abduction: Tensor, lengths: Tensor, thu
     return joints, dorsal
 
 
-def pose_hands(angles: Tensor, abduction: Tensor, raised: Tensor, generator: torch.Generator,
-               faults: list[str] | None = None) -> Hands:
+def pose_hands(
+    angles: Tensor, abduction: Tensor, raised: Tensor, generator: torch.Generator, faults: list[str] | None = None
+) -> Hands:
     """Build hands from a pose, each with its own bone lengths, and a fault where one is named.
 
     Parameters
@@ -174,9 +187,9 @@ def pose_hands(angles: Tensor, abduction: Tensor, raised: Tensor, generator: tor
     for i, fault in enumerate(faults):
         k, j = int(victim[i]), int(partner[i])
         if fault == "six":
-            step = 10. if k <= j else -10.
+            step = 10.0 if k <= j else -10.0
             middle = (shown[i, k] + shown[i, j]) / 2 if k != j else shown[i, k]
-            shift = torch.tensor([step if k == j else 0., 0., 0.])
+            shift = torch.tensor([step if k == j else 0.0, 0.0, 0.0])
             extra[i], extra_dorsal[i], extra_radii[i] = middle + shift, dorsal[i, k], radii[i, k] * 0.9
         elif fault == "fused" and k != j:
             middle = (shown[i, k] + shown[i, j]) / 2
@@ -188,20 +201,54 @@ def pose_hands(angles: Tensor, abduction: Tensor, raised: Tensor, generator: tor
     digits = torch.cat([shown, extra[:, None]], 1)
     digit_radii = torch.cat([radii, extra_radii[:, None]], 1)
     s = size[:, 0]
-    palm_start = torch.stack([torch.stack([x * s[:, 0], y * s[:, 0], 0 * s[:, 0]], -1) for x, y in
-                              ((0., -90.), (13., 12.), (4., 10.), (-6., 10.), (-14., 12.), (10., 20.))], 1)
-    palm_end = torch.cat([(torch.tensor([[0., 8., 0.]]) * s)[:, None], bases[:, 1:], joints[:, 0, 1:2] * 0.55 + bases[:, :1] * 0.45], 1)
-    palm_radii = torch.tensor([(25., 26.), (18., 12.5), (18., 12.5), (18., 12.), (17., 11.), (15., 12.)]) * thick
+    palm_start = torch.stack(
+        [
+            torch.stack([x * s[:, 0], y * s[:, 0], 0 * s[:, 0]], -1)
+            for x, y in ((0.0, -90.0), (13.0, 12.0), (4.0, 10.0), (-6.0, 10.0), (-14.0, 12.0), (10.0, 20.0))
+        ],
+        1,
+    )
+    palm_end = torch.cat(
+        [(torch.tensor([[0.0, 8.0, 0.0]]) * s)[:, None], bases[:, 1:], joints[:, 0, 1:2] * 0.55 + bases[:, :1] * 0.45],
+        1,
+    )
+    palm_radii = (
+        torch.tensor([(25.0, 26.0), (18.0, 12.5), (18.0, 12.5), (18.0, 12.0), (17.0, 11.0), (15.0, 12.0)]) * thick
+    )
     web_radii = (digit_radii[:, 1, :2] * 0.9)[:, None].expand(n, 2, 2)
     start = torch.cat([palm_start, digits[:, :, :3].reshape(n, -1, 3), webs[:, :, 0]], 1)
     end = torch.cat([palm_end, digits[:, :, 1:].reshape(n, -1, 3), webs[:, :, 1]], 1)
-    part_radii = torch.cat([palm_radii, torch.stack([digit_radii[..., :3], digit_radii[..., 1:]], -1).reshape(n, -1, 2), web_radii], 1)
-    parts = torch.cat([torch.ones(n, 6, dtype=torch.bool), exists.repeat_interleave(3, 1), has_web[:, None].expand(n, 2)], 1)
-    part_dorsal = torch.cat([torch.tensor([0., 0., -1.]).expand(n, 6, 3), dorsal.reshape(n, 15, 3), extra_dorsal,
-                             torch.tensor([0., 0., -1.]).expand(n, 2, 3)], 1)
+    part_radii = torch.cat(
+        [palm_radii, torch.stack([digit_radii[..., :3], digit_radii[..., 1:]], -1).reshape(n, -1, 2), web_radii], 1
+    )
+    parts = torch.cat(
+        [torch.ones(n, 6, dtype=torch.bool), exists.repeat_interleave(3, 1), has_web[:, None].expand(n, 2)], 1
+    )
+    part_dorsal = torch.cat(
+        [
+            torch.tensor([0.0, 0.0, -1.0]).expand(n, 6, 3),
+            dorsal.reshape(n, 15, 3),
+            extra_dorsal,
+            torch.tensor([0.0, 0.0, -1.0]).expand(n, 2, 3),
+        ],
+        1,
+    )
     digit = torch.tensor([-1] * 6 + [d for d in range(N_DIGITS) for _ in range(3)] + [-1] * 2)
     bone = torch.tensor([-1] * 6 + [0, 1, 2] * N_DIGITS + [-1] * 2)
     length = lengths.sum(2)
     length[:, 0] -= lengths[:, 0, 0]  # the thumb's first bone is its metacarpal
-    return Hands(landmarks, angles.reshape(n, 15), length / length[:, 2:3], raised, count, list(faults),
-                 start, end, part_radii, parts, digit, bone, part_dorsal)
+    return Hands(
+        landmarks,
+        angles.reshape(n, 15),
+        length / length[:, 2:3],
+        raised,
+        count,
+        list(faults),
+        start,
+        end,
+        part_radii,
+        parts,
+        digit,
+        bone,
+        part_dorsal,
+    )

@@ -1,10 +1,12 @@
-"""Pictures of hands with their ground truth: tapered capsules under an orthographic camera, shaded and outlined, in torch.
+"""Pictures of hands with their ground truth: tapered capsules under an orthographic camera, shaded, in torch.
 
-Each bone is a tapered capsule. For the ray through a pixel the point where it meets a capsule has a closed form, so a picture is a
-maximum over capsules, vectorised over pixels; no mesh and no z-buffer is needed.
+Each bone is a tapered capsule. For the ray through a pixel the point where it meets a capsule has a closed form, so a
+picture is a maximum over capsules, vectorised over pixels; no mesh and no z-buffer is needed.
 """
 
 from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,10 +56,10 @@ def _rotation(degrees: Tensor) -> Tensor:
 
 def _place(points: Tensor, captions: list[Caption], camera: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Points (n, m, 3) of posed hands, in millimetres of the picture: side, view and camera applied."""
-    turn = torch.tensor([180. if caption.view == "back" else 0. for caption in captions])
+    turn = torch.tensor([180.0 if caption.view == "back" else 0.0 for caption in captions])
     rotation = _rotation(camera) @ _rotation(torch.stack([torch.zeros_like(turn), turn, torch.zeros_like(turn)], -1))
-    points = (points - torch.tensor([0., 84., 0.])) @ rotation.transpose(1, 2)
-    mirror = torch.tensor([-1. if caption.side == "left" else 1. for caption in captions])
+    points = (points - torch.tensor([0.0, 84.0, 0.0])) @ rotation.transpose(1, 2)
+    mirror = torch.tensor([-1.0 if caption.side == "left" else 1.0 for caption in captions])
     points = points * torch.stack([mirror, torch.ones_like(mirror), torch.ones_like(mirror)], -1)[:, None]
     return points * scale[:, None, None] + shift[:, None]
 
@@ -65,9 +67,10 @@ def _place(points: Tensor, captions: list[Caption], camera: Tensor, scale: Tenso
 def _surface(start: Tensor, end: Tensor, radii: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where vertical rays meet tapered capsules.
 
-    For parts (p, 3), (p, 3), (p, 2) and pixels x, y of shape (q,): depth (p, q), -inf outside; unit normals' x and y (p, q); and
-    the position along the bone, 0 to 1. A capsule is a sphere swept along its axis; the sphere that a ray touches last follows
-    from the cylinder around the axis, so the answer is exact for equal radii and close for a gentle taper.
+    For parts (p, 3), (p, 3), (p, 2) and pixels x, y of shape (q,): depth (p, q), -inf outside; unit normals' x and y
+    (p, q); and the position along the bone, 0 to 1. A capsule is a sphere swept along its axis; the sphere that a ray
+    touches last follows from the cylinder around the axis, so the answer is exact for equal radii and close for a
+    gentle taper.
     """
     axis = end - start
     length = axis.norm(dim=-1, keepdim=True).clamp_min(1e-3)
@@ -86,9 +89,20 @@ def _surface(start: Tensor, end: Tensor, radii: Tensor, x: Tensor, y: Tensor) ->
     return depth.masked_fill_(rest < 0, -torch.inf), nx, ny, t
 
 
-def _shade(hands: Hands, i: int, start: Tensor, end: Tensor, radii: Tensor, dorsal: Tensor, skin: Tensor, background: Tensor,
-           light: Tensor, palm_view: bool, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One picture (3, size, size), its silhouette (size, size) and depth (size, size), before averaging to the final size."""
+def _shade(
+    hands: Hands,
+    i: int,
+    start: Tensor,
+    end: Tensor,
+    radii: Tensor,
+    dorsal: Tensor,
+    skin: Tensor,
+    background: Tensor,
+    light: Tensor,
+    palm_view: bool,
+    size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One picture (3, size, size), its silhouette and depth (size, size), before averaging to the final size."""
     step = FIELD / size
     centres = (torch.arange(size) + 0.5) * step - FIELD / 2
     y, x = (-centres)[:, None].expand(size, size).reshape(-1), centres[None].expand(size, size).reshape(-1)
@@ -98,7 +112,7 @@ def _shade(hands: Hands, i: int, start: Tensor, end: Tensor, radii: Tensor, dors
     top, part = depth.max(0)
     inside = top > -torch.inf
     # Parts that meet at nearly the same depth share their shading, so that a palm of five bones looks like one surface.
-    weight = torch.softmax((depth - torch.where(inside, top, 0.)) / 2.5, 0).nan_to_num_(0)
+    weight = torch.softmax((depth - torch.where(inside, top, 0.0)) / 2.5, 0).nan_to_num_(0)
     nx, ny = (weight * nx).sum(0), (weight * ny).sum(0)
     nz = (1 - nx * nx - ny * ny).clamp_min(0.02).sqrt()
     lambert = (nx * light[0] + ny * light[1] + nz * light[2]).clamp_min(0)
@@ -106,14 +120,18 @@ def _shade(hands: Hands, i: int, start: Tensor, end: Tensor, radii: Tensor, dors
     colour = tone[:, None] * (0.52 + 0.5 * lambert)
     out = dorsal[i, keep][part]
     position = t.gather(0, part[None])[0]
-    nail = ((bone[part] == 2) & (position > 0.3) & (position < 0.95)
-            & (out[:, 0] * nx + out[:, 1] * ny + out[:, 2] * nz > 0.72))
+    nail = (
+        (bone[part] == 2)
+        & (position > 0.3)
+        & (position < 0.95)
+        & (out[:, 0] * nx + out[:, 1] * ny + out[:, 2] * nz > 0.72)
+    )
     colour = torch.where(nail & inside, colour * 0.6 + 0.4 * torch.tensor([[0.98], [0.82], [0.80]]), colour)
 
     # Outlines: the edge of the hand, jumps in depth, and where one digit lies beside another.
     top, inside = top.reshape(1, 1, size, size), inside.reshape(1, 1, size, size)
     ids = torch.where(inside.reshape(-1), digit[part], -2).float().reshape(1, 1, size, size)
-    filled = torch.where(inside, top, torch.full_like(top, -200.))
+    filled = torch.where(inside, top, torch.full_like(top, -200.0))
     nearest, farthest = max_pool2d(filled, 3, 1, 1), -max_pool2d(-filled, 3, 1, 1)
     high, low = max_pool2d(ids, 3, 1, 1), -max_pool2d(-ids, 3, 1, 1)
     beside = (high != low) & (low >= 0)
@@ -124,13 +142,17 @@ def _shade(hands: Hands, i: int, start: Tensor, end: Tensor, radii: Tensor, dors
     return image.clamp(0, 1), inside[0, 0], filled[0, 0]
 
 
-def render(hands: Hands, captions: list[Caption], generator: torch.Generator, size: int = 96, supersample: int = 2) -> Renders:
+def render(
+    hands: Hands, captions: list[Caption], generator: torch.Generator, size: int = 96, supersample: int = 2
+) -> Renders:
     """Draw posed hands as their captions say; the camera, light and colours vary with `generator`."""
     n = len(captions)
-    camera = (torch.rand(n, 3, generator=generator) * 2 - 1) * torch.tensor([10., 14., 11.])
+    camera = (torch.rand(n, 3, generator=generator) * 2 - 1) * torch.tensor([10.0, 14.0, 11.0])
     scale = 1 + 0.05 * (torch.rand(n, generator=generator) * 2 - 1)
     shift = torch.cat([(torch.rand(n, 2, generator=generator) * 2 - 1) * 6, torch.zeros(n, 1)], 1)
-    light = torch.nn.functional.normalize(torch.tensor([-0.35, 0.45, 0.85]) + 0.15 * torch.randn(n, 3, generator=generator), dim=-1)
+    light = torch.nn.functional.normalize(
+        torch.tensor([-0.35, 0.45, 0.85]) + 0.15 * torch.randn(n, 3, generator=generator), dim=-1
+    )
     skin = torch.tensor([SKINS[c.skin] for c in captions]) + 0.02 * torch.randn(n, 3, generator=generator).clamp(-2, 2)
     background = torch.tensor([BACKGROUNDS[c.background] for c in captions])
     background = background + 0.015 * torch.randn(n, 3, generator=generator).clamp(-2, 2)
@@ -142,11 +164,28 @@ def render(hands: Hands, captions: list[Caption], generator: torch.Generator, si
     dorsal = placed(hands.start + hands.dorsal) - start
     radii = hands.radii * scale[:, None, None]
     images, silhouettes, visibility = [], [], []
-    pixels = torch.stack([(joints[..., 0] + FIELD / 2) * size / FIELD, (FIELD / 2 - joints[..., 1]) * size / FIELD,
-                          joints[..., 2] * size / FIELD], -1)
+    pixels = torch.stack(
+        [
+            (joints[..., 0] + FIELD / 2) * size / FIELD,
+            (FIELD / 2 - joints[..., 1]) * size / FIELD,
+            joints[..., 2] * size / FIELD,
+        ],
+        -1,
+    )
     for i, caption in enumerate(captions):
-        image, inside, depth = _shade(hands, i, start, end, radii, dorsal, skin[i], background[i], light[i],
-                                      caption.view == "palm", size * supersample)
+        image, inside, depth = _shade(
+            hands,
+            i,
+            start,
+            end,
+            radii,
+            dorsal,
+            skin[i],
+            background[i],
+            light[i],
+            caption.view == "palm",
+            size * supersample,
+        )
         images.append(avg_pool2d(image[None], supersample)[0])
         silhouettes.append(avg_pool2d(inside[None, None].float(), supersample)[0, 0] > 0.5)
         at = (pixels[i, :, :2] * supersample).long()
@@ -155,8 +194,17 @@ def render(hands: Hands, captions: list[Caption], generator: torch.Generator, si
         # A joint lies inside its own bone, so it is hidden only by something well in front of it.
         hidden = depth[at[:, 1], at[:, 0]] > joints[i, :, 2] + 18
         visibility.append(framed & ~hidden)
-    return Renders((torch.stack(images) * 255).round().to(torch.uint8), [str(c) for c in captions], torch.stack(silhouettes), pixels,
-                   torch.stack(visibility), hands.angles, hands.ratios, hands.count, hands.fault)
+    return Renders(
+        (torch.stack(images) * 255).round().to(torch.uint8),
+        [str(c) for c in captions],
+        torch.stack(silhouettes),
+        pixels,
+        torch.stack(visibility),
+        hands.angles,
+        hands.ratios,
+        hands.count,
+        hands.fault,
+    )
 
 
 def render_dataset(n: int, seed: int, size: int = 96, corrupt: bool = False) -> Renders:
@@ -164,14 +212,15 @@ def render_dataset(n: int, seed: int, size: int = 96, corrupt: bool = False) -> 
 
     Parameters
     ----------
-    corrupt : draw only hands with a fault from FAULTS, in equal shares; the caption then says what should have been drawn.
+    corrupt : draw only hands with a fault from FAULTS, in equal shares; the caption then says what should have been
+        drawn.
     """
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.tensor([2. if caption.gesture == "five" else 1. for caption in CAPTIONS])
+    weights = torch.tensor([2.0 if caption.gesture == "five" else 1.0 for caption in CAPTIONS])
     captions = [CAPTIONS[i] for i in torch.multinomial(weights, n, replacement=True, generator=generator).tolist()]
     parts = []
     for at in range(0, n, 64):
-        chunk = captions[at:at + 64]
+        chunk = captions[at : at + 64]
         pose = sample_pose([caption.gesture for caption in chunk], generator)
         faults = [FAULTS[(at + i) % len(FAULTS)] for i in range(len(chunk))] if corrupt else None
         parts.append(render(pose_hands(*pose, generator, faults), chunk, generator, size))
@@ -179,9 +228,11 @@ def render_dataset(n: int, seed: int, size: int = 96, corrupt: bool = False) -> 
 
 
 def _join(parts: list[Renders]) -> Renders:
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Renders)}
-    return Renders(**{name: torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
-                      for name, values in columns.items()})
+    columns: dict[str, Any] = {}
+    for name in (field.name for field in fields(Renders)):
+        values = [getattr(part, name) for part in parts]
+        columns[name] = torch.cat(values) if isinstance(values[0], Tensor) else list(chain.from_iterable(values))
+    return Renders(**columns)
 
 
 def mirror_caption(caption: str) -> str:

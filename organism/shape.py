@@ -1,4 +1,4 @@
-"""What the outline of a hand looks like in numbers: parts, digits counted in two ways, widths, blur, slivers and webs."""
+"""The outline of a hand in numbers: parts, digits counted in two ways, widths, blur, slivers and webs."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Palm:
 def find_palm(mask: np.ndarray) -> Palm:
     """The largest inscribed disc above the forearm; a mask with no hand gives a disc of radius 1 in its middle."""
     depth = ndimage.distance_transform_edt(np.pad(mask, ((0, 0), (1, 1))))[:, 1:-1]
-    depth[int(mask.shape[0] * 0.85):] = 0  # the forearm is cut by the lower edge, not bounded by it
+    depth[int(mask.shape[0] * 0.85) :] = 0  # the forearm is cut by the lower edge, not bounded by it
     row, column = np.unravel_index(depth.argmax(), depth.shape)
     return Palm(float(row), float(column), float(max(depth.max(), 1.0)))
 
@@ -64,8 +64,13 @@ def features(image: np.ndarray, caption: str) -> dict[str, float]:
     parts, n_parts = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.sort(ndimage.sum_labels(mask, parts, np.arange(1, n_parts + 1)))[::-1] if n_parts else np.zeros(1)
     holes, n_holes = ndimage.label(~np.pad(mask, 1, constant_values=False))
-    out = {"area": mask.sum() / unit, "palm": palm.radius / len(mask), "parts": float((sizes >= 6).sum()),
-           "second_part": float(sizes[1] if len(sizes) > 1 else 0) / unit, "holes": float(n_holes - 1)}
+    out = {
+        "area": mask.sum() / unit,
+        "palm": palm.radius / len(mask),
+        "parts": float((sizes >= 6).sum()),
+        "second_part": float(sizes[1] if len(sizes) > 1 else 0) / unit,
+        "holes": float(n_holes - 1),
+    }
 
     # Digits, counted where circles around the palm cross them.
     profile = _profile(alpha, palm)
@@ -109,7 +114,7 @@ def features(image: np.ndarray, caption: str) -> dict[str, float]:
 
 
 def _reach(mask: np.ndarray, palm: Palm) -> np.ndarray:
-    """How far the hand reaches in each direction from the palm, in palm radii: (ANGLES,), clockwise from straight down."""
+    """How far the hand reaches in each direction from the palm, in palm radii: (ANGLES,), clockwise from below."""
     angle = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
     distance = np.arange(0.5, 4.5, 0.1)
     rows = palm.row + np.multiply.outer(distance * palm.radius, np.cos(angle))

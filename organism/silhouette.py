@@ -10,8 +10,8 @@ CELL = 0.25  # share of a token's pixels that must be hand for the token to coun
 def opacity(image: np.ndarray) -> np.ndarray:
     """How far each pixel lies from the background towards the hand's colour.
 
-    The background is the median of the left, right and top borders, which a hand crosses at most in part. The distance from it, in
-    RGB, is scaled so that the typical hand pixel has 1; an outline, which is darker still, is clipped.
+    The background is the median of the left, right and top borders, which a hand crosses at most in part. The distance
+    from it, in RGB, is scaled so that the typical hand pixel has 1; an outline, which is darker still, is clipped.
 
     Parameters
     ----------

@@ -29,7 +29,10 @@ def pictures(renders):
 def test_shapes_and_the_same_seed_draws_the_same(plausible):
     again = render_dataset(32, seed=3)
     assert plausible.images.shape == (32, 3, 96, 96) and plausible.landmarks.shape == (32, 21, 3)
-    assert plausible.angles.shape == (32, 15) == (32, len(JOINTS)) and plausible.ratios.shape == (32, 5) == (32, len(DIGITS))
+    assert plausible.angles.shape == (32, 15) == (32, len(JOINTS)) and plausible.ratios.shape == (32, 5) == (
+        32,
+        len(DIGITS),
+    )
     assert torch.equal(plausible.images, again.images) and plausible.captions == again.captions
     assert not torch.equal(plausible.images, render_dataset(32, seed=5).images)
 
@@ -65,9 +68,13 @@ def test_silhouette_from_colours_agrees_with_the_renderer(plausible):
 @pytest.mark.parametrize("view", ["palm", "back"])
 def test_a_left_hand_is_the_mirror_of_a_right_hand(view):
     captions = [Caption(side, view, "five", "tan", "blue") for side in ("left", "right")]
-    pose = [value.repeat(2, *[1] * (value.ndim - 1)) for value in sample_pose(["five"], torch.Generator().manual_seed(0))]
-    drawn = [render(pose_hands(*pose, torch.Generator().manual_seed(1)), [caption] * 2, torch.Generator().manual_seed(2))
-             for caption in captions]
+    pose = [
+        value.repeat(2, *[1] * (value.ndim - 1)) for value in sample_pose(["five"], torch.Generator().manual_seed(0))
+    ]
+    drawn = [
+        render(pose_hands(*pose, torch.Generator().manual_seed(1)), [caption] * 2, torch.Generator().manual_seed(2))
+        for caption in captions
+    ]
     # One camera and one shift: mirrored, but for the shift, which moves both hands the same way.
     thumb = [float(renders.landmarks[0, 4, 0] - renders.landmarks[0, 0, 0]) for renders in drawn]
     assert thumb[0] == pytest.approx(-thumb[1], abs=1e-3) and abs(thumb[0]) > 10
@@ -88,7 +95,10 @@ def test_a_wrong_proportion_shows_in_the_ratios(plausible, corrupt):
 
 
 def test_every_skin_stands_out_from_every_background():
-    distances = [np.linalg.norm(np.subtract(skin, ground)) for skin, ground in itertools.product(SKINS.values(), BACKGROUNDS.values())]
+    distances = [
+        np.linalg.norm(np.subtract(skin, ground))
+        for skin, ground in itertools.product(SKINS.values(), BACKGROUNDS.values())
+    ]
     assert min(distances) > 0.35 and max(distances) / min(distances) < 2.5
 
 
