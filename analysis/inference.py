@@ -14,9 +14,8 @@ from scipy.stats import false_discovery_control, rankdata
 
 from ..errors import HandscopeError
 
-
 ALIKE = 8
-"""At least so many prompts, the nearest in size, exchange their labels where prompts have different numbers of samples."""
+"""So many prompts at least, the nearest in size, exchange labels where prompts have different numbers of samples."""
 
 
 def codes(groups: ArrayLike) -> NDArray[np.intp]:

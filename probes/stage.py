@@ -195,9 +195,9 @@ def _save(
     result: CrossValidation,
     settings: dict[str, int],
 ) -> None:
-    known: dict[str, Any] = {key: str(store.attrs[key]) for key in ("model", "revision", "weight_hash", "plan") if key in store.attrs}
+    source = ("model", "revision", "weight_hash", "plan")
     metadata: dict[str, Any] = {
-        **known,
+        **{key: str(store.attrs[key]) for key in source if key in store.attrs},
         **settings,
         "block": str(cell.block),
         "step": cell.step,
