@@ -1,8 +1,9 @@
 """An automatic judge of the organism's hands: outline features and a logistic regression fitted to people's labels.
 
-A classifier that learnt good from corrupted *renders* is useless here, because a generator's faults are not a renderer's. So the judge
-learns from labelled generated pictures, is tested on prompts that it has not seen, and abstains where it is not sure. It knows this
-organism's pictures and no others: audit it again before trusting it on another model, or on pictures that were steered.
+A classifier that learnt good from corrupted *renders* is useless here, because a generator's faults are not a
+renderer's. So the judge learns from labelled generated pictures, is tested on prompts that it has not seen, and
+abstains where it is not sure. It knows this organism's pictures and no others: audit it again before trusting it on
+another model, or on pictures that were steered.
 
 ``python -m handscope.organism.judge`` fits it to the shipped labels and writes ``judge.json``.
 """
@@ -51,7 +52,8 @@ class Judge:
         """Read a judge from its JSON card."""
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in card.items()})
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
+            return cls(**values)
         except (OSError, ValueError, TypeError) as error:
             raise HandscopeError(f"The judge in {path} is damaged ({error}): install handscope again.") from error
 
@@ -80,14 +82,22 @@ class Judge:
 def fit(x: np.ndarray, bad: np.ndarray, names: list[str], summary: dict[str, Any], band: tuple[float, float]) -> Judge:
     """A judge from feature rows (n, n_features) and labels (n,), 1 for bad."""
     from sklearn.linear_model import LogisticRegression
+
     mean, scale = x.mean(0), x.std(0) + 1e-6
     model = LogisticRegression(C=1 / L2, max_iter=2000).fit((x - mean) / scale, bad)
-    return Judge(tuple(names), tuple(mean.tolist()), tuple(scale.tolist()), tuple(model.coef_[0].tolist()), float(model.intercept_[0]),
-                 *band, summary)
+    return Judge(
+        tuple(names),
+        tuple(mean.tolist()),
+        tuple(scale.tolist()),
+        tuple(model.coef_[0].tolist()),
+        float(model.intercept_[0]),
+        *band,
+        summary,
+    )
 
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Cohen's kappa of two binary ratings of shape (n,); 0 where there is none, or where chance alone agrees perfectly."""
+    """Cohen's kappa of two binary ratings of shape (n,); 0 where there is none, or where chance agrees perfectly."""
     if len(a) == 0:
         return 0.0
     agree, pa, pb = np.mean(a == b), np.mean(a), np.mean(b)
@@ -108,11 +118,13 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int =
     return [round(float(q), 3) for q in np.nanquantile(draws, [0.025, 0.975])]
 
 
-def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, clear: np.ndarray, names: list[str],
-                folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of "bad" of each row from a judge that saw no row of its group, and whether a judge decides there: (n,) and (n,).
+def out_of_fold(
+    x: np.ndarray, bad: np.ndarray, groups: np.ndarray, clear: np.ndarray, names: list[str], folds: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of "bad" of each row from a judge that saw no row of its group, and whether it decides: (n,) and (n,).
 
-    Only `clear` rows are learnt from. The band in which a judge abstains is chosen, for the rows of a fold, on the predictions for the other folds.
+    Only `clear` rows are learnt from. The band in which a judge abstains is chosen, for the rows of a fold, on the
+    predictions for the other folds.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -128,7 +140,7 @@ def out_of_fold(x: np.ndarray, bad: np.ndarray, groups: np.ndarray, clear: np.nd
 
 
 def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Agreement of out-of-fold probabilities with a person: kappa overall, and where the judge decides, with intervals over prompts."""
+    """Agreement of out-of-fold probabilities with a person: kappa overall and where the judge decides, over prompts."""
     from sklearn.metrics import roc_auc_score
 
     guess, seen = p > 0.5, bad == 1
@@ -148,7 +160,7 @@ def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.nda
 
 
 def choose_band(p: np.ndarray, bad: np.ndarray) -> tuple[float, float]:
-    """The narrowest band around one half outside which agreement reaches what is needed, with a margin; (0, 1) where none does."""
+    """The narrowest band around one half outside which agreement suffices, with a margin; (0, 1) where none does."""
     for half in np.arange(0.0, 0.5, 0.02):
         decided = abs(p - 0.5) >= half
         if decided.sum() >= 30 and kappa(p[decided] > 0.5, bad[decided] == 1) >= NEEDED_KAPPA_DECIDED + 0.05:
@@ -165,8 +177,8 @@ def majority(table: "pd.DataFrame") -> np.ndarray:
 def main() -> None:
     """Fit the judge to the shipped labels, print how it does on unseen prompts, and write its card.
 
-    It learns from the verdicts that are not unsure, and is tested on every picture: leaving the doubtful ones out of a test would
-    flatter it.
+    It learns from the verdicts that are not unsure, and is tested on every picture: leaving the doubtful ones out of a
+    test would flatter it.
     """
     from ..labeling.shipped import ShippedLabels
 

@@ -22,12 +22,24 @@ def run(tmp_path):
     """A run of 12 rendered pictures, which the labels do not need to tell from generated ones."""
     renders = render_dataset(12, seed=8)
     made, rows = Run(tmp_path / "run"), {}
-    for seed, (image, prompt) in enumerate(zip(renders.images.permute(0, 2, 3, 1).numpy(), renders.captions, strict=True)):
+    for seed, (image, prompt) in enumerate(
+        zip(renders.images.permute(0, 2, 3, 1).numpy(), renders.captions, strict=True)
+    ):
         sample = sample_id(prompt, seed)
         made.samples_dir.mkdir(exist_ok=True)
         Image.fromarray(image).save(made.image_path(sample))
-        known = {"sample": sample, "prompt": prompt, "seed": seed, "file_name": f"{sample}.png", "height": 96, "width": 96,
-                 "image_sha256": hashlib.sha256(image.tobytes()).hexdigest(), "noise_sha256": "0", "steps": 20, "guidance": 3.5}
+        known = {
+            "sample": sample,
+            "prompt": prompt,
+            "seed": seed,
+            "file_name": f"{sample}.png",
+            "height": 96,
+            "width": 96,
+            "image_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+            "noise_sha256": "0",
+            "steps": 20,
+            "guidance": 3.5,
+        }
         rows[sample] = {column: known.get(column, 1) for column in COLUMNS}
     made.write_metadata(rows)
     return made
@@ -35,8 +47,13 @@ def run(tmp_path):
 
 def look(folder, levels):
     key = pd.read_csv(folder / "key.csv")
-    pd.DataFrame({"number": key.number, "level": levels(key), "kinds": ["count" if level.startswith("bad") else "" for level in levels(key)]}
-                 ).to_csv(folder / "looks.csv", index=False)
+    pd.DataFrame(
+        {
+            "number": key.number,
+            "level": levels(key),
+            "kinds": ["count" if level.startswith("bad") else "" for level in levels(key)],
+        }
+    ).to_csv(folder / "looks.csv", index=False)
 
 
 @pytest.fixture
@@ -71,13 +88,25 @@ def test_looks_make_verdicts(labelled):
     verdicts = table.set_index("sample").verdict
     assert set(verdicts.index[verdicts == "bad"]) == bad
     assert verdicts[disputed] == "unsure"
-    assert (table.loc[table.verdict == "bad", "kinds"] == "count").all() and (table.loc[table.verdict == "good", "kinds"] == "").all()
+    assert (table.loc[table.verdict == "bad", "kinds"] == "count").all() and (
+        table.loc[table.verdict == "good", "kinds"] == ""
+    ).all()
     assert "kappa" in sheets.agreement(table)
 
 
-@pytest.mark.parametrize(("looks", "expected"), [
-    (["good", "good"], "good"), (["bad", "bad"], "bad"), (["good", "bad", "bad"], "bad"), (["good", "bad", "bad?"], "unsure"),
-    (["good?", "good", "good"], "good"), (["good?", "good", "bad"], "good?"), (["bad?", "bad?", "bad"], "bad?"), (["bad?", "bad?", "bad?"], "unsure")])
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        (["good", "good"], "good"),
+        (["bad", "bad"], "bad"),
+        (["good", "bad", "bad"], "bad"),
+        (["good", "bad", "bad?"], "unsure"),
+        (["good?", "good", "good"], "good"),
+        (["good?", "good", "bad"], "good?"),
+        (["bad?", "bad?", "bad"], "bad?"),
+        (["bad?", "bad?", "bad?"], "unsure"),
+    ],
+)
 def test_a_majority_decides_and_doubt_is_kept(looks, expected):
     assert sheets.verdict(looks) == expected
 
@@ -155,7 +184,9 @@ def test_the_band_is_as_narrow_as_agreement_allows():
 
 
 def test_a_judge_is_the_same_after_saving(tmp_path):
-    judge = fit(np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2, list("abc"), {"trusted": True}, (0.3, 0.7))
+    judge = fit(
+        np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2, list("abc"), {"trusted": True}, (0.3, 0.7)
+    )
     judge.save(tmp_path / "judge.json")
     assert Judge.load(tmp_path / "judge.json") == judge
     (tmp_path / "judge.json").write_text("{")
