@@ -121,7 +121,7 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int =
 def out_of_fold(
     x: np.ndarray, bad: np.ndarray, groups: np.ndarray, clear: np.ndarray, names: list[str], folds: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of "bad" of each row from a judge that saw no row of its group, and whether it decides: (n,) and (n,).
+    """Probability of "bad" of each row from a judge that saw no row of its group, and whether it decides: both (n,).
 
     Only `clear` rows are learnt from. The band in which a judge abstains is chosen, for the rows of a fold, on the
     predictions for the other folds.
