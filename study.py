@@ -330,7 +330,7 @@ def _state(folder: Path, patterns: tuple[str, ...]) -> str:
     found: list[tuple[Any, ...]] = []
     for pattern in patterns:
         if pattern == LABELS:
-            found.append((pattern, _last_label(folder / LABELS)))
+            found.append((pattern, _label_state(folder / LABELS)))
             continue
         for path in sorted(folder.glob(pattern)):
             if not path.name.startswith("."):
@@ -339,18 +339,21 @@ def _state(folder: Path, patterns: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
-def _last_label(path: Path) -> int | None:
-    """The number of the newest label. Readers touch a database's file, so its time says nothing."""
+def _label_state(path: Path) -> str | None:
+    """A hash of what the labels say. Readers touch a database's file, so its time says nothing."""
     if not path.exists():
         return None
+    said = hashlib.sha256()
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
-            return connection.execute("SELECT max(id) FROM annotations").fetchone()[0]
+            for row in connection.execute("SELECT sample, verdict, kinds, labels, hands FROM annotations ORDER BY id"):
+                said.update(repr(row).encode())
         finally:
             connection.close()
     except sqlite3.DatabaseError:
         return None
+    return said.hexdigest()
 
 
 def _weights(model: str) -> list[list[Any]]:

@@ -73,7 +73,7 @@ def _overview(results: Results, image: Images) -> Figure:
     probes, prefix = results.probe_of("sure"), results.prefix
     figures.grid(probes, f"{prefix}auc", f"{prefix}q", top, centre=0.5, label="AUC")
     top.set_title("A linear probe in every block, at every step")
-    names = [name for name in ("x0", "image", "position", "x_t") if len(results.baseline(name))]
+    names = [name for name in ("x0_flat", "x0", "image", "position") if len(results.baseline(name))]
     lines = {results.best_block: _of_block(results), **{name: results.baseline(name) for name in names}}
     figures.curves(lines, prefix, bottom, band=[results.best_block])
     bottom.set_title(f"{results.best_block} beside what needs no look inside")

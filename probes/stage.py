@@ -27,14 +27,18 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-VERSION = 1
+VERSION = 2
 """Raised when the numbers that this stage writes change their meaning, so that a finished run is probed again."""
 
 L2 = 100.0
 """Penalty of every probe and baseline, settled beforehand: chosen on the same samples, it would need nested folds."""
 
 NESTED = ("prompt", "position", "norm", "x_t", "x0", "image")
-"""Baselines that a block is asked to add to, each alone and, as "all", together."""
+"""Baselines whose features a block's join in one fit."""
+
+WIDE = "x0_flat"
+"""The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits are
+added instead, as independent evidence would be. "all" is every one of `NESTED` in one fit, and this one's logit."""
 
 OUTPUTS = ("probes.csv", "baselines.csv", "added.csv")
 
@@ -222,22 +226,30 @@ def _added(
 ) -> list[dict[str, Any]]:
     """What each cell adds to each baseline, on the same folds and the same draws of prompts."""
     fold = grouped_folds(groups, folds, seed)
-    estimator = LogisticProbe(L2)
-    scored: dict[tuple[str, int], tuple[Array, Array]] = {}
+
+    def logits(x: NDArray[Any]) -> Array:
+        return held_out_scores(LogisticProbe(L2), x, y[None], fold)[0]
+
+    features: dict[tuple[str, int], NDArray[Any]] = {}
+    wide: dict[int, Array] = {}
     for step in {cell.step for cell in cells}:
-        known = {b.name: b.x for b in baselines if b.name in NESTED and b.step in (None, step)}
-        known["all"] = np.hstack(list(known.values()))
-        for name, features in known.items():
-            scored[name, step] = features, held_out_scores(estimator, features, y[None], fold)[0]
+        known = {b.name: b.x for b in baselines if b.step in (None, step)}
+        wide[step] = logits(known[WIDE])
+        features |= {(name, step): known[name] for name in NESTED}
+        features["all", step] = np.hstack([known[name] for name in NESTED])
+    alone = {(name, step): logits(x) for (name, step), x in features.items()}
     rows = []
     for number, (cell, x) in enumerate(cells.items()):
         progress("compare with baselines", number, len(cells))
-        for name in (*NESTED, "all"):
-            features, alone = scored[name, cell.step]
-            both = held_out_scores(estimator, np.hstack([features, x]), y[None], fold)[0]
+        pairs = {
+            name: (alone[name, cell.step], logits(np.hstack([features[name, cell.step], x]))) for name in (*NESTED, "all")
+        }
+        pairs[WIDE] = wide[cell.step], wide[cell.step] + logits(x)
+        pairs["all"] = pairs["all"][0] + wide[cell.step], pairs["all"][1] + wide[cell.step]
+        for name, (before, both) in pairs.items():
             row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "baseline": name}
             for prefix, within in (("", False), ("within_", True)):
-                gain = compare(alone, both, y, groups, fold, within=within, seed=seed)
+                gain = compare(before, both, y, groups, fold, within=within, seed=seed)
                 row |= {
                     f"{prefix}auc_baseline": gain.auc_baseline,
                     f"{prefix}auc_both": gain.auc_both,

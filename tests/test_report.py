@@ -120,7 +120,7 @@ def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",)) -> 
     added = [
         {**cell, "baseline": name, **_gain(signal > 0 and name in beyond and cell["step"] < 12)}
         for cell in cells
-        for name in ("prompt", "position", "x_t", "x0", "image", "all")
+        for name in ("prompt", "position", "x_t", "x0", "x0_flat", "image", "all")
     ]
     pairs = [
         {
@@ -363,13 +363,14 @@ def test_words_follow_a_signal(tmp_path):
         ((), "chance", "These data do not show it"),
         (("x0",), "partly", "Only in part: single.3 adds to the predicted clean latents"),
         (("image",), "partly", "Only in part: single.3 adds to plain statistics"),
-        (("x0", "image", "all"), "yes", "Yes: single.3 adds"),
+        (("x0", "image", "all"), "partly", "Only in part: single.3 adds to the predicted clean latents"),
+        (("x0", "x0_flat", "image", "all"), "yes", "Yes: single.3 adds"),
     ],
 )
 def test_the_honest_question_is_answered_by_what_the_block_adds(tmp_path, beyond, mark, start):
     said = answers(Results.read(invented(tmp_path / "run", 0.4, beyond)))[BEYOND]
     assert said[0] == mark and said[1].startswith(start)
-    assert (CHANCE in said[1]) == (len(beyond) < 3 or "steps 20 and 12" in said[1])
+    assert (CHANCE in said[1]) == (len(beyond) < 4 or "steps 20 and 12" in said[1])
     if beyond:
         assert (
             "it gains at steps 4 and 1, most at step 4, from AUC 0.60 to 0.67 (+0.07, +0.02 to +0.12; n = 40)"
