@@ -37,8 +37,8 @@ NESTED = ("prompt", "position", "norm", "x_t", "x0", "image")
 """Baselines whose features a block's join in one fit."""
 
 WIDE = "x0_flat"
-"""The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits are
-added instead, as independent evidence would be. "all" is every one of `NESTED` in one fit, and this one's logit."""
+"""The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits
+are added instead, as independent evidence would be. "all" is every one of `NESTED` in one fit, and this one's logit."""
 
 OUTPUTS = ("probes.csv", "baselines.csv", "added.csv")
 
@@ -242,7 +242,8 @@ def _added(
     for number, (cell, x) in enumerate(cells.items()):
         progress("compare with baselines", number, len(cells))
         pairs = {
-            name: (alone[name, cell.step], logits(np.hstack([features[name, cell.step], x]))) for name in (*NESTED, "all")
+            name: (alone[name, cell.step], logits(np.hstack([features[name, cell.step], x])))
+            for name in (*NESTED, "all")
         }
         pairs[WIDE] = wide[cell.step], wide[cell.step] + logits(x)
         pairs["all"] = pairs["all"][0] + wide[cell.step], pairs["all"][1] + wide[cell.step]
