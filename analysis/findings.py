@@ -54,7 +54,7 @@ def findings(results: Results) -> list[Finding]:
 
 
 def auc_words(row: Any, prefix: str = "") -> str:
-    """An AUC with its interval, and whether it can be told from chance; `row` has auc, lo, hi, q after `prefix`."""
+    """An AUC, its interval and n, and if it can be told from chance; `row` has auc, lo, hi, q after `prefix`."""
     value, low, high = (row[prefix + name] for name in ("auc", "lo", "hi"))
     if pd.isna(value):
         return f"no AUC could be computed ({counted(row)})"
