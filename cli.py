@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 2 for what the user can mend, 130 when interrupted."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    # Threads that spin while they wait for each other all but stop a small model on a machine that has other work to do
+    # (bench/bench_threads.py); torch is not imported yet, so this still reaches its OpenMP.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         arguments = _parser().parse_args(argv)
         with _drawn_progress() as progress:
