@@ -5,22 +5,19 @@ renderer's. So the judge learns from labelled generated pictures, is tested on p
 abstains where it is not sure. It knows this organism's pictures and no others: audit it again before trusting it on
 another model, or on pictures that were steered.
 
-``python -m handscope.organism.judge`` fits it to the shipped labels and writes ``judge.json``.
+``python -m handscope.labeling.fit_judge`` fits it to the shipped labels and writes ``judge.json``.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import HandscopeError
 from ..files import atomic
 from .shape import features
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CARD = Path(__file__).with_name("judge.json")
 NEEDED_KAPPA, NEEDED_KAPPA_DECIDED = 0.6, 0.75
@@ -166,33 +163,3 @@ def choose_band(p: np.ndarray, bad: np.ndarray) -> tuple[float, float]:
         if decided.sum() >= 30 and kappa(p[decided] > 0.5, bad[decided] == 1) >= NEEDED_KAPPA_DECIDED + 0.05:
             return float(0.5 - half), float(0.5 + half)
     return 0.0, 1.0
-
-
-def majority(table: "pd.DataFrame") -> np.ndarray:
-    """The side most looks at each picture took, 1 for bad, also of pictures whose verdict is unsure: (n,)."""
-    looks = table[["look_1", "look_2", "look_3"]].fillna("").to_numpy(str)
-    return (np.char.startswith(looks, "bad").sum(1) > np.char.startswith(looks, "good").sum(1)).astype(int)
-
-
-def main() -> None:
-    """Fit the judge to the shipped labels, print how it does on unseen prompts, and write its card.
-
-    It learns from the verdicts that are not unsure, and is tested on every picture: leaving the doubtful ones out of a
-    test would flatter it.
-    """
-    from ..labeling.shipped import ShippedLabels
-
-    shipped = ShippedLabels.load()
-    table = shipped.table
-    rows = [features(shipped.reference(sample), prompt) for sample, prompt in table.prompt.items()]
-    names = sorted(rows[0])
-    x = np.array([[row[name] for name in names] for row in rows])
-    bad, groups, clear = majority(table), table.prompt.to_numpy(), (table.verdict != "unsure").to_numpy()
-    p, decided = out_of_fold(x, bad, groups, clear, names)
-    summary = evaluate(p, decided, bad, groups)
-    fit(x[clear], bad[clear], names, summary, choose_band(p, bad)).save()
-    print(json.dumps(summary, indent=1))
-
-
-if __name__ == "__main__":
-    main()
