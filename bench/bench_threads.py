@@ -2,8 +2,9 @@
 
     python bench/bench_threads.py [--pictures 32] [--repeats 3]
 
-Each variant runs in a process of its own, in turn within each repeat; the other work is one process of the same kind, with
-as many spinning threads as there are cores. The command line sets the passive policy unless the environment says otherwise.
+Each variant runs in a process of its own, in turn within each repeat; the other work is one process of the same kind,
+with as many spinning threads as there are cores. The command line sets the passive policy unless the environment says
+otherwise.
 """
 
 import argparse
@@ -40,7 +41,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     for busy in (False, True):
-        other = subprocess.Popen([sys.executable, "-c", DRAW, "8", "forever"], stdout=subprocess.DEVNULL) if busy else None
+        other = (
+            subprocess.Popen([sys.executable, "-c", DRAW, "8", "forever"], stdout=subprocess.DEVNULL) if busy else None
+        )
         try:
             times: dict[str, list[float]] = {name: [] for name in VARIANTS}
             for _ in range(given.repeats):
@@ -50,7 +53,8 @@ def main() -> None:
             if other:
                 other.kill()
         for name, found in times.items():
-            print(f"{'busy' if busy else 'alone'}  {name:10s}  {statistics.median(found):6.1f} s  {[round(t, 1) for t in found]}")
+            where = "busy" if busy else "alone"
+            print(f"{where}  {name:10s}  {statistics.median(found):6.1f} s  of {[round(t, 1) for t in found]}")
 
 
 if __name__ == "__main__":
