@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
     _model_options(verb, model="organism", device="cpu")
 
-    verb = _verb(verbs, "label", _label, "token labels and verdicts without a person", run=True)
+    verb = _verb(verbs, "label", _label, "token labels and verdicts without looking", run=True)
     verb.add_argument(
         "--auto",
         action="store_true",

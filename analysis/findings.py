@@ -140,6 +140,7 @@ def _beyond(results: Results) -> Finding:
             gains[BASELINE_NAMES[name]] = bool(known.any())
             parts.append(_gain_words(rows, known, name, prefix, n))
     detail = " ".join(parts)
+    whole = _whole_picture(results)
     if not parts:
         brief, mark = "This was not measured: no block was compared with the predicted clean picture.", "chance"
     elif all(gains.values()):
@@ -158,7 +159,20 @@ def _beyond(results: Results) -> Finding:
             f"{CHANCE} ({n})."
         )
         mark = "partly"
-    return Finding(question, brief, detail, mark)
+    return Finding(question, f"{brief} {whole}".strip(), detail, mark)
+
+
+def _whole_picture(results: Results) -> str:
+    """A sentence where a probe of the whole predicted picture does better than the best block: then that is no secret."""
+    column, rows, probes = results.prefix + "auc", results.baseline("x0_flat"), results.probe_of("sure")
+    rows = rows.dropna(subset=[column])
+    if rows.empty or rows[column].max() <= probes[column].max():
+        return ""
+    best, block = rows.loc[rows[column].idxmax()], probes.loc[probes[column].idxmax()]
+    return (
+        f"A probe of the whole predicted picture tells more than any block: at step {best['step']:.0f}, "
+        f"{auc_words(best, results.prefix)}, against {auc_words(block, results.prefix)}, {place(block)}."
+    )
 
 
 def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n: str) -> str:

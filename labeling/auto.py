@@ -1,4 +1,4 @@
-"""Labels without a person: hand tokens from the silhouette, the verdict from shipped labels, else from the judge."""
+"""Labels without looking: hand tokens from the silhouette, the verdict from shipped labels, else from the judge."""
 
 from collections import Counter
 
@@ -51,7 +51,7 @@ def annotate(
 def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     """Label every sample of an organism's run that has no label for its picture yet.
 
-    A sample of the shipped set inherits what a person said of it, if it is the same picture (see `shipped`). Any other
+    A sample of the shipped set inherits its hand label, if it is the same picture (see `shipped`). Any other
     is judged, where the judge has earned it (see `organism.judge`); where it abstains, or has not, the verdict is
     "unsure". How many came from where is added to ``run.yaml`` as ``labels``.
 

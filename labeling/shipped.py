@@ -1,4 +1,4 @@
-"""The hand labels that ship with handscope: what a person saw in a fixed set of (prompt, seed) of the organism.
+"""The hand labels that ship with handscope: what was seen in a fixed set of (prompt, seed) of the organism.
 
 A label belongs to a picture, not to a seed. The pictures that were looked at ship beside the labels, and a sample made
 again on another machine inherits its label only when it is the same picture: by its hash, or at a PSNR of at least

@@ -1,4 +1,4 @@
-"""An automatic judge of the organism's hands: outline features and a logistic regression fitted to people's labels.
+"""An automatic judge of the organism's hands: outline features and a logistic regression fitted to hand labels.
 
 A classifier that learnt good from corrupted *renders* is useless here, because a generator's faults are not a
 renderer's. So the judge learns from labelled generated pictures, is tested on prompts that it has not seen, and
@@ -67,7 +67,7 @@ class Judge:
     def verdict(self, image: np.ndarray, caption: str) -> tuple[str, float]:
         """``good``, ``bad`` or ``unsure``, and the probability of "bad", of one picture (height, width, 3), uint8.
 
-        A judge that did not reach the agreement with people that this project asks for is unsure of everything.
+        A judge that did not reach the agreement with hand labels that this project asks for is unsure of everything.
         """
         found = features(image, caption)
         p = float(self.probability(np.array([[found[name] for name in self.names]]))[0])
@@ -137,7 +137,7 @@ def out_of_fold(
 
 
 def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Agreement of out-of-fold probabilities with a person: kappa overall and where the judge decides, over prompts."""
+    """Agreement of out-of-fold probabilities with hand labels: kappa overall and where the judge decides, over prompts."""
     from sklearn.metrics import roc_auc_score
 
     guess, seen = p > 0.5, bad == 1

@@ -380,6 +380,18 @@ def test_the_honest_question_is_answered_by_what_the_block_adds(tmp_path, beyond
         assert "(+0.01, −0.04 to +0.05; n = 40)" in said[1]
 
 
+def test_it_is_said_when_the_whole_predicted_picture_tells_more_than_any_block(tmp_path):
+    run = invented(tmp_path / "run", 0.4, ("x0",))
+    assert "whole predicted picture tells more" not in answers(Results.read(run))[BEYOND][1]
+
+    def name_it_whole(rows: pd.DataFrame) -> None:
+        rows["baseline"] = rows["baseline"].replace("x0", "x0_flat")
+        rows.loc[rows["baseline"] == "x0_flat", "within_auc"] = 0.97
+
+    said = answers(edited(run, "baselines", name_it_whole))[BEYOND][1]
+    assert "whole predicted picture tells more than any block" in said and "AUC 0.97" in said
+
+
 def test_a_block_that_adds_to_the_outline_of_the_hand_is_no_leak(tmp_path):
     said = answers(Results.read(invented(tmp_path / "run", 0.4, ("position",))))[WHEN][1]
     assert "That is more than the outline of the finished hand" in said and "leak" not in said
