@@ -65,10 +65,5 @@ class Caption:
 
 
 CAPTIONS = tuple(Caption(*words) for words in product(SIDES, VIEWS, TRAINED_GESTURES, SKINS, BACKGROUNDS))
-WORDS = tuple(
-    sorted(
-        {word for caption in CAPTIONS for word in str(caption).replace(",", "").split()}
-        | set(GESTURES)
-        | {"one", "zero"}
-    )
-)
+# The order is that of the token numbers, from which the random text encoders of the saved organism follow.
+WORDS = tuple(sorted({word for caption in CAPTIONS for word in str(caption).replace(",", "").split()} | set(GESTURES)))

@@ -11,7 +11,12 @@ from handscope.errors import HandscopeError
 from handscope.organism import model as parts
 from handscope.organism import train
 from handscope.organism.captions import CAPTIONS, WORDS
+from handscope.organism.codec import autoencoder
+from handscope.organism.course import Course, Crew
+from handscope.organism.flow import matrices, transformer
+from handscope.organism.latents import read_latents
 from handscope.organism.muon import Muon, orthogonalise
+from handscope.organism.recipe import SMALL
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +46,20 @@ def test_every_word_is_one_token_also_after_saving(tmp_path):
             assert len(numbers) <= parts.TEXT_LENGTH
             assert numbers == tokenizer(caption).input_ids
             assert again.unk_token_id not in numbers[1:-1]
+
+
+def test_tokenizers_and_text_encoders_are_those_of_the_shipped_organism():
+    shipped = Path(parts.__file__).parent / "pipe"
+    clip, t5 = parts.clip_tokenizer(), parts.t5_tokenizer()
+    for tokenizer, name in ((clip, "tokenizer"), (t5, "tokenizer_2")):
+        saved = type(tokenizer).from_pretrained(shipped / name)
+        assert tokenizer.get_vocab() == saved.get_vocab()
+        for text in [*map(str, CAPTIONS), " ".join(WORDS), ""]:
+            assert tokenizer(text).input_ids == saved(text).input_ids
+    for encoder, name in zip(parts.text_encoders(clip, t5), ("text_encoder", "text_encoder_2"), strict=True):
+        made, saved = encoder.state_dict(), type(encoder).from_pretrained(shipped / name).state_dict()
+        assert made.keys() == saved.keys()
+        assert all(torch.equal(made[key], saved[key]) for key in saved), name
 
 
 def test_words_that_collide_are_refused():
@@ -80,16 +99,16 @@ def test_the_saved_pipeline_loads_offline_and_draws_what_it_was_trained_to(work,
     found, found_pooled, _ = pipe.encode_prompt(str(CAPTIONS[0]), None, max_sequence_length=parts.TEXT_LENGTH)
     torch.testing.assert_close((found, found_pooled), (sequence, pooled))
     record = json.loads((work / "pipe" / "training.json").read_text())
-    assert record["trained"]["transformer"]["step"] == train.SMALL.steps
+    assert record["trained"]["transformer"]["step"] == SMALL.steps
     assert record["versions"]["torch"] == torch.__version__
 
 
 def test_latents_are_normalised_and_mirrored(work):
-    stored, numbers, seal = train._read_latents(work, train.SMALL)
+    stored, numbers, seal = read_latents(work, SMALL)
     scaled = (stored.double() - seal["shift_factor"]) * seal["scaling_factor"]
     assert abs(scaled.mean()) < 1e-3
     assert abs(scaled.std() - 1) < 1e-3
-    one = train.SMALL.shard_size
+    one = SMALL.shard_size
     for plain, mirrored in zip(numbers[:one], numbers[one : 2 * one], strict=True):
         assert CAPTIONS[mirrored] == CAPTIONS[plain].mirrored()
 
@@ -97,8 +116,8 @@ def test_latents_are_normalised_and_mirrored(work):
 def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
     for name in ("renders", "latents"):
         (tmp_path / name).symlink_to(work / name)
-    steps = train.SMALL.steps
-    crew = train.Crew()
+    steps = SMALL.steps
+    crew = Crew()
 
     class Stopped(Exception):
         """Stands in for a kill after the second step's checkpoint."""
@@ -109,13 +128,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
             raise Stopped
         return wrote
 
-    ordinary = train.Course.save
-    for stage, name in ((train.autoencoder, "autoencoder"), (train.transformer, "transformer")):
+    ordinary = Course.save
+    for stage, name in ((autoencoder, "autoencoder"), (transformer, "transformer")):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-            patch.setattr(train.Course, "save", killed)
-            stage(tmp_path, train.SMALL, crew)
+            patch.setattr(Course, "save", killed)
+            stage(tmp_path, SMALL, crew)
         assert torch.load(tmp_path / f"{name}.pt", weights_only=True)["state"]["step"] == 2
-        stage(tmp_path, train.SMALL, crew)
+        stage(tmp_path, SMALL, crew)
         again, whole = (torch.load(folder / f"{name}.pt", weights_only=True) for folder in (tmp_path, work))
         assert again["state"]["step"] == whole["state"]["step"] == steps
         for kind in ("model", "ema"):
@@ -124,9 +143,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
 
 def test_a_stage_says_which_stage_it_waits_for(tmp_path):
     with pytest.raises(HandscopeError, match="run the stage render first"):
-        train.autoencoder(tmp_path, train.SMALL, train.Crew())
+        autoencoder(tmp_path, SMALL, Crew())
     with pytest.raises(HandscopeError, match="run the stage latents first"):
-        train.transformer(tmp_path, train.SMALL, train.Crew())
+        transformer(tmp_path, SMALL, Crew())
 
 
 def test_the_untrained_transformer_predicts_zero_and_muon_has_its_matrices():
@@ -143,7 +162,7 @@ def test_the_untrained_transformer_predicts_zero_and_muon_has_its_matrices():
         return_dict=False,
     )[0]
     assert not out.any()
-    names = train.matrices(flux)
+    names = matrices(flux)
     assert len(names) == 12 + 5  # double: eight of attention, four of feed-forward; single: three and two
     assert not any("norm" in name or "embed" in name for name in names)
 
