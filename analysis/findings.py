@@ -163,7 +163,7 @@ def _beyond(results: Results) -> Finding:
 
 
 def _whole_picture(results: Results) -> str:
-    """A sentence where a probe of the whole predicted picture does better than the best block: then that is no secret."""
+    """A sentence where a probe of the whole predicted picture beats the best block: then that is no secret."""
     column, rows, probes = results.prefix + "auc", results.baseline("x0_flat"), results.probe_of("sure")
     rows = rows.dropna(subset=[column])
     if rows.empty or rows[column].max() <= probes[column].max():

@@ -137,7 +137,7 @@ def out_of_fold(
 
 
 def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Agreement of out-of-fold probabilities with hand labels: kappa overall and where the judge decides, over prompts."""
+    """Agreement of out-of-fold probabilities with hand labels: kappa overall and where decided, over prompts."""
     from sklearn.metrics import roc_auc_score
 
     guess, seen = p > 0.5, bad == 1
