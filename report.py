@@ -184,7 +184,7 @@ def _resolution(run: Run, results: Results) -> list[dict[str, Any]]:
 
 def _massive(cells: pd.DataFrame) -> list[tuple[str, str]]:
     """Channels that were left out of the analyses, by block."""
-    column = cells["massive_channels"].fillna("").astype(str)
+    column = cells["massive_channels"].astype(object).fillna("").astype(str)
     found = {block: sorted({int(float(one)) for text in texts for one in text.split(";") if one})
              for block, texts in column.groupby(cells["block"], sort=False)}
     return [(str(block), ", ".join(map(str, channels))) for block, channels in found.items() if channels]
