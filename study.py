@@ -268,7 +268,8 @@ def _pick(study: Study, *names: str) -> dict[str, Any]:
 _SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetensors")
 _ACTIVATIONS = ("activations/**/*.h5",)
 _ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/samples.csv", "analysis/cosines.csv")
-_PROBES = ("analysis/probes.csv", "analysis/baselines.csv", "analysis/added.csv", "probes/*.safetensors")
+_PROBES = ("analysis/probes.csv", "analysis/baselines.csv", "analysis/added.csv", "analysis/whole_picture.csv",
+           "probes/*.safetensors")
 
 STAGES = (
     _Stage(

@@ -23,7 +23,7 @@ BASELINE_NAMES = {
     "norm": "the size of the activations alone",
     "random": "a random direction of the activations",
     "final_image": "plain statistics of the final picture",
-    "all": "all these baselines together",
+    "all": "all other baselines together",
 }
 HONEST = ("x0", "x0_flat", "image", "all")
 CHANCE = "not separable from chance"
@@ -140,7 +140,7 @@ def _beyond(results: Results) -> Finding:
             gains[BASELINE_NAMES[name]] = bool(known.any())
             parts.append(_gain_words(rows, known, name, prefix, n))
     detail = " ".join(parts)
-    whole = _whole_picture(results)
+    whole = _whole_picture(results, n)
     if not parts:
         brief, mark = "This was not measured: no block was compared with the predicted clean picture.", "chance"
     elif all(gains.values()):
@@ -162,16 +162,19 @@ def _beyond(results: Results) -> Finding:
     return Finding(question, f"{brief} {whole}".strip(), detail, mark)
 
 
-def _whole_picture(results: Results) -> str:
-    """A sentence where a probe of the whole predicted picture beats the best block: then that is no secret."""
-    column, rows, probes = results.prefix + "auc", results.baseline("x0_flat"), results.probe_of("sure")
-    rows = rows.dropna(subset=[column])
-    if rows.empty or rows[column].max() <= probes[column].max():
+def _whole_picture(results: Results, n: str) -> str:
+    """Whether a probe of the whole predicted picture does better than one of the block, compared at the same steps."""
+    prefix, rows = results.prefix, results.whole_picture
+    rows = rows[rows["block"] == results.best_block].dropna(subset=[prefix + "added"])
+    known = rows[(rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)].sort_values("step", ascending=False)
+    if known.empty:
         return ""
-    best, block = rows.loc[rows[column].idxmax()], probes.loc[probes[column].idxmax()]
+    best = known.loc[known[prefix + "added"].idxmax()]
+    gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
     return (
-        f"A probe of the whole predicted picture tells more than any block: at step {best['step']:.0f}, "
-        f"{auc_words(best, results.prefix)}, against {auc_words(block, results.prefix)}, {place(block)}."
+        f"A probe of the whole predicted picture tells more than one of {results.best_block} at "
+        f"{_at_steps(known['step'])}, most at step {best['step']}: AUC {best[prefix + 'auc_both']:.2f} against "
+        f"{best[prefix + 'auc_baseline']:.2f} ({gain}, {low} to {high}; {n})."
     )
 
 

@@ -27,6 +27,7 @@ STAGES = {
     "probes": "probe",
     "baselines": "probe",
     "added": "probe",
+    "whole_picture": "probe",
 }
 
 
@@ -40,8 +41,8 @@ class Results:
         As of `sample_table`: every labelled sample.
     generated : int
         How many samples there are, labelled or not.
-    cells, cosines, order, probes, baselines, added : DataFrame
-        cells.csv, cosines.csv, samples.csv, probes.csv, baselines.csv and added.csv.
+    cells, cosines, order, probes, baselines, added, whole_picture : DataFrame
+        cells.csv, cosines.csv, samples.csv, probes.csv, baselines.csv, added.csv and whole_picture.csv.
     coordinates : dict of arrays
         cells.safetensors.
     annotations : dict of Annotation by sample
@@ -56,6 +57,7 @@ class Results:
     probes: pd.DataFrame
     baselines: pd.DataFrame
     added: pd.DataFrame
+    whole_picture: pd.DataFrame
     coordinates: dict[str, np.ndarray] = field(repr=False)
     annotations: dict[str, Annotation] = field(repr=False)
     settings: dict[str, Any] = field(repr=False)
@@ -84,6 +86,7 @@ class Results:
             probes=tables["probes"],
             baselines=tables["baselines"],
             added=tables["added"],
+            whole_picture=tables["whole_picture"],
             coordinates=coordinates,
             annotations=Labels(run.labels_path).current(),
             settings=run.settings,

@@ -4,7 +4,7 @@
     python -m handscope.labeling.sheets draw RUN FOLDER --seed 2 --mirrored   for a second, reshuffled and mirrored
     python -m handscope.labeling.sheets draw RUN FOLDER --seed 3 --left-open LOOK1 LOOK2
                                                                 a third, larger, at what those left open
-    python -m handscope.labeling.sheets merge RUN LOOK1 LOOK2 LOOK3
+    python -m handscope.labeling.sheets merge RUN LOOK1 LOOK2 LOOK3 --out FOLDER
                                                                 looks.csv of each folder -> labels and their mosaic
 
 The sheets show a number and how many digits should be raised, and nothing else: no seed, colour order or arm that could
@@ -26,7 +26,6 @@ from ..extract.run import Run
 from ..files import atomic
 from ..organism.captions import GESTURES, Caption
 from ..organism.judge import kappa, kappa_interval
-from .shipped import DATASETS
 
 TILE, WIDTH, HEIGHT, STRIP = 144, 1200, 1150, 16
 LEVELS = ("good", "good?", "bad?", "bad")
@@ -103,7 +102,7 @@ def verdict(looks: Sequence[str]) -> str:
     return winner if sure >= 2 else winner + "?"
 
 
-def merge(run: Run, folders: Sequence[Path], out: Path = DATASETS) -> pd.DataFrame:
+def merge(run: Run, folders: Sequence[Path], out: Path) -> pd.DataFrame:
     """Make the labels of three looks, the third at what two left open; write ``hand_labels.csv`` and its mosaic."""
     first, second, third = (read_look(folder) for folder in folders)
     table = run.samples().set_index("sample")[["prompt", "seed", "image_sha256"]]
@@ -180,7 +179,7 @@ def main() -> None:
     merging = verbs.add_parser("merge", help="make labels of three looks")
     merging.add_argument("run", type=Path)
     merging.add_argument("folders", type=Path, nargs=3, metavar="LOOK")
-    merging.add_argument("--out", type=Path, default=DATASETS, help="folder of hand_labels.csv and hand_labels.webp")
+    merging.add_argument("--out", type=Path, required=True, help="folder for hand_labels.csv and hand_labels.webp")
     given = parser.parse_args()
     if given.verb == "draw":
         samples = left_open(*map(read_look, given.left_open)) if given.left_open else None

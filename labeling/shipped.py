@@ -15,6 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import HandscopeError
+from ..files import sha256
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 SAME_DB = 40.0
@@ -47,8 +48,11 @@ class ShippedLabels:
         path = folder / "hand_labels.csv"
         try:
             table = pd.read_csv(path, keep_default_na=False).set_index("sample")
+            rows, columns = int(table.row.max()) + 1, int(table.column.max()) + 1
             with Image.open(folder / "hand_labels.webp") as mosaic:
-                tile = mosaic.width // (int(table.column.max()) + 1)
+                tile = mosaic.width // columns
+                if mosaic.size != (columns * tile, rows * tile):
+                    raise ValueError(f"{rows} x {columns} pictures do not fit a mosaic of {mosaic.size} pixels")
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise HandscopeError(
                 f"The shipped labels in {folder} are damaged ({error}): install handscope again."
@@ -61,9 +65,15 @@ class ShippedLabels:
             return np.asarray(image.convert("RGB"))
 
     def reference(self, sample: str) -> np.ndarray:
-        """The picture that was labelled, uint8 of shape (tile, tile, 3)."""
+        """The picture that was labelled, uint8 of shape (tile, tile, 3); HandscopeError where its hash is another's."""
         row, column = int(self.table.loc[sample, "row"]), int(self.table.loc[sample, "column"])
-        return self._pixels[row * self.tile : (row + 1) * self.tile, column * self.tile : (column + 1) * self.tile]
+        side = self.tile
+        picture = self._pixels[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        if sha256(picture.tobytes()) != self.table.loc[sample, "image_sha256"]:
+            raise HandscopeError(
+                f"The picture of {sample} in {self.mosaic} is not the one that was labelled: install handscope again."
+            )
+        return picture
 
     def likeness(self, sample: str, image: np.ndarray) -> float | None:
         """PSNR in dB of `image` against the picture that was labelled; None without a label, or where sizes differ."""

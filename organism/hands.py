@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import HandscopeError
 from .captions import GESTURES
 
 DIGITS = ("thumb", "index", "middle", "ring", "little")
@@ -148,6 +149,9 @@ def pose_hands(
     for i, fault in enumerate(faults):
         if not fault:
             continue
+        if raised[i].sum() < 2:
+            found = int(raised[i].sum())
+            raise HandscopeError(f"The fault {fault!r} needs a hand with two raised digits or more, found {found}.")
         up = raised[i].nonzero()[:, 0]
         up = up[up > 0] if fault != "detached" else up
         k = int(up[torch.randint(len(up), (1,), generator=generator)])
@@ -178,8 +182,7 @@ def pose_hands(
     dorsal = torch.stack([chain[1] for chain in chains], 1)
     shown = joints.clone()
     lift = torch.nn.functional.normalize(joints[:, :, 1] - joints[:, :, 0], dim=-1) * gap[..., None]
-    shown[:, :, 1:] += lift[:, :, None]
-    shown[:, :, 0] += lift * 1.0
+    shown += lift[:, :, None]
     radii = RADII * thick
     extra, extra_dorsal, extra_radii = shown[:, 2].clone(), dorsal[:, 2].clone(), radii[:, 2].clone()
     webs = torch.zeros(n, 2, 2, 3)
@@ -187,9 +190,8 @@ def pose_hands(
     for i, fault in enumerate(faults):
         k, j = int(victim[i]), int(partner[i])
         if fault == "six":
-            step = 10.0 if k <= j else -10.0
             middle = (shown[i, k] + shown[i, j]) / 2 if k != j else shown[i, k]
-            shift = torch.tensor([step if k == j else 0.0, 0.0, 0.0])
+            shift = torch.tensor([10.0 if k == j else 0.0, 0.0, 0.0])
             extra[i], extra_dorsal[i], extra_radii[i] = middle + shift, dorsal[i, k], radii[i, k] * 0.9
         elif fault == "fused" and k != j:
             middle = (shown[i, k] + shown[i, j]) / 2

@@ -29,12 +29,18 @@ def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
     vae = read_codec(work, recipe, "autoencoder", crew.device).to(memory_format=torch.channels_last)
     folder, made_by = work / "latents", encoder_hash(vae)
     seal = folder / "scale.json"
-    stale = seal.exists() and json.loads(seal.read_text())["encoder"] != made_by
-    crew.wait()  # all must have read the seal before it is changed
+    mark = folder / "encoder.txt"
+    if crew.leads and (not mark.exists() or mark.read_text() != made_by):
+        # Latents of another encoder, half-made ones too, must not be sealed with this one's name.
+        for old in [seal, *folder.glob("*.npy")]:
+            old.unlink(missing_ok=True)
+        with atomic(mark) as temporary:
+            temporary.write_text(made_by)
+    crew.wait()
     total, squares, count = 0.0, 0.0, 0
     for number, path in enumerate(shard_paths(work, recipe)):
         target = folder / path.name
-        if number % crew.world == crew.rank and (stale or not target.exists()):
+        if number % crew.world == crew.rank and not target.exists():
             images = np.load(path)
             both = np.concatenate([images, images[..., ::-1]])
             packed = [

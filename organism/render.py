@@ -29,7 +29,7 @@ class Renders:
     captions : list of n prompts.
     silhouettes : (n, size, size) bool, hand and forearm.
     landmarks : (n, 21, 3) float: column and row in pixels, and depth in pixels towards the viewer; MediaPipe's order.
-    visibility : (n, 21) bool: inside the picture and not hidden behind another part.
+    visibility : (n, 21) bool: drawn, inside the picture, and not hidden behind another part.
     angles : (n, 15) degrees; ratios : (n, 5); count : (n,) int; fault : list of n names ("" for a plausible hand).
     """
 
@@ -193,7 +193,9 @@ def render(
         at = at.clamp(0, size * supersample - 1)
         # A joint lies inside its own bone, so it is hidden only by something well in front of it.
         hidden = depth[at[:, 1], at[:, 0]] > joints[i, :, 2] + 18
-        visibility.append(framed & ~hidden)
+        digits = hands.exists[i, hands.digit >= 0][:15:3]
+        drawn = torch.cat([torch.ones(1, dtype=torch.bool), digits.repeat_interleave(4)])
+        visibility.append(framed & drawn & ~hidden)
     return Renders(
         (torch.stack(images) * 255).round().to(torch.uint8),
         [str(c) for c in captions],

@@ -27,20 +27,23 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-VERSION = 2
+VERSION = 3
 """Raised when the numbers that this stage writes change their meaning, so that a finished run is probed again."""
 
 L2 = 100.0
 """Penalty of every probe and baseline, settled beforehand: chosen on the same samples, it would need nested folds."""
 
-NESTED = ("prompt", "position", "norm", "x_t", "x0", "image")
-"""Baselines whose features a block's join in one fit."""
+NESTED = ("prompt", "position", "x_t", "x0", "image")
+"""Baselines whose features a block's join in one fit; the norm of the block's own tokens is one more of them."""
 
 WIDE = "x0_flat"
 """The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits
-are added instead, as independent evidence would be. "all" is every one of `NESTED` in one fit, and this one's logit."""
+are added instead. "all" holds every other baseline, in one fit."""
 
-OUTPUTS = ("probes.csv", "baselines.csv", "added.csv")
+INSTEAD = "block"
+"""Names the rows that take a block as the baseline, and ask what `WIDE` would gain in its place."""
+
+OUTPUTS = ("probes.csv", "baselines.csv", "added.csv", "whole_picture.csv")
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
@@ -63,7 +66,8 @@ def probe(
     over held-out samples of one fold; `within_auc` over held-out samples of one prompt, so that nothing a prompt says
     can help; both have intervals from draws of prompts, a permutation null, p, and q over the cells (or baselines) of a
     subset. In added.csv `added` is the gain in held-out AUC when the block joins the baseline's features, and
-    `within_added` that of pairs within a prompt.
+    `within_added` that of pairs within a prompt; whole_picture.csv has, in the same columns, the gain of a probe of the
+    whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain.
 
     Raises
     ------
@@ -112,13 +116,16 @@ def probe(
             compared[subset].append({"baseline": baseline.name, "step": baseline.step, **_statistics(result, y)})
         if subset == "sure":
             part = [replace(baseline, x=baseline.x[rows]) for baseline in baselines]
-            added = _added({cell: x[rows] for cell, x in cells.items()}, part, y, groups, folds, seed, progress)
+            own = {cell: (x[rows], norms[cell][rows]) for cell, x in cells.items()}
+            added = _added(own, part, y, groups, folds, seed, progress)
     write_csv(outputs[0], _corrected(probed))
     write_csv(outputs[1], _corrected(compared).astype({"step": "Int64"}))
     gains = pd.DataFrame(added)
-    for name in ("", "within_"):
-        gains.insert(gains.columns.get_loc(f"{name}p") + 1, f"{name}q", benjamini_hochberg(gains[f"{name}p"]))
-    write_csv(outputs[2], gains)
+    instead = gains["baseline"] == INSTEAD
+    for path, table in ((outputs[2], gains[~instead].copy()), (outputs[3], gains[instead].drop(columns="baseline"))):
+        for name in ("", "within_"):
+            table.insert(table.columns.get_loc(f"{name}p") + 1, f"{name}q", benjamini_hochberg(table[f"{name}p"]))
+        write_csv(path, table)
     set_fresh(sidecar, mark, l2=L2, **settings)
     return pd.read_csv(outputs[0])
 
@@ -216,7 +223,7 @@ def _save(
 
 
 def _added(
-    cells: dict[Any, NDArray[np.float32]],
+    cells: dict[Any, tuple[NDArray[np.float32], Array]],
     baselines: list[Baseline],
     y: NDArray[Any],
     groups: NDArray[Any],
@@ -224,7 +231,7 @@ def _added(
     seed: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """What each cell adds to each baseline, on the same folds and the same draws of prompts."""
+    """What each cell, given as vectors and norms, adds to each baseline, on the same folds and draws of prompts."""
     fold = grouped_folds(groups, folds, seed)
 
     def logits(x: NDArray[Any]) -> Array:
@@ -236,17 +243,18 @@ def _added(
         known = {b.name: b.x for b in baselines if b.step in (None, step)}
         wide[step] = logits(known[WIDE])
         features |= {(name, step): known[name] for name in NESTED}
-        features["all", step] = np.hstack([known[name] for name in NESTED])
     alone = {(name, step): logits(x) for (name, step), x in features.items()}
     rows = []
-    for number, (cell, x) in enumerate(cells.items()):
+    for number, (cell, (x, norm)) in enumerate(cells.items()):
         progress("compare with baselines", number, len(cells))
-        pairs = {
-            name: (alone[name, cell.step], logits(np.hstack([features[name, cell.step], x])))
-            for name in (*NESTED, "all")
-        }
-        pairs[WIDE] = wide[cell.step], wide[cell.step] + logits(x)
-        pairs["all"] = pairs["all"][0] + wide[cell.step], pairs["all"][1] + wide[cell.step]
+        narrow = {name: features[name, cell.step] for name in NESTED}
+        joined = np.hstack([*narrow.values(), norm[:, None]])
+        block = logits(x)
+        pairs = {name: (alone[name, cell.step], logits(np.hstack([known, x]))) for name, known in narrow.items()}
+        pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
+        pairs["all"] = logits(joined), logits(np.hstack([joined, x]))
+        pairs[WIDE] = wide[cell.step], wide[cell.step] + block
+        pairs[INSTEAD] = block, wide[cell.step]
         for name, (before, both) in pairs.items():
             row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "baseline": name}
             for prefix, within in (("", False), ("within_", True)):

@@ -151,6 +151,19 @@ def test_labels_follow_the_picture_and_not_the_seed(run, labelled, monkeypatch):
     assert auto.label_auto(run) == sources and len(Labels(run.labels_path).table()) == rows
 
 
+def test_a_mosaic_of_other_pictures_is_refused(run, labelled):
+    _, folder, _, _ = labelled
+    sample = run.samples()["sample"][0]
+    with Image.open(folder / "hand_labels.webp") as image:
+        mosaic = np.asarray(image.convert("RGB"))
+    Image.fromarray(mosaic[96:]).save(folder / "hand_labels.webp", lossless=True)
+    with pytest.raises(HandscopeError, match="do not fit a mosaic"):
+        ShippedLabels.load(folder)
+    Image.fromarray(np.roll(mosaic, 96, 0)).save(folder / "hand_labels.webp", lossless=True)
+    with pytest.raises(HandscopeError, match="is not the one that was labelled"):
+        ShippedLabels.load(folder).likeness(sample, run.image(sample))
+
+
 def test_psnr_is_the_closed_form():
     black, grey = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 51, np.uint8)
     assert psnr(black, grey) == pytest.approx(20 * math.log10(5)) and psnr(grey, grey) == math.inf

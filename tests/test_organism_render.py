@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from handscope.errors import HandscopeError
 from handscope.organism.captions import BACKGROUNDS, CAPTIONS, GESTURES, SKINS, Caption
 from handscope.organism.hands import DIGITS, FAULTS, JOINTS, LIMITS, pose_hands, sample_pose
 from handscope.organism.render import mirror_caption, render, render_dataset
@@ -51,11 +52,21 @@ def test_count_is_what_the_caption_says_and_a_fault_changes_it(plausible, corrup
     assert set(corrupt.fault) == set(FAULTS)
 
 
-def test_visible_joints_lie_on_the_hand(plausible):
-    at = plausible.landmarks[..., :2].long()
-    for mask, points, seen in zip(plausible.silhouettes, at, plausible.visibility, strict=True):
-        assert mask[points[seen, 1], points[seen, 0]].all()
-    assert plausible.visibility.float().mean() > 0.6
+@pytest.mark.parametrize("kind", ["plausible", "corrupt"])
+def test_visible_joints_lie_on_the_hand(kind, request):
+    drawn = request.getfixturevalue(kind)
+    at = drawn.landmarks[..., :2].long()
+    for mask, points, seen, fault in zip(drawn.silhouettes, at, drawn.visibility, drawn.fault, strict=True):
+        on_hand = mask[points[seen, 1], points[seen, 0]]
+        # The base of a detached digit is a joint at the edge of its bone.
+        assert on_hand.float().mean() > 0.9 if fault == "detached" else on_hand.all(), fault
+    assert drawn.visibility.float().mean() > 0.6
+
+
+def test_a_fault_needs_a_digit_to_be_seen_on():
+    pose = sample_pose(["one"], torch.Generator().manual_seed(0))
+    with pytest.raises(HandscopeError, match="two raised digits"):
+        pose_hands(*pose, torch.Generator().manual_seed(0), ["fused"])
 
 
 def test_silhouette_from_colours_agrees_with_the_renderer(plausible):

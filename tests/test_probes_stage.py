@@ -4,13 +4,39 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
+from handscope.extract.address import Block, Cell
 from handscope.probes import LogisticProbe, probe
+from handscope.probes.baselines import Baseline
+from handscope.probes.stage import NESTED, WIDE, _added
+from handscope.progress import quiet
 
 
 @pytest.fixture(scope="module")
 def probed(extracted_run, tiny_model):
     probe(extracted_run, tiny_model, permutations=19, folds=4)
     return extracted_run
+
+
+def test_the_norm_that_a_block_is_compared_with_is_its_own():
+    rng = np.random.default_rng(0)
+    y, groups = np.arange(60) % 2, np.repeat(np.arange(12), 5)
+    baselines = [Baseline(name, 1, rng.normal(size=(60, 3))) for name in (*NESTED, WIDE)]
+    telling, silent = y + 0.1 * rng.normal(size=60), rng.normal(size=60)
+    cells = {
+        Cell(Block.parse(f"single.{number}"), 1): (rng.normal(size=(60, 3)).astype(np.float32), norm)
+        for number, norm in enumerate((telling, silent))
+    }
+    rows = pd.DataFrame(_added(cells, baselines, y, groups, 4, 0, quiet)).set_index(["baseline", "block"])
+    assert rows.loc[("norm", "single.0"), "auc_baseline"] > 0.95 > 0.75 > rows.loc[("norm", "single.1"), "auc_baseline"]
+
+
+def test_the_whole_picture_is_compared_with_each_block_and_the_same_step(probed):
+    whole = pd.read_csv(probed.analysis_dir / "whole_picture.csv")
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv").query("subset == 'sure'")
+    baselines = pd.read_csv(probed.analysis_dir / "baselines.csv").query("subset == 'sure' and baseline == 'x0_flat'")
+    both = whole.merge(probes, on=["block", "step"]).merge(baselines, on="step", suffixes=("", "_flat"))
+    np.testing.assert_allclose(both["auc_baseline"], both["auc"], atol=1e-5)
+    np.testing.assert_allclose(both["auc_both"], both["auc_flat"], atol=1e-5)
 
 
 def test_writes_every_table_of_the_contract(probed):
@@ -67,12 +93,19 @@ def test_a_saved_probe_reads_sample_vectors(probed):
     )
 
 
-def test_predicted_clean_images_need_a_model_once(finished_run, run_copy, extracted_run):
-    copy = run_copy(extracted_run)
-    (copy.analysis_dir / "image_statistics.csv").unlink(missing_ok=True)
+def test_predicted_clean_images_need_a_model_once(probed, run_copy, tiny_model):
+    copy = run_copy(probed)
+    tables = [copy.analysis_dir / name for name in ("image_statistics.csv", "probes.csv")]
+    for path in (*tables, copy.probes_dir / "probe.json"):
+        path.unlink()
     with pytest.raises(HandscopeError, match="needs a model"):
         probe(copy, None, permutations=1, folds=4)
-    assert not (copy.analysis_dir / "probes.csv").exists() or (copy.probes_dir / "probe.json").exists()
+    assert not any(path.exists() for path in tables)
+    probe(copy, tiny_model, permutations=1, folds=4)
+    (copy.probes_dir / "probe.json").unlink()
+    tables[1].unlink()
+    probe(copy, None, permutations=1, folds=4)
+    assert all(path.exists() for path in tables)
 
 
 def test_x0_at_the_last_step_is_the_final_image(probed):
