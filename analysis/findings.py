@@ -20,7 +20,7 @@ BASELINE_NAMES = {
     "x0": "the predicted clean latents x0 at the hand",
     "x0_flat": "the predicted clean latents x0 of the whole picture",
     "image": "plain statistics of the predicted clean picture (area, contrast, brightness, …)",
-    "norm": "the size of the activations alone",
+    "norm": "the size of the last block's activations",
     "random": "a random direction of the activations",
     "final_image": "plain statistics of the final picture",
     "all": "all other baselines together",
@@ -49,7 +49,7 @@ class Finding:
 
 def findings(results: Results) -> list[Finding]:
     """Every finding that the results allow, the main ones first."""
-    makers = (_malformed, _separable, _beyond, _when, _other_explanations, _direction, _distance, _doubtful)
+    makers = (_malformed, _separable, _beyond, _length, _when, _other_explanations, _direction, _distance, _doubtful)
     return [make(results) for make in makers]
 
 
@@ -176,6 +176,33 @@ def _whole_picture(results: Results, n: str) -> str:
         f"{_at_steps(known['step'])}, most at step {best['step']}: AUC {best[prefix + 'auc_both']:.2f} against "
         f"{best[prefix + 'auc_baseline']:.2f} ({gain}, {low} to {high}; {n})."
     )
+
+
+def _length(results: Results) -> Finding:
+    """One number, the mean length of a hand's tokens in the block itself: does their direction say more?"""
+    question = "Is it more than how large the activations are?"
+    prefix, block, n = results.prefix, results.best_block, counted(results.probe_of("sure").iloc[0])
+    rows = results.added_of_best
+    rows = rows[rows["baseline"] == "norm"].dropna(subset=[prefix + "added"]).sort_values("step", ascending=False)
+    if rows.empty:
+        return Finding(question, "This was not measured.", "", "chance")
+    known = (rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)
+    best = rows.loc[rows[prefix + "auc_baseline"].idxmax()]
+    gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
+    alone = (
+        f"At best, step {best['step']}, that length alone reaches AUC {best[prefix + 'auc_baseline']:.2f}, to which the "
+        f"vector adds {gain} ({low} to {high}; {n})."
+    )
+    what = f"what a hand's mean vector in {block} adds to the mean length of its tokens there"
+    if not known.any():
+        return Finding(question, f"These data do not show it: {what} is {CHANCE} ({n}) at every step.", alone, "chance")
+    if known.all():
+        return Finding(question, f"Yes: {what} can be told from chance at every step ({n}).", alone, "yes")
+    brief = (
+        f"Only in part: {what} can be told from chance at {_at_steps(rows.loc[known, 'step'])}, and is {CHANCE} ({n}) "
+        f"at {_at_steps(rows.loc[~known, 'step'])}."
+    )
+    return Finding(question, brief, alone, "partly")
 
 
 def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n: str) -> str:

@@ -120,7 +120,7 @@ def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",)) -> 
     added = [
         {**cell, "baseline": name, **_gain(signal > 0 and name in beyond and cell["step"] < 12)}
         for cell in cells
-        for name in ("prompt", "position", "x_t", "x0", "x0_flat", "image", "all")
+        for name in ("prompt", "position", "norm", "x_t", "x0", "x0_flat", "image", "all")
     ]
     pairs = [
         {
@@ -392,6 +392,19 @@ def test_it_is_said_where_the_whole_predicted_picture_tells_more_than_the_block(
     said = answers(edited(run, "whole_picture", gain_early))[BEYOND][1]
     assert "picture tells more than one of single.3 at steps 20 and 12, most at step" in said
     assert "AUC 0.67 against 0.60 (+0.07, +0.02 to +0.12; n = 40)" in said
+
+
+@pytest.mark.parametrize(
+    ("beyond", "mark", "words"),
+    [
+        ((), "chance", "These data do not show it"),
+        (("norm",), "partly", "can be told from chance at steps 4 and 1, and is not separable from chance (n = 40) at"),
+    ],
+)
+def test_the_length_of_the_activations_is_asked_first(tmp_path, beyond, mark, words):
+    said = answers(Results.read(invented(tmp_path / "run", 0.4, beyond)))
+    said = said["Is it more than how large the activations are?"]
+    assert said[0] == mark and words in said[1] and "that length alone reaches AUC 0.60" in said[1]
 
 
 def test_a_block_that_adds_to_the_outline_of_the_hand_is_no_leak(tmp_path):
