@@ -437,6 +437,8 @@ def _prompts(value: Any, base: Path) -> tuple[str, ...]:
 
 def _seeds(value: Any, base: Path) -> tuple[int, ...]:
     if isinstance(value, dict) and set(value) == {"first", "count"} and all(map(_is_whole, value.values())):
+        if value["count"] < 1:
+            raise _Unfit("{first: 0, count: 12} with a count of at least 1")
         check_seeds((value["first"], value["first"] + value["count"] - 1))
         value = range(value["first"], value["first"] + value["count"])
     if not isinstance(value, (list, range)) or not value:

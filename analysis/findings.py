@@ -190,8 +190,8 @@ def _length(results: Results) -> Finding:
     best = rows.loc[rows[prefix + "auc_baseline"].idxmax()]
     gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
     alone = (
-        f"At best, step {best['step']}, that length alone reaches AUC {best[prefix + 'auc_baseline']:.2f}, to which the "
-        f"vector adds {gain} ({low} to {high}; {n})."
+        f"At best, step {best['step']}, that length alone reaches AUC {best[prefix + 'auc_baseline']:.2f}, to which "
+        f"the vector adds {gain} ({low} to {high}; {n})."
     )
     what = f"what a hand's mean vector in {block} adds to the mean length of its tokens there"
     if not known.any():

@@ -1,18 +1,21 @@
 """Labels without looking: hand tokens from the silhouette, the verdict from shipped labels, else from the judge."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
 from ..errors import HandscopeError
 from ..extract.labels import Annotation, Labels
 from ..extract.run import Run
+from ..files import sha256
 from ..organism.captions import Caption
 from ..organism.judge import Judge
 from ..organism.silhouette import hand_tokens, silhouette
 from ..progress import Progress, quiet
 from .shipped import SAME_DB, ShippedLabels
 
+SETTINGS = {"height": 96, "width": 96, "steps": 20, "guidance": 3.5}
 TOKEN = 8  # pixels a side of one of the organism's tokens
 
 
@@ -48,6 +51,16 @@ def annotate(
     )
 
 
+def _check_settings(row: Any) -> None:
+    """Refuse a sample made with settings under which nobody has seen how the judge does."""
+    for name, expected in SETTINGS.items():
+        if getattr(row, name) != expected:
+            raise HandscopeError(
+                f"Automatic labels were made and tested for the organism's pictures with {name} {expected}, and sample "
+                f"{row.sample} has {name} {getattr(row, name)}: generate with {expected}, or label this run by hand."
+            )
+
+
 def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     """Label every sample of an organism's run that has no label for its picture yet.
 
@@ -63,7 +76,8 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     Raises
     ------
     HandscopeError
-        The run has no samples, or its prompts are not the organism's.
+        The run has no samples, its prompts or settings are not those that the labels and the judge were made for, or a
+        picture is not the one that was generated.
     """
     samples = run.samples()
     if samples.empty:
@@ -81,7 +95,13 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
                 f"Automatic labels know the organism's captions only, and {row.sample} has another prompt: {error} "
                 "Label this run by hand."
             ) from error
+        _check_settings(row)
         image = run.image(row.sample)
+        if sha256(image.tobytes()) != row.image_sha256:
+            raise HandscopeError(
+                f"The picture {run.image_path(row.sample)} is not the one that was generated (its pixels have another "
+                "hash): remove it and run generate again, which makes it anew."
+            )
         likeness = shipped.likeness(row.sample, image)
         same = likeness is not None and likeness >= SAME_DB
         identical += likeness == np.inf

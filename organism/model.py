@@ -158,7 +158,7 @@ def embed(
 def autoencoder(channels: tuple[int, int, int] = CODEC_CHANNELS, size: int = IMAGE_SIZE) -> AutoencoderKL:
     """Convolutional autoencoder, a quarter of the size on each side and `LATENT_CHANNELS` channels.
 
-    One group in the group norms: more groups normalise colour away (14.5 dB against 21.5 in the prototype).
+    One group in the group norms: more groups normalise colour away.
     """
     return AutoencoderKL(
         block_out_channels=channels,

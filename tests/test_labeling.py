@@ -133,6 +133,10 @@ def test_labels_follow_the_picture_and_not_the_seed(run, labelled, monkeypatch):
     image[:2, :2] ^= 1
     Image.fromarray(image).save(run.image_path(slight))
     Image.fromarray(run.image(other)[:, ::-1]).save(run.image_path(other))
+    metadata = run.metadata()
+    for sample in (slight, other):
+        metadata[sample]["image_sha256"] = hashlib.sha256(run.image(sample).tobytes()).hexdigest()
+    run.write_metadata(metadata)
     judge = fit(np.zeros((4, 1)), np.array([0, 1, 0, 1]), ["area"], {"trusted": False}, (0.5, 0.5))
     monkeypatch.setattr(auto.ShippedLabels, "load", lambda: shipped)
     monkeypatch.setattr(auto.Judge, "load", lambda: judge)
@@ -149,6 +153,19 @@ def test_labels_follow_the_picture_and_not_the_seed(run, labelled, monkeypatch):
         assert set(annotation.labels[hand]) == {{"good": 2, "bad": 3, "unsure": 0}[annotation.verdict]}
     rows = len(Labels(run.labels_path).table())
     assert auto.label_auto(run) == sources and len(Labels(run.labels_path).table()) == rows
+
+
+def test_a_picture_that_was_swapped_and_settings_that_were_never_tested_are_refused(run):
+    first, second = run.samples()["sample"][:2]
+    run.image_path(first).write_bytes(run.image_path(second).read_bytes())
+    with pytest.raises(HandscopeError, match=f"{first}.png is not the one that was generated"):
+        auto.label_auto(run)
+    assert not run.labels_path.exists() or Labels(run.labels_path).table().empty
+    metadata = run.metadata()
+    metadata[first]["steps"] = 4
+    run.write_metadata(metadata)
+    with pytest.raises(HandscopeError, match="with steps 20, and sample .* has steps 4"):
+        auto.label_auto(run)
 
 
 def test_a_mosaic_of_other_pictures_is_refused(run, labelled):
