@@ -330,18 +330,30 @@ def _default(value: str | None) -> str:
 def _statistics_options(verb: argparse.ArgumentParser, permutations: int) -> None:
     verb.add_argument(
         "--permutations",
-        type=int,
+        type=_at_least(1),
         default=permutations,
         help=f"label permutations behind each null (default {permutations})",
     )
     verb.add_argument(
-        "--folds", type=int, default=5, help="folds of the cross-validation, grouped by prompt (default 5)"
+        "--folds", type=_at_least(2), default=5, help="folds of the cross-validation, grouped by prompt (default 5)"
     )
-    verb.add_argument("--seed", type=int, default=0, help="of folds, permutations and bootstrap (default 0)")
+    verb.add_argument("--seed", type=_at_least(0), default=0, help="of folds, permutations and bootstrap (default 0)")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
+        return int(text)
+
+    return whole
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names or numbers with commas between them, found {text!r}")
+    return names
 
 
 def _numbers(text: str) -> list[int]:

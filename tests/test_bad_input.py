@@ -81,6 +81,7 @@ def cut(path: Path) -> None:
         ({"seeds": [2**32]}, ["4294967296"]),
         ({"seeds": {"first": 2**32 - 1, "count": 2}}, ["4294967296"]),
         ({"seeds": {"first": 0, "number": 2}}, ["'seeds'", "{first: 0, count: 12}"]),
+        ({"seeds": {"first": 0, "count": 0}}, ["'seeds'", "count of at least 1"]),
         ({"seeds": []}, ["'seeds'"]),
         ({"seeds": [1.5]}, ["1.5"]),
         ({"steps": "20"}, ["'steps'", "whole number", "'20'"]),

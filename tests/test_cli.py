@@ -133,3 +133,19 @@ def test_malformed_options_are_refused(arguments: list[str], capsys: pytest.Capt
         cli.main(["generate", "runs/none", "--prompt", "a hand", *arguments])
     assert ended.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["analyze", "runs/none", "--folds", "1"],
+        ["analyze", "runs/none", "--permutations", "0"],
+        ["probe", "runs/none", "--seed", "-4"],
+        ["extract", "runs/none", "--blocks", ","],
+    ],
+)
+def test_options_out_of_range_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert arguments[2] in capsys.readouterr().err
