@@ -116,8 +116,13 @@ class Study:
                 values["folder" if key == "run" else key] = _READERS[key](value, path.parent)
             except _Unfit as error:
                 raise HandscopeError(f"Expected {key!r} in {path} to be {error}, found {value!r}.") from None
+            except HandscopeError as error:
+                raise HandscopeError(f"{path}, key {key!r}: {error}") from None
         study = cls(**values)
-        study.plan_for(("double.0",))
+        try:
+            study.plan_for(("double.0",))
+        except HandscopeError as error:
+            raise HandscopeError(f"{path}, keys 'blocks' and 'read_steps': {error}") from None
         return study
 
     def plan_for(self, blocks: tuple[str, ...]) -> Plan:

@@ -42,7 +42,7 @@ class Block:
         if match is None:
             raise HandscopeError(
                 "Expected a block such as double.12 or single.8 (a kind, a dot, a number counted from 0), found "
-                f"{name!r}."
+                f"{name!r}: name it as diffusers counts it."
             )
         return cls(match[1], int(match[2]))
 
@@ -99,7 +99,7 @@ class Plan:
             if not _is_count(step) or step > self.of:
                 raise HandscopeError(
                     f"Step {step!r} is outside this run: steps count what remains, so of {self.of} they go from "
-                    f"{self.of} (the first and noisiest) down to 1 (the last)."
+                    f"{self.of} (the first and noisiest) down to 1 (the last). Name one of these."
                 )
         for what, values in (("block", self.blocks), ("step", self.steps)):
             if not values:
@@ -133,7 +133,9 @@ class Plan:
         """
         missing = [str(block) for block in self.blocks if str(block) not in valid]
         if missing:
-            raise HandscopeError(f"The model has no block {', '.join(missing)}; it has {_ranges(valid)}.")
+            raise HandscopeError(
+                f"The model has no block {', '.join(missing)}; it has {_ranges(valid)}. Name one of these."
+            )
 
     def to_json(self) -> str:
         """The plan as JSON; `from_json` gives it back."""

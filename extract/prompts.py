@@ -43,4 +43,6 @@ def check_seeds(seeds: Iterable[int]) -> None:
     """Raise HandscopeError unless every seed is a whole number from 0 to 2**32 - 1."""
     for seed in seeds:
         if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= LAST_SEED:
-            raise HandscopeError(f"Expected every seed to be a whole number from 0 to {LAST_SEED}, found {seed!r}.")
+            raise HandscopeError(
+                f"Expected every seed to be a whole number from 0 to {LAST_SEED}, found {seed!r}: give another."
+            )
