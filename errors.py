@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and the one warning."""
 
 
 class HandscopeError(ValueError):
@@ -7,3 +7,7 @@ class HandscopeError(ValueError):
     The message is one or two sentences: what was expected, what was found, where, and what to do. The command line
     prints it without a traceback and exits with status 2.
     """
+
+
+class HandscopeWarning(UserWarning):
+    """Something works, but not as a reader of the result might think; the message says what to know or to do."""

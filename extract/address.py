@@ -1,4 +1,4 @@
-"""Where and when a residual stream is read: blocks, steps, cells and the plan of a capture.
+"""Where and when a residual stream is read: blocks, steps, streams, cells and the plan of a capture.
 
 Steps count what remains, as in the source study: of 20, step 20 is the first and noisiest and step 1 the last.
 """
@@ -11,6 +11,10 @@ from itertools import product
 
 from ..errors import HandscopeError
 
+STREAMS = ("image", "text")
+SIDES = ("output", "input")
+CALLS = ("cond", "uncond")
+_CHOICES = {"stream": STREAMS, "at": SIDES, "call": CALLS}  # the first of each is the default
 _BLOCK = re.compile(r"(double|single)\.(0|[1-9][0-9]*)")
 
 
@@ -73,23 +77,44 @@ class Plan:
         Steps that remain, each from `of` (pure noise in) down to 1 (the last).
     of : int
         How many steps the whole run has; 1 for a bare call of the transformer.
+    stream : str
+        ``image`` or ``text``: whose tokens are read.
+    at : str
+        ``output`` of a block, or its ``input``. The two differ by more than a block's number where a ControlNet is
+        used: its residuals are added between one block's output and the next one's input.
+    call : str
+        ``cond``, or ``uncond`` for the second call of each step under true classifier-free guidance.
 
     Raises
     ------
     HandscopeError
-        A misspelt block, a step outside 1..of, a repetition, or nothing to read.
+        A misspelt block, a step outside 1..of, a repetition, nothing to read, or an unknown stream, side or call.
     """
 
     blocks: tuple[Block, ...]
     steps: tuple[int, ...]
     of: int
+    stream: str
+    at: str
+    call: str
 
-    def __init__(self, blocks: Iterable[str | Block], steps: Iterable[int], of: int) -> None:
+    def __init__(
+        self,
+        blocks: Iterable[str | Block],
+        steps: Iterable[int],
+        of: int,
+        stream: str = "image",
+        at: str = "output",
+        call: str = "cond",
+    ) -> None:
         if isinstance(blocks, str):
             raise HandscopeError(f"Expected a list of blocks, found the text {blocks!r}: write [{blocks!r}].")
         object.__setattr__(self, "blocks", tuple(Block.parse(block) for block in blocks))
         object.__setattr__(self, "steps", tuple(steps))
         object.__setattr__(self, "of", of)
+        object.__setattr__(self, "stream", stream)
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "call", call)
         self._check()
 
     def _check(self) -> None:
@@ -109,6 +134,9 @@ class Plan:
                 raise HandscopeError(
                     f"The plan names {what} {', '.join(repeated)} more than once: give each {what} once."
                 )
+        for name, valid in _CHOICES.items():
+            if getattr(self, name) not in valid:
+                raise HandscopeError(f"Expected {name} to be {' or '.join(valid)}, found {getattr(self, name)!r}.")
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -138,8 +166,13 @@ class Plan:
             )
 
     def to_json(self) -> str:
-        """The plan as JSON; `from_json` gives it back."""
-        return json.dumps({"blocks": [str(block) for block in self.blocks], "steps": list(self.steps), "of": self.of})
+        """The plan as JSON; `from_json` gives it back.
+
+        What is read by default goes without saying, so that a plan of the first version has the same JSON as then.
+        """
+        said = {name: getattr(self, name) for name, valid in _CHOICES.items() if getattr(self, name) != valid[0]}
+        plan = {"blocks": [str(block) for block in self.blocks], "steps": list(self.steps), "of": self.of, **said}
+        return json.dumps(plan)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":

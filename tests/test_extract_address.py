@@ -2,7 +2,7 @@
 
 import pytest
 from handscope.errors import HandscopeError
-from handscope.extract.address import Block, Plan
+from handscope.extract.address import CALLS, SIDES, STREAMS, Block, Plan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +17,15 @@ def test_a_block_is_read_back_from_its_text(block: Block) -> None:
 @given(st.lists(blocks, min_size=1, unique=True), st.integers(1, 50), st.data())
 def test_a_plan_survives_json_and_counts_down(names: list[Block], of: int, data: st.DataObject) -> None:
     steps = data.draw(st.lists(st.integers(1, of), min_size=1, unique=True))
-    plan = Plan(names, steps, of)
+    plan = Plan(names, steps, of, *(data.draw(st.sampled_from(choice)) for choice in (STREAMS, SIDES, CALLS)))
     assert Plan.from_json(plan.to_json()) == plan
     assert [plan.index(step) for step in range(of, 0, -1)] == list(range(of))
+
+
+def test_what_is_read_by_default_goes_without_saying() -> None:
+    # Stores of the first version have this text, and are compared with it.
+    assert Plan(["double.1"], [3], of=4).to_json() == '{"blocks": ["double.1"], "steps": [3], "of": 4}'
+    assert '"at": "input"' in Plan(["double.1"], [3], of=4, at="input").to_json()
 
 
 def test_cells_run_over_blocks_outside_and_steps_inside() -> None:
@@ -53,6 +59,12 @@ def test_a_step_outside_the_run_is_refused(step: int) -> None:
 def test_a_plan_of_nothing_or_of_repetitions_is_refused(names: list[str], steps: list[int], of: int) -> None:
     with pytest.raises(HandscopeError):
         Plan(names, steps, of)
+
+
+@pytest.mark.parametrize("choice", [{"stream": "picture"}, {"at": "middle"}, {"call": "both"}, {"stream": None}])
+def test_an_unknown_stream_side_or_call_is_refused_with_the_known(choice: dict[str, str]) -> None:
+    with pytest.raises(HandscopeError, match=r"to be (image or text|output or input|cond or uncond), found"):
+        Plan(["double.1"], [1], of=1, **choice)
 
 
 def test_a_block_that_the_model_lacks_is_refused_with_those_it_has() -> None:
