@@ -6,11 +6,13 @@ import pty
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import PROMPTS, hand_made_labels
 from handscope import cli
+from handscope.commands import report
 from handscope.errors import HandscopeError
 
 HANDSCOPE = (sys.executable, "-m", "handscope")
@@ -29,11 +31,19 @@ def test_help_is_quick_and_names_every_stage(tmp_path: Path) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    (stages,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
-    assert len(stages.choices) == 7
-    for name, verb in stages.choices.items():
+    for name, verb in verbs(cli._parser()):
         for action in verb._actions:
-            assert action.help, f"{name} {action.option_strings or action.dest} has no help"
+            verb_group = isinstance(action, argparse._SubParsersAction)
+            assert verb_group or action.help, f"{name} {action.option_strings or action.dest} has no help"
+
+
+def verbs(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every verb by its name, ``store check`` among them."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, verb in action.choices.items():
+                yield f"{prefix}{name}", verb
+                yield from verbs(verb, f"{prefix}{name} ")
 
 
 def test_stages_one_by_one(tiny_pipe_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +77,7 @@ def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
     def interrupted(arguments: argparse.Namespace, progress: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_report", interrupted)
+    monkeypatch.setattr(report, "_report", interrupted)
     assert cli.main(["report", "anywhere"]) == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
 
@@ -76,7 +86,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
     def faulty(arguments: argparse.Namespace, progress: object) -> None:
         raise ValueError("a fault")
 
-    monkeypatch.setattr(cli, "_report", faulty)
+    monkeypatch.setattr(report, "_report", faulty)
     with pytest.raises(ValueError, match="a fault"):
         cli.main(["report", "anywhere"])
 
@@ -90,7 +100,7 @@ def test_what_a_user_can_mend_ends_with_status_2(
     def refused(arguments: argparse.Namespace, progress: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_report", refused)
+    monkeypatch.setattr(report, "_report", refused)
     assert cli.main(["report", "anywhere"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("handscope: ") and len(message.splitlines()) == 1
@@ -99,8 +109,8 @@ def test_what_a_user_can_mend_ends_with_status_2(
 
 def test_progress_is_drawn_on_a_terminal_only(tmp_path: Path) -> None:
     code = (
-        "import time; from handscope.cli import _drawn_progress\n"
-        "with _drawn_progress() as progress:\n"
+        "import time; from handscope.progress import bars\n"
+        "with bars() as progress:\n"
         "    for done in range(4): progress('generate', done, 10); time.sleep(0.2)"
     )
     terminal, end = pty.openpty()

@@ -1,0 +1,59 @@
+"""``handscope generate``: prompts and seeds to images."""
+
+import argparse
+from typing import Any
+
+from ..errors import HandscopeError
+from ..progress import Progress
+from .options import model_options, seeds
+from .verb import add_verb, open_run, say
+
+
+def add(verbs: Any) -> None:
+    """Add ``generate``."""
+    verb = add_verb(verbs, "generate", _generate, "prompts and seeds to images and trajectories", run=True)
+    verb.add_argument("--prompts", metavar="FILE", help="a text file with one prompt a line")
+    verb.add_argument("--prompt", action="append", metavar="TEXT", help="one prompt; may be given more than once")
+    verb.add_argument(
+        "--seeds",
+        type=seeds,
+        default=[range(4)],
+        metavar="LIST",
+        help="0,1,2 or 0-11; every prompt is drawn with every seed (default 0-3)",
+    )
+    verb.add_argument("--steps", type=int, default=20, help="steps of the generation (default 20)")
+    verb.add_argument("--guidance", type=float, default=3.5, help="FLUX's embedded guidance (default 3.5)")
+    verb.add_argument("--height", type=int, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--width", type=int, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--batch-size", type=int, default=16, help="samples in one call of the pipeline (default 16)")
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
+    model_options(verb, model="organism", device="cpu")
+
+
+def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
+    from ..extract.prompts import check_seeds, read_prompts
+
+    prompts = [*(arguments.prompt or []), *(read_prompts(arguments.prompts) if arguments.prompts else [])]
+    if not prompts:
+        raise HandscopeError("Expected at least one prompt: give --prompts FILE or --prompt TEXT.")
+    check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
+    wanted = [seed for span in arguments.seeds for seed in span]
+    from ..extract.generate import generate
+    from ..extract.models import load
+    from ..summary import generated
+
+    model = load(arguments.model, arguments.device, arguments.dtype, arguments.revision)
+    run = open_run(arguments)
+    generate(
+        model,
+        run,
+        prompts,
+        wanted,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        height=arguments.height,
+        width=arguments.width,
+        batch_size=arguments.batch_size,
+        progress=progress,
+    )
+    say("generate", generated(run))

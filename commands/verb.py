@@ -1,0 +1,38 @@
+"""What every verb has: a place in the parser, a run folder, a line that says what became of it."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HandscopeError
+from ..progress import Progress
+
+if TYPE_CHECKING:
+    from ..extract.run import Run
+
+Function = Callable[[argparse.Namespace, Progress], int | None]
+"""What a verb does; it returns the exit status where that is not 0."""
+
+
+def add_verb(verbs: Any, name: str, function: Function, text: str, run: bool = False) -> argparse.ArgumentParser:
+    """Add a verb to a parser's `verbs`, with a RUN argument where it works on a run folder."""
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=f"{name}: {text}.")
+    verb.set_defaults(verb=function)
+    if run:
+        verb.add_argument("run", metavar="RUN", help="the run folder, for example runs/demo")
+    return verb
+
+
+def open_run(arguments: argparse.Namespace, begun: bool = False) -> "Run":
+    """The run folder of a verb; one that reads what others wrote does not make an empty folder of a misspelt name."""
+    if begun and not os.path.isdir(arguments.run):
+        raise HandscopeError(f"There is no run folder {arguments.run}: check its name, or begin one with generate.")
+    from ..extract.run import Run
+
+    return Run(arguments.run)
+
+
+def say(stage: str, summary: str) -> None:
+    """One line on what a stage did."""
+    print(f"{stage:9} {summary}", flush=True)
