@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def fingerprint(run: Run, **settings: Any) -> str:
     """SHA-256 of what a stage reads: verdicts, samples, the activation store's files, and the stage's own settings."""
-    from ..extract.store import shards
+    from ..extract.shard import shards
     from .table import sample_table
 
     table = sample_table(run)[["sample", "prompt", "verdict", "image_sha256"]]

@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 from handscope.analysis import analyze
 from handscope.extract.address import Plan
+from handscope.extract.consolidate import consolidate
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.run import Run, sample_id
-from handscope.extract.store import STEP, TOKEN, consolidate, write_shard
+from handscope.extract.shard import STEP, TOKEN, write_shard
 from handscope.extract.trajectory import Trajectory
 from handscope.probes import probe
 from handscope.probes.images import STATISTICS

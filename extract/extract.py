@@ -11,22 +11,13 @@ import torch
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .address import Plan
+from .consolidate import consolidate
 from .labels import Annotation, Labels
 from .models import Model
 from .replay import replay
 from .run import Run
-from .store import (
-    SCHEMA,
-    STEP,
-    TOKEN,
-    ActivationStore,
-    check_same,
-    consolidate,
-    fingerprint,
-    heads,
-    reading,
-    write_shard,
-)
+from .shard import SCHEMA, STEP, TOKEN, check_same, fingerprint, heads, reading, write_shard
+from .store import ActivationStore
 from .trajectory import Trajectory
 
 SELECTIONS = ("hand", "labelled", "all")

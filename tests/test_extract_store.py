@@ -16,13 +16,14 @@ from conftest import PROMPTS, SEEDS, STEPS, hand_made_labels
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.capture import capture
+from handscope.extract.consolidate import consolidate
 from handscope.extract.extract import extract
 from handscope.extract.generate import generate
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.models import Model, load
 from handscope.extract.replay import replay
 from handscope.extract.run import Run, sample_id
-from handscope.extract.store import ActivationStore, consolidate
+from handscope.extract.store import ActivationStore
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)
 
@@ -321,7 +322,7 @@ def test_a_full_disk_is_said_and_loses_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("handscope.extract.store.h5py.File.__setitem__", full)
+        patch.setattr("handscope.extract.shard.h5py.File.__setitem__", full)
         with pytest.raises(HandscopeError, match="disk is full"):
             extract(tiny_model, run, PLAN)
     assert sorted(path.name for path in (run.activations_dir / "shards").iterdir()) == [
