@@ -15,8 +15,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file so that a reader sees all of it or nothing, whenever the writer is killed.
 
     Yields a temporary path in the same folder, which ends in the suffix of `path` (some writers choose their format by
-    it). When the block ends well the file is flushed to disk and renamed to `path`; when it raises, the temporary file
-    is removed and what stood at `path` before stays.
+    it) and is no other writer's, on whichever machine. When the block ends well the file is flushed to disk and renamed
+    to `path`; when it raises, the temporary file is removed and what stood at `path` before stays.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:

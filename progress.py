@@ -1,8 +1,13 @@
 """How long work says how far it is: one callback, which knows nothing of terminals, and bars drawn from it."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``; the command line and notebooks draw it with `bars`."""
@@ -19,10 +24,10 @@ def bars() -> Iterator[Progress]:
     >>> with bars() as progress:                                        # doctest: +SKIP
     ...     store = handscope.extract(model, run, plan, progress=progress)
 
-    One bar a stage; they go when the block ends, however it ends.
+    One bar a stage. On a terminal they go when the block ends, however it ends; in a notebook they stay.
     """
-    notebook = "ipykernel" in sys.modules
-    if not (notebook or sys.stderr.isatty()):
+    notebook = _in_notebook()
+    if not notebook and not sys.stderr.isatty():
         yield quiet
         return
     from rich.console import Console
@@ -44,13 +49,53 @@ def bars() -> Iterator[Progress]:
             return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
     columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    console = Console(force_jupyter=True) if notebook else Console(stderr=True)
+    drawn = Bars(*columns, console=Console(stderr=not notebook), transient=True)
     tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=console, transient=True) as drawn:
 
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = drawn.add_task(stage, total=total)
-            drawn.update(tasks[stage], completed=done, total=total)
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = drawn.add_task(stage, total=total)
+        drawn.update(tasks[stage], completed=done, total=total)
 
-        yield progress
+    if notebook:
+        with _shown_in_notebook(drawn) as redraw:
+
+            def progress_redrawn(stage: str, done: int, total: int) -> None:
+                progress(stage, done, total)
+                redraw()
+
+            yield progress_redrawn
+    else:
+        with drawn:
+            yield progress
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
+@contextmanager
+def _shown_in_notebook(drawn: "Bars") -> Iterator[Callable[[], None]]:
+    """An output of the cell that is written over, a few times a second.
+
+    rich's own live display needs ipywidgets; its HTML does not.
+    """
+    from IPython.display import display
+
+    handle = display(drawn, display_id=True)
+    last = time.monotonic()
+
+    def redraw() -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.2:
+            last = time.monotonic()
+            handle.update(drawn)
+
+    try:
+        yield redraw
+    finally:
+        handle.update(drawn)

@@ -135,6 +135,22 @@ def test_progress_is_drawn_on_a_terminal_only(tmp_path: Path) -> None:
     assert silent.stderr == silent.stdout == b""
 
 
+def test_progress_is_drawn_in_a_notebook() -> None:
+    import nbclient
+    import nbformat
+
+    code = (
+        "from handscope.progress import bars\n"
+        "with bars() as progress:\n"
+        "    for done in range(6): progress('extract', done, 10)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=60).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert "extract" in output.data["text/html"] and "5/10" in output.data["text/html"]
+
+
 @pytest.mark.parametrize(
     "arguments", [["--seeds", "a-b"], ["--seeds", "0-"], ["--steps", "many"], ["--dtype", "float16"]]
 )
