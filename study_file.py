@@ -44,7 +44,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def _parse(path: Path) -> dict[Any, Any]:
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # a safe loader
     except OSError as error:
         raise HandscopeError(
             f"The study {path} could not be read ({error.strerror}): give the path of a YAML file."
@@ -58,11 +58,26 @@ def _parse(path: Path) -> dict[Any, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1} of {path}" if mark else f"{path}"
         problem = getattr(error, "problem", None) or "not YAML"
-        raise HandscopeError(f"Expected YAML, found something else at {where} ({problem}): mend it there.") from error
+        raise HandscopeError(
+            f"Expected YAML, each key once, found otherwise at {where} ({problem}): mend it there."
+        ) from error
     if not isinstance(given, dict):
         found = "nothing" if given is None else type(given).__name__
         raise HandscopeError(f"Expected a study with keys and values in {path}, found {found}: see datasets/demo.yaml.")
     return given
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key which stands twice in one mapping, where YAML's own takes the last silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                said = f"the key {key.value!r} stands there a second time"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
 
 
 class _Unfit(Exception):

@@ -124,6 +124,9 @@ def test_study_without_a_key_that_it_needs(key: str, study_file: Callable[..., P
         (b"- run\n- model\n", "found list"),
         (b"run: \xff\xfe", "UTF-8"),
         (b"run: !!python/object/apply:os.getcwd []", "line 1"),
+        (b"run: x\nprompts: [a hand]\nseeds: [0]\nrun: y\n", "line 4, column 1"),
+        (b"run: x\nseeds: {first: 0, first: 1, count: 2}\n", "the key 'first' stands there a second time"),
+        (b"run: x\n? [1, 2]\n: 3\n", "unhashable key"),
     ],
 )
 def test_study_that_is_not_a_study(content: bytes, said: str, refused: Refused, tmp_path: Path) -> None:
