@@ -1,26 +1,26 @@
-"""Load a diffusion pipeline, and say what an experiment needs to know of it."""
+"""Load a FLUX.1 pipeline, and say what an experiment needs to know of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256 as hasher
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 
 from .. import files
 from ..errors import HandscopeError
+from ..progress import Progress, quiet
 from .adapter import FluxAdapter, adapter_for
+from .checkpoints import Checkpoint, find, open_pipeline
+from .encode import Encoded, encode
+from .placement import check_offload, place, release
+from .quantise import check_saved, config_of, is_quantised
 
-ORGANISM = Path(__file__).parents[1] / "organism" / "pipe"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -32,21 +32,36 @@ class Model:
     ----------
     pipe : diffusers.FluxPipeline
     name : str
-        What was asked for: ``organism``, a folder or a hub id.
-    folder : pathlib.Path
-        Where its files lie.
-    revision : str or None
-        The hub's commit, None for a folder.
+        What was asked for: ``organism``, a folder, a hub id or a file.
     device, dtype : torch.device, torch.dtype
+        Where it computes, and in what.
+    offload, quantisation, base : str or None
+        As given to `load`.
+    quantised : str or None
+        The package that had quantised the weights when they were saved.
     """
 
     pipe: Any
     name: str
-    folder: Path
-    revision: str | None
+    checkpoint: Checkpoint = field(repr=False)
     device: torch.device
     dtype: torch.dtype
     adapter: FluxAdapter = field(repr=False)
+    offload: str | None = None
+    quantisation: str | None = None
+    base: str | None = None
+    quantised: str | None = None
+    _encoded: Encoded = field(default_factory=Encoded, init=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where the pipeline's files lie."""
+        return self.checkpoint.folder
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit, None for a folder."""
+        return self.checkpoint.revision
 
     @property
     def transformer(self) -> Any:
@@ -70,36 +85,65 @@ class Model:
 
     @property
     def max_sequence_length(self) -> int:
-        """Text tokens that the model was trained with.
+        """Text tokens that the model was trained with: 512, in FLUX.1-schnell (without guidance embedding) 256.
 
         The pipeline's own default of 512 changes a small model's images entirely.
         """
-        return min(512, self.pipe.tokenizer_2.model_max_length)
+        longest = 512 if self.transformer.config.guidance_embeds else 256
+        return min(longest, self.pipe.tokenizer_2.model_max_length)
 
     @cached_property
     def weight_hash(self) -> str:
-        """SHA-256 over the names and contents of the transformer's safetensors files."""
-        total = hasher()
-        for path in sorted((self.folder / "transformer").glob("*.safetensors")):
-            total.update(f"{path.name} {files.sha256(path)}\n".encode())
-        return total.hexdigest()
+        """SHA-256 over the transformer's weights as they lie on disk, and the quantisation made of them in loading."""
+        return self.checkpoint.weight_hash(self.quantisation)
+
+    @property
+    def scheduler(self) -> str:
+        """The scheduler's class and a digest of its config.
+
+        Switches that are off are left out, so that a version of diffusers that brings a new one changes nothing.
+        """
+        config = {
+            key: value
+            for key, value in self.pipe.scheduler.config.items()
+            if not key.startswith("_") and value is not None and value is not False
+        }
+        digest = files.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        return f"{type(self.pipe.scheduler).__name__} {digest[:16]}"
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What a reader needs to make the same again: identity, versions, device, scheduler; plain values for YAML."""
-        transformer = self.transformer
-        quantisation = getattr(transformer.config, "quantization_config", None)
         return {
             "name": self.name,
             "revision": self.revision,
+            "base": self.base,
             "device": str(self.device),
+            "offload": self.offload,
+            "quantisation": self.quantisation,
+            "quantised_checkpoint": self.quantised,
             "torch": str(torch.__version__),
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
             "threads": torch.get_num_threads(),
             "scheduler": type(self.pipe.scheduler).__name__,
-            "quantisation": None if quantisation is None else str(quantisation),
         }
+
+    def encode(self, prompts: Iterable[str], progress: Progress = quiet) -> Encoded:
+        """Embeddings of the prompts, each encoded once in the life of the model and kept on the CPU.
+
+        When there were new ones, the text encoders leave the device afterwards, as `release` says.
+        """
+        if encode(self.pipe, prompts, self._encoded, self.device, self.max_sequence_length, progress):
+            self.release()
+        return self._encoded
+
+    def release(self) -> None:
+        """Move the text encoders off the device, so that the transformer and its activations have it to themselves.
+
+        ``model.pipe("a prompt")`` goes on working: a call brings them back. On a CPU nothing moves.
+        """
+        release(self.pipe)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the token grid of an image in pixels; HandscopeError where it is not whole tokens."""
@@ -115,13 +159,20 @@ def load(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    offload: str | None = None,
+    quantisation: str | None = None,
+    base: str | None = None,
 ) -> Model:
-    """Load a FLUX.1 pipeline.
+    """Load a FLUX.1 pipeline: dev, schnell, Krea, Kontext (as text to image), or a finetune of one.
+
+    Text encoders and transformer come to a GPU when they are first called: encode the prompts first (`generate` does),
+    and the two are never there together.
 
     Parameters
     ----------
     name : str
-        ``organism`` (the small model that ships with handscope), a folder written by ``save_pretrained``, or a hub id.
+        ``organism`` (the small model that ships with handscope), a folder written by ``save_pretrained`` (quantised or
+        not), a hub id, or a ``.safetensors`` file of a transformer.
     device : str
         ``cpu``, ``cuda``, ``cuda:1``.
     dtype : str, optional
@@ -129,43 +180,41 @@ def load(
         overflows it.
     revision : str, optional
         A commit, tag or branch of the hub.
+    offload : str, optional
+        ``model`` or ``sequential``: diffusers keeps the weights on the CPU and brings a whole model, or a layer, at a
+        time.
+    quantisation : str, optional
+        ``bnb-4bit``, ``bnb-8bit`` (bitsandbytes, on a GPU) or ``torchao-int8``: of the transformer's linear layers.
+    base : str, optional
+        For a single file: the folder or hub id that the config and the rest of the pipeline come from.
 
     Raises
     ------
     HandscopeError
-        There is no such model, its files are damaged, the device is not there, or the transformer is of a class without
-        an adapter.
+        There is no such model, its files are damaged or pickles, the device is not there, a package for the
+        quantisation is missing, or the transformer is of a class without an adapter.
     """
     device = _device(device)
     dtype = _dtype(dtype, device)
-    folder = _folder(name, revision)
-    try:
-        with _quiet_libraries():
-            from diffusers import FluxPipeline
-
-            pipe = FluxPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype)
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    check_offload(offload, device)
+    config = None if quantisation is None else config_of(quantisation, dtype, device)
+    checkpoint = find(str(name), revision, base)
+    quantised = None if checkpoint.single else check_saved(checkpoint.folder, quantisation, device)
+    pipe = open_pipeline(checkpoint, dtype, device, config)
+    if quantisation is not None and not is_quantised(pipe.transformer):
         raise HandscopeError(
-            f"The model in {folder} could not be loaded ({str(error).splitlines()[0]}): "
-            "expected a whole FluxPipeline folder as save_pretrained writes it; copy or download it again."
-        ) from error
+            f"This version of diffusers ({diffusers.__version__}) left the weights of {name} as they are, and "
+            f"{quantisation} was asked for: save the pipeline as a folder and load that."
+        )
     adapter = adapter_for(pipe.transformer)
     pipe.set_progress_bar_config(disable=True)
-    return Model(
-        pipe.to(device),
-        str(name),
-        folder,
-        folder.name if folder.parent.name == "snapshots" else None,
-        device,
-        dtype,
-        adapter,
-    )
+    place(pipe, device, offload)
+    return Model(pipe, str(name), checkpoint, device, dtype, adapter, offload, quantisation, base, quantised)
 
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        torch.empty(0, device=device)
-        return torch.device(device)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise HandscopeError(
             f"Device {str(device)!r} cannot be used on this machine ({str(error).splitlines()[0]}): use cpu, or a cuda "
@@ -180,38 +229,3 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     if name not in DTYPES:
         raise HandscopeError(f"Expected dtype to be one of {', '.join(DTYPES)}, found {name!r}.")
     return DTYPES[name]
-
-
-def _folder(name: str, revision: str | None) -> Path:
-    folder = ORGANISM if name == "organism" else Path(name)
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise HandscopeError(
-                f"Expected a pipeline folder with a model_index.json, found none in {folder}: give the folder that "
-                "save_pretrained wrote."
-            )
-        return folder.resolve()
-    try:
-        return Path(snapshot_download(str(name), revision=revision))
-    except (OSError, ValueError, HFValidationError) as error:
-        raise HandscopeError(
-            f"There is no model {name!r}: it is neither 'organism' nor a folder on this machine, and the hub did not "
-            f"give it ({str(error).splitlines()[0]})."
-        ) from error
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Silence the bars that both libraries draw while they load, and warnings of image processors no FLUX needs."""
-    loggers = (diffusers.utils.logging, transformers.utils.logging)
-    before = [(library.is_progress_bar_enabled(), library.get_verbosity()) for library in loggers]
-    for library in loggers:
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, (bars, verbosity) in zip(loggers, before):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()

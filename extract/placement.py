@@ -1,0 +1,71 @@
+"""Which parts of a pipeline are on the device, and when."""
+
+from typing import Any
+
+import torch
+from accelerate import cpu_offload_with_hook
+
+from ..errors import HandscopeError
+
+OFFLOADS = ("model", "sequential")
+"""diffusers' two ways to keep weights on the CPU: a whole model at a time on the device, or a layer at a time."""
+
+ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def check_offload(offload: str | None, device: torch.device) -> None:
+    """Raise HandscopeError unless `offload` is None, or one of `OFFLOADS` and the device is not a CPU."""
+    if offload is None:
+        return
+    if offload not in OFFLOADS:
+        raise HandscopeError(f"Expected offload to be one of {', '.join(OFFLOADS)}, found {offload!r}.")
+    if device.type == "cpu":
+        raise HandscopeError("Offload moves weights from a GPU to the CPU, and the device is cpu: leave it out.")
+
+
+def place(pipe: Any, device: torch.device, offload: str | None) -> None:
+    """Put a pipeline that was loaded onto the CPU where it will run.
+
+    With `offload`, as diffusers does it. On a CPU nothing moves. Else the VAE goes to the device at once, and the text
+    encoders and the transformer each when they are first called, so that prompts can be encoded and the encoders
+    released before the transformer comes.
+
+    Raises
+    ------
+    HandscopeError
+        diffusers cannot offload this pipeline, for instance because of the way in which it is quantised.
+    """
+    if offload is not None:
+        move = pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload
+        try:
+            move(device=device)
+        except (ValueError, NotImplementedError, RuntimeError) as error:
+            raise HandscopeError(
+                f"diffusers cannot offload this model with offload={offload!r} ({str(error).splitlines()[0]}): "
+                "leave offload out, or load the weights unquantised."
+            ) from error
+    elif device.type != "cpu":
+        pipe.vae.to(device)
+        bring_when_called(pipe, device)
+
+
+def bring_when_called(pipe: Any, device: torch.device) -> None:
+    """Let the text encoders and the transformer come to the device at their next call, and stay there.
+
+    Weights that loading has put onto a device, as bitsandbytes does, stay where they are.
+    """
+    for name in (*ENCODERS, "transformer"):
+        module = getattr(pipe, name)
+        if next(module.parameters()).device.type == "cpu":
+            cpu_offload_with_hook(module, device)
+
+
+def release(pipe: Any) -> None:
+    """Move the text encoders off the device; their next call brings them back. On a CPU this does nothing."""
+    for name in ENCODERS:
+        encoder = getattr(pipe, name)
+        place_of = next(encoder.parameters()).device.type
+        if hasattr(encoder, "_hf_hook") and place_of not in ("cpu", "meta"):
+            encoder.to("cpu")
+            if place_of == "cuda":
+                torch.cuda.empty_cache()
