@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from .extract.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
-SOURCES = [Path(__file__), TEMPLATES / "report.html", *(Path(str(one.__file__)) for one in (figures, findings, plates))]
+SOURCES = [
+    Path(__file__),
+    TEMPLATES / "report.html",
+    *(Path(str(one.__file__)) for one in (findings, plates)),
+    *sorted(Path(str(figures.__file__)).parent.glob("*.py")),
+]
 FACTORS = ("background", "skin", "gesture", "side", "view")
 
 
 def report(run: Run, progress: Progress = quiet) -> Path:
-    """Draw the figures of a run, as PNG and SVG, and write its report: one HTML file that needs nothing else.
+    """Draw the figures of a run, as PNG, SVG and PDF, and write its report: one HTML file that needs nothing else.
 
     Does nothing when both are there and belong to the present results.
 
@@ -49,7 +54,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     drawings = plates.plates(results, run.image, rates)
     mark = _fingerprint(run, results)
     sidecar = run.figures_dir / "report.json"
-    files = [run.figures_dir / f"{name}.{suffix}" for name in drawings for suffix in ("png", "svg")]
+    files = [run.figures_dir / f"{name}.{suffix}" for name in drawings for suffix in figures.FORMATS]
     if is_fresh(sidecar, mark, [*files, run.report_path]):
         progress("report", len(drawings), len(drawings))
         return run.report_path

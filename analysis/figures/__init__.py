@@ -1,0 +1,33 @@
+"""Draw results that others computed: each function takes results and an Axes, and returns the Axes.
+
+Steps run as the generation does, from the noisiest on the left to the last on the right. What cannot be told from
+chance is hatched in a grid, and has an open marker elsewhere. Colours, sizes and files are in `style`.
+"""
+
+from .clouds import label_legend, scatter
+from .grids import grid
+from .lines import curves, forest, rates
+from .matrices import cosines
+from .sheets import contact_sheet
+from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, STYLE, figure, save
+
+__all__ = [
+    "BAD",
+    "BLOCK_STYLE",
+    "COLUMN",
+    "FORMATS",
+    "GOOD",
+    "LEVEL",
+    "LINE_STYLES",
+    "STYLE",
+    "contact_sheet",
+    "cosines",
+    "curves",
+    "figure",
+    "forest",
+    "grid",
+    "label_legend",
+    "rates",
+    "save",
+    "scatter",
+]

@@ -1,0 +1,37 @@
+"""Samples as points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
+
+from .style import BAD, GOOD, halo, scale, scaled
+
+
+def scatter(xy: ArrayLike, bad: ArrayLike, ax: Axes, *, note: str = "") -> Axes:
+    """Samples at coordinates of shape (n, 2), coloured by `bad` of shape (n,), 1 or 0; a `note` in a corner."""
+    xy, bad = np.asarray(xy, float), np.asarray(bad, float)
+    # One call for both classes, in the samples' own order: neither lies on top of the other.
+    colours = [BAD if one else GOOD for one in bad == 1]
+    ax.scatter(xy[:, 0], xy[:, 1], s=5 * scale() ** 2, c=colours, alpha=0.65, linewidths=0, rasterized=True)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("#CCCCCC")
+    if note:
+        ax.text(0.97, 0.96, note, transform=ax.transAxes, ha="right", va="top", fontsize=scaled(0.81),
+                path_effects=halo())
+    return ax
+
+
+def label_legend(ax: Axes, **where: Any) -> Axes:
+    """A legend of the colours of good and bad hands; `where` goes to ``Axes.legend``."""
+    handles = [Patch(facecolor=to_rgba(colour, 0.45), edgecolor=colour, label=name)
+               for name, colour in (("good hand", GOOD), ("bad hand", BAD))]
+    ax.legend(handles=handles, **where)
+    return ax
