@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from .moments import Moments
+from .moments import Moments, MomentTotals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,23 +35,37 @@ class HandTokens:
         number = store.tokens["sample"].map({sample: k for k, sample in enumerate(self.samples)})
         self._chosen = np.flatnonzero(hand & number.notna().to_numpy())
         self.tokens: pd.DataFrame = store.tokens.iloc[self._chosen]
-        self._sample = number.to_numpy()[self._chosen].astype(np.intp)
+        self._sample_of = number.fillna(-1).to_numpy().astype(np.intp)
 
     def read(self, cell: Cell) -> tuple[Moments, NDArray[np.float64]]:
         """Moments of shape (n_samples, width) of a cell, and the mean token norm, of shape (n_samples,).
+
+        The cell is never in memory as a whole.
 
         Raises
         ------
         HandscopeError
             An activation is NaN or infinite.
         """
-        x = self.store.read(str(cell.block), cell.step)[0][self._chosen]
-        norms = np.linalg.norm(x, axis=1).astype(np.float64)
-        if not np.isfinite(norms).all():
+        totals, norms, broken = MomentTotals(len(self.samples)), np.zeros(len(self.samples)), 0
+        for x, number in self.chunks(cell):
+            sample = self._sample_of[number]
+            squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+            broken += int((~np.isfinite(squares)).sum())
+            norms += np.bincount(sample, np.sqrt(squares), len(norms))
+            if not broken:
+                totals.add(x, sample)
+        if broken:
             raise HandscopeError(
-                f"Cell {cell.block} at step {cell.step} of the store holds NaN or infinity in "
-                f"{int((~np.isfinite(norms)).sum())} of "
-                f"{len(norms)} hand tokens; extract it again, in bfloat16 or float32 if it was float16."
+                f"Cell {cell.block} at step {cell.step} of the store holds NaN or infinity in {broken} of "
+                f"{len(self._chosen)} hand tokens; extract it again, in bfloat16 or float32 if it was float16."
             )
-        moments = Moments.by(x, self._sample, len(self.samples))
-        return moments, np.bincount(self._sample, norms, len(self.samples)) / moments.count
+        moments = totals.result()
+        return moments, norms / moments.count
+
+    def chunks(self, cell: Cell) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp]]]:
+        """The hand tokens of a cell, some thousand at a time: rows (m, width), and their places (m,) in the store."""
+        if not hasattr(self.store, "chunks"):
+            yield self.store.read(str(cell.block), cell.step)[0][self._chosen], self._chosen
+            return
+        yield from self.store.chunks(str(cell.block), cell.step, where=self._chosen)
