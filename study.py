@@ -46,7 +46,7 @@ class Study:
         In YAML a list, the path of a text file with one prompt a line, or ``study``: the captions handscope brings.
     seeds : tuple of int
         In YAML a list, or ``{first: 0, count: 12}``; every prompt is drawn with every seed.
-    model, revision, device, dtype : str
+    model, revision, device, dtype, offload, quantisation, base : str
         As in `handscope.load`.
     steps, guidance, height, width, batch_size
         As in `handscope.generate`.
@@ -59,6 +59,8 @@ class Study:
         Steps to read, counted as steps that remain; all when empty.
     tokens : str
         Which tokens of a sample are kept: ``hand``, ``labelled`` or ``all``.
+    stream, at : str
+        As in `handscope.Plan`: ``image`` or ``text``, at the ``output`` or the ``input`` of each block.
     permutations, probe_permutations : int
         Label permutations behind each null, of the directions and distances and of the probes.
     folds, seed : int
@@ -72,6 +74,9 @@ class Study:
     revision: str | None = None
     device: str = "cpu"
     dtype: str | None = None
+    offload: str | None = None
+    quantisation: str | None = None
+    base: str | None = None
     steps: int = 20
     guidance: float = 3.5
     height: int | None = None
@@ -81,6 +86,8 @@ class Study:
     blocks: tuple[str, ...] = ()
     read_steps: tuple[int, ...] = ()
     tokens: str = "hand"
+    stream: str = "image"
+    at: str = "output"
     permutations: int = 1000
     probe_permutations: int = 100
     folds: int = 5
@@ -108,7 +115,8 @@ class Study:
 
     def plan_for(self, blocks: tuple[str, ...]) -> Plan:
         """The plan of the extraction; `blocks` are those of the model, taken when the study names none."""
-        return Plan(self.blocks or blocks, self.read_steps or range(self.steps, 0, -1), of=self.steps)
+        steps = self.read_steps or range(self.steps, 0, -1)
+        return Plan(self.blocks or blocks, steps, of=self.steps, stream=self.stream, at=self.at)
 
     def run(self, progress: Progress = quiet) -> list[StageResult]:
         """Run every stage that is not complete, in order: generate, label, extract, analyze, probe, report.
@@ -158,7 +166,16 @@ class _Work:
     def model(self) -> "Model":
         from .extract.models import load
 
-        return load(self.study.model, self.study.device, self.study.dtype, self.study.revision)
+        study = self.study
+        return load(
+            study.model,
+            study.device,
+            study.dtype,
+            study.revision,
+            offload=study.offload,
+            quantisation=study.quantisation,
+            base=study.base,
+        )
 
     @cached_property
     def plan(self) -> Plan:
@@ -213,7 +230,8 @@ def _label(work: _Work) -> None:
 def _extract(work: _Work) -> None:
     from .extract.extract import extract
 
-    extract(work.model, work.run, work.plan, tokens=work.study.tokens, progress=work.progress)
+    study = work.study
+    extract(work.model, work.run, work.plan, tokens=study.tokens, progress=work.progress)
 
 
 def _analyze(work: _Work) -> None:
@@ -244,7 +262,8 @@ def _report(work: _Work) -> None:
 
 
 def _model_settings(study: Study) -> dict[str, Any]:
-    return {**_pick(study, "model", "revision", "device", "dtype"), "weights": _weights(study.model)}
+    named = _pick(study, "model", "revision", "device", "dtype", "offload", "quantisation", "base")
+    return {**named, "weights": [_weights(name) for name in (study.model, study.base) if name is not None]}
 
 
 def _pick(study: Study, *names: str) -> dict[str, Any]:
@@ -279,6 +298,7 @@ STAGES = (
             "tokens": study.tokens,
             "blocks": list(study.blocks),
             "read_steps": list(study.read_steps),
+            **_pick(study, "stream", "at"),
         },
         (*_SAMPLES, LABELS),
         _ACTIVATIONS,
@@ -345,9 +365,10 @@ def _label_state(path: Path) -> str | None:
 
 def _weights(model: str) -> list[list[Any]]:
     """Sizes and times of a local model's weights; empty for a model of the hub, which its revision names."""
-    folder = HERE / "organism" / "pipe" if model == "organism" else Path(model)
-    files = [(path, path.stat()) for path in sorted(folder.glob("*/*.safetensors"))]
-    return [[path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns] for path, status in files]
+    path = HERE / "organism" / "pipe" if model == "organism" else Path(model)
+    files = [path] if path.is_file() else sorted(path.glob("*/*.safetensors"))
+    states = [(file, file.stat()) for file in files]
+    return [[file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns] for file, status in states]
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import yaml
 
 from .errors import HandscopeError
 from .extract.prompts import check_seeds, read_prompts
+from .extract.quantise import QUANTISATIONS
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
 REQUIRED = ("run", "prompts", "seeds")
@@ -96,7 +97,7 @@ def _folder(value: Any, base: Path) -> Path:
 
 def _model(value: Any, base: Path) -> str:
     near = base / _text(value, base)
-    return str(near.resolve()) if value != "organism" and near.is_dir() else value
+    return str(near.resolve()) if value != "organism" and near.exists() else value
 
 
 def _prompts(value: Any, base: Path) -> tuple[str, ...]:
@@ -168,6 +169,9 @@ _READERS: dict[str, _Reader] = {
     "revision": _text,
     "device": _text,
     "dtype": _one_of("float32", "bfloat16"),
+    "offload": _one_of("model", "sequential"),
+    "quantisation": _one_of(*QUANTISATIONS),
+    "base": _model,
     "prompts": _prompts,
     "seeds": _seeds,
     "steps": _whole(1),
@@ -179,6 +183,8 @@ _READERS: dict[str, _Reader] = {
     "blocks": _blocks,
     "read_steps": _steps,
     "tokens": _one_of("hand", "labelled", "all"),
+    "stream": _one_of("image", "text"),
+    "at": _one_of("output", "input"),
     "permutations": _whole(1),
     "probe_permutations": _whole(1),
     "folds": _whole(2),

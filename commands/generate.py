@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
-from .options import model_options, seeds
+from .options import load_model, model_options, seeds
 from .verb import add_verb, open_run, say
 
 
@@ -39,10 +39,9 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
     check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
     wanted = [seed for span in arguments.seeds for seed in span]
     from ..extract.generate import generate
-    from ..extract.models import load
     from ..summary import generated
 
-    model = load(arguments.model, arguments.device, arguments.dtype, arguments.revision)
+    model = load_model(arguments)
     run = open_run(arguments)
     generate(
         model,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import HandscopeError
+from ..extract.quantise import QUANTISATIONS
 
 if TYPE_CHECKING:
     from ..extract.models import Model
@@ -14,24 +15,56 @@ if TYPE_CHECKING:
 
 def model_options(verb: argparse.ArgumentParser, model: str | None = None, device: str | None = None) -> None:
     """Options that say which model is loaded and how; without a default they mean what the run was begun with."""
-    verb.add_argument(
-        "--model", default=model, help=f"organism, a FluxPipeline folder, or a hub id ({_default(model)})"
+    group = verb.add_argument_group("model")
+    group.add_argument(
+        "--model", default=model, help=f"organism, a FluxPipeline folder, a hub id, or a file ({_default(model)})"
     )
-    verb.add_argument("--revision", help="a commit, tag or branch of the hub")
-    verb.add_argument("--device", default=device, help=f"cpu, cuda or cuda:1 ({_default(device)})")
+    group.add_argument("--revision", help="a commit, tag or branch of the hub")
+    group.add_argument("--base", help="for a single-file transformer: the folder or hub id of the rest of the pipeline")
+    group.add_argument("--device", default=device, help=f"cpu, cuda or cuda:1 ({_default(device)})")
+    group.add_argument(
+        "--offload",
+        choices=("none", "model", "sequential"),
+        default="none" if model else None,
+        help=f"keep weights on the CPU: a model, or a layer, at a time on the device ({_default(model and 'none')})",
+    )
+    group.add_argument(
+        "--quantisation",
+        choices=QUANTISATIONS,
+        help=f"the transformer's weights in fewer bits ({_default(model and 'as they are saved')})",
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> "Model":
+    """The model that the options name."""
+    from ..extract.models import load
+
+    return load(
+        arguments.model,
+        arguments.device,
+        arguments.dtype,
+        arguments.revision,
+        offload=None if arguments.offload == "none" else arguments.offload,
+        quantisation=arguments.quantisation,
+        base=arguments.base,
+    )
 
 
 def model_of(run: "Run", arguments: argparse.Namespace) -> "Model":
-    """The model that the run was begun with, or the one that was named."""
-    provenance = run.settings.get("provenance", {})
-    name = arguments.model or provenance.get("name")
-    if name is None:
+    """The model that the run was begun with, loaded in the same way, or the one that was named."""
+    begun = run.settings.get("provenance", {})
+    if arguments.model is None and begun.get("name") is None:
         raise HandscopeError(f"{run.path / 'run.yaml'} does not say which model made the run: name it with --model.")
-    from ..extract.models import load
-
-    device = arguments.device or provenance.get("device", "cpu")
-    dtype = run.settings.get("model", {}).get("dtype")
-    return load(name, device, dtype, arguments.revision or provenance.get("revision"))
+    # A revision and a base are of the model that the run names, and of no other.
+    for option in ("model", "revision", "base") if arguments.model is None else ():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, begun.get("name" if option == "model" else option))
+    arguments.dtype = run.settings.get("model", {}).get("dtype")
+    arguments.quantisation = arguments.quantisation or begun.get("quantisation")
+    arguments.device = arguments.device or begun.get("device", "cpu")
+    if not arguments.device.startswith("cpu"):
+        arguments.offload = arguments.offload or begun.get("offload")
+    return load_model(arguments)
 
 
 def statistics_options(verb: argparse.ArgumentParser, permutations: int) -> None:
