@@ -61,6 +61,9 @@ def save(drawn: Figure, folder: str | os.PathLike[str], name: str) -> Path:
     The path of the PNG
     """
     with mpl.rc_context({key: STYLE[key] for key in STYLE if key.split(".")[0] in ("svg", "pdf", "ps")}):
+        # The layout is worked out once and not again for each format: that is most of the time.
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")
         for suffix, metadata in FORMATS.items():
             with atomic(Path(folder) / f"{name}.{suffix}") as temporary:
                 drawn.savefig(temporary, dpi=150, metadata=metadata)
