@@ -5,15 +5,35 @@ calls it. It checks the output's form on every call, since a stream read from th
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 
 from ..errors import HandscopeError
+from .condition import check_readable, check_whole
+from .condition import conditions as conditions
 
-LAYER_SKIP = "layer_skip_hook"
+if TYPE_CHECKING:
+    from .models import Model
+
+_BLOCK_ARGUMENTS = ("hidden_states", "encoder_hidden_states")
+
+
+class Lengths(NamedTuple):
+    """Numbers of tokens in a call: of text, of the image, and of a reference picture behind the image."""
+
+    text: int
+    image: int
+    reference: int = 0
+
+
+class Streams(NamedTuple):
+    """What enters or leaves a block."""
+
+    text: Tensor
+    image: Tensor
 
 
 class FluxAdapter:
@@ -24,58 +44,66 @@ class FluxAdapter:
         double = {f"double.{i}": block for i, block in enumerate(transformer.transformer_blocks)}
         return double | {f"single.{i}": block for i, block in enumerate(transformer.single_transformer_blocks)}
 
-    def lengths(self, kwargs: dict[str, Any]) -> tuple[int, int]:
-        """Numbers of text and of image tokens in a call of the transformer, from its keyword arguments.
+    def lengths(self, kwargs: dict[str, Any]) -> Lengths:
+        """Numbers of text, image and reference tokens in a call of the transformer, from its keyword arguments.
+
+        Reference tokens are those of the picture that FLUX.1 Kontext edits: they follow the image tokens, and their ids
+        begin with another number than 0.
 
         Raises
         ------
         HandscopeError
-            The two are equal, so that the streams could not be told apart by their form.
+            The call is not a FLUX pipeline's, or text and picture have equally many tokens, so that the streams could
+            not be told apart by their form.
         """
         try:
-            text, image = kwargs["encoder_hidden_states"].shape[1], kwargs["hidden_states"].shape[1]
+            text, total = kwargs["encoder_hidden_states"].shape[1], kwargs["hidden_states"].shape[1]
+            ids = kwargs["img_ids"]
+            reference = (ids[0] if ids.ndim == 3 else ids)[:, 0] != 0
         except (KeyError, AttributeError) as error:
             raise HandscopeError(
-                "A FLUX transformer must be called with hidden_states and encoder_hidden_states as keyword arguments, "
-                f"as FluxPipeline does; this call gave {sorted(kwargs)}."
+                "A FLUX transformer must be called with hidden_states, encoder_hidden_states and img_ids as keyword "
+                f"arguments, as FluxPipeline does; this call gave {sorted(kwargs)}."
             ) from error
-        if text == image:
+        if text == total:
             raise HandscopeError(
                 f"Text and image both have {text} tokens, so the two streams cannot be told apart: "
                 "use another max_sequence_length or another image size."
             )
-        return text, image
+        lengths = Lengths(text, total - int(reference.sum()), int(reference.sum()))
+        if not lengths.image or bool(reference[: lengths.image].any()):
+            raise HandscopeError(
+                "Expected the image's tokens first and those of a reference picture after them, as in Kontext; the "
+                f"first number of img_ids is not 0 at {int(reference.sum())} of {total} tokens."
+            )
+        return lengths
 
-    def image_stream(self, output: object, text: int, image: int, width: int, block: str) -> Tensor:
-        """The image stream of a block's output, a view of shape (batch, image tokens, width).
+    def output_streams(self, output: object, lengths: Lengths, width: int, block: str) -> Streams:
+        """The streams that leave a block; views of shape (batch, tokens, width), without reference tokens.
 
         Raises
         ------
         HandscopeError
             The output is not (text, image) of these lengths and this width, as in diffusers 0.35 and later.
         """
-        form = (
-            [tuple(part.shape) for part in output if isinstance(part, Tensor)]
-            if isinstance(output, tuple)
-            else type(output).__name__
-        )
-        expected = [(text, width), (image, width)]
-        if not isinstance(output, tuple) or [shape[1:] for shape in form] != expected:
-            raise HandscopeError(
-                f"Expected {block} to return (text, image) of shapes (batch, {text}, {width}) and (batch, {image}, "
-                f"{width}), "
-                f"found {form}: this version of diffusers, or a hook on the block, orders its streams otherwise."
-            )
-        return output[1]
+        return _streams(output, lengths, width, f"{block} to return")
+
+    def input_streams(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], lengths: Lengths, width: int, block: str
+    ) -> Streams:
+        """The streams that enter a block, from its arguments; as in `output_streams`.
+
+        A block is called by keyword, and under gradient checkpointing by position.
+        """
+        image, text = (kwargs.get(name, *args[i : i + 1]) for i, name in enumerate(_BLOCK_ARGUMENTS))
+        return _streams((text, image), lengths, width, f"{block} to be given")
 
     def inputs(
-        self, pipe: Any, prompts: Sequence[str], guidance: float, height: int, width: int, max_sequence_length: int
+        self, model: "Model", prompts: Sequence[str], guidance: float, height: int, width: int
     ) -> dict[str, Any]:
-        """What does not change from step to step in a call, made as `FluxPipeline.__call__` makes it."""
-        transformer, device = pipe.transformer, pipe._execution_device
-        text, pooled, text_ids = pipe.encode_prompt(
-            prompt=list(prompts), prompt_2=None, device=device, max_sequence_length=max_sequence_length
-        )
+        """What does not change from step to step in a call, with the bits that `FluxPipeline.__call__` would make."""
+        pipe, transformer, device = model.pipe, model.transformer, model.device
+        text, pooled, text_ids = model.encode(prompts).batch(prompts, device, model.dtype)
         rows, columns = self.grid(pipe, height, width)
         strength = (
             torch.full([1], guidance, device=device, dtype=torch.float32).expand(len(prompts))
@@ -91,6 +119,41 @@ class FluxAdapter:
             "joint_attention_kwargs": {},
             "return_dict": False,
         }
+
+    def schedule(self, pipe: Any, steps: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The times of a generation, as the pipeline makes them; its own scheduler stays as it is.
+
+        Returns
+        -------
+        sigmas : Tensor of shape (steps + 1,), float32
+        timesteps : Tensor of shape (steps,), float32
+
+        Raises
+        ------
+        HandscopeError
+            The scheduler calls the transformer another number of times, so that steps and calls would not agree.
+        """
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+
+        rows, columns = self.grid(pipe, height, width)
+        scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+        config = scheduler.config
+        mu = calculate_shift(
+            rows * columns,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        sigmas = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        retrieve_timesteps(scheduler, steps, "cpu", sigmas=sigmas, mu=mu)
+        found = scheduler.sigmas.float().cpu(), scheduler.timesteps.float().cpu()
+        if (len(found[0]), len(found[1])) != (steps + 1, steps):
+            raise HandscopeError(
+                f"The scheduler {type(scheduler).__name__} makes {len(found[1])} calls in {steps} steps, and handscope "
+                "needs one call a step: use FlowMatchEulerDiscreteScheduler."
+            )
+        return found
 
     def timestep(self, timestep: Tensor, latents: Tensor) -> Tensor:
         """The timestep argument of a call, of shape (batch,).
@@ -117,7 +180,8 @@ class FluxAdapter:
     def decode(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1]."""
         vae = pipe.vae
-        unpacked = pipe._unpack_latents(latents.to(vae.device, vae.dtype), height, width, pipe.vae_scale_factor)
+        latents = latents.to(pipe._execution_device, vae.dtype)
+        unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
         with torch.no_grad():
             images = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
@@ -139,6 +203,18 @@ class FluxAdapter:
         return height // token, width // token
 
 
+def _streams(pair: object, lengths: Lengths, width: int, expected: str) -> Streams:
+    parts = pair if isinstance(pair, tuple) else (pair,)
+    found = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+    text, image = lengths.text, lengths.image + lengths.reference
+    if [shape[1:] for shape in found] != [(text, width), (image, width)]:
+        raise HandscopeError(
+            f"Expected {expected} (text, image) of shapes (batch, {text}, {width}) and (batch, {image}, {width}), "
+            f"found {found}: this version of diffusers, or a hook on the block, orders its streams otherwise."
+        )
+    return Streams(parts[0], parts[1][:, : lengths.image])
+
+
 _ADAPTERS = {"FluxTransformer2DModel": FluxAdapter()}
 
 
@@ -151,28 +227,9 @@ def adapter_for(transformer: Any) -> FluxAdapter:
         There is none, or the transformer is in a state in which hooks on its blocks see something else than its
         residual stream, or nothing.
     """
-    if isinstance(transformer, OptimizedModule) or transformer._compiled_call_impl is not None:
-        raise HandscopeError(
-            "The whole transformer is compiled by torch.compile, and hooks on its blocks would never fire: "
-            "load it anew, and use compile_repeated_blocks() if it must be compiled."
-        )
+    check_whole(transformer)
     name = type(transformer).__name__
     if name not in _ADAPTERS:
         raise HandscopeError(f"handscope reads the blocks of {', '.join(_ADAPTERS)}, found a {name}.")
-    if transformer.is_cache_enabled:
-        raise HandscopeError(
-            f"A diffusers cache is enabled ({type(transformer._cache_config).__name__}), and a block that it skips "
-            "returns its input: "
-            "call transformer.disable_cache() first."
-        )
-    if getattr(transformer, "_parallel_config", None) is not None:
-        raise HandscopeError(
-            "The transformer runs in parallel over several devices, and each block sees only a part: load it without a "
-            "parallel config."
-        )
-    for block, module in _ADAPTERS[name].blocks(transformer).items():
-        if LAYER_SKIP in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}):
-            raise HandscopeError(
-                f"A layer skip is set on {block}, which then swaps or repeats its streams: remove it first."
-            )
+    check_readable(transformer, _ADAPTERS[name].blocks(transformer))
     return _ADAPTERS[name]

@@ -1,57 +1,29 @@
 """Read residual streams with forward hooks, only the cells and the tokens that were asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import HandscopeError
-from .adapter import adapter_for
-from .address import Block, Cell, Plan
+from .adapter import FluxAdapter, Lengths, Streams, adapter_for
+from .address import Block, Plan
+from .condition import conditions
+from .seen import Seen, copier
+
+__all__ = ["Reduce", "Seen", "Tokens", "capture"]
 
 Tokens = np.ndarray | Tensor | None
-
-
-class Seen:
-    """What a capture saw: ``seen["single.3", 12]`` is one cell, on the CPU, in the transformer's dtype.
-
-    Attributes
-    ----------
-    plan : Plan
-    calls : int
-        Conditional calls of the transformer so far.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.calls = 0
-        self._cells: dict[Cell, Tensor] = {}
-
-    def __getitem__(self, key: tuple[str | Block, int]) -> Tensor:
-        cell = Cell(Block.parse(key[0]), key[1])
-        if cell not in self.plan.cells:
-            raise HandscopeError(
-                f"{cell} is not in the plan, which has blocks {', '.join(map(str, self.plan.blocks))} at steps "
-                f"{', '.join(map(str, self.plan.steps))}."
-            )
-        if cell not in self._cells:
-            raise HandscopeError(
-                f"{cell} was not reached: the transformer was called {self.calls} times, and step {cell.step} is call "
-                f"{self.plan.index(cell.step) + 1}."
-            )
-        return self._cells[cell]
-
-    def put(self, block: Block, step: int, rows: Tensor) -> None:
-        """Add one cell."""
-        self._cells[Cell(block, step)] = rows
+Reduce = Callable[[Tensor], Tensor] | None
 
 
 @contextmanager
-def capture(transformer: Any, plan: Plan, tokens: Tokens = None) -> Iterator[Seen]:
+def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce = None) -> Iterator[Seen]:
     """Capture cells of the residual stream while any diffusers pipeline runs.
 
     >>> with capture(pipe.transformer, plan, tokens=mask) as seen:      # doctest: +SKIP
@@ -60,77 +32,84 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None) -> Iterator[See
     torch.Size([1, 40, 128])
 
     The hooks select tokens on the device and copy the selection to the CPU; they never keep a view of the whole stream,
-    and they are removed however the block ends. Steps are counted by the transformer's own conditional calls: a call
-    inside diffusers' ``cache_context("uncond")`` is neither counted nor read.
+    and they are removed however the block ends. Steps are counted by the transformer's own calls, conditional and
+    unconditional ones apart: a call inside diffusers' ``cache_context("uncond")`` is unconditional, and so, in the
+    pipelines that do not name their calls, is one that gives the latents of the call before it with another text.
 
     Parameters
     ----------
     transformer : torch.nn.Module
         A FLUX.1 transformer.
     plan : Plan
-        `plan.of` is the number of calls that the pipeline makes.
+        `plan.of` is the number of steps that the pipeline makes.
     tokens : bool array, optional
-        Image tokens to keep. Of shape (n_tokens,) or (rows, columns), the same for every image of the batch: a cell is
-        then of shape (batch, kept, width). Of shape (batch, n_tokens), which may differ from image to image: a cell is
-        then of shape (all kept, width), image after image. None keeps every token.
+        Tokens to keep of the plan's stream; tokens of a reference picture (Kontext) are never among them. Of shape
+        (n_tokens,) or (rows, columns), the same for every image of the batch: a cell is then of shape (batch, kept,
+        width). Of shape (batch, n_tokens), which may differ from image to image: a cell is then of shape (all kept,
+        width), image after image. None keeps every token.
+    reduce : function, optional
+        Called with the selected tokens on the device, of a shape as above; what it returns is copied to the CPU instead
+        of them.
 
     Raises
     ------
     HandscopeError
-        Before anything runs: the transformer has no adapter, lacks a block, is compiled as a whole, or a diffusers
-        cache is enabled. At the first call: a block's output is not (text, image), or the mask has another number of
-        tokens. At the end: the number of calls was not `plan.of`, so that steps would be named wrongly.
+        Before anything runs: the transformer has no adapter, lacks a block, is compiled as a whole, runs in parallel,
+        or has a diffusers cache or a layer skip. At the first call: a block's streams are not (text, image), or the
+        mask has another number of tokens. At the end: the number of calls was not `plan.of`, so that steps would be
+        named wrongly.
+    """
+    with reading(transformer, plan, range(plan.of, 0, -1), tokens, reduce) as seen:
+        yield seen
+    if seen.calls == plan.of:
+        return
+    message = (
+        f"The plan is for a run of {plan.of} steps, but the transformer was called {seen.calls} times: "
+        "make the plan's `of` the number of inference steps."
+    )
+    if plan.call == "uncond":
+        message = (
+            f"The plan is for a run of {plan.of} unconditional calls, but the transformer had {seen.calls}: make the "
+            "plan's `of` the number of inference steps, and give the pipeline a negative prompt and a true_cfg_scale "
+            "above 1."
+        )
+    raise HandscopeError(message)
+
+
+class DeepestReachedError(Exception):
+    """Nothing after this block is wanted."""
+
+
+@contextmanager
+def reading(
+    transformer: Any, plan: Plan, steps: Sequence[int], tokens: Tokens, reduce: Reduce, stop: bool = False
+) -> Iterator[Seen]:
+    """Set a plan's hooks on a transformer whose next calls are these `steps`; see `capture`.
+
+    With `stop`, each call ends in a `DeepestReachedError` as soon as the plan's deepest block is read.
     """
     adapter = adapter_for(transformer)
     modules = adapter.blocks(transformer)
     plan.check(list(modules))
     seen = Seen(plan)
-    context = ""
-    lengths = (0, 0)
-    select: Callable[[Tensor], Tensor] | None = None
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal lengths, select
-        if context == "uncond":
-            return
-        seen.calls += 1
-        if seen.calls > plan.of:
-            raise HandscopeError(
-                f"The plan is for a run of {plan.of} steps, and the transformer was called once more: "
-                "make the plan's `of` the number of inference steps."
-            )
-        lengths = adapter.lengths(kwargs)
-        if select is None:
-            select = _selector(tokens, kwargs["hidden_states"].shape[0], lengths[1], kwargs["hidden_states"].device)
-
-    def after(block: Block, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        step = plan.of + 1 - seen.calls
-        if context == "uncond" or step not in plan.steps:
-            return
-        assert select is not None
-        stream = adapter.image_stream(output, *lengths, width=transformer.inner_dim, block=str(block))
-        seen.put(block, step, select(stream.detach()))
-
-    @contextmanager
-    def named_call(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-        nonlocal context
-        with cache_context(name, *args, **kwargs):
-            context = name
-            try:
-                yield
-            finally:
-                context = ""
-
-    cache_context = transformer.cache_context
-    handles = []
+    deepest = next(name for name in reversed(modules) if name in map(str, plan.blocks)) if stop else ""
+    reader = _Reader(adapter, transformer, steps, tokens, reduce, deepest, seen)
     instance = vars(transformer)
     outer = instance.get("cache_context")
+    # Compiled blocks run these as they are: traced, they would be compiled anew for each step.
+    untraced = torch.compiler.disable
+    handles = []
     try:
-        # diffusers names its two calls of true classifier-free guidance here and nowhere else.
-        instance["cache_context"] = named_call
-        handles.append(transformer.register_forward_pre_hook(before, with_kwargs=True))
+        instance["cache_context"] = partial(reader.named_call, transformer.cache_context)
+        handles.append(transformer.register_forward_pre_hook(reader.called, with_kwargs=True))
+        handles.append(transformer.register_forward_hook(reader.returned, always_call=True))
         for block in plan.blocks:
-            handles.append(modules[str(block)].register_forward_hook(partial(after, block)))
+            module = modules[str(block)]
+            if plan.at == "input":
+                hook = untraced(partial(reader.entering, block))
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            else:
+                handles.append(module.register_forward_hook(untraced(partial(reader.left, block))))
         yield seen
     finally:
         for handle in handles:
@@ -138,27 +117,134 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None) -> Iterator[See
         del instance["cache_context"]
         if outer is not None:
             instance["cache_context"] = outer
-    if seen.calls != plan.of:
-        raise HandscopeError(
-            f"The plan is for a run of {plan.of} steps, but the transformer was called {seen.calls} times: "
-            "make the plan's `of` the number of inference steps."
-        )
 
 
-def _selector(tokens: Tokens, batch: int, image: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function from a stream (batch, image, width) on `device` to a copy of the wanted tokens on the CPU."""
+class _Reader:
+    """What the hooks of one capture share: which call is running, which step that is, and how to read it."""
+
+    def __init__(
+        self,
+        adapter: FluxAdapter,
+        transformer: Any,
+        steps: Sequence[int],
+        tokens: Tokens,
+        reduce: Reduce,
+        deepest: str,
+        seen: Seen,
+    ) -> None:
+        self.adapter = adapter
+        self.transformer = transformer
+        self.steps = steps
+        self.tokens = tokens
+        self.reduce = reduce
+        self.deepest = deepest
+        self.seen = seen
+        self.context = ""
+        self.step: int | None = None  # None outside a call that is read
+        self.form: tuple[int, ...] = ()
+        self.lengths = Lengths(0, 0)
+        self.select: Callable[[Tensor], Tensor] | None = None
+        self.copy = copier(torch.device("cpu"), fresh=False)
+        self.last: tuple[ref[Tensor], ref[Tensor]] | None = None
+
+    @contextmanager
+    def named_call(self, cache_context: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """In place of the transformer's `cache_context`, where FluxPipeline names its calls and nowhere else."""
+        with cache_context(name, *args, **kwargs):
+            self.context = name
+            try:
+                yield
+            finally:
+                self.context = ""
+
+    def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.step = None
+        plan, seen = self.seen.plan, self.seen
+        if ("uncond" if self._is_unconditional(kwargs) else "cond") != plan.call:
+            return
+        if seen.calls == len(self.steps):
+            raise HandscopeError(
+                f"The plan is for a run of {len(self.steps)} steps, and the transformer was called once more: "
+                "make the plan's `of` the number of inference steps."
+            )
+        step = self.steps[seen.calls]
+        seen.calls += 1
+        if step in plan.steps:
+            self._see_form(kwargs)
+            self.step = step
+
+    def returned(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        # Gradient checkpointing runs blocks again in the backward pass, which is no call of the transformer.
+        self.step = None
+
+    def entering(self, block: Block, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.step is not None:
+            width = self.transformer.inner_dim
+            self._read(block, self.adapter.input_streams(args, kwargs, self.lengths, width, str(block)))
+
+    def left(self, block: Block, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if self.step is not None:
+            width = self.transformer.inner_dim
+            self._read(block, self.adapter.output_streams(output, self.lengths, width, str(block)))
+
+    def _read(self, block: Block, streams: Streams) -> None:
+        assert self.step is not None and self.select is not None
+        stream: Tensor = getattr(streams, self.seen.plan.stream)
+        rows = self.select(stream.detach())
+        if self.reduce is not None:
+            rows = self.reduce(rows)
+        self.seen.put(block, self.step, *self.copy(rows))
+        if str(block) == self.deepest:
+            raise DeepestReachedError
+
+    def _is_unconditional(self, kwargs: dict[str, Any]) -> bool:
+        if self.context:
+            return self.context == "uncond"
+        latents, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
+        if latents is None or text is None:
+            return False
+        if self.last is not None and self.last[0]() is latents and self.last[1]() is not text:
+            self.last = None
+            return True
+        self.last = ref(latents), ref(text)
+        return False
+
+    def _see_form(self, kwargs: dict[str, Any]) -> None:
+        """Learn the call's form from the first that is read, and hold the others to it."""
+        if self.select is None:
+            self.lengths = self.adapter.lengths(kwargs)
+            image, stream = kwargs["hidden_states"], self.seen.plan.stream
+            self.form = _form(kwargs)
+            self.select = _selector(self.tokens, len(image), getattr(self.lengths, stream), stream, image.device)
+            self.copy = copier(image.device, fresh=self.tokens is not None and self.reduce is None)
+            self.seen.conditions = {**conditions(self.transformer), "batch_size": str(len(image))}
+        elif _form(kwargs) != self.form:
+            raise HandscopeError(
+                f"The capture began with calls of (samples, image tokens, text tokens) = {self.form}, and now found "
+                f"{_form(kwargs)}: capture one run of a pipeline at a time."
+            )
+
+
+def _form(kwargs: dict[str, Any]) -> tuple[int, ...]:
+    return (*kwargs["hidden_states"].shape[:2], kwargs["encoder_hidden_states"].shape[1])
+
+
+def _selector(
+    tokens: Tokens, batch: int, count: int, stream: str, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """A function from a stream (batch, count, width) on `device` to a copy of the wanted tokens there."""
     if tokens is None:
-        return lambda stream: stream.to("cpu", copy=True)
+        return lambda rows: rows
     mask = torch.as_tensor(tokens)
     if mask.dtype != torch.bool:
         raise HandscopeError(f"Expected tokens to be a boolean mask, found {mask.dtype}.")
-    if mask.shape == (batch, image):
+    if mask.shape == (batch, count):
         sample, token = (index.to(device) for index in mask.nonzero(as_tuple=True))
-        return lambda stream: stream[sample, token].cpu()
-    if mask.numel() != image:
+        return lambda rows: rows[sample, token]
+    if mask.numel() != count:
         raise HandscopeError(
-            f"Expected a mask of {image} tokens, or of shape ({batch}, {image}), found shape {tuple(mask.shape)}: "
-            "it was made for a token grid of another size, or for another batch."
+            f"Expected a mask of {count} {stream} tokens, or of shape ({batch}, {count}), found shape "
+            f"{tuple(mask.shape)}: it was made for a token grid of another size, or for another batch."
         )
     kept = mask.flatten().nonzero()[:, 0].to(device)
-    return lambda stream: stream[:, kept].cpu()
+    return lambda rows: rows[:, kept]

@@ -47,7 +47,7 @@ def hooks(transformer: nn.Module) -> int:
 
 def bare_inputs(model: Model) -> dict[str, Any]:
     with torch.no_grad():
-        inputs = model.adapter.inputs(model.pipe, PROMPTS, 3.5, 32, 32, 20)
+        inputs = model.adapter.inputs(model, PROMPTS, 3.5, 32, 32)
     latents = torch.stack([model.adapter.noise(model.pipe, seed, 32, 32) for seed in range(2)])
     return inputs | {"hidden_states": latents, "timestep": torch.full([2], 0.7)}
 
@@ -165,7 +165,7 @@ def test_hooks_are_removed_whatever_happens(model: Model, failure: type[BaseExce
         raise failure
 
     with pytest.raises(failure), capture(model.transformer, PLAN):
-        assert hooks(model.transformer) == before + 1 + len(PLAN.blocks)
+        assert hooks(model.transformer) == before + 2 + len(PLAN.blocks)
         call(model, callback_on_step_end=interrupt)
     assert hooks(model.transformer) == before
     assert "cache_context" not in vars(model.transformer)

@@ -1,0 +1,159 @@
+"""The condition a transformer is in: what makes its activations unreadable is refused, the rest is put on record.
+
+diffusers can swap, skip or split what blocks compute, mostly through hooks of its own, which it keeps by name in each
+module's registry. PyTorch's own forward hooks run outside these and see what they return.
+"""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
+
+from ..errors import HandscopeError, HandscopeWarning
+
+LAYER_SKIP = "layer_skip_hook"
+PARALLEL = ("cp_input---", "cp_output---")
+CACHES = (
+    "faster_cache",
+    "fbc_",
+    "mag_cache",
+    "pyramid_attention_broadcast",
+    "sea_cache",
+    "taylorseer_cache",
+    "text_kv_cache",
+)
+HARMLESS = (
+    "group_offloading",
+    "lazy_prefetch_group_offloading",
+    "layer_execution_tracker",
+    "layerwise_casting",
+    "peft_autocast_disable",
+)
+
+
+def check_whole(transformer: Any) -> None:
+    """Refuse a transformer that is compiled as a whole."""
+    if isinstance(transformer, OptimizedModule) or transformer._compiled_call_impl is not None:
+        raise HandscopeError(
+            "The whole transformer is compiled by torch.compile, and hooks on its blocks would never fire: "
+            "load it anew, and use compile_repeated_blocks() if it must be compiled."
+        )
+
+
+def check_readable(transformer: Any, blocks: dict[str, nn.Module]) -> None:
+    """Refuse, or warn of, what stands between a block's output and the model's residual stream.
+
+    Parameters
+    ----------
+    blocks : dict
+        The transformer's blocks by name.
+
+    Raises
+    ------
+    HandscopeError
+        A diffusers cache is set, a layer is skipped, or the model runs in parallel over several devices.
+
+    Warns
+    -----
+    HandscopeWarning
+        The model is in float16, which FLUX overflows; a hook of diffusers that handscope does not know is set.
+    """
+    if transformer.is_cache_enabled:
+        raise HandscopeError(
+            f"A diffusers cache is enabled ({type(transformer._cache_config).__name__}), and a block that it skips "
+            "returns its input: "
+            "call transformer.disable_cache() first."
+        )
+    if getattr(transformer, "_parallel_config", None) is not None:
+        raise HandscopeError(
+            "The transformer runs in parallel over several devices, and each block sees only a part: load it without a "
+            "parallel config."
+        )
+    names = {module: name for name, module in blocks.items()}
+    for where, module, hook in _diffusers_hooks(transformer):
+        if hook.startswith(CACHES):
+            raise HandscopeError(
+                f"A diffusers cache is set on {where} (its hook {hook}), and what it skips is not computed: load the "
+                "transformer anew."
+            )
+        if hook.startswith(PARALLEL):
+            raise HandscopeError(
+                f"Context parallelism is set on {where}, and each block sees only a part of the tokens: load the "
+                "transformer without it."
+            )
+        if hook == LAYER_SKIP:
+            effect = "then swaps or repeats its streams" if module in names else "is then not computed"
+            raise HandscopeError(
+                f"A layer skip is set on {names.get(module, where)}, which {effect}: remove it first."
+            )
+        if hook not in HARMLESS:
+            warnings.warn(
+                f"A hook of diffusers that handscope does not know, {hook}, is set on {where}: activations are what it "
+                "returns, so make sure that it does not change them.",
+                HandscopeWarning,
+                stacklevel=3,
+            )
+    if transformer.dtype == torch.float16:
+        warnings.warn(
+            "The transformer is in float16, where FLUX clips its residual streams at 65504: use bfloat16.",
+            HandscopeWarning,
+            stacklevel=3,
+        )
+
+
+def conditions(transformer: Any) -> dict[str, str]:
+    """What may change the bits of activations from one machine or session to another, to be kept beside them.
+
+    Returns
+    -------
+    dict
+        device, attention_backend, quantisation, offload (``none``, ``model``, ``sequential`` or ``group``),
+        compiled_blocks (``yes`` or ``no``) and adapters (LoRA, by name).
+    """
+    hook = getattr(transformer, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return {
+        "device": str(next(transformer.parameters()).device if device is None else torch.device(device)),
+        "attention_backend": _attention_backend(transformer),
+        "quantisation": _quantisation(transformer),
+        "offload": _offload(transformer),
+        "compiled_blocks": "yes" if any(part._compiled_call_impl for part in transformer.modules()) else "no",
+        "adapters": ", ".join(sorted(getattr(transformer, "peft_config", None) or {})) or "none",
+    }
+
+
+def _diffusers_hooks(transformer: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """(where, module, hook's name) of each hook that diffusers has set."""
+    for where, module in transformer.named_modules():
+        for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}):
+            yield where or "the transformer", module, hook
+
+
+def _attention_backend(transformer: Any) -> str:
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    default = _AttentionBackendRegistry.get_active_backend()[0]
+    processors = transformer.attn_processors.values()
+    chosen = {getattr(processor, "_attention_backend", None) or default for processor in processors}
+    return ", ".join(sorted(str(getattr(backend, "value", backend)) for backend in chosen))
+
+
+def _quantisation(transformer: Any) -> str:
+    config = getattr(transformer.config, "quantization_config", None)
+    if config is not None:
+        return str(config)
+    # Weights quantised by hand leave no config, only their class.
+    kinds = {type(parameter).__name__ for parameter in transformer.parameters()} - {"Parameter"}
+    return ", ".join(sorted(kinds)) or "none"
+
+
+def _offload(transformer: nn.Module) -> str:
+    if any(hook == "group_offloading" for _, _, hook in _diffusers_hooks(transformer)):
+        return "group"
+    hooks = [module._hf_hook for module in transformer.modules() if hasattr(module, "_hf_hook")]
+    if any(getattr(hook, "offload", False) for hook in hooks):
+        return "sequential"
+    return "model" if hooks else "none"
