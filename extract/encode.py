@@ -69,7 +69,8 @@ class Encoded:
         for prompt in prompts:
             if prompt not in self:
                 raise HandscopeError(
-                    f"The prompt {prompt!r} is not among the {len(self)} that were encoded: give it to model.encode first."
+                    f"The prompt {prompt!r} is not among the {len(self)} that were encoded: "
+                    "give it to model.encode first."
                 )
         rows = {prompt: self._read(prompt).to(device, dtype) for prompt in dict.fromkeys(prompts)}
         text = torch.stack([rows[prompt] for prompt in prompts])

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,11 @@ from ..files import atomic
 
 if TYPE_CHECKING:
     from .trajectory import Trajectory
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 COLUMNS = {
     "sample": str,
@@ -31,6 +38,8 @@ COLUMNS = {
     "batch_size": int,
 }
 FIXED = ("model", "generation")
+CHANGEABLE = ("trajectories",)
+"""A setting of `generation` that may differ from call to call: trajectories can be added later, or left out."""
 
 
 def sample_id(prompt: str, seed: int) -> str:
@@ -68,6 +77,7 @@ class Run:
         self.settings_path = self.path / "run.yaml"
         self.metadata_path = self.samples_dir / "metadata.jsonl"
         self._read: tuple[tuple[int, int], dict[str, dict[str, Any]]] = ((0, 0), {})
+        self._expected: tuple[int, dict[str, str]] = (0, {})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,7 +100,8 @@ class Run:
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Add sections to `run.yaml`.
 
-        A section that is there is replaced, except `model` and `generation`: one run does not mix two of them.
+        A section that is there is replaced, except `model` and `generation`, whose settings stay: one run does not mix
+        two of them.
 
         Raises
         ------
@@ -101,12 +112,14 @@ class Run:
         for section in FIXED:
             for key, value in settings.get(section, {}).items():
                 before = settled.get(section, {}).get(key, value)
-                if before != value:
+                if before != value and key not in CHANGEABLE:
                     raise HandscopeError(
                         f"{self.settings_path} says {section}.{key} = {before}, and now it is {value}: "
                         "one run holds one model and one way to generate. Use another run folder."
                     )
         merged = settled | settings
+        for section in set(FIXED) & set(settings):
+            merged[section] = settled.get(section, {}) | settings[section]
         if merged != settled:
             with atomic(self.settings_path) as temporary:
                 temporary.write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -173,17 +186,56 @@ class Run:
             with Image.open(path) as image:
                 return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
-            state = "is damaged" if path.exists() else "is missing"
-            raise HandscopeError(
-                f"The image {path} {state}: remove it if it is there and run generate again, which makes it anew."
-            ) from error
+            state = "is damaged: remove it and" if path.exists() else "is missing:"
+            raise HandscopeError(f"The image {path} {state} run generate again, which makes it anew.") from error
 
     def trajectory(self, sample: str) -> "Trajectory":
-        """The trajectory of a sample; HandscopeError where it is missing, damaged or another generation's."""
+        """The trajectory of a sample.
+
+        Raises
+        ------
+        HandscopeError
+            There is no such sample, or its file is missing or damaged, or of another sample, noise, size, model or
+            scheduler.
+        """
         from .trajectory import Trajectory
 
-        row = self._row(sample)
-        return Trajectory.load(self.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
+        return Trajectory.load(self.trajectory_path(sample), self.trajectory_metadata(self._row(sample)))
+
+    def trajectory_metadata(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What the trajectory of a sample, a row of `metadata`, says of itself."""
+        of_sample = {name: str(row[name]) for name in ("sample", "noise_sha256", "height", "width")}
+        return of_sample | self._of_every_trajectory()
+
+    def _of_every_trajectory(self) -> dict[str, str]:
+        """What `run.yaml` says of every trajectory; read again only when the file has changed."""
+        changed = self.settings_path.stat().st_mtime_ns if self.settings_path.exists() else 0
+        if changed != self._expected[0]:
+            settings = self.settings
+            places = {"weight_hash": "model", "scheduler": "generation"}
+            said = {name: settings.get(section, {}).get(name) for name, section in places.items()}
+            self._expected = (changed, {name: value for name, value in said.items() if value is not None})
+        return self._expected[1]
+
+    @contextmanager
+    def writing_samples(self) -> Iterator[None]:
+        """Be the only process that generates into this run, and clear away what a killed one left half-written.
+
+        The lock is the system's and goes with the process, however it ends. Windows, and disks that know no locks, are
+        left without one.
+
+        Raises
+        ------
+        HandscopeError
+            Another process is generating into it.
+        """
+        self.samples_dir.mkdir(exist_ok=True)
+        with open(self.samples_dir / ".lock", "w") as lock:
+            if _locked(lock):
+                for folder in (self.samples_dir, self.trajectories_dir):
+                    for left in folder.glob(".*.tmp*"):
+                        left.unlink(missing_ok=True)
+            yield
 
     def image_path(self, sample: str) -> Path:
         """Where the image of a sample lies, or will."""
@@ -200,3 +252,19 @@ class Run:
                 f"There is no sample {sample!r} in {self.metadata_path}, which has {len(self._read[1])}."
             )
         return self._read[1][sample]
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether this process now holds the lock; False where there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise HandscopeError(
+            f"Another process is generating into {Path(file.name).parents[1]}: wait until it has ended, or use another "
+            "run folder."
+        ) from error
+    except OSError:
+        return False
+    return True

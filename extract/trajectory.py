@@ -13,6 +13,9 @@ from torch import Tensor
 from ..errors import HandscopeError
 from ..files import atomic
 
+LATER = {"weight_hash", "height", "width", "scheduler"}
+"""Metadata that files of the first version lack."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -54,6 +57,8 @@ class Trajectory:
     def load(cls, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> "Trajectory":
         """Read what `save` wrote.
 
+        A file from before handscope recorded model, size and scheduler is held to the sample and its noise only.
+
         Raises
         ------
         HandscopeError
@@ -65,16 +70,19 @@ class Trajectory:
                 found = file.metadata() or {}
                 trajectory = cls(**{name: file.get_tensor(name) for name in cls.__dataclass_fields__})
         except (OSError, SafetensorError, TypeError) as error:
-            state = "is damaged" if path.exists() else "is missing"
+            if not path.exists():
+                raise HandscopeError(
+                    f"The trajectory {path} is missing: run generate again with trajectories, which makes it anew."
+                ) from error
             raise HandscopeError(
-                f"The trajectory {path} {state}: remove it if it is there and run generate again, which makes it anew."
+                f"The trajectory {path} is damaged: remove it and run generate again, which makes it anew."
             ) from error
+        old = not LATER & found.keys()
         for key, value in metadata.items():
-            if found.get(key) != value:
+            if found.get(key) != value and not (old and key in LATER):
                 raise HandscopeError(
                     f"The trajectory {path} belongs to another generation: expected {key} = {value}, found "
-                    f"{found.get(key)}. "
-                    "Remove it and run generate again."
+                    f"{found.get(key)}. Remove it and run generate again."
                 )
         return trajectory
 
