@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from .commands import extract, generate, label, report, statistics, study
+from .commands import extract, generate, label, power, report, statistics, study, watch
 from .errors import HandscopeError
 from .progress import bars
 
@@ -18,6 +18,8 @@ GROUPS = (
     extract,
     statistics,
     report,
+    power,
+    watch,
 )
 
 

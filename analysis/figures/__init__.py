@@ -10,6 +10,7 @@ from .lines import curves, forest, rates
 from .matrices import cosines
 from .sheets import contact_sheet
 from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, STYLE, figure, save
+from .watching import score_limit, watch_frame, watch_strip
 
 __all__ = [
     "BAD",
@@ -30,4 +31,7 @@ __all__ = [
     "rates",
     "save",
     "scatter",
+    "score_limit",
+    "watch_frame",
+    "watch_strip",
 ]

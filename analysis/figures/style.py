@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -78,6 +79,11 @@ def scaled(factor: float) -> float:
 def scale() -> float:
     """How large text is beside that of `STYLE`; markers and lines are scaled with it."""
     return float(mpl.rcParams["font.size"]) / STYLE["font.size"]
+
+
+def wrapped(text: str, inches: float, points: float) -> str:
+    """A text in lines that fit a width, at a font size."""
+    return fill(text, max(20, int(inches * 72 / (0.56 * points))))
 
 
 def halo(colour: Any = "white") -> list[patheffects.AbstractPathEffect]:
