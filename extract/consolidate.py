@@ -1,61 +1,146 @@
-"""From shards to one file that reads fast by cell."""
+"""From shards to one file that reads fast by cell, and from several folders to one."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
+from ..errors import HandscopeError
 from ..files import atomic
-from .shard import STEP, fingerprint, heads, reading, shards
+from ..progress import Progress, quiet
+from .contents import Part, token_records
+from .shard import HEAD_COLUMNS, activations, fingerprint, head_table, reading, write_shard
 from .store import ActivationStore
 
-CHUNK_BYTES = 256 * 2**20
+MEMORY_BYTES = 256 * 2**20
 
 
-def consolidate(path: str | os.PathLike[str]) -> Path:
+def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Path:
     """Write ``store.h5`` from all shards in ``path/shards``: the same rows, contiguous cell by cell. The shards stay.
+
+    Holds about 256 MB in memory however large the store, and compares every shard with the SHA-256 it was written with.
+    Killed at any moment, it leaves what was there before.
 
     Raises
     ------
     HandscopeError
-        There are no shards, or they are of different plans or models, or one is truncated.
+        There are no shards, or they are of different plans or models, or one is truncated or damaged.
     """
     path = Path(path)
-    parts = shards(path)
     store = ActivationStore(path / "shards")
     target = path / "store.h5"
-    tokens, samples = store.records, heads(path)
     with atomic(target) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({**store.attrs, "fingerprint": fingerprint(samples)})
-        file["samples"], file["steps"], file["tokens"] = (
-            samples,
-            store.steps.to_records(index=False).astype(STEP),
-            tokens,
-        )
-        cells = [
-            file.create_dataset(f"activations/{cell}", (len(tokens), store.width), np.uint16) for cell in store.cells
-        ]
-        start = 0
-        for block in _in_memory(parts):
-            for number, cell in enumerate(cells):
-                cell[start : start + block.shape[1]] = block[number]
-            start += block.shape[1]
+        cells = _layout(file, store)
+        done = row = 0
+        for group in _groups(store):
+            row += _copy(group, cells, row, store.width)
+            done += len(group)
+            progress("consolidate", done, len(store.parts))
     return target
 
 
-def _in_memory(parts: list[Path]) -> Iterator[np.ndarray]:
-    """Shards joined along tokens, (cells, tokens, width), as many at a time as fit in memory.
+def merge(
+    sources: Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], progress: Progress = quiet
+) -> Path:
+    """Join activations of several machines or runs in the folder `target`, one shard a sample, and consolidate it.
 
-    One large write a cell is much faster than many small ones.
+    A sample that is in two sources with the same activations and labels is taken once. Sources stay as they are; shards
+    that `target` has already count as a source, so that a merge that was killed goes on where it stopped.
+
+    Returns
+    -------
+    The path of the consolidated store.
+
+    Raises
+    ------
+    HandscopeError
+        The sources are of different plans, models, widths or choices of tokens, a sample differs between two of them, a
+        source has no activations, or one is damaged.
     """
-    held: list[np.ndarray] = []
-    for path in parts:
-        with reading(path) as file:
-            held.append(file["activations"][:])
-        if sum(part.nbytes for part in held) > CHUNK_BYTES:
-            yield np.concatenate(held, axis=1)
-            held = []
-    if held:
-        yield np.concatenate(held, axis=1)
+    target = Path(target)
+    folder = target / "shards"
+    before = [folder] if any(folder.glob("*.h5")) else []
+    store = ActivationStore([*before, *sources])
+    for done, part in enumerate(store.parts):
+        progress("merge", done, len(store.parts))
+        if part.path.parent != folder:
+            _write_part(store, part, folder / f"{part.sample}.h5")
+    progress("merge", len(store.parts), len(store.parts))
+    return consolidate(target, progress)
+
+
+def _layout(file: h5py.File, store: ActivationStore) -> list[h5py.Dataset]:
+    """Write everything but the activations, and make room for these."""
+    heads = head_table([[part.head[name] for name in HEAD_COLUMNS] for part in store.parts])
+    own = [
+        {key: _json(value) for key, value in part.attrs.items() if key not in store.attrs} for part in store.parts
+    ]
+    file.attrs.update({**store.attrs, "fingerprint": fingerprint(heads)})
+    file["samples"], file["steps"], file["tokens"] = heads, store.parts[0].steps, token_records(store.parts)
+    file.create_dataset("sample_attrs", data=[json.dumps(attrs) for attrs in own], dtype=h5py.string_dtype())
+    shape = (len(store.records), store.width)
+    return [file.create_dataset(f"activations/{cell}", shape, np.uint16) for cell in store.cells]
+
+
+def _groups(store: ActivationStore) -> Iterator[list[Part]]:
+    """Shards that are held in memory together: one large write a cell is much faster than many small ones."""
+    token_bytes = 2 * store.width * len(store.cells)
+    group: list[Part] = []
+    for part in store.parts:
+        if group and (sum(len(held.tokens) for held in group) + len(part.tokens)) * token_bytes > MEMORY_BYTES:
+            yield group
+            group = []
+        group.append(part)
+    yield group
+
+
+def _copy(group: list[Part], cells: list[h5py.Dataset], start: int, width: int) -> int:
+    """Copy a group of shards into the rows from `start`, as many cells at once as memory allows; return its rows."""
+    count = sum(len(part.tokens) for part in group)
+    together = max(1, MEMORY_BYTES // max(1, 2 * width * count))
+    digests = [hashlib.sha256() for _ in group]
+    for first in range(0, len(cells), together):
+        held = [_bits(part, first, first + together) for part in group]
+        for digest, bits in zip(digests, held):
+            digest.update(bits.data if bits.size else b"")
+        for number, cell in enumerate(cells[first : first + together]):
+            cell[start : start + count] = np.concatenate([bits[number] for bits in held])
+    for part, digest in zip(group, digests):
+        _check_digest(part, digest.hexdigest())
+    return count
+
+
+def _bits(part: Part, first: int, stop: int) -> NDArray[np.uint16]:
+    with reading(part.path) as file:
+        bits: NDArray[np.uint16] = activations(file)[first:stop]
+        return bits
+
+
+def _write_part(store: ActivationStore, part: Part, path: Path) -> None:
+    """A shard's copy, or a shard made anew from a consolidated store."""
+    bits = store.sample_bits(part)
+    _check_digest(part, hashlib.sha256(bits.tobytes()).hexdigest())
+    if part.start is None:
+        with atomic(path) as temporary:
+            shutil.copyfile(part.path, temporary)
+    else:
+        write_shard(path, bits, part.steps, part.tokens, {**part.attrs, **part.head})
+
+
+def _check_digest(part: Part, found: str) -> None:
+    if part.head["sha256"] not in ("", found):
+        raise HandscopeError(
+            f"{part.path} is damaged: the activations of sample {part.sample} are not those that were written (their "
+            "SHA-256 differs). Remove it and run extract again, which makes it anew."
+        )
+
+
+def _json(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,24 +1,34 @@
-"""Reading activations from disk: shards or a consolidated store, by cell."""
+"""Reading activations from disk, shards or consolidated: by cell, by sample, by token, as float32 or torch tensors."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
 from .address import Block, Cell, Plan
-from .shard import HEAD_COLUMNS, STORE_TOKEN, TOKEN_COLUMNS, check_same, reading, shards
+from .bits import to_float32
+from .contents import Part, common, files, joined, token_records, token_table
+from .shard import activations, mark, reading
+
+if TYPE_CHECKING:
+    import torch
+
+    from .dataset import ActivationDataset
+
+PIECE_BYTES = 4 * 2**20  # decoded at once: small enough to stay in the processor's cache
+GAP_BYTES = 64 * 2**10  # reading this much that nobody asked for is quicker than another read
 
 
 class ActivationStore:
-    """Activations of a run.
+    """Activations of a run. Nothing is read before it is asked for, and no file stays open.
 
-    Given a folder ``activations/`` (its `store.h5` is read where there is one, else its shards), a folder of shards, or
-    a `store.h5`.
+    Given a folder ``activations/`` (its `store.h5` is read where there is one, else its shards), a folder of shards, a
+    `store.h5`, or a list of these: shards made on several machines read as one store, samples in the order of the list.
 
     Attributes
     ----------
@@ -30,66 +40,42 @@ class ActivationStore:
     tokens : DataFrame
         sample, row, col, label, hand; one row a token, in the order of `read`.
     records : array of dtype `STORE_TOKEN`
-        `tokens` as it is in the file, where `sample` is a position in `samples`.
+        `tokens` with `sample` as a position in `samples`.
     steps : DataFrame
         step, index, sigma, timestep, model_timestep.
     attrs : dict
-        Model, revision, weight_hash, dtype and how the activations were made.
+        Model, revision, weight_hash, dtype and how the activations were made: what all samples share.
 
     Raises
     ------
     HandscopeError
-        There are no activations, a file is truncated or not of this schema, or shards of different plans or models lie
-        side by side.
+        There are no activations, a file is truncated or not of this schema, activations of different plans, models or
+        widths lie side by side, or a sample is there twice and differs.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path)
-        self._store: Path | None = None
-        self._shards: list[Path] = []
-        if path.is_file():
-            self._store = path
-        elif (path / "store.h5").is_file():
-            self._store = path / "store.h5"
-        else:
-            self._shards = shards(path)
-            if not self._shards:
-                raise HandscopeError(
-                    f"There are no activations in {path}: expected store.h5 or shards/*.h5. Run extract first."
-                )
-        self._open_store(self._store) if self._store else self._open_shards()
-        self.cells = self.plan.cells
-
-    def _open_store(self, path: Path) -> None:
-        with reading(path) as file:
-            self._describe(file)
-            self.samples: list[str] = [name.decode() for name in file["samples"]["sample"]]
-            self.records: np.ndarray = file["tokens"][:]
-            self.tokens = _token_table(self.records, self.samples)
-
-    def _open_shards(self) -> None:
-        self.samples, tables = [], []
-        for path in self._shards:
-            with reading(path) as file:
-                if not self.samples:
-                    self._describe(file)
-                check_same(path, file.attrs, self.attrs)
-                self.samples.append(file.attrs["sample"])
-                tables.append(file["tokens"][:])
-        numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-        self._stops = np.cumsum([len(table) for table in tables])
-        self.records = _numbered(np.concatenate(tables), numbers)
-        self.tokens = _token_table(self.records, self.samples)
-
-    def _describe(self, file: h5py.File) -> None:
-        self.attrs: dict[str, Any] = {key: value for key, value in file.attrs.items() if key not in HEAD_COLUMNS}
+    def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+        several = [path] if isinstance(path, str | os.PathLike) else list(path)
+        if not several:
+            raise HandscopeError("Expected at least one folder of activations, found an empty list.")
+        self.parts: list[Part] = joined([file for one in several for file in files(Path(one))])
+        self.attrs: dict[str, Any] = common(part.attrs for part in self.parts)
         self.plan = Plan.from_json(self.attrs["plan"])
         self.width = int(self.attrs["width"])
-        self.steps = pd.DataFrame(file["steps"][:])
+        self.steps = pd.DataFrame(self.parts[0].steps)
+        self.cells = self.plan.cells
+        self.samples = [part.sample for part in self.parts]
+        self.records = token_records(self.parts)
+        self.tokens = token_table(self.records, self.samples)
+        self._stops = np.cumsum([len(part.tokens) for part in self.parts])
 
     def read(
-        self, block: str | Block, step: int, samples: Sequence[str] | None = None
-    ) -> tuple[np.ndarray, pd.DataFrame]:
+        self,
+        block: str | Block,
+        step: int,
+        samples: Sequence[str] | None = None,
+        rows: ArrayLike | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], pd.DataFrame]:
         """One cell.
 
         >>> x, tokens = store.read("single.3", 12)                       # doctest: +SKIP
@@ -97,7 +83,11 @@ class ActivationStore:
         Parameters
         ----------
         samples : sequence of str, optional
-            Keep tokens of these samples only.
+            Keep tokens of these samples only, in the order of the store.
+        rows : bool array of shape (all tokens,) or int array, optional
+            Keep these tokens of `store.tokens`, in the order given. Only what is asked for is read from the disk.
+        out : float32 array of shape (n_tokens, width), optional
+            Written to and returned as `x`: memory used again is several times faster than new memory.
 
         Returns
         -------
@@ -108,8 +98,101 @@ class ActivationStore:
         Raises
         ------
         HandscopeError
-            The cell or a sample is not in the store.
+            The cell or a sample is not in the store, a row is out of range, or `out` is of another shape.
         """
+        cell, chosen = self._cell(block, step), self._rows(samples, rows)
+        shape = (len(self.tokens) if chosen is None else len(chosen), self.width)
+        if out is None:
+            out = np.empty(shape, np.float32)
+        elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+            raise HandscopeError(
+                f"Expected `out` to be a contiguous float32 array of shape {shape}, found {out.dtype} of shape "
+                f"{out.shape}."
+            )
+        self._fill(out, cell, chosen)
+        return out, self._tokens(chosen)
+
+    def read_tensor(
+        self, block: str | Block, step: int, samples: Sequence[str] | None = None, rows: ArrayLike | None = None
+    ) -> tuple["torch.Tensor", pd.DataFrame]:
+        """One cell as `read` gives it, its bits untouched: torch.bfloat16 of shape (n_tokens, width)."""
+        import torch
+
+        cell, chosen = self._cell(block, step), self._rows(samples, rows)
+        out = np.empty((len(self.tokens) if chosen is None else len(chosen), self.width), np.uint16)
+        for place, bits in self._pieces(cell, chosen):
+            out[place] = bits
+        return torch.from_numpy(out.view(np.int16)).view(torch.bfloat16), self._tokens(chosen)
+
+    def chunks(
+        self, block: str | Block, step: int, rows: int = 4096, where: ArrayLike | None = None
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp]]]:
+        """One cell in chunks, for a pass in bounded memory.
+
+        >>> for x, index in store.chunks("single.3", 12):                # doctest: +SKIP
+        ...     labels = store.records["label"][index]
+
+        Parameters
+        ----------
+        rows : int
+            Tokens in a chunk; the last may have fewer.
+        where : bool array of shape (all tokens,) or int array, optional
+            Read these tokens of `store.tokens` only, in the order given.
+
+        Yields
+        ------
+        x : float32 array of shape (m, width)
+        index : int array of shape (m,), the rows of `store.tokens`
+
+        Raises
+        ------
+        HandscopeError
+            The cell is not in the store, or a row is out of range.
+        """
+        cell, chosen = self._cell(block, step), self._rows(None, where)
+        count = len(self.tokens) if chosen is None else len(chosen)
+        for start in range(0, count, rows):
+            index = np.arange(start, min(start + rows, count)) if chosen is None else chosen[start : start + rows]
+            x = np.empty((len(index), self.width), np.float32)
+            self._fill(x, cell, index)
+            yield x, index
+
+    def sample(self, sample: str) -> tuple[NDArray[np.float32], pd.DataFrame]:
+        """All cells of one sample: float32 of shape (cells, tokens, width), and its tokens.
+
+        Raises
+        ------
+        HandscopeError
+            The sample is not in the store.
+        """
+        self._rows([sample], None)
+        number = self.samples.index(sample)
+        bits = self.sample_bits(self.parts[number])
+        x = np.empty(bits.shape, np.float32)
+        to_float32(bits, x)
+        return x, self._tokens(np.flatnonzero(self.records["sample"] == number))
+
+    def sample_bits(self, part: Part) -> NDArray[np.uint16]:
+        """The bits of one sample, of shape (cells, tokens, width): what its shard holds."""
+        with reading(part.path) as file:
+            if part.start is None:
+                whole: NDArray[np.uint16] = activations(file)[:]
+                return whole
+            stop = part.start + len(part.tokens)
+            bits = np.empty((len(self.cells), len(part.tokens), self.width), np.uint16)
+            for number, cell in enumerate(self.cells):
+                bits[number] = activations(file)[str(cell)][part.start : stop]
+            return bits
+
+    def dataset(self, cells: Sequence[Cell | tuple[str, int]] | None = None) -> "ActivationDataset":
+        """The tokens as a `torch.utils.data.Dataset`: see `ActivationDataset`."""
+        from .dataset import ActivationDataset
+
+        return ActivationDataset(
+            self, self.cells if cells is None else [self._cell(*_address(cell)) for cell in cells]
+        )
+
+    def _cell(self, block: str | Block, step: int) -> Cell:
         cell = Cell(Block.parse(block), step)
         if cell not in self.cells:
             raise HandscopeError(
@@ -117,47 +200,96 @@ class ActivationStore:
                 f"{', '.join(map(str, self.plan.steps))}: "
                 "extract it with another plan."
             )
-        bits = self._bits(cell)
-        if samples is None:
-            return _float32(bits), self.tokens.copy()
-        unknown = sorted(set(samples) - set(self.samples))
-        if unknown:
+        return cell
+
+    def _rows(self, samples: Sequence[str] | None, rows: ArrayLike | None) -> NDArray[np.intp] | None:
+        if samples is not None and rows is not None:
+            raise HandscopeError("Expected `samples` or `rows`, found both: choose tokens by one of them.")
+        if samples is not None:
+            unknown = sorted(set(samples) - set(self.samples))
+            if unknown:
+                raise HandscopeError(
+                    f"{len(unknown)} of the samples are not in the store, {unknown[0]} among them: extract them first."
+                )
+            wanted = set(samples)
+            return np.flatnonzero(np.array([name in wanted for name in self.samples])[self.records["sample"]])
+        if rows is None:
+            return None
+        chosen, count = np.asarray(rows), len(self.records)
+        if chosen.dtype == bool and chosen.shape == (count,):
+            return np.flatnonzero(chosen)
+        integers = chosen.ndim == 1 and (chosen.dtype.kind in "iu" or chosen.size == 0)
+        if not integers or (chosen.size and not 0 <= chosen.min() <= chosen.max() < count):
             raise HandscopeError(
-                f"{len(unknown)} of the samples are not in the store, {unknown[0]} among them: extract them first."
+                f"Expected rows as a bool array of shape ({count},) or whole numbers from 0 to {count - 1}, found "
+                f"{chosen.dtype} of shape {chosen.shape}."
             )
-        rows = self.tokens["sample"].isin(samples).to_numpy()
-        return _float32(bits[rows]), self.tokens[rows].reset_index(drop=True)
+        return chosen.astype(np.intp)
 
-    def _bits(self, cell: Cell) -> np.ndarray:
-        if self._store:
-            with reading(self._store) as file:
-                if file.attrs["fingerprint"] != self.attrs["fingerprint"]:
-                    raise HandscopeError(f"{self._store} was written again since it was opened: open it anew.")
-                return file[f"activations/{cell}"][:]
-        number = self.cells.index(cell)
-        bits = np.empty((len(self.tokens), self.width), np.uint16)
-        for path, stop in zip(self._shards, self._stops):
-            with reading(path) as file:
-                part = file["activations"][number]
-                bits[stop - len(part) : stop] = part
-        return bits
+    def _tokens(self, chosen: NDArray[np.intp] | None) -> pd.DataFrame:
+        return self.tokens.copy() if chosen is None else self.tokens.iloc[chosen].reset_index(drop=True)
+
+    def _fill(self, out: NDArray[np.float32], cell: Cell, chosen: NDArray[np.intp] | None) -> None:
+        for place, bits in self._pieces(cell, chosen):
+            if isinstance(place, slice):
+                to_float32(bits, out[place])
+            else:
+                x = np.empty(bits.shape, np.float32)
+                to_float32(bits, x)
+                out[place] = x
+
+    def _pieces(
+        self, cell: Cell, chosen: NDArray[np.intp] | None
+    ) -> Iterator[tuple[slice | NDArray[np.intp], NDArray[np.uint16]]]:
+        """Bits of the chosen tokens, a few MB at a time, and where in the result they go.
+
+        The bits lie in a buffer that the next piece overwrites.
+        """
+        rows = np.arange(len(self.records)) if chosen is None else chosen
+        order = None
+        if chosen is not None and (np.diff(chosen) < 0).any():
+            order = np.argsort(chosen, kind="stable")
+            rows = chosen[order]
+        part = np.searchsorted(self._stops, rows, side="right")
+        starts = np.array([part.start or 0 for part in self.parts])
+        lengths = np.diff(self._stops, prepend=0)
+        in_file = rows + (starts - (self._stops - lengths))[part]
+        paths = [part.path for part in self.parts]
+        number_of_file = np.cumsum([path != before for path, before in zip(paths, [None, *paths])])[part]
+        done = 0
+        for number in np.unique(number_of_file):
+            mine = in_file[number_of_file == number]
+            for local, bits in self._read_file(self.parts[part[done]], cell, mine):
+                place = slice(done, done + len(local))
+                yield place if order is None else order[place], bits
+                done = place.stop
+
+    def _read_file(
+        self, part: Part, cell: Cell, rows: NDArray[np.intp]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint16]]]:
+        with reading(part.path) as file:
+            if mark(file) != part.mark:
+                raise HandscopeError(f"{part.path} was written again since it was opened: open it anew.")
+            data = activations(file) if part.start is None else activations(file)[str(cell)]
+            above = (self.cells.index(cell),) if part.start is None else ()
+            row_bytes = 2 * self.width
+            # A compressed chunk is decoded whole, whatever part of it is wanted.
+            piece = data.chunks[1] if data.chunks else max(1, PIECE_BYTES // row_bytes)
+            gap = piece if data.chunks else max(1, GAP_BYTES // row_bytes)
+            buffer = np.empty((piece, self.width), np.uint16)
+            for own in _spans(rows, gap, piece):
+                first, stop = own[0], own[-1] + 1
+                bits = buffer[: stop - first]
+                data.read_direct(bits, (*above, slice(first, stop)))
+                whole = len(own) == len(bits) and (np.diff(own) == 1).all()
+                yield own, bits if whole else bits[own - first]
 
 
-def _numbered(tokens: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    table = np.empty(len(tokens), STORE_TOKEN)
-    table["sample"] = samples
-    for column in TOKEN_COLUMNS:
-        table[column] = tokens[column]
-    return table
+def _spans(rows: NDArray[np.intp], gap: int, piece: int) -> list[NDArray[np.intp]]:
+    """Rows in rising order, cut where more than `gap` lies between two, and at multiples of `piece`."""
+    cuts = (np.diff(rows) > gap) | (np.diff(rows // piece) > 0)
+    return np.split(rows, np.flatnonzero(cuts) + 1)
 
 
-def _token_table(tokens: np.ndarray, samples: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame({column: tokens[column] for column in TOKEN_COLUMNS})
-    table.insert(0, "sample", np.asarray(samples, dtype=object)[tokens["sample"]])
-    return table
-
-
-def _float32(bits: np.ndarray) -> np.ndarray:
-    wide = bits.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
+def _address(cell: Cell | tuple[str, int]) -> tuple[str | Block, int]:
+    return (cell.block, cell.step) if isinstance(cell, Cell) else cell
