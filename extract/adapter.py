@@ -131,29 +131,23 @@ class FluxAdapter:
         Raises
         ------
         HandscopeError
-            The scheduler calls the transformer another number of times, so that steps and calls would not agree.
+            The scheduler does not take one Euler step a call, without noise of its own, as trajectories are read.
         """
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 
         rows, columns = self.grid(pipe, height, width)
-        scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-        config = scheduler.config
-        mu = calculate_shift(
-            rows * columns,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        sigmas = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
-        retrieve_timesteps(scheduler, steps, "cpu", sigmas=sigmas, mu=mu)
-        found = scheduler.sigmas.float().cpu(), scheduler.timesteps.float().cpu()
-        if (len(found[0]), len(found[1])) != (steps + 1, steps):
+        kind, config = type(pipe.scheduler), pipe.scheduler.config
+        if kind.__name__ != "FlowMatchEulerDiscreteScheduler" or config.stochastic_sampling:
             raise HandscopeError(
-                f"The scheduler {type(scheduler).__name__} makes {len(found[1])} calls in {steps} steps, and handscope "
-                "needs one call a step: use FlowMatchEulerDiscreteScheduler."
+                f"Expected FLUX's own scheduler, FlowMatchEulerDiscreteScheduler without stochastic_sampling, found "
+                f"{kind.__name__}: a trajectory is read as Euler steps. Load the model with its own scheduler."
             )
-        return found
+        scheduler = kind.from_config(config)
+        mu = calculate_shift(
+            rows * columns, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+        )
+        retrieve_timesteps(scheduler, steps, "cpu", sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        return scheduler.sigmas.float(), scheduler.timesteps.float()
 
     def timestep(self, timestep: Tensor, latents: Tensor) -> Tensor:
         """The timestep argument of a call, of shape (batch,).

@@ -71,7 +71,7 @@ def test_velocity_is_what_the_transformer_said(tiny_model: Model, finished_run: 
     sample = sample_id(PROMPTS[0], 0)
     path = finished_run.trajectory(sample)
     with torch.no_grad():
-        inputs = tiny_model.adapter.inputs(tiny_model.pipe, [PROMPTS[0]], 3.5, 32, 32, 20)
+        inputs = tiny_model.adapter.inputs(tiny_model, [PROMPTS[0]], 3.5, 32, 32)
         for i in range(STEPS):
             velocity = tiny_model.transformer(
                 hidden_states=path.latents[i : i + 1], timestep=path.timesteps[i : i + 1] / 1000, **inputs
