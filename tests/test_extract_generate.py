@@ -108,7 +108,7 @@ def test_a_second_call_makes_only_what_is_missing(
         SEEDS,
         steps=STEPS,
         batch_size=16,
-        progress=lambda stage, done, total: made.append(done),
+        progress=lambda stage, done, total: made.append(done) if stage == "generate" else None,
     )
     assert made == [46, 48]
     assert again.equals(finished_run.samples())
@@ -187,10 +187,10 @@ def test_damaged_files_are_named_with_the_mend(finished_run: Run, run_copy: Call
     sample = sample_id(PROMPTS[0], 0)
     for path, read in ((run.image_path(sample), run.image), (run.trajectory_path(sample), run.trajectory)):
         path.write_bytes(path.read_bytes()[:200])
-        with pytest.raises(HandscopeError, match=f"{path.name} is damaged.*run generate again"):
+        with pytest.raises(HandscopeError, match=f"{path.name} is damaged: remove it and run generate again"):
             read(sample)
         path.unlink()
-        with pytest.raises(HandscopeError, match=f"{path.name} is missing.*run generate again"):
+        with pytest.raises(HandscopeError, match=f"{path.name} is missing: run generate again"):
             read(sample)
     run.metadata_path.write_text("{\n", encoding="utf-8")
     with pytest.raises(HandscopeError, match=r"metadata\.jsonl is damaged"):
@@ -232,3 +232,163 @@ def test_truncated_weights_are_refused(tiny_pipe_folder: Path, tmp_path: Path) -
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(HandscopeError, match="could not be loaded"):
         load(str(folder))
+
+
+# --- without trajectories, other sizes, and what a trajectory says of itself
+
+
+def test_images_without_trajectories_are_the_same_and_trajectories_can_be_added(
+    tiny_model: Model, finished_run: Run, tmp_path: Path
+) -> None:
+    run = Run(tmp_path)
+    settings = {"steps": STEPS, "batch_size": 16}
+    few = generate(tiny_model, run, PROMPTS[:3], SEEDS, trajectories=False, **settings)
+    expected = finished_run.samples().set_index("sample").loc[few["sample"]]
+    assert few["image_sha256"].tolist() == expected["image_sha256"].tolist()
+    assert not run.trajectories_dir.exists() and run.settings["generation"]["trajectories"] is False
+    with pytest.raises(HandscopeError, match="is missing: run generate again with trajectories"):
+        run.trajectory(few["sample"][0])
+
+    run.image_path(few["sample"][4]).unlink()
+    made: list[int] = []
+    generate(
+        tiny_model,
+        run,
+        PROMPTS[:3],
+        SEEDS,
+        trajectories=False,
+        progress=lambda stage, done, total: made.append(done) if stage == "generate" else None,
+        **settings,
+    )
+    assert made == [17, 18]
+
+    again = generate(tiny_model, run, PROMPTS[:3], SEEDS, **settings)
+    assert again["image_sha256"].tolist() == few["image_sha256"].tolist()
+    assert run.settings["generation"]["trajectories"] is True
+    for sample in few["sample"][::7]:
+        assert torch.equal(run.trajectory(sample).latents, finished_run.trajectory(sample).latents)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (64, 16)])
+def test_any_size_of_whole_tokens(tiny_model: Model, tmp_path: Path, height: int, width: int) -> None:
+    run = Run(tmp_path)
+    row = generate(tiny_model, run, PROMPTS[:1], [3], steps=2, height=height, width=width).iloc[0]
+    assert (row["height"], row["width"]) == (height, width)
+    assert run.image(row["sample"]).shape == (height, width, 3)
+    path = run.trajectory(row["sample"])
+    assert path.latents.shape == (3, height * width // 64, 16)
+    assert torch.equal(path.sigmas, tiny_model.adapter.schedule(tiny_model.pipe, 2, height, width)[0])
+    decoded = tiny_model.decode(path.latents[-1:], height, width)[0].permute(1, 2, 0).numpy()
+    assert np.abs(run.image(row["sample"]) - decoded * 255).max() <= 0.51
+
+
+def test_a_pipeline_call_with_a_prompt_goes_on_working(tiny_pipe_folder: Path, tmp_path: Path) -> None:
+    from handscope.extract.models import load
+
+    call = {"num_inference_steps": 2, "height": 32, "width": 32, "max_sequence_length": 20, "output_type": "np"}
+    images = []
+    model = load(str(tiny_pipe_folder))
+    for _ in range(2):
+        images.append(model.pipe(PROMPTS[5], generator=torch.Generator().manual_seed(1), **call).images)
+        generate(model, Run(tmp_path), PROMPTS[:2], [0], steps=2)
+        model.release()
+    assert np.array_equal(*images)
+
+
+@pytest.mark.parametrize("key", ["weight_hash", "height", "width", "scheduler", "noise_sha256", "sample"])
+def test_a_trajectory_of_something_else_is_refused(finished_run: Run, run_copy: Callable[[Run], Run], key: str) -> None:
+    run = run_copy(finished_run)
+    sample = sample_id(PROMPTS[0], 0)
+    metadata = run.trajectory_metadata(run.metadata()[sample])
+    assert metadata.keys() == {"sample", "noise_sha256", "weight_hash", "height", "width", "scheduler"}
+    path = run.trajectory(sample)
+    path.save(run.trajectory_path(sample), metadata | {key: "another"})
+    with pytest.raises(HandscopeError, match=f"expected {key} = .*, found another"):
+        run.trajectory(sample)
+    del metadata[key]
+    path.save(run.trajectory_path(sample), metadata)
+    with pytest.raises(HandscopeError, match=f"expected {key} = .*, found None"):
+        run.trajectory(sample)
+
+
+def test_a_trajectory_of_the_first_version_is_held_to_its_sample_and_noise(
+    finished_run: Run, run_copy: Callable[[Run], Run]
+) -> None:
+    run = run_copy(finished_run)
+    sample = sample_id(PROMPTS[0], 0)
+    path, row = run.trajectory(sample), run.metadata()[sample]
+    path.save(run.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
+    assert torch.equal(run.trajectory(sample).latents, path.latents)
+    path.save(run.trajectory_path(sample), {"sample": sample, "noise_sha256": "another"})
+    with pytest.raises(HandscopeError, match="belongs to another generation"):
+        run.trajectory(sample)
+
+
+def test_another_scheduler_is_not_mixed_in(
+    tiny_pipe_folder: Path, finished_run: Run, run_copy: Callable[[Run], Run]
+) -> None:
+    from handscope.extract.models import load
+
+    model = load(str(tiny_pipe_folder))
+    model.pipe.scheduler = type(model.pipe.scheduler).from_config(model.pipe.scheduler.config, max_shift=2.0)
+    with pytest.raises(HandscopeError, match=r"generation\.scheduler = FlowMatch.*Use another run folder"):
+        generate(model, run_copy(finished_run), PROMPTS, SEEDS, steps=STEPS)
+
+
+def test_settings_of_model_and_generation_stay_when_some_are_written(finished_run: Run, run_copy: Callable) -> None:
+    run = run_copy(finished_run)
+    before = run.settings
+    run.write_settings({"model": {"dtype": "float32"}, "note": {"a": 1}})
+    assert run.settings == before | {"note": {"a": 1}}
+    run.write_settings({"note": {"b": 2}})
+    assert run.settings["note"] == {"b": 2}
+
+
+# --- two processes, killed processes
+
+
+def test_two_processes_do_not_generate_into_one_run(tiny_model: Model, finished_run: Run, run_copy: Callable) -> None:
+    run = run_copy(finished_run)
+    with (
+        Run(run.path).writing_samples(),
+        pytest.raises(HandscopeError, match="Another process is generating into .*use another run folder"),
+    ):
+        generate(tiny_model, run, PROMPTS, [*SEEDS, 77], steps=STEPS)
+    assert run.samples().equals(finished_run.samples())
+    assert len(generate(tiny_model, run, PROMPTS[:1], [77], steps=STEPS)) == 1
+
+
+def test_what_a_killed_process_left_is_cleared_away(tiny_model: Model, finished_run: Run, run_copy: Callable) -> None:
+    run = run_copy(finished_run)
+    sample = sample_id(PROMPTS[0], 0)
+    left = [
+        run.samples_dir / f".{sample}.0a1b2c3d.tmp.png",
+        run.samples_dir / ".metadata.0a1b2c3d.tmp.jsonl",
+        run.trajectories_dir / f".{sample}.0a1b2c3d.tmp.safetensors",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    whole = {path for path in run.path.rglob("*") if path not in left}
+    with run.writing_samples(), pytest.raises(HandscopeError), Run(run.path).writing_samples():
+        pass
+    assert not any(path.exists() for path in left)
+    assert whole <= set(run.path.rglob("*"))
+
+
+def test_where_there_are_no_locks_nothing_is_cleared(run_copy: Callable, finished_run: Run, monkeypatch) -> None:
+    import fcntl
+
+    from handscope.extract import run as module
+
+    def no_locks(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    run = run_copy(finished_run)
+    left = run.samples_dir / ".a.tmp.png"
+    left.write_bytes(b"another machine's, perhaps")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with run.writing_samples():
+        assert left.exists()
+    monkeypatch.setattr(module, "fcntl", None)
+    with run.writing_samples():
+        assert left.exists()
