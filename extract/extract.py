@@ -1,8 +1,13 @@
-"""From labelled samples to activations on disk: replay, keep the wanted tokens, write one shard a sample."""
+"""From labelled samples to activations on disk: read them, keep the wanted tokens, write one shard a sample.
 
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+A sample whose trajectory was kept is replayed; one without is generated again (`again`), and its labels are used only
+where noise and image come out as they were.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,22 +16,39 @@ import torch
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .address import Plan
+from .again import SetAside, generate_again, set_aside, write_set_aside
 from .consolidate import consolidate
-from .labels import Annotation, Labels
 from .models import Model
-from .replay import replay
+from .replay import batch_difference, replay
 from .run import Run
-from .shard import SCHEMA, STEP, TOKEN, check_same, fingerprint, heads, reading, write_shard
+from .seen import Seen
+from .shard import STEP, fingerprint, heads, reading, shards
 from .store import ActivationStore
 from .trajectory import Trajectory
+from .wanted import Batch, Wanted, batches, shard_path, wanted
+from .writer import ShardWriter
 
-SELECTIONS = ("hand", "labelled", "all")
+STALE = 3600.0
+"""Seconds after which a temporary file that nothing was written to is one that a killed process left behind."""
 
 
 def extract(
-    model: Model, run: Run, plan: Plan, tokens: str = "hand", batch_size: int | None = None, progress: Progress = quiet
-) -> ActivationStore:
+    model: Model,
+    run: Run,
+    plan: Plan,
+    tokens: str = "hand",
+    batch_size: int | None = None,
+    shard: tuple[int, int] | None = None,
+    compression: str | None = None,
+    progress: Progress = quiet,
+) -> ActivationStore | None:
     """Extract the plan's cells of every labelled sample, or of those that have no shard yet, then consolidate.
+
+    Samples with a trajectory are replayed. The others are generated again from prompt and seed, in batches of the size
+    that was used then; one whose noise or image comes out otherwise is set aside: it gets no shard, and
+    ``activations/set_aside.csv`` names it with its PSNR. The next extraction tries it again.
+
+    The shards of one batch are written while the next one runs; no more than two batches of wanted tokens are held.
 
     Parameters
     ----------
@@ -34,178 +56,153 @@ def extract(
         `plan.of` is the number of steps of the run.
     tokens : str
         ``hand``: tokens with a hand number, whatever the verdict; ``labelled``: tokens whose label is not 0; ``all``:
-        every token of every sample, labelled or not.
+        every token of every sample, labelled or not. Of the text stream, all tokens of each sample with such a token.
     batch_size : int, optional
-        Samples in one forward. By default the batch size of the generation, which gives the same bits as the generation
-        had.
+        Samples in one forward of a replay. By default the batch size of the generation, which gives the same bits as
+        the generation had; at another one the difference is measured on the first batch, and kept in each shard.
+    shard : tuple of int, optional
+        (i, n), counted from 1: this machine's part of the samples. Every machine divides alike, by the samples' names.
+        All parts may write into one folder, or into copies of the run whose `shards` are put together afterwards.
+    compression : str, optional
+        As in `write_shard`.
+
+    Returns
+    -------
+    ActivationStore or None
+        Of all samples that have a shard by now, consolidated once that is all of them. None where nothing is there yet
+        and this part of the samples is empty, or was set aside.
 
     Raises
     ------
     HandscopeError
         The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
-        or of another image; activations of another plan, model or choice of tokens are there already; the disk is full.
+        or of another image; activations of another plan, model or choice of tokens are there already; every sample was
+        set aside; the disk is full.
     """
-    if tokens not in SELECTIONS:
-        raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise HandscopeError(f"Expected batch_size to be a whole number of at least 1, found {batch_size!r}.")
-    plan.check(model.blocks)
-    rows = _samples(model, run, plan)
-    annotations = _annotations(model, run, rows, tokens)
-    common = {
-        "schema": SCHEMA,
-        "plan": plan.to_json(),
-        "model": model.name,
-        "revision": model.revision or "",
-        "weight_hash": model.weight_hash,
-        "model_dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-        "selection": tokens,
-    }
-    missing = _missing(run, rows, annotations, common)
-
-    progress("extract", len(annotations) - len(missing), len(annotations))
-    if missing:
+    work = wanted(model, run, plan, tokens, shard)
+    todo = list(batches(run, work, batch_size))
+    _sweep(run)
+    progress("extract", len(work.rows) - len(work.missing), len(work.rows))
+    if todo:
         # What it was made from is about to change; it is written again from the shards below.
         (run.activations_dir / "store.h5").unlink(missing_ok=True)
-    done = len(annotations) - len(missing)
-    for batch, together in _batches([rows[sample] for sample in missing], batch_size):
-        _extract_batch(model, run, plan, batch, together, annotations, tokens, common)
-        done += len(batch)
-        progress("extract", done, len(annotations))
-    if not _consolidated(run):
-        consolidate(run.activations_dir)
-    return ActivationStore(run.activations_dir)
-
-
-def _samples(model: Model, run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
-    rows = run.metadata()
-    if not rows:
-        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
-    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": str(model.dtype).removeprefix("torch.")}})
-    steps = next(iter(rows.values()))["steps"]
-    if plan.of != steps:
+        model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
+        with ShardWriter(compression, depth=max(batch.together for batch in todo)) as writer:
+            _write_batches(_Reader(model, run, plan, work), todo, writer, shard, progress)
+    if shards(run.activations_dir):
+        _consolidate(run, work, progress)
+        return ActivationStore(run.activations_dir)
+    if shard is None:
+        aside = set_aside(run)
         raise HandscopeError(
-            f"The plan is for a run of {plan.of} steps, and the samples in {run.path} were made in {steps}: make the "
-            f"plan's `of` {steps}."
+            f"All {len(aside)} samples came out otherwise when they were generated again (at most "
+            f"{aside['psnr'].max():.1f} dB), so that none of their labels can be used: extract where they were "
+            "generated, or generate and label them anew, with trajectories."
         )
-    return rows
+    return None
 
 
-def _annotations(model: Model, run: Run, rows: dict[str, dict[str, Any]], tokens: str) -> dict[str, Annotation | None]:
-    """The annotation of each labelled sample; when all tokens are wanted of every sample, None where there is none."""
-    current = Labels(run.labels_path).current()
-    chosen: dict[str, Annotation | None] = {
-        sample: current.get(sample) for sample in rows if tokens == "all" or sample in current
-    }
-    if not chosen:
-        raise HandscopeError(
-            f"None of the {len(rows)} samples in {run.path} is labelled: run label first, or extract tokens='all'."
-        )
-    for sample, annotation in chosen.items():
-        if annotation is None:
-            continue
-        row = rows[sample]
-        grid = model.grid(row["height"], row["width"])
-        if annotation.labels.shape != grid:
-            raise HandscopeError(
-                f"The labels of {sample} in {run.labels_path} are on a grid of {_by(annotation.labels.shape)} tokens, "
-                f"and the sample has {_by(grid)}: label it again."
-            )
-        if annotation.image_sha256 != row["image_sha256"]:
-            raise HandscopeError(
-                f"The labels of {sample} in {run.labels_path} were made on another image "
-                f"(hash {annotation.image_sha256[:12]}…, the sample's is {row['image_sha256'][:12]}…): label it again."
-            )
-    return chosen
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A batch as it was read: the shards of its samples (arguments of `ShardWriter.put`), and who has none."""
+
+    shards: list[tuple[Any, ...]]
+    differing: list[SetAside]
 
 
-def _missing(
-    run: Run, rows: dict[str, dict[str, Any]], annotations: dict[str, Annotation | None], common: dict[str, Any]
-) -> list[str]:
-    """Samples without a shard of this image and these labels; a shard of another plan or model is refused."""
-    missing = []
-    for sample, annotation in annotations.items():
-        path = _shard(run, sample)
-        try:
-            with reading(path) as file:
-                attrs = dict(file.attrs)
-        except HandscopeError:
-            missing.append(sample)
-            continue
-        check_same(path, attrs, common)
-        if (attrs["image_sha256"], attrs["labels_sha256"]) != (rows[sample]["image_sha256"], _labels_hash(annotation)):
-            missing.append(sample)
-    return missing
+class _Reader:
+    """Reads batches, by replay or by generating again."""
+
+    def __init__(self, model: Model, run: Run, plan: Plan, work: Wanted) -> None:
+        self.model, self.run, self.plan, self.work = model, run, plan, work
+        self._differences: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def read(self, batch: Batch) -> _Read:
+        masks = batch.masks(self.model, self.work)
+        differing: list[SetAside] = []
+        if batch.replayed:
+            arguments = self._arguments(batch)
+            trajectories = arguments[1]
+            seen = replay(self.model, self.plan, *arguments, masks)
+        else:
+            seen, trajectories, differing = generate_again(self.model, self.run, self.plan, batch, masks)
+        attrs = {**seen.conditions, **self._batch_attrs(batch)}
+        bits = _bits(seen, self.plan, masks[: len(batch.rows)].sum(axis=1))
+        dropped = {aside.sample for aside in differing}
+        parts = zip(batch.rows, bits, trajectories)
+        return _Read([self._shard(*part, attrs) for part in parts if part[0]["sample"] not in dropped], differing)
+
+    def _arguments(self, batch: Batch) -> tuple[list[str], list[Trajectory], float, int, int]:
+        """What `replay` takes."""
+        first = batch.rows[0]
+        read = {sample: self.run.trajectory(sample) for sample in batch.samples}
+        filled = batch.filled()
+        prompts, trajectories = [row["prompt"] for row in filled], [read[row["sample"]] for row in filled]
+        return prompts, trajectories, first["guidance"], first["height"], first["width"]
+
+    def _batch_attrs(self, batch: Batch) -> dict[str, Any]:
+        """The batch size, and where it is not the generation's what that does, measured on the first such batch."""
+        sizes = batch.together, batch.rows[0]["batch_size"]
+        attrs: dict[str, Any] = {"batch_size": sizes[0], "generation_batch_size": sizes[1]}
+        if sizes[0] == sizes[1]:
+            return attrs
+        if sizes not in self._differences:
+            wide = Batch(batch.rows, max(sizes), batch.replayed)
+            masks = wide.masks(self.model, self.work)
+            found = batch_difference(self.model, self.plan, *self._arguments(wide), masks, size=min(sizes))
+            self._differences[sizes] = {
+                "absolute": found.absolute,
+                "relative": found.relative,
+                "cell": str(found.cell),
+                "sizes": found.sizes,
+            }
+        return attrs | {"batch_difference": self._differences[sizes]}
+
+    def _shard(
+        self, row: dict[str, Any], bits: np.ndarray, trajectory: Trajectory, attrs: dict[str, Any]
+    ) -> tuple[Any, ...]:
+        sample, grid = row["sample"], self.model.grid(row["height"], row["width"])
+        own = {**attrs, **self.work.attrs(sample), "rows": grid[0], "columns": grid[1]}
+        tokens = self.work.token_table(sample, grid)
+        return shard_path(self.run, sample), bits, _step_table(self.plan, trajectory), tokens, own
 
 
-def _batches(rows: list[dict[str, Any]], batch_size: int | None) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Samples that can share a forward, with the size to which a short batch is filled up."""
-    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["height"], row["width"], batch_size or row["batch_size"]), []).append(row)
-    for (_, _, together), group in groups.items():
-        for first in range(0, len(group), together):
-            yield group[first : first + together], together
-
-
-def _extract_batch(
-    model: Model,
-    run: Run,
-    plan: Plan,
-    batch: list[dict[str, Any]],
-    together: int,
-    annotations: dict[str, Annotation | None],
-    tokens: str,
-    common: dict[str, Any],
+def _write_batches(
+    reader: _Reader,
+    todo: Sequence[Batch],
+    writer: ShardWriter,
+    shard: tuple[int, int] | None,
+    progress: Progress,
 ) -> None:
-    first = batch[0]
-    grid = model.grid(first["height"], first["width"])
-    trajectories = [run.trajectory(row["sample"]) for row in batch]
-    masks = np.zeros((together, grid[0] * grid[1]), bool)
-    for mask, row in zip(masks, batch):
-        mask[:] = _mask(annotations[row["sample"]], grid, tokens).ravel()
-    fill = together - len(batch)
-    seen = replay(
-        model,
-        plan,
-        [row["prompt"] for row in batch] + [first["prompt"]] * fill,
-        trajectories + trajectories[:1] * fill,
-        first["guidance"],
-        first["height"],
-        first["width"],
-        masks,
-    )
-    bits = torch.stack(
-        [seen[cell.block, cell.step].to(torch.bfloat16).view(torch.uint16) for cell in plan.cells]
-    ).numpy()
-    stop = 0
-    for row, mask, trajectory in zip(batch, masks, trajectories):
-        start, stop = stop, stop + int(mask.sum())
-        annotation = annotations[row["sample"]]
-        attrs = {
-            **common,
-            "sample": row["sample"],
-            "image_sha256": row["image_sha256"],
-            "noise_sha256": row["noise_sha256"],
-            "labels_sha256": _labels_hash(annotation),
-            "batch_size": together,
-            "rows": grid[0],
-            "columns": grid[1],
-        }
-        write_shard(
-            _shard(run, row["sample"]),
-            bits[:, start:stop],
-            _step_table(plan, trajectory),
-            _token_table(annotation, mask.reshape(grid)),
-            attrs,
-        )
+    run, work = reader.run, reader.work
+    done = len(work.rows) - len(work.missing)
+    differing: list[SetAside] = []
+    write_set_aside(run, differing, shard)
+    for batch in todo:
+        read = reader.read(batch)
+        writer.settle()  # the batch before: two are in memory, and no more
+        for part in read.shards:
+            writer.put(*part)
+        for aside in read.differing:
+            # It may have a shard with older labels of an image that cannot be made here.
+            shard_path(run, aside.sample).unlink(missing_ok=True)
+        if read.differing:
+            differing += read.differing
+            write_set_aside(run, differing, shard)
+        done += len(batch.rows)
+        progress("extract", done, len(work.rows))
 
 
-def _mask(annotation: Annotation | None, grid: tuple[int, int], tokens: str) -> np.ndarray:
-    if tokens == "all" or annotation is None:
-        return np.ones(grid, bool)
-    return annotation.hands > 0 if tokens == "hand" else annotation.labels > 0
+def _bits(seen: Seen, plan: Plan, counts: np.ndarray) -> list[np.ndarray]:
+    """Bits of bfloat16 of each sample, (cells, tokens, width), from cells of shape (tokens of all samples, width)."""
+    cells = seen.take()
+    width = next(iter(cells.values())).shape[-1]
+    bits = [np.empty((len(plan.cells), count, width), np.uint16) for count in counts]
+    for number, cell in enumerate(plan.cells):
+        rows = cells.pop(cell).to(torch.bfloat16).view(torch.uint16).numpy()
+        for part, found in zip(bits, np.split(rows, np.cumsum(counts))):
+            part[number] = found
+    return bits
 
 
 def _step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
@@ -214,35 +211,25 @@ def _step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
     return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)
 
 
-def _token_table(annotation: Annotation | None, mask: np.ndarray) -> np.ndarray:
-    row, col = mask.nonzero()
-    table = np.zeros(len(row), TOKEN)
-    table["row"], table["col"] = row, col
-    if annotation is not None:
-        table["label"], table["hand"] = annotation.labels[mask], annotation.hands[mask]
-    return table
+def _consolidate(run: Run, work: Wanted, progress: Progress) -> None:
+    """Consolidate once every sample of the whole extraction has a shard, whichever machine wrote it."""
+    store = run.activations_dir / "store.h5"
+    if store.exists():
+        with suppress(HandscopeError), reading(store) as file:
+            if file.attrs["fingerprint"] == fingerprint(heads(run.activations_dir)):
+                return
+    aside = set(set_aside(run)["sample"])
+    if all(sample in aside or shard_path(run, sample).exists() for sample in work.everything):
+        # Two machines may come to this at once: each writes the same under a name of its own, and renames it.
+        consolidate(run.activations_dir, progress)
+    else:
+        store.unlink(missing_ok=True)  # of shards that have changed since
 
 
-def _labels_hash(annotation: Annotation | None) -> str:
-    if annotation is None:
-        return ""
-    return hashlib.sha256(annotation.labels.tobytes() + annotation.hands.tobytes()).hexdigest()
-
-
-def _consolidated(run: Run) -> bool:
-    path = run.activations_dir / "store.h5"
-    if not path.exists():
-        return False
-    try:
-        with reading(path) as file:
-            return file.attrs["fingerprint"] == fingerprint(heads(run.activations_dir))
-    except HandscopeError:
-        return False
-
-
-def _shard(run: Run, sample: str) -> Path:
-    return run.activations_dir / "shards" / f"{sample}.h5"
-
-
-def _by(grid: tuple[int, ...]) -> str:
-    return " by ".join(map(str, grid))
+def _sweep(run: Run) -> None:
+    """Remove temporary files that killed processes left; one that is being written to is younger."""
+    for folder in (run.activations_dir, run.activations_dir / "shards"):
+        for path in folder.glob(".*.tmp.*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()

@@ -1,0 +1,282 @@
+"""What an extraction is of: which samples, which of their tokens, and which of them have no shard yet."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import HandscopeError
+from .address import Plan
+from .condition import conditions
+from .labels import Annotation, Labels
+from .models import Model
+from .run import Run
+from .shard import SCHEMA, TOKEN, check_same, reading
+
+SELECTIONS = ("hand", "labelled", "all")
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """The samples of an extraction, or of one machine's part of it.
+
+    Attributes
+    ----------
+    everything : list of str
+        Samples of the whole extraction.
+    rows : dict
+        What `samples/metadata.jsonl` says of each sample of this part, by sample.
+    annotations : dict
+        The current annotation of each; None where all tokens are wanted of a sample without one.
+    missing : list of str
+        Those without a shard of this image and these labels.
+    selection : str
+        ``hand``, ``labelled`` or ``all``.
+    text : int
+        Text tokens of a call where the plan reads the text stream, else 0.
+    common : dict
+        What every shard says of itself.
+    """
+
+    everything: list[str]
+    rows: dict[str, dict[str, Any]]
+    annotations: dict[str, Annotation | None]
+    missing: list[str]
+    selection: str
+    text: int
+    common: dict[str, Any]
+
+    def mask(self, sample: str, grid: tuple[int, int]) -> np.ndarray:
+        """Which tokens of a sample are wanted, bool of the form of its token grid.
+
+        Text tokens are one row, wanted together: of a sample in whose image any token is.
+        """
+        annotation = self.annotations[sample]
+        if self.selection == "all" or annotation is None:
+            mask = np.ones(grid, bool)
+        else:
+            mask = annotation.hands > 0 if self.selection == "hand" else annotation.labels > 0
+        return np.full((1, self.text), mask.any()) if self.text else mask
+
+    def token_table(self, sample: str, grid: tuple[int, int]) -> np.ndarray:
+        """The wanted tokens of a sample, an array of dtype `TOKEN`.
+
+        A text token has no place in the image: of a sample with a hand it has the label of its worst hand, and the
+        number 1.
+        """
+        annotation = self.annotations[sample]
+        mask = self.mask(sample, grid)
+        row, col = mask.nonzero()
+        table = np.zeros(len(row), TOKEN)
+        table["row"], table["col"] = row, col
+        if annotation is not None and self.text:
+            hands = annotation.hands > 0
+            table["label"], table["hand"] = annotation.labels.max(where=hands, initial=0), hands.any()
+        elif annotation is not None:
+            table["label"], table["hand"] = annotation.labels[mask], annotation.hands[mask]
+        return table
+
+    def attrs(self, sample: str) -> dict[str, Any]:
+        """What the shard of a sample says of itself, however it is made."""
+        row = self.rows[sample]
+        return {
+            **self.common,
+            "sample": sample,
+            "image_sha256": row["image_sha256"],
+            "noise_sha256": row["noise_sha256"],
+            "labels_sha256": labels_hash(self.annotations[sample]),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples that share a call of the transformer.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Their lines of `samples/metadata.jsonl`, as many as `together` or fewer.
+    together : int
+        The size to which the batch is filled up.
+    replayed : bool
+        Whether they have trajectories; else their generation is made again.
+    """
+
+    rows: list[dict[str, Any]]
+    together: int
+    replayed: bool
+
+    @property
+    def samples(self) -> list[str]:
+        """Their names."""
+        return [row["sample"] for row in self.rows]
+
+    def masks(self, model: Model, work: Wanted) -> np.ndarray:
+        """The wanted tokens of each, bool of shape (together, tokens); none of the copies."""
+        grids = [model.grid(row["height"], row["width"]) for row in self.rows]
+        kept = [work.mask(sample, grid).ravel() for sample, grid in zip(self.samples, grids)]
+        return np.stack(kept + [np.zeros_like(kept[0])] * (self.together - len(kept)))
+
+    def filled(self) -> list[dict[str, Any]]:
+        """The rows with copies of the last behind them, `together` in all."""
+        return self.rows + self.rows[-1:] * (self.together - len(self.rows))
+
+
+def wanted(model: Model, run: Run, plan: Plan, tokens: str = "hand", shard: tuple[int, int] | None = None) -> Wanted:
+    """Look what an extraction is of and what of it is missing.
+
+    Nothing is written but the model's hash into a `run.yaml` that lacks it.
+
+    Parameters
+    ----------
+    model, run, plan, tokens, shard
+        As in `extract`.
+
+    Raises
+    ------
+    HandscopeError
+        The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
+        or of another image; activations of another plan, model or choice of tokens are there already.
+    """
+    _check(model, plan, tokens, shard)
+    common = _common(model, plan, tokens)
+    samples = _samples(run, plan)
+    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
+    annotations = _annotations(model, run, samples, tokens)
+    everything = list(annotations)
+    if shard is not None:
+        annotations = {sample: kept for sample, kept in annotations.items() if in_part(sample, shard)}
+    rows = {sample: samples[sample] for sample in annotations}
+    missing = [
+        sample
+        for sample, annotation in annotations.items()
+        if not _is_there(shard_path(run, sample), rows[sample], annotation, common)
+    ]
+    text = model.max_sequence_length if plan.stream == "text" else 0
+    return Wanted(everything, rows, annotations, missing, tokens, text, common)
+
+
+def in_part(sample: str, shard: tuple[int, int]) -> bool:
+    """Whether a sample is in part i of n, counted from 1: by its name alone, so that every machine divides alike.
+
+    >>> [i for i in (1, 2, 3) if in_part("1379ff25-00007", (i, 3))]
+    [2]
+    """
+    part, parts = shard
+    return int(hashlib.sha256(sample.encode()).hexdigest(), 16) % parts == part - 1
+
+
+def batches(run: Run, work: Wanted, batch_size: int | None) -> Iterator[Batch]:
+    """The missing samples, those of one size and one road together; HandscopeError where `batch_size` is no number."""
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise HandscopeError(f"Expected batch_size to be a whole number of at least 1, found {batch_size!r}.")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for sample in work.missing:
+        row = work.rows[sample]
+        replayed = run.trajectory_path(sample).exists()
+        together = batch_size if batch_size is not None and replayed else row["batch_size"]
+        groups.setdefault((row["height"], row["width"], row["guidance"], together, replayed), []).append(row)
+    for (*_, together, replayed), group in groups.items():
+        for first in range(0, len(group), together):
+            yield Batch(group[first : first + together], together, replayed)
+
+
+def shard_path(run: Run, sample: str) -> Path:
+    """Where the shard of a sample lies, or will."""
+    return run.activations_dir / "shards" / f"{sample}.h5"
+
+
+def labels_hash(annotation: Annotation | None) -> str:
+    """A hash of the token labels; empty where there are none."""
+    if annotation is None:
+        return ""
+    return hashlib.sha256(annotation.labels.tobytes() + annotation.hands.tobytes()).hexdigest()
+
+
+def _check(model: Model, plan: Plan, tokens: str, shard: tuple[int, int] | None) -> None:
+    if tokens not in SELECTIONS:
+        raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise HandscopeError(f"Expected a part such as (1, 8), the first of eight, found {shard}: count from 1.")
+    plan.check(model.blocks)
+    if plan.call != "cond":
+        raise HandscopeError(
+            "A run is generated without a negative prompt, so its transformer makes no unconditional calls: "
+            "plan call='cond', or capture around a pipeline call of your own."
+        )
+
+
+def _common(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
+    quantisation = conditions(model.transformer)["quantisation"]
+    return {
+        "schema": SCHEMA,
+        "plan": plan.to_json(),
+        "model": model.name,
+        "revision": model.revision or "",
+        "weight_hash": model.weight_hash,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "quantisation": "" if quantisation == "none" else quantisation,
+        "selection": tokens,
+    }
+
+
+def _samples(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
+    rows = run.metadata()
+    if not rows:
+        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
+    for sample, row in rows.items():
+        if plan.of != row["steps"]:
+            raise HandscopeError(
+                f"The plan is for a run of {plan.of} steps, and {sample} in {run.path} was made in {row['steps']}: "
+                f"make the plan's `of` {row['steps']}."
+            )
+    return rows
+
+
+def _annotations(model: Model, run: Run, rows: dict[str, dict[str, Any]], tokens: str) -> dict[str, Annotation | None]:
+    """The annotation of each labelled sample; when all tokens are wanted of every sample, None where there is none."""
+    current = Labels(run.labels_path).current()
+    chosen: dict[str, Annotation | None] = {
+        sample: current.get(sample) for sample in rows if tokens == "all" or sample in current
+    }
+    if not chosen:
+        raise HandscopeError(
+            f"None of the {len(rows)} samples in {run.path} is labelled: run label first, or extract tokens='all'."
+        )
+    for sample, annotation in chosen.items():
+        if annotation is None:
+            continue
+        row = rows[sample]
+        grid = model.grid(row["height"], row["width"])
+        if annotation.labels.shape != grid:
+            raise HandscopeError(
+                f"The labels of {sample} in {run.labels_path} are on a grid of {_by(annotation.labels.shape)} tokens, "
+                f"and the sample has {_by(grid)}: label it again."
+            )
+        if annotation.image_sha256 != row["image_sha256"]:
+            raise HandscopeError(
+                f"The labels of {sample} in {run.labels_path} were made on another image "
+                f"(hash {annotation.image_sha256[:12]}…, the sample's is {row['image_sha256'][:12]}…): label it again."
+            )
+    return chosen
+
+
+def _is_there(path: Path, row: dict[str, Any], annotation: Annotation | None, common: dict[str, Any]) -> bool:
+    """Whether the shard of this image and these labels is there; one of another plan or model is refused."""
+    if not path.exists():
+        return False
+    try:
+        with reading(path) as file:
+            attrs = dict(file.attrs)
+    except HandscopeError:  # damaged: made anew
+        return False
+    check_same(path, attrs, common)
+    found = (attrs["image_sha256"], attrs["labels_sha256"])
+    return found == (row["image_sha256"], labels_hash(annotation))
+
+
+def _by(grid: tuple[int, ...]) -> str:
+    return " by ".join(map(str, grid))
