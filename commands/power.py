@@ -23,7 +23,7 @@ def _power(arguments: argparse.Namespace, progress: Progress) -> None:
     print(f"To see a held-out AUC of {arguments.auc:g} (p ≤ 0.05) with a chance of {arguments.power:.0%}:")
     for row in table.itertuples():
         print(
-            f"  {row.test}: {row.needed:,} labelled hands for one cell, {row.needed_first:,} for the first of {row.cells} "
-            f"cells (n = {row.n_good + row.n_bad} gives {row.power:.0%} and {row.power_first:.0%}; "
+            f"  {row.test}: {row.needed:,} labelled hands for one cell, {row.needed_first:,} for the first of "
+            f"{row.cells} cells (n = {row.n_good + row.n_bad} gives {row.power:.0%} and {row.power_first:.0%}; "
             f"design effect {row.design_effect:.2f})"
         )

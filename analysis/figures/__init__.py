@@ -4,10 +4,11 @@ Steps run as the generation does, from the noisiest on the left to the last on t
 chance is hatched in a grid, and has an open marker elsewhere. Colours, sizes and files are in `style`.
 """
 
+from .answers import power_curve, reliability
 from .clouds import label_legend, scatter
-from .grids import grid
-from .lines import curves, forest, rates
-from .matrices import cosines
+from .grids import grid, survey_map
+from .lines import curves, forest, rates, series
+from .matrices import cosines, transfer
 from .sheets import contact_sheet
 from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, STYLE, figure, save
 from .watching import score_limit, watch_frame, watch_strip
@@ -28,10 +29,15 @@ __all__ = [
     "forest",
     "grid",
     "label_legend",
+    "power_curve",
     "rates",
+    "reliability",
     "save",
     "scatter",
     "score_limit",
+    "series",
+    "survey_map",
+    "transfer",
     "watch_frame",
     "watch_strip",
 ]

@@ -18,7 +18,7 @@ def scatter(xy: ArrayLike, bad: ArrayLike, ax: Axes, *, note: str = "") -> Axes:
     xy, bad = np.asarray(xy, float), np.asarray(bad, float)
     # One call for both classes, in the samples' own order: neither lies on top of the other.
     colours = [BAD if one else GOOD for one in bad == 1]
-    ax.scatter(xy[:, 0], xy[:, 1], s=5 * scale() ** 2, c=colours, alpha=0.65, linewidths=0, rasterized=True)
+    ax.scatter(xy[:, 0], xy[:, 1], s=5 * scale(), c=colours, alpha=0.65, linewidths=0, rasterized=True)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(True)

@@ -6,31 +6,33 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm, Normalize
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, Colormap, Normalize
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
-from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, scaled
+from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, scale, scaled
+
+RING = "#B3003C"
+CHANCE = "not separable from chance (q > 0.05)"
 
 
 def grid(
-    cells: pd.DataFrame, value: str, q: str, ax: Axes, *, centre: float | None = None, label: str = ""
+    cells: pd.DataFrame, value: str, q: str | None, ax: Axes, *, centre: float | None = None, label: str = "",
+    digits: int = 2
 ) -> Axes:
     """Blocks × steps, one number a cell; cells whose `q` is not at most 0.05 are hatched and their numbers thin.
 
     Parameters
     ----------
     cells : DataFrame with columns block, step, `value` and `q`, one row a cell; blocks are drawn in their order there
+    q : None where the value is a description and not a test: nothing is hatched then
     centre : the value of the neutral colour, as 0.5 for an AUC; without it colours run from 0, or below, to the largest
     label : what the colour bar says
+    digits : after the decimal point
     """
-    blocks, steps = list(dict.fromkeys(cells["block"])), sorted(set(cells["step"]), reverse=True)
-    table = cells.pivot(index="block", columns="step", values=value).loc[blocks, steps].to_numpy(float)
-    known = cells.pivot(index="block", columns="step", values=q).loc[blocks, steps].to_numpy(float) <= LEVEL
-    norm: Normalize = Normalize(np.nanmin(table, initial=0), np.nanmax(table, initial=1e-9))
-    colours = mpl.colormaps["viridis"]
-    if centre is not None:
-        norm, colours = CenteredNorm(centre, np.nanmax(np.abs(table - centre), initial=0.2)), mpl.colormaps["PuOr"]
-    colours = colours.with_extremes(bad="#EEEEEE")
+    blocks, steps, table, known = _tables(cells, value, q)
+    norm, colours = _colours(table, centre)
     image = ax.imshow(table, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     for (row, column), number in np.ndenumerate(table):
         sure = bool(known[row, column])
@@ -39,7 +41,7 @@ def grid(
         if not sure:
             edge = "#FFFFFF99" if dark else "#00000055"
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", lw=0, edgecolor=edge))
-        text = f"{number:.2f}".replace("-", "−") if np.isfinite(number) else "–"
+        text = f"{number:.{digits}f}".replace("-", "−") if np.isfinite(number) else "–"
         ax.text(column, row, text, ha="center", va="center", fontsize=scaled(0.9),
                 color="white" if dark else INK, fontweight="bold" if sure else "normal",
                 path_effects=halo(shade))
@@ -47,11 +49,71 @@ def grid(
     ax.set_yticks(range(len(blocks)), blocks)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel(STEPS_LABEL, loc="left")
+    ax.set_xlabel(STEPS_LABEL if known.all() else f"{STEPS_LABEL}\nhatched: {CHANCE}", loc="left")
     colour_bar(image, ax, label)
-    if not known.all():
-        chance = "not separable from chance (q > 0.05)"
-        hatched = Patch(facecolor="white", edgecolor="#777777", hatch="////", label=chance)
-        ax.legend(handles=[hatched], loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=1.9, borderpad=0.1,
-                  handlelength=1.6)
     return ax
+
+
+def survey_map(
+    cells: pd.DataFrame, value: str, q: str | None, ax: Axes, *, centre: float | None = None, label: str = ""
+) -> Axes:
+    """Many blocks × steps as colours alone; what is not separable from chance is pale, and the largest cell is ringed.
+
+    Parameters
+    ----------
+    cells, value, q, centre, label : as for `grid`; meant for hundreds of cells, as 57 blocks by 20 steps
+    """
+    blocks, steps, table, known = _tables(cells, value, q)
+    norm, colours = _colours(table, centre)
+    shades = colours(norm(np.ma.masked_invalid(table)))
+    shades[..., :3] = np.where(known[..., None], shades[..., :3], 1 - 0.35 * (1 - shades[..., :3]))
+    ax.imshow(shades, aspect="auto", interpolation="nearest")
+    if np.isfinite(table).any():
+        row, column = np.unravel_index(np.nanargmax(np.where(known.any() & ~known, np.nan, table)), table.shape)
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=1.6 * scale() + 0.4, edgecolor=RING))
+        ax.annotate(f"{blocks[row]}, step {steps[column]}: {table[row, column]:.2f}", (1, 1), (0, 2),
+                    xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
+                    fontsize=scaled(0.86), color=RING)
+    kinds = [name.split(".")[0] for name in blocks]
+    for edge in (i for i in range(1, len(blocks)) if kinds[i] != kinds[i - 1]):
+        ax.axhline(edge - 0.5, color="white", linewidth=2 * scale())
+    _thin_ticks(ax, blocks, steps)
+    ax.set_xlabel(STEPS_LABEL if known.all() else f"{STEPS_LABEL}\npale: {CHANCE}", loc="left")
+    colour_bar(ScalarMappable(norm, colours), ax, label)
+    return ax
+
+
+def _thin_ticks(ax: Axes, blocks: list[str], steps: list[int]) -> None:
+    """As many names as have room: every name, or every second, third, fifth, counted from the first of each kind."""
+    whole, box, points = ax.get_figure(root=False), ax.get_position(), 1.25 * mpl.rcParams["font.size"]
+    high = whole.get_figheight() * box.height * 72 / points
+    apart = next((n for n in (1, 2, 3, 5, 10) if len(blocks) / n <= high), 20)
+    rows = [i for i, name in enumerate(blocks) if int(name.rpartition(".")[2]) % apart == 0]
+    # The first of a kind keeps its name, and the one before it gives way.
+    rows = [row for row, after in zip(rows, [*rows[1:], len(blocks) + apart]) if after - row >= apart]
+    across = next((n for n in (1, 2, 5, 10) if len(steps) / n <= whole.get_figwidth() * box.width * 36 / points), 20)
+    ax.set_yticks(rows, [blocks[i] for i in rows])
+    ax.set_xticks(range(0, len(steps), across), [str(step) for step in steps[::across]])
+    ax.tick_params(length=1.5)
+    ax.spines[:].set_visible(False)
+
+
+def _tables(
+    cells: pd.DataFrame, value: str, q: str | None
+) -> tuple[list[str], list[int], NDArray[np.float64], NDArray[np.bool_]]:
+    """Blocks, steps from the noisiest, and what belongs to them: values, and whether they can be told from chance."""
+    blocks, steps = list(dict.fromkeys(cells["block"])), sorted(set(cells["step"]), reverse=True)
+    table = cells.pivot(index="block", columns="step", values=value).loc[blocks, steps].to_numpy(float)
+    if q is None:
+        return blocks, steps, table, np.ones(table.shape, bool)
+    known = cells.pivot(index="block", columns="step", values=q).loc[blocks, steps].to_numpy(float) <= LEVEL
+    return blocks, steps, table, known
+
+
+def _colours(table: NDArray[np.float64], centre: float | None) -> tuple[Normalize, Colormap]:
+    if centre is None:
+        norm, colours = Normalize(np.nanmin(table, initial=0), np.nanmax(table, initial=1e-9)), mpl.colormaps["viridis"]
+    else:
+        norm = CenteredNorm(centre, np.nanmax(np.abs(table - centre), initial=0.2))
+        colours = mpl.colormaps["PuOr"]
+    return norm, colours.with_extremes(bad="#EEEEEE")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from .style import BAD, BLOCK_STYLE, FAINT, INK, LEVEL, LINE_STYLES, STEPS_LABEL, halo, scale, scaled
+from .style import BAD, BLOCK_STYLE, FAINT, INK, LEVEL, LINE_STYLES, SERIES, STEPS_LABEL, halo, scale, scaled
 
 
 def curves(lines: Mapping[str, pd.DataFrame], prefix: str, ax: Axes, *, band: Sequence[str] | None = None) -> Axes:
@@ -40,6 +40,37 @@ def curves(lines: Mapping[str, pd.DataFrame], prefix: str, ax: Axes, *, band: Se
         if band is None or name in band:
             ax.fill_between(step, low, high, color=colour, alpha=0.16, linewidth=0)
     ax.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
+    ax.set_xlim(max(span) + 0.5, min(span) - 0.5)
+    ax.xaxis.set_major_locator(FixedLocator(_spread(span)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(STEPS_LABEL)
+    return ax
+
+
+def series(
+    lines: Mapping[str, pd.DataFrame], ax: Axes, *, value: str = "auc", prefix: str = "", neutral: float | None = 0.5
+) -> Axes:
+    """A line over steps for each name, with its 95% interval as bars: contrasts, kinds of probe, subsets.
+
+    Parameters
+    ----------
+    lines : name -> DataFrame with columns step, `value`, lo, hi, q, each but step with `prefix` before it
+    neutral : the value that says nothing
+    """
+    span = _steps(lines)
+    nudge = 0.012 * (span[0] - span[-1] or 1)
+    for place, (name, rows) in enumerate(lines.items()):
+        colour, marker = SERIES[place % len(SERIES)]
+        rows = rows.sort_values("step", ascending=False)
+        at = rows["step"].to_numpy(float) + nudge * (place - (len(lines) - 1) / 2)
+        known = (rows[prefix + "q"] <= LEVEL).to_numpy()
+        ax.plot(at, rows[prefix + value], color=colour, linewidth=1.8 * scale())
+        ax.plot([], [], color=colour, linewidth=1.8 * scale(), marker=marker, markersize=6 * scale(), label=name)
+        ax.vlines(at, rows[prefix + "lo"], rows[prefix + "hi"], color=colour, alpha=0.45, linewidth=1.5 * scale())
+        ax.scatter(at, rows[prefix + value], marker=marker, s=34 * scale() ** 2, zorder=5, edgecolors=colour,
+                   facecolors=[colour if one else "white" for one in known])
+    if neutral is not None:
+        ax.axhline(neutral, color=FAINT, linewidth=0.8, linestyle=":")
     ax.set_xlim(max(span) + 0.5, min(span) - 0.5)
     ax.xaxis.set_major_locator(FixedLocator(_spread(span)))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -95,7 +126,7 @@ def forest(added: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=scaled(0.86))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("AUC added (filled: q ≤ 0.05; open: not separable from chance)")
+    ax.set_xlabel("AUC added\nfilled: q ≤ 0.05; open: not separable from chance")
     ax.grid(axis="x", color="#EEEEEE")
     ax.set_axisbelow(True)
     return ax

@@ -17,12 +17,31 @@ def cosines(table: pd.DataFrame, ax: Axes) -> Axes:
     ----------
     table : DataFrame with columns block_a, step_a, block_b, step_b, cosine_split, a row for each ordered pair of cells
     """
+    return _matrix(table, "cosine_split", ax, 0.0, 1.0, "cosine, each direction from its own half of the prompts")
+
+
+def transfer(table: pd.DataFrame, ax: Axes, *, value: str = "auc") -> Axes:
+    """How well the direction, or the probe, of one cell (rows) separates another (columns), on held-out samples.
+
+    Parameters
+    ----------
+    table : DataFrame with columns block_a, step_a (fitted at), block_b, step_b (read at) and `value`, a held-out AUC;
+        a row for each ordered pair of cells
+    """
+    furthest = max(0.2, float(np.nanmax(np.abs(table[value] - 0.5), initial=0)))
+    _matrix(table, value, ax, 0.5, furthest, "held-out AUC")
+    ax.set_ylabel("fitted at")
+    ax.set_xlabel("read at; within a block: noisiest step → last")
+    return ax
+
+
+def _matrix(table: pd.DataFrame, value: str, ax: Axes, centre: float, span: float, label: str) -> Axes:
     cells = list(dict.fromkeys(zip(table["block_a"], table["step_a"])))
     blocks = list(dict.fromkeys(block for block, _ in cells))
     cells.sort(key=lambda cell: (blocks.index(cell[0]), -cell[1]))
-    wide = table.pivot(index=["block_a", "step_a"], columns=["block_b", "step_b"], values="cosine_split")
+    wide = table.pivot(index=["block_a", "step_a"], columns=["block_b", "step_b"], values=value)
     matrix = wide.loc[cells, cells].to_numpy(float)
-    image = ax.imshow(matrix, cmap="PuOr", norm=CenteredNorm(0, 1), interpolation="nearest")
+    image = ax.imshow(matrix, cmap="PuOr", norm=CenteredNorm(centre, span), interpolation="nearest")
     edges = np.cumsum([0, *(sum(cell[0] == block for cell in cells) for block in blocks)])
     middles = (edges[:-1] + edges[1:]) / 2 - 0.5
     ax.set_xticks(middles, blocks, rotation=40, ha="right", rotation_mode="anchor")
@@ -33,5 +52,5 @@ def cosines(table: pd.DataFrame, ax: Axes) -> Axes:
         ax.axvline(edge, color="white", linewidth=1.2)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("within a block: noisiest step → last")
-    colour_bar(image, ax, "cosine, each direction from its own half of the prompts")
+    colour_bar(image, ax, label)
     return ax

@@ -92,6 +92,8 @@ def halo(colour: Any = "white") -> list[patheffects.AbstractPathEffect]:
 
 
 def colour_bar(image: ScalarMappable, ax: Axes, label: str) -> None:
-    """A colour bar without a frame beside an Axes."""
-    bar = ax.get_figure(root=False).colorbar(image, ax=ax, label=label, pad=0.015, aspect=30)
+    """A colour bar without a frame beside an Axes, its label in lines that fit."""
+    whole = ax.get_figure(root=False)
+    label = wrapped(label, whole.get_figheight() * ax.get_position().height, scaled(1))
+    bar = whole.colorbar(image, ax=ax, label=label, pad=0.015, aspect=30)
     bar.outline.set_visible(False)

@@ -1,0 +1,65 @@
+"""Curves that are not over steps: calibration and power."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from .style import BLOCK_STYLE, FAINT, SERIES, scale, scaled
+
+
+def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "") -> Axes:
+    """What share of hands is bad among those given a probability, against that probability.
+
+    Parameters
+    ----------
+    table : DataFrame with columns predicted (mean probability of bad), observed (share that is bad), lo, hi (its
+        interval) and n; a row a bin
+    note : the calibration error, in words
+    """
+    colour, marker = BLOCK_STYLE
+    ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=":")
+    size = 12 + 60 * np.sqrt(table["n"] / max(table["n"].max(), 1))
+    ax.vlines(table["predicted"], table["lo"], table["hi"], color=colour, alpha=0.5, linewidth=1.8 * scale())
+    ax.plot(table["predicted"], table["observed"], color=colour, linewidth=1.2 * scale())
+    ax.scatter(table["predicted"], table["observed"], s=size * scale() ** 2, marker=marker, color=colour, zorder=3)
+    for row in table.itertuples():
+        ax.annotate(f"{int(row.n)}", (row.predicted, 0), (0, 2), textcoords="offset points", ha="center", va="bottom",
+                    fontsize=scaled(0.76), color="#666666")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability of bad (below: hands)", ylabel="share that is bad")
+    ax.set_aspect("equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if note:
+        ax.text(0.03, 0.97, note, transform=ax.transAxes, va="top", fontsize=scaled(0.9))
+    return ax
+
+
+def power_curve(table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), wanted: float = 0.8) -> Axes:
+    """The chance of seeing an AUC against the number of labelled hands, a line for each AUC.
+
+    Parameters
+    ----------
+    table : DataFrame with columns auc, n (good and bad hands together), power
+    at : numbers of hands to mark: those that a run has
+    wanted : the power to mark
+    """
+    for (auc, rows), (colour, marker) in zip(table.groupby("auc"), SERIES, strict=False):
+        rows = rows.sort_values("n")
+        ax.plot(rows["n"], rows["power"], color=colour, linewidth=2 * scale(), marker=marker, markevery=0.2,
+                markersize=5.5 * scale(), label=f"AUC {auc:g}")
+    ax.axhline(wanted, color=FAINT, linewidth=0.9, linestyle=":")
+    for n in at:
+        ax.axvline(n, color=FAINT, linewidth=0.9, linestyle="--")
+        ax.annotate(f"n = {n}", (n, 0.0), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                    va="bottom", fontsize=scaled(0.86), color="#555555")
+    ax.set_xscale("log")
+    ax.set(ylim=(0, 1.02), xlabel="labelled hands, good and bad", ylabel="chance of p ≤ 0.05")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.legend(loc="lower right")
+    return ax
