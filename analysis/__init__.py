@@ -4,30 +4,56 @@ Arrays are ``(n_samples, width)`` or ``(n_tokens, width)``; labels are 1 for bad
 """
 
 from .components import PCA, ContrastivePCA
+from .contrastive import Sweep, contrastive_sweep
+from .covariance import (
+    Gaussian,
+    bhattacharyya_full,
+    bhattacharyya_low_rank,
+    bhattacharyya_shrunk,
+    low_rank,
+    shrunk_covariance,
+)
 from .directions import Plane, difference_of_means, massive_channels, plane
 from .distance import Bhattacharyya, bhattacharyya, bhattacharyya_test
+from .gaussianity import Gaussianity, diagnose
 from .inference import auc, benjamini_hochberg, bootstrap_auc, grouped_folds, p_value, permuted_labels
 from .moments import Moments
+from .scatter import Scatter, stream_moments
 from .stage import analyze
 from .table import sample_table
+from .two_sample import TwoSampleTest, classifier_two_sample_test
 
 __all__ = [
     "PCA",
     "Bhattacharyya",
     "ContrastivePCA",
+    "Gaussian",
+    "Gaussianity",
     "Moments",
     "Plane",
+    "Scatter",
+    "Sweep",
+    "TwoSampleTest",
     "analyze",
     "auc",
     "benjamini_hochberg",
     "bhattacharyya",
+    "bhattacharyya_full",
+    "bhattacharyya_low_rank",
+    "bhattacharyya_shrunk",
     "bhattacharyya_test",
     "bootstrap_auc",
+    "classifier_two_sample_test",
+    "contrastive_sweep",
+    "diagnose",
     "difference_of_means",
     "grouped_folds",
+    "low_rank",
     "massive_channels",
     "p_value",
     "permuted_labels",
     "plane",
     "sample_table",
+    "shrunk_covariance",
+    "stream_moments",
 ]

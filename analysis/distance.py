@@ -11,6 +11,9 @@ from ..errors import HandscopeError
 from .inference import bootstrap_weights, codes, p_value, permuted_labels
 from .moments import Moments
 
+DRAWS = 64
+"""Labellings that are worked out at a time, so that memory does not grow with their number."""
+
 
 @dataclass(frozen=True)
 class Bhattacharyya:
@@ -22,6 +25,21 @@ class Bhattacharyya:
     @property
     def distance(self) -> float:
         return self.mean_term + self.variance_term
+
+    @property
+    def coefficient(self) -> float:
+        """The Bhattacharyya coefficient, exp(-distance): 1 for one and the same model, 0 for ones far apart."""
+        return float(np.exp(-self.distance))
+
+    @property
+    def bayes_error(self) -> tuple[float, float]:
+        """Bounds on the least error of any classifier of single tokens, both classes equally frequent.
+
+        (1 - sqrt(1 - BC²)) / 2 and BC / 2 (Kailath 1967). They hold for two Gaussians of the covariances that were
+        assumed, and for these very means and variances: where a diagonal stands for correlated channels, or few tokens
+        for many, the true error lies far above both.
+        """
+        return float((1 - np.sqrt(-np.expm1(-2 * self.distance))) / 2), self.coefficient / 2
 
 
 @dataclass(frozen=True)
@@ -101,16 +119,32 @@ def _terms(m1: NDArray, v1: NDArray, m2: NDArray, v2: NDArray) -> tuple[NDArray,
 
 
 def bhattacharyya_test(
-    samples: Moments, bad: ArrayLike, groups: ArrayLike, permutations: int = 1000, bootstraps: int = 500, seed: int = 0
+    samples: Moments,
+    bad: ArrayLike,
+    groups: ArrayLike,
+    permutations: int | NDArray[np.float64] = 1000,
+    bootstraps: int = 500,
+    seed: int = 0,
+    sample: ArrayLike | None = None,
 ) -> BhattacharyyaTest:
     """Distance of the tokens of bad samples from those of good ones, with its null and interval.
 
     Parameters
     ----------
-    samples : Moments of n samples, as of ``Moments.by``
-    bad : array of shape (n,), 1 for a bad sample and 0 for a good one
+    samples : Moments of n samples, as of ``Moments.by``; or of the good and of the bad tokens of each sample, where
+        labels vary within a sample
+    bad : array of shape (n,), 1 for a bad sample (or the bad part of one) and 0 for a good one
     groups : array of shape (n,), the prompt of each sample
-    permutations, bootstraps : number of permuted labellings of samples, and of draws of prompts
+    permutations : number of permuted labellings, or the labellings themselves, of shape (permutations, n), where many
+        cells share them
+    bootstraps : number of draws of prompts
+    sample : array of shape (n,), the sample of each row, needed where samples have a good and a bad row: these two
+        exchange their labels, while samples of one row exchange theirs among themselves
+
+    Raises
+    ------
+    HandscopeError
+        Fewer than two tokens in a class, or more rows of a sample than one of each class.
 
     Notes
     -----
@@ -122,7 +156,10 @@ def bhattacharyya_test(
     moving = samples.pool(np.ones(len(bad))).variance > 0
     samples = Moments(samples.count, samples.mean[:, moving], samples.m2[:, moving])
     observed = bhattacharyya(samples.pool(1 - bad), samples.pool(bad))
-    null = _distances(samples, permuted_labels(bad, groups, permutations, seed))
+    if isinstance(permutations, int):
+        rows = np.arange(len(bad)) if sample is None else sample
+        permutations = permuted_parts(bad, rows, groups, permutations, seed)
+    null = _distances(samples, permutations)
     draws = bootstrap_weights(groups, bootstraps, seed)[:, codes(groups)]
     drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])
     low, high = np.quantile(drawn - drawn.mean(), [0.025, 0.975])
@@ -130,8 +167,49 @@ def bhattacharyya_test(
     return BhattacharyyaTest(observed, null, (float(excess + low), float(excess + high)))
 
 
+def permuted_parts(
+    bad: ArrayLike, sample: ArrayLike, groups: ArrayLike, permutations: int, seed: int = 0
+) -> NDArray[np.float64]:
+    """As `permuted_labels`, where some samples have two rows, one of good tokens and one of bad ones.
+
+    Parameters
+    ----------
+    bad, sample, groups : arrays of shape (n,): label, sample and prompt of each row
+
+    Returns
+    -------
+    float64 array of shape (permutations, n)
+
+    Notes
+    -----
+    The rows of one sample are alike, so that a labelling in which they differ cannot stand for one in which they agree:
+    every permuted labelling has as many samples of both labels as there are, and the same ones. Their two labels change
+    places or not, with equal chances; the labels of the other samples are permuted as samples are.
+    """
+    bad, unit = np.asarray(bad, np.float64), codes(sample)
+    rows = np.bincount(unit)
+    mixed = rows[unit] == 2
+    if rows.max() > 2 or np.any(np.bincount(unit, bad)[rows == 2] != 1):
+        raise HandscopeError(
+            "Expected one row for each class that a sample has tokens of, at most a good and a bad one, found "
+            f"{rows.max()} rows of one sample, or two of one class; add them up first."
+        )
+    out = np.tile(bad, (permutations, 1))
+    if not mixed.all():
+        out[:, ~mixed] = permuted_labels(bad[~mixed], np.asarray(groups)[~mixed], permutations, seed)
+    flipped = np.random.default_rng([seed, 3]).random((permutations, len(rows))) < 0.5
+    out[:, mixed] = np.where(flipped[:, unit[mixed]], 1 - bad[mixed], bad[mixed])
+    return out
+
+
 def _distances(samples: Moments, bad: NDArray, weights: NDArray | float = 1.0) -> NDArray[np.float64]:
-    first, second = samples.pool((1 - bad) * weights), samples.pool(bad * weights)
+    """Distances for many labellings (m, n), or for one (n,) under many weights (m, n): shape (m,)."""
+    good, bad = np.broadcast_arrays((1 - bad) * weights, bad * weights)
     floor = 1e-12 * samples.pool(np.ones(len(samples.count))).variance
-    terms = _terms(first.mean, np.maximum(first.variance, floor), second.mean, np.maximum(second.variance, floor))
-    return terms[0] + terms[1]
+    out = np.empty(len(bad))
+    for start in range(0, len(bad), DRAWS):
+        part = slice(start, start + DRAWS)
+        first, second = samples.pool(good[part]), samples.pool(bad[part])
+        terms = _terms(first.mean, np.maximum(first.variance, floor), second.mean, np.maximum(second.variance, floor))
+        out[part] = terms[0] + terms[1]
+    return out

@@ -7,7 +7,7 @@ or unsure.
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,17 @@ from ..errors import HandscopeError
 
 VERDICTS = ("good", "good?", "bad?", "bad", "unsure")
 KINDS = ("count", "joint", "proportion", "fused", "missing", "other")
+SCOPES = ("local", "global")
+SCOPE = {
+    "count": "global",
+    "joint": "local",
+    "proportion": "global",
+    "fused": "local",
+    "missing": "local",
+    "other": "local",
+}
+"""Where a fault of a kind is seen, unless its label says otherwise (``fused:global``): in a part of the hand, such as
+fingers that merge, or only in the whole of it, such as their number."""
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -51,7 +62,8 @@ class Annotation:
     verdict : str
         good, good?, bad?, bad or unsure.
     kinds : tuple of str
-        What is wrong: any of count, joint, proportion, fused, missing, other.
+        What is wrong: any of count, joint, proportion, fused, missing, other; each may say where it is seen, as in
+        ``fused:global``, and else has the scope of `SCOPE`.
     author, source : str
         Who or what judged, and from what.
     score : float or None
@@ -93,11 +105,26 @@ class Annotation:
             raise HandscopeError(
                 f"Expected the verdict on {self.sample} to be one of {', '.join(VERDICTS)}, found {self.verdict!r}."
             )
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        unknown = [kind for kind in self.kinds if not _known(kind)]
         if unknown:
             raise HandscopeError(
-                f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, found {', '.join(unknown)}."
+                f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, alone or with :local or :global "
+                f"behind, found {', '.join(unknown)}."
             )
+
+
+def scopes(kinds: Iterable[str]) -> set[str]:
+    """Where the faults of a hand are seen: any of local and global; none where no kind is given.
+
+    >>> sorted(scopes(["fused", "count"])), scopes(["fused:global"])
+    (['global', 'local'], {'global'})
+    """
+    return {scope or SCOPE[kind] for kind, _, scope in (kind.partition(":") for kind in kinds)}
+
+
+def _known(kind: str) -> bool:
+    name, colon, scope = kind.partition(":")
+    return name in KINDS and (scope in SCOPES if colon else True)
 
 
 class Labels:

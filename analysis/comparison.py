@@ -1,0 +1,135 @@
+"""Bad against good samples in one cell after another: labellings are made once, and every cell is asked alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .directions import difference_of_means, held_out_projections
+from .distance import bhattacharyya_test, permuted_parts
+from .hand_parts import CellSums, HandParts
+from .inference import auc, bootstrap_auc, p_value, permuted_labels
+from .moments import Moments
+from .two_sample import classifier_two_sample_test
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The good and bad samples of one question, with the labellings of its nulls.
+
+    Attributes
+    ----------
+    rows : int array of shape (n,), rows of the table of samples
+    y, groups, fold : arrays of shape (n,)
+    labellings : array of shape (permutations, n), for what is fitted without a fold
+    parts : int array of shape (m,), the parts of these samples among those of `HandParts`
+    sample, bad, part_groups : arrays of shape (m,)
+    part_labellings : array of shape (permutations, m)
+    """
+
+    rows: NDArray[np.intp]
+    y: Array
+    groups: NDArray[np.object_]
+    fold: NDArray[np.intp]
+    labellings: Array
+    parts: NDArray[np.intp]
+    sample: NDArray[np.intp]
+    bad: NDArray[np.intp]
+    part_groups: NDArray[np.object_]
+    part_labellings: Array
+
+    @classmethod
+    def of(cls, hands: HandParts, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:
+        """Compare the samples in `rows` of the table of `hands`."""
+        table = hands.table.iloc[rows]
+        y, groups = table["bad"].to_numpy(np.float64), table["prompt"].to_numpy(object)
+        fold = table["fold"].to_numpy()
+        parts = np.flatnonzero(np.isin(hands.sample, rows))
+        sample, bad = hands.sample[parts], hands.bad[parts]
+        part_groups = hands.table["prompt"].to_numpy(object)[sample]
+        return cls(
+            rows,
+            y,
+            groups,
+            fold,
+            permuted_labels(y, groups, permutations, seed, fold),
+            parts,
+            sample,
+            bad,
+            part_groups,
+            permuted_parts(bad, sample, part_groups, permutations, seed),
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of good and bad samples, and of prompts."""
+        return {
+            "n_good": int((self.y == 0).sum()), "n_bad": int(self.y.sum()), "n_prompts": len(set(self.groups))
+        }  # fmt: skip
+
+    @property
+    def n_mixed(self) -> int:
+        """Bad samples with tokens of a good hand too."""
+        return len(self.parts) - len(self.rows)
+
+    def direction(self, sums: CellSums, seed: int) -> dict[str, float]:
+        """Held-out AUC of the difference of means of sample vectors, with its null and interval."""
+        x = sums.vectors[self.rows]
+        labels = np.concatenate([self.y[None], self.labellings])
+        scores = held_out_projections(x, labels, self.fold)
+        values = auc(scores, labels, self.fold)
+        low, high = bootstrap_auc(scores[0], self.y, self.groups, self.fold, seed=seed, null=values[1:])
+        return {
+            "dom_auc": float(values[0]),
+            "dom_lo": low,
+            "dom_hi": high,
+            "dom_null_mean": float(values[1:].mean()),
+            "dom_null_sd": float(values[1:].std()),
+            "dom_p": p_value(values[0], values[1:]),
+            "dom_auc_in_sample": float(auc(x @ difference_of_means(x[self.y == 1], x[self.y == 0]), self.y)),
+            "dom_within_auc": float(auc(scores[0], self.y, self.groups)),
+        }
+
+    def distance(self, sums: CellSums, seed: int) -> dict[str, float]:
+        """The Bhattacharyya distance of tokens beside its null.
+
+        Raises
+        ------
+        HandscopeError
+            A class has fewer than two tokens, or a channel does not vary in one class.
+        """
+        moments = Moments(sums.parts.count[self.parts], sums.parts.mean[self.parts], sums.parts.m2[self.parts])
+        test = bhattacharyya_test(
+            moments, self.bad, self.part_groups, self.part_labellings, seed=seed, sample=self.sample
+        )
+        return {
+            "db": test.observed.distance,
+            "db_mean_term": test.observed.mean_term,
+            "db_variance_term": test.observed.variance_term,
+            "db_null_mean": float(test.null.mean()),
+            "db_null_sd": float(test.null.std()),
+            "db_excess": test.excess,
+            "db_lo": test.interval[0],
+            "db_hi": test.interval[1],
+            "db_z": test.z,
+            "db_p": test.p,
+        }
+
+    def classifier(self, sums: CellSums, seed: int) -> dict[str, float]:
+        """The classifier two-sample test of sample vectors."""
+        test = classifier_two_sample_test(
+            sums.vectors[self.rows], self.y, self.groups, permutations=self.labellings, seed=seed, fold=self.fold
+        )
+        return {
+            "c2st_auc": test.auc,
+            "c2st_lo": test.interval[0],
+            "c2st_hi": test.interval[1],
+            "c2st_accuracy": test.accuracy,
+            "c2st_null_mean": float(test.null.mean()),
+            "c2st_null_sd": float(test.null.std()),
+            "c2st_p": test.p,
+        }
