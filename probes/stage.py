@@ -19,6 +19,7 @@ from .baselines import Baseline, random_projection, run_baselines
 from .crossval import CrossValidation, compare, cross_validate, held_out_scores
 from .images import predicted_statistics
 from .logistic import LogisticProbe
+from .saved import save_probe
 
 if TYPE_CHECKING:
     from ..extract.models import Model
@@ -219,7 +220,7 @@ def _save(
         "positive": "bad",
         "input": "mean of a sample's hand tokens",
     }
-    LogisticProbe(L2).fit(x, y).save(run.probes_dir / f"{cell.block}_{cell.step}.safetensors", metadata)
+    save_probe(LogisticProbe(L2).fit(x, y), run.probes_dir / f"{cell.block}_{cell.step}.safetensors", metadata)
 
 
 def _added(

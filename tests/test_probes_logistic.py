@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from handscope.errors import HandscopeError
-from handscope.probes import LogisticProbe
+from handscope.probes import LogisticProbe, load_probe, save_probe
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -70,15 +70,15 @@ def test_a_channel_that_does_not_vary_gets_no_weight():
 def test_saves_and_loads_with_where_it_comes_from(tmp_path):
     x, y = data(60, 4)
     probe = LogisticProbe(3.0).fit(x, y)
-    probe.save(tmp_path / "probe.safetensors", {"block": "single.3", "step": 12})
-    loaded = LogisticProbe.load(tmp_path / "probe.safetensors")
+    save_probe(probe, tmp_path / "probe.safetensors", {"block": "single.3", "step": 12})
+    loaded = load_probe(tmp_path / "probe.safetensors")
     np.testing.assert_array_equal(loaded.decision_function(x), probe.decision_function(x))
     np.testing.assert_array_equal(loaded.predict(x), probe.predict(x))
     assert loaded.l2 == 3 and loaded.metadata_["block"] == "single.3"
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "probe.safetensors").read_bytes()[:40])
     for name in ("torn.safetensors", "missing.safetensors"):
         with pytest.raises(HandscopeError, match=name):
-            LogisticProbe.load(tmp_path / name)
+            load_probe(tmp_path / name)
 
 
 @pytest.mark.parametrize(

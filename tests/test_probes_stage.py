@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.address import Block, Cell
-from handscope.probes import LogisticProbe, probe
+from handscope.probes import load_probe, probe
 from handscope.probes.baselines import Baseline
 from handscope.probes.stage import NESTED, WIDE, _added
 from handscope.progress import quiet
@@ -82,7 +82,7 @@ def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_c
 def test_a_saved_probe_reads_sample_vectors(probed):
     from handscope.extract.store import ActivationStore
 
-    fitted = LogisticProbe.load(probed.probes_dir / "single.0_2.safetensors")
+    fitted = load_probe(probed.probes_dir / "single.0_2.safetensors")
     x, tokens = ActivationStore(probed.activations_dir).read("single.0", 2)
     vectors = pd.DataFrame(x).groupby(tokens["sample"].to_numpy()).mean()
     verdicts = pd.read_csv(probed.analysis_dir / "probes.csv")
