@@ -11,7 +11,7 @@ from matplotlib.colors import CenteredNorm, Colormap, Normalize
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, scale, scaled
+from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, inches, scale, scaled
 
 RING = "#B3003C"
 CHANCE = "not separable from chance (q > 0.05)"
@@ -85,13 +85,12 @@ def survey_map(
 
 def _thin_ticks(ax: Axes, blocks: list[str], steps: list[int]) -> None:
     """As many names as have room: every name, or every second, third, fifth, counted from the first of each kind."""
-    whole, box, points = ax.get_figure(root=False), ax.get_position(), 1.25 * mpl.rcParams["font.size"]
-    high = whole.get_figheight() * box.height * 72 / points
+    wide, high = (72 * length / (1.25 * mpl.rcParams["font.size"]) for length in inches(ax))
     apart = next((n for n in (1, 2, 3, 5, 10) if len(blocks) / n <= high), 20)
     rows = [i for i, name in enumerate(blocks) if int(name.rpartition(".")[2]) % apart == 0]
     # The first of a kind keeps its name, and the one before it gives way.
     rows = [row for row, after in zip(rows, [*rows[1:], len(blocks) + apart]) if after - row >= apart]
-    across = next((n for n in (1, 2, 5, 10) if len(steps) / n <= whole.get_figwidth() * box.width * 36 / points), 20)
+    across = next((n for n in (1, 2, 5, 10) if len(steps) / n <= wide / 2), 20)
     ax.set_yticks(rows, [blocks[i] for i in rows])
     ax.set_xticks(range(0, len(steps), across), [str(step) for step in steps[::across]])
     ax.tick_params(length=1.5)

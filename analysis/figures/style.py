@@ -81,9 +81,16 @@ def scale() -> float:
     return float(mpl.rcParams["font.size"]) / STYLE["font.size"]
 
 
-def wrapped(text: str, inches: float, points: float) -> str:
-    """A text in lines that fit a width, at a font size."""
-    return fill(text, max(20, int(inches * 72 / (0.56 * points))))
+def inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of an Axes, before a layout engine has moved it."""
+    box = ax.get_window_extent()
+    dpi = ax.get_figure(root=True).dpi
+    return box.width / dpi, box.height / dpi
+
+
+def wrapped(text: str, width: float, points: float) -> str:
+    """A text in lines that fit a width in inches, at a font size."""
+    return fill(text, max(20, int(width * 72 / (0.56 * points))))
 
 
 def halo(colour: Any = "white") -> list[patheffects.AbstractPathEffect]:
@@ -93,7 +100,6 @@ def halo(colour: Any = "white") -> list[patheffects.AbstractPathEffect]:
 
 def colour_bar(image: ScalarMappable, ax: Axes, label: str) -> None:
     """A colour bar without a frame beside an Axes, its label in lines that fit."""
-    whole = ax.get_figure(root=False)
-    label = wrapped(label, whole.get_figheight() * ax.get_position().height, scaled(1))
-    bar = whole.colorbar(image, ax=ax, label=label, pad=0.015, aspect=30)
+    label = wrapped(label, inches(ax)[1], scaled(1))
+    bar = ax.get_figure(root=False).colorbar(image, ax=ax, label=label, pad=0.015, aspect=30)
     bar.outline.set_visible(False)

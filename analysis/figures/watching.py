@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from .style import scaled, wrapped
+from .style import inches, scaled, wrapped
 
 COLOURS = "PuOr_r"
 SCORE = "log-odds of bad, a token"
@@ -63,7 +63,7 @@ def watch_strip(
     _score_bar(ax, limit)
     if note:
         size = scaled(0.86)
-        ax.set_xlabel(wrapped(note, 0.75 * ax.get_figure(root=False).get_figwidth(), size), loc="left", fontsize=size)
+        ax.set_xlabel(wrapped(note, 0.95 * inches(ax)[0], size), loc="left", fontsize=size)
     ax.set_aspect("equal")
     return ax
 
