@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from .commands import extract, generate, label, power, report, statistics, study, watch
+from .commands import extract, generate, label, power, report, statistics, store, study, survey, watch
 from .errors import HandscopeError
 from .progress import bars
 
@@ -16,6 +16,8 @@ GROUPS = (
     generate,
     label,
     extract,
+    store,
+    survey,
     statistics,
     report,
     power,
@@ -24,7 +26,10 @@ GROUPS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run the command line and return its exit status.
+
+    0, or 1 where a check found something wrong, 2 for what the user can mend, 130 when interrupted.
+    """
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     # Threads that spin while they wait for each other all but stop a small model on a machine that has other work to do

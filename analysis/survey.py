@@ -1,0 +1,266 @@
+"""Maps over all blocks and steps, from a survey's moments alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from ..errors import HandscopeError
+from ..progress import Progress, quiet
+from .directions import contrast, cosines, massive_channels, unit
+from .distance import bhattacharyya_test
+from .freshness import is_fresh, set_fresh
+from .inference import (
+    auc,
+    benjamini_hochberg,
+    bootstrap_auc,
+    check_folds,
+    grouped_folds,
+    p_value,
+    permuted_labels,
+)
+from .moments import Moments, save_arrays
+from .table import labelled, sample_table, write_csv
+from .transfer import fold_auc
+from .zoom import Choice
+
+if TYPE_CHECKING:
+    from ..extract.address import Cell
+    from ..extract.run import Run
+    from ..extract.surveyed import SurveyStore
+
+Array = NDArray[np.float64]
+
+VERSION = 1
+"""Raised when the numbers that are written change their meaning, so that a surveyed run is mapped again."""
+
+OUTPUTS = ("survey.csv", "survey.safetensors")
+SPLITS = 10
+KEPT_SPLITS = 4
+"""Of the splits, so many halves' directions are kept of every cell, to compare cells: 100 MB at FLUX's size."""
+
+RIDGE = 1.0
+"""Strength of the ridge, in units of the mean eigenvalue of a fold's Gram matrix: one for all, so none is chosen."""
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def map_survey(
+    run: Run, permutations: int = 1000, folds: int = 5, seed: int = 0, progress: Progress = quiet
+) -> pd.DataFrame:
+    """Compare bad with good hands in every block at every step, from the moments that a survey kept.
+
+    Writes ``analysis/survey.csv``, ``survey.safetensors`` (`direction` (cells, width), bad to good; `cosine` and
+    `cosine_split` (cells, cells), in the table's order) and ``survey.json``; does nothing when they are there and
+    belong to the present labels, moments and arguments.
+
+    Parameters
+    ----------
+    permutations : labellings in each null; the same ones in every cell
+    folds : of prompts
+
+    Returns
+    -------
+    The table of survey.csv, one row a cell. `db` is the Bhattacharyya distance in nats, in-sample, and `db_excess` what
+    remains of it above its null. `ridge_auc` is of a closed-form ridge probe on sample means, held out; `dom_auc` of
+    the difference of means, likewise. `split_cosine` is the cosine of directions fitted to disjoint halves of the
+    prompts, and `agreement` the mean cosine of one half's direction with the other half's in all other cells. Each has
+    a p value from its null, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
+
+    Raises
+    ------
+    HandscopeError
+        There is no survey, too few samples or prompts, or a cell holds NaN or infinity.
+
+    Notes
+    -----
+    The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
+    of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
+    are judged on.
+    """
+    from ..extract.surveyed import SurveyStore, survey_folder
+
+    store = SurveyStore(survey_folder(run))
+    mark = _fingerprint(run, permutations=permutations, folds=folds, seed=seed)
+    sidecar, outputs = run.analysis_dir / "survey.json", [run.analysis_dir / name for name in OUTPUTS]
+    if is_fresh(sidecar, mark, outputs):
+        return pd.read_csv(outputs[0], dtype={"massive_channels": str})
+    table = sample_table(run)
+    table = labelled(table[table["sample"].isin(store.samples)], "sure", folds, run.path)
+    y, groups = table["bad"].to_numpy(), table["prompt"].to_numpy()
+    design = _Design.of(y, groups, grouped_folds(groups, folds, seed), permutations, seed)
+    sigma = store.steps.set_index("step")["sigma"]
+    counts = {"n_good": int((y == 0).sum()), "n_bad": int(y.sum()), "n_prompts": len(set(groups))}
+    rows: list[dict[str, Any]] = []
+    directions, halves = [], []
+    choice = Choice()
+    for number, (cell, moments) in enumerate(_cells(store, table["sample"].tolist())):
+        progress("map", number, len(store.cells))
+        massive = massive_channels(moments.mean)
+        moments.mean[:, massive] = moments.m2[:, massive] = 0.0
+        x = moments.mean - moments.mean.mean(0)
+        kernel = x @ x.T
+        ridge = _ridge(kernel, design, choice)
+        rows.append(
+            {
+                "block": str(cell.block),
+                "step": cell.step,
+                "sigma": float(sigma[cell.step]),
+                **counts,
+                **_distance_statistics(moments, design),
+                **ridge,
+                **_direction_statistics(kernel, design),
+                "massive_channels": ";".join(map(str, massive)),
+            }
+        )
+        directions.append(unit(-contrast(y) @ x).astype(np.float32))
+        halves.append(unit(-design.halves[0, :KEPT_SPLITS] @ x).astype(np.float32))
+    cells = pd.DataFrame(rows)
+    cosine, crossed = cosines(directions, halves)
+    others = max(len(cells) - 1, 1)
+    cells.insert(cells.columns.get_loc("split_p") + 1, "agreement", (crossed.sum(1) - np.diag(crossed)) / others)
+    for name in ("db", "ridge", "dom", "split"):
+        cells.insert(cells.columns.get_loc(f"{name}_p") + 1, f"{name}_q", benjamini_hochberg(cells[f"{name}_p"]))
+    write_csv(outputs[0], cells)
+    arrays = {"direction": np.stack(directions), "cosine": cosine, "cosine_split": crossed}
+    save_arrays(outputs[1], {name: array.astype(np.float32) for name, array in arrays.items()})
+    best = choice.report(cells, y, groups, design.fold, seed)
+    set_fresh(sidecar, mark, permutations=permutations, folds=folds, seed=seed, **counts, best=best)
+    progress("map", len(cells), len(cells))
+    return cells
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Labels, their permutations, folds and halves: the same in every cell.
+
+    `labels` (1 + permutations, n), the observed first; `halves` (1 + permutations, splits, 2, n): weights of rows that
+    give the difference of means of each half of the prompts, 0 where a half has one class only.
+    """
+
+    y: NDArray[np.int64]
+    groups: NDArray[Any]
+    fold: NDArray[np.intp]
+    labels: Array
+    halves: NDArray[np.float32]
+    seed: int
+
+    @classmethod
+    def of(cls, y: Any, groups: Any, fold: Any, permutations: int, seed: int) -> _Design:
+        check_folds(y, fold)
+        labels = np.concatenate([y[None], permuted_labels(y, groups, permutations, seed, fold)])
+        halves = np.zeros((len(labels), SPLITS, 2, len(y)), np.float32)
+        for split in range(SPLITS):
+            half = grouped_folds(groups, 2, seed + split)
+            for side in (0, 1):
+                own = np.flatnonzero(half == side)
+                mixed = (labels[:, own].min(1) == 0) & (labels[:, own].max(1) == 1)
+                halves[np.ix_(mixed, [split], [side], own)] = contrast(labels[np.ix_(mixed, own)])[:, None, None]
+        return cls(y, groups, fold, labels, halves, seed)
+
+
+def _cells(store: SurveyStore, samples: list[str]) -> Iterator[tuple[Cell, Moments]]:
+    place = {sample: number for number, sample in enumerate(store.samples)}
+    count = store.counts[[place[sample] for sample in samples], 0].astype(np.float64)
+    for cell, mean, variance in store.read(samples):
+        broken = ~(np.isfinite(mean).all(1) & np.isfinite(variance).all(1))
+        if broken.any():
+            raise HandscopeError(
+                f"Cell {cell.block} at step {cell.step} of the survey holds NaN or infinity in {int(broken.sum())} of "
+                f"{len(samples)} samples, {samples[int(broken.argmax())]} among them; survey again in bfloat16 or "
+                "float32 if the model was loaded in float16."
+            )
+        yield cell, Moments(count, mean.astype(np.float64), variance * count[:, None])
+
+
+def _distance_statistics(moments: Moments, design: _Design) -> dict[str, float]:
+    test = bhattacharyya_test(moments, design.y, design.groups, len(design.labels) - 1, seed=design.seed)
+    return {
+        "db": test.observed.distance,
+        "db_mean_term": test.observed.mean_term,
+        "db_variance_term": test.observed.variance_term,
+        "db_null_mean": float(test.null.mean()),
+        "db_null_sd": float(test.null.std()),
+        "db_excess": test.excess,
+        "db_lo": test.interval[0],
+        "db_hi": test.interval[1],
+        "db_p": test.p,
+    }
+
+
+def _ridge(kernel: Array, design: _Design, choice: Choice) -> dict[str, float]:
+    labels, fold, y = design.labels, design.fold, design.y
+    scores, inner = np.empty(labels.shape), np.full((fold.max() + 1, len(y)), np.nan)
+    for one in np.unique(fold):
+        scores[:, fold == one] = _ridge_scores(kernel, labels, fold != one, fold == one)
+        for other in np.unique(fold[fold != one]):
+            test = fold == other
+            inner[one, test] = _ridge_scores(kernel, labels[:1], (fold != one) & ~test, test)[0]
+    values = fold_auc(scores, labels, fold)
+    low, high = bootstrap_auc(scores[0], y, design.groups, fold, seed=design.seed, null=values[1:])
+    choice.add(values, scores[0], [auc(own[fold != k], y[fold != k], fold[fold != k]) for k, own in enumerate(inner)])
+    return {
+        "ridge_auc": float(values[0]),
+        "ridge_lo": low,
+        "ridge_hi": high,
+        "ridge_null_mean": float(values[1:].mean()),
+        "ridge_null_sd": float(values[1:].std()),
+        "ridge_p": p_value(values[0], values[1:]),
+        "ridge_within_auc": float(auc(scores[0], y, design.groups)),
+    }
+
+
+def _ridge_scores(kernel: Array, labels: Array, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
+    """Scores, up to a constant, of a ridge regression with intercept: (labellings, test), from products of rows."""
+    own = kernel[np.ix_(train, train)]
+    row = own.mean(0)
+    own = own - row - row[:, None] + row.mean()
+    strength = RIDGE * np.trace(own) / len(own) or 1.0
+    own[np.diag_indices(len(own))] += strength
+    centred = labels[:, train] - labels[:, train].mean(1, keepdims=True)
+    return np.linalg.solve(own, centred.T).T @ kernel[np.ix_(train, test)]
+
+
+def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
+    labels, fold = design.labels, design.fold
+    scores = np.empty(labels.shape)
+    for one in np.unique(fold):
+        train, test = fold != one, fold == one
+        scores[:, test] = contrast(labels[:, train]) @ kernel[np.ix_(train, test)]
+    values = fold_auc(scores, labels, fold)
+    first, second = (design.halves[:, :, side] for side in (0, 1))
+    narrow = (kernel / max(float(np.trace(kernel)), np.finfo(float).tiny)).astype(np.float32)
+    one, other = first @ narrow, second @ narrow
+    squared = (one * first).sum(-1) * (other * second).sum(-1)
+    agreement = np.divide(
+        (one * second).sum(-1), np.sqrt(squared), out=np.full(squared.shape, np.nan), where=squared > 0
+    )
+    known = ~np.isnan(agreement).all(1)
+    split = np.full(len(labels), np.nan)
+    split[known] = np.nanmean(agreement[known], axis=1)
+    return {
+        "dom_auc": float(values[0]),
+        "dom_null_mean": float(values[1:].mean()),
+        "dom_null_sd": float(values[1:].std()),
+        "dom_p": p_value(values[0], values[1:]),
+        "split_cosine": float(split[0]),
+        "split_null_sd": float(np.nanstd(split[1:])),
+        "split_p": p_value(split[0], split[1:]),
+    }
+
+
+def _fingerprint(run: Run, **settings: Any) -> str:
+    from ..extract.surveyed import survey_folder
+
+    table = sample_table(run)[["sample", "prompt", "verdict", "image_sha256"]]
+    files = sorted(path for path in survey_folder(run).glob("*.h5") if not path.name.startswith("."))
+    state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    text = json.dumps([VERSION, settings, state, table.to_numpy().tolist()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
