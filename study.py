@@ -48,7 +48,7 @@ class Study:
         In YAML a list, or ``{first: 0, count: 12}``; every prompt is drawn with every seed.
     model, revision, device, dtype, offload, quantisation, base : str
         As in `handscope.load`.
-    steps, guidance, height, width, batch_size
+    steps, guidance, height, width, batch_size, trajectories
         As in `handscope.generate`.
     labels : str
         ``auto``: hand tokens and verdicts as `handscope label --auto` makes them, for the organism. ``existing``: those
@@ -61,6 +61,8 @@ class Study:
         Which tokens of a sample are kept: ``hand``, ``labelled`` or ``all``.
     stream, at : str
         As in `handscope.Plan`: ``image`` or ``text``, at the ``output`` or the ``input`` of each block.
+    compression : str, optional
+        ``lossless``, or none when left out.
     permutations, probe_permutations : int
         Label permutations behind each null, of the directions and distances and of the probes.
     folds, seed : int
@@ -82,12 +84,14 @@ class Study:
     height: int | None = None
     width: int | None = None
     batch_size: int = 16
+    trajectories: bool = True
     labels: str = "auto"
     blocks: tuple[str, ...] = ()
     read_steps: tuple[int, ...] = ()
     tokens: str = "hand"
     stream: str = "image"
     at: str = "output"
+    compression: str | None = None
     permutations: int = 1000
     probe_permutations: int = 100
     folds: int = 5
@@ -211,6 +215,7 @@ def _generate(work: _Work) -> None:
         height=study.height,
         width=study.width,
         batch_size=study.batch_size,
+        trajectories=study.trajectories,
         progress=work.progress,
     )
 
@@ -231,7 +236,9 @@ def _extract(work: _Work) -> None:
     from .extract.extract import extract
 
     study = work.study
-    extract(work.model, work.run, work.plan, tokens=study.tokens, progress=work.progress)
+    extract(
+        work.model, work.run, work.plan, tokens=study.tokens, compression=study.compression, progress=work.progress
+    )
 
 
 def _analyze(work: _Work) -> None:
@@ -272,7 +279,8 @@ def _pick(study: Study, *names: str) -> dict[str, Any]:
 
 _SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetensors")
 _ACTIVATIONS = ("activations/**/*.h5",)
-_ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/samples.csv", "analysis/cosines.csv")
+_ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/samples.csv", "analysis/cosines.csv",
+             "analysis/contrasts.csv", "analysis/gaussianity.csv", "analysis/transfer.csv", "analysis/shared.csv")
 _PROBES = ("analysis/probes.csv", "analysis/baselines.csv", "analysis/added.csv", "analysis/whole_picture.csv",
            "probes/*.safetensors")
 
@@ -281,7 +289,7 @@ STAGES = (
         "generate",
         lambda study: {
             **_model_settings(study),
-            **_pick(study, "steps", "guidance", "height", "width", "batch_size"),
+            **_pick(study, "steps", "guidance", "height", "width", "batch_size", "trajectories"),
             "prompts": hashlib.sha256("\n".join(study.prompts).encode()).hexdigest(),
             "seeds": list(study.seeds),
         },
@@ -298,7 +306,7 @@ STAGES = (
             "tokens": study.tokens,
             "blocks": list(study.blocks),
             "read_steps": list(study.read_steps),
-            **_pick(study, "stream", "at"),
+            **_pick(study, "stream", "at", "compression"),
         },
         (*_SAMPLES, LABELS),
         _ACTIVATIONS,

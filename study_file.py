@@ -150,6 +150,12 @@ def _one_of(*names: str) -> "_Reader":
     return read
 
 
+def _yes_or_no(value: Any, base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _Unfit("true or false")
+    return value
+
+
 def _blocks(value: Any, base: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(block, str) for block in value):
         raise _Unfit("a list of blocks such as [double.1, single.3]")
@@ -179,12 +185,14 @@ _READERS: dict[str, _Reader] = {
     "height": _whole(1),
     "width": _whole(1),
     "batch_size": _whole(1),
+    "trajectories": _yes_or_no,
     "labels": _one_of("auto", "existing"),
     "blocks": _blocks,
     "read_steps": _steps,
     "tokens": _one_of("hand", "labelled", "all"),
     "stream": _one_of("image", "text"),
     "at": _one_of("output", "input"),
+    "compression": _one_of("lossless"),
     "permutations": _whole(1),
     "probe_permutations": _whole(1),
     "folds": _whole(2),

@@ -26,6 +26,11 @@ def add(verbs: Any) -> None:
     verb.add_argument("--height", type=int, help="in pixels (default: what the model was trained for)")
     verb.add_argument("--width", type=int, help="in pixels (default: what the model was trained for)")
     verb.add_argument("--batch-size", type=int, default=16, help="samples in one call of the pipeline (default 16)")
+    verb.add_argument(
+        "--no-trajectories",
+        action="store_true",
+        help="keep images only: 11 MB less for each of FLUX's, and extract generates again",
+    )
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
     model_options(verb, model="organism", device="cpu")
 
@@ -53,6 +58,7 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
         height=arguments.height,
         width=arguments.width,
         batch_size=arguments.batch_size,
+        trajectories=not arguments.no_trajectories,
         progress=progress,
     )
     say("generate", generated(run))

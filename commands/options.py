@@ -108,6 +108,14 @@ def numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected whole numbers such as 20,12,3, found {text!r}") from None
 
 
+def part(text: str) -> tuple[int, int]:
+    """A part of a division, ``1/8`` to ``8/8``."""
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"expected a part such as 1/8, the first of eight, found {text!r}")
+    return int(found[1]), int(found[2])
+
+
 def seeds(text: str) -> list[range]:
     """Seeds and spans of seeds: ``0,1,2`` or ``0-11``."""
     spans = [re.fullmatch(r"(-?\d+)(?:-(\d+))?", part) for part in names(text)]

@@ -71,6 +71,7 @@ class Estimate:
         Bytes of their shards on disk; less where they are compressed.
     store : int
         Bytes of the consolidated store of this part's samples, those that are there already among them.
+    device : str
     memory : int or None
         Peak bytes in the measured steps: of the GPU, or on a CPU of the process (None on Windows, which does not say).
     held : int
@@ -89,6 +90,7 @@ class Estimate:
     activations: int
     shards: int
     store: int
+    device: str
     memory: int | None
     held: int
     encode_seconds: float
@@ -135,6 +137,7 @@ def estimate(
         activations=missing * row_bytes,
         shards=missing * (row_bytes + TOKEN_BYTES) + len(work.missing) * SHARD_BYTES,
         store=sum(counts.values()) * (row_bytes + STORE_TOKEN_BYTES) + len(work.rows) * STORE_SAMPLE_BYTES,
+        device=str(model.device),
         memory=_peak(model.device),
         # One batch as the transformer gives it, and the bits of the one before, which are being written.
         held=largest * cells * width * (model.dtype.itemsize + 2),

@@ -1,7 +1,7 @@
 """What an extraction is of: which samples, which of their tokens, and which of them have no shard yet."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Wanted:
         Samples of the whole extraction.
     rows : dict
         What `samples/metadata.jsonl` says of each sample of this part, by sample.
-    annotations : dict
+    annotations : mapping
         The current annotation of each; None where all tokens are wanted of a sample without one.
     missing : list of str
         Those without a shard of this image and these labels.
@@ -43,7 +43,7 @@ class Wanted:
 
     everything: list[str]
     rows: dict[str, dict[str, Any]]
-    annotations: dict[str, Annotation | None]
+    annotations: Mapping[str, Annotation | None]
     missing: list[str]
     selection: str
     text: int
