@@ -157,7 +157,7 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch
     for sample, own, part in zip(batch.samples, classes, moments):
         counts = [int((own == one).sum()) for one in (1, 2)]
         write_moments(
-            _path(run, sample), part, counts, _step_table(plan, read[sample]), {**work.attrs(sample), **attrs}
+            _path(run, sample), part, counts, _step_table(plan, read[sample]), {**attrs, **work.attrs(sample)}
         )
 
 
