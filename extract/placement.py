@@ -54,10 +54,16 @@ def bring_when_called(pipe: Any, device: torch.device) -> None:
 
     Weights that loading has put onto a device, as bitsandbytes does, stay where they are.
     """
-    for name in (*ENCODERS, "transformer"):
-        module = getattr(pipe, name)
-        if next(module.parameters()).device.type == "cpu":
-            cpu_offload_with_hook(module, device)
+    for name in ENCODERS:
+        if _is_on_cpu(getattr(pipe, name)):
+            cpu_offload_with_hook(getattr(pipe, name), device)
+    if _is_on_cpu(pipe.transformer):
+
+        def bring(transformer: torch.nn.Module, args: tuple[Any, ...]) -> None:
+            transformer.to(device)
+            handle.remove()
+
+        handle = pipe.transformer.register_forward_pre_hook(bring)
 
 
 def release(pipe: Any) -> None:
@@ -69,3 +75,7 @@ def release(pipe: Any) -> None:
             encoder.to("cpu")
             if place_of == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _is_on_cpu(module: torch.nn.Module) -> bool:
+    return next(module.parameters()).device.type == "cpu"

@@ -13,10 +13,12 @@ from conftest import PROMPTS
 from handscope.errors import HandscopeError
 from handscope.extract import encode, quantise
 from handscope.extract.address import Plan
-from handscope.extract.capture import Seen, capture
+from handscope.extract.capture import capture
+from handscope.extract.condition import conditions
 from handscope.extract.encode import Encoded
 from handscope.extract.models import Model, load
 from handscope.extract.placement import bring_when_called, place, release
+from handscope.extract.seen import Seen
 from safetensors.torch import load_file, save_file
 
 CALL = {"num_inference_steps": 2, "height": 32, "width": 32, "max_sequence_length": 20, "output_type": "np"}
@@ -253,10 +255,10 @@ def test_offload_needs_a_gpu(tiny_pipe_folder: Path) -> None:
     "placed", [lambda pipe: place(pipe, CPU, "model"), lambda pipe: bring_when_called(pipe, CPU)], ids=["model", "none"]
 )
 def test_parts_that_come_when_they_are_called(tiny_pipe_folder: Path, tiny_model: Model, placed: Callable) -> None:
-    # With the CPU as the device: nothing moves, and the hooks that would move it are all there.
+    # With the CPU as the device: nothing moves, and the hooks that would move it run.
     model = load(str(tiny_pipe_folder))
     placed(model.pipe)
-    for part in (model.pipe.text_encoder, model.pipe.text_encoder_2, model.transformer):
+    for part in (model.pipe.text_encoder, model.pipe.text_encoder_2):
         assert part._hf_hook.execution_device.type == "cpu"
     release(model.pipe)
     assert np.array_equal(image(model), image(tiny_model))
@@ -264,6 +266,24 @@ def test_parts_that_come_when_they_are_called(tiny_pipe_folder: Path, tiny_model
     latents = torch.zeros(1, 16, 16)
     assert torch.equal(model.decode(latents, 32, 32), tiny_model.decode(latents, 32, 32))
     assert torch.equal(*(one.adapter.inputs(one, PROMPTS, 3.5, 32, 32)["txt_ids"] for one in (model, tiny_model)))
+
+
+def test_encoders_and_transformer_come_each_at_its_first_call(tiny_pipe_folder: Path) -> None:
+    def where(part: torch.nn.Module) -> str:
+        return next(part.parameters()).device.type
+
+    model = load(str(tiny_pipe_folder))
+    inputs = model.adapter.inputs(model, PROMPTS[:1], 3.5, 32, 32)
+    there = {name: value.to("meta") if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+    encoder, transformer = model.pipe.text_encoder_2, model.transformer
+    bring_when_called(model.pipe, torch.device("meta"))  # a device that every machine has, and that computes shapes
+    assert where(encoder) == where(transformer) == "cpu"
+    encoder(torch.zeros(1, 20, dtype=torch.long, device="meta"))
+    assert (where(encoder), where(transformer)) == ("meta", "cpu")
+    latents, timestep = torch.zeros(1, 16, 16, device="meta"), torch.ones(1, device="meta")
+    assert transformer(hidden_states=latents, timestep=timestep, **there)[0].device.type == "meta"
+    assert where(transformer) == "meta" and not transformer._forward_pre_hooks
+    assert conditions(transformer)["offload"] == "none"
 
 
 # --- prompts
