@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .address import Cell, Plan
 from .bits import count_not_finite
@@ -150,14 +151,21 @@ def _check_file(path: Path, found: list[Part]) -> list[Problem]:
     try:
         own = parts(path)
         wrong = list(_wrong_form(path, own))
-        if not wrong:
-            found += own
-            wrong = list(_wrong_contents(path, own))
     except DamagedError as error:
-        wrong = [str(error).removeprefix(f"{path} ")]
+        wrong = [_without(path, error)]
     except (KeyError, TypeError, ValueError) as error:
         wrong = [f"has tables or attributes that are not of the schema ({error}): remove it and run extract again."]
+    if not wrong:
+        found += own
+        try:
+            wrong = list(_wrong_contents(path, own))
+        except DamagedError as error:
+            wrong = [_without(path, error)]
     return [Problem(path, what) for what in wrong]
+
+
+def _without(path: Path, error: HandscopeError) -> str:
+    return str(error).removeprefix(f"{path} ")
 
 
 def _wrong_form(path: Path, own: Sequence[Part]) -> Iterator[str]:
@@ -168,7 +176,7 @@ def _wrong_form(path: Path, own: Sequence[Part]) -> Iterator[str]:
     if first.steps.dtype != STEP or tuple(first.steps["step"]) != plan.steps:
         yield f"has steps {first.steps.tolist()}, and its plan the steps {list(plan.steps)}: extract it again."
     if first.tokens.dtype != TOKEN:
-        yield f"has tokens with the columns {first.tokens.dtype}, expected {TOKEN}: extract it again."
+        yield f"has tokens with the columns {first.tokens.dtype.descr}, expected {TOKEN.descr}: extract it again."
     with reading(path) as file:
         count = len(file["tokens"])
         expected: dict[str, tuple[int, ...]] = {f"activations/{cell}": (count, width) for cell in plan.cells}

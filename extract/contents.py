@@ -48,11 +48,7 @@ class Part:
 
     def same(self, other: "Part") -> bool:
         """Whether the other holds the same activations of the same tokens."""
-        return (
-            self.head["sha256"] == other.head["sha256"] != ""
-            and self.head["image_sha256"] == other.head["image_sha256"]
-            and np.array_equal(self.tokens, other.tokens)
-        )
+        return self.head == other.head and self.head["sha256"] != "" and np.array_equal(self.tokens, other.tokens)
 
 
 def files(path: Path) -> list[Path]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from .shard import write_shard
 
-
 _Shard = tuple[str | os.PathLike[str], np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]]
 
 
