@@ -1,112 +1,74 @@
 """Captured values against other ways to the same tensors, and hooks that leave nothing behind."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, LayerSkipConfig, apply_layer_skip
+from diffusers import FluxKontextPipeline
 from diffusers.hooks._helpers import TransformerBlockRegistry
+from flux_calls import PLAN, bare_inputs, by_hand, call, hooks
 from handscope.errors import HandscopeError
 from handscope.extract.adapter import adapter_for
-from handscope.extract.address import Plan
+from handscope.extract.address import SIDES, STREAMS, Plan
 from handscope.extract.capture import capture
 from handscope.extract.models import Model, load
-from torch import nn
-
-PROMPTS = [
-    "a left hand, palm view, five fingers raised, light skin, blue background",
-    "a right hand, back view, five fingers raised, brown skin, green background",
-]
-PLAN = Plan(["double.0", "double.1", "single.0", "single.2"], [4, 2, 1], of=4)
+from torch import Tensor
 
 
 @pytest.fixture(scope="module")
 def model(tiny_pipe_folder) -> Model:
-    """A model of this file's own: some tests compile it or set hooks of diffusers."""
+    """A model of this file's own, whose hooks may be counted."""
     return load(str(tiny_pipe_folder))
 
 
-def call(model: Model, steps: int = 4, **kwargs: Any) -> torch.Tensor:
-    generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    return model.pipe(
-        PROMPTS,
-        height=32,
-        width=32,
-        num_inference_steps=steps,
-        max_sequence_length=20,
-        generator=generators,
-        output_type="latent",
-        **kwargs,
-    ).images
+def every_call(model: Model, **kwargs: Any) -> list[Tensor]:
+    """The image stream that leaves single.2 in each call of the transformer."""
+    found: list[Tensor] = []
+    handle = model.transformer.single_transformer_blocks[2].register_forward_hook(
+        lambda module, args, output: found.append(output[1].clone())
+    )
+    try:
+        call(model, **kwargs)
+    finally:
+        handle.remove()
+    return found
 
 
-def hooks(transformer: nn.Module) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in transformer.modules())
-
-
-def bare_inputs(model: Model) -> dict[str, Any]:
-    with torch.no_grad():
-        inputs = model.adapter.inputs(model, PROMPTS, 3.5, 32, 32)
-    latents = torch.stack([model.adapter.noise(model.pipe, seed, 32, 32) for seed in range(2)])
-    return inputs | {"hidden_states": latents, "timestep": torch.full([2], 0.7)}
-
-
-def test_one_call_equals_a_forward_written_by_hand(model: Model) -> None:
-    transformer, inputs = model.transformer, bare_inputs(model)
-    blocks = model.blocks
-    with torch.no_grad(), capture(transformer, Plan(blocks, [1], of=1)) as seen:
-        transformer(**inputs)
-    with torch.no_grad():
-        image, text = (
-            transformer.x_embedder(inputs["hidden_states"]),
-            transformer.context_embedder(inputs["encoder_hidden_states"]),
-        )
-        condition = transformer.time_text_embed(
-            inputs["timestep"] * 1000, inputs["guidance"] * 1000, inputs["pooled_projections"]
-        )
-        rotary = transformer.pos_embed(torch.cat([inputs["txt_ids"], inputs["img_ids"]]))
-        for name, block in zip(
-            blocks, [*transformer.transformer_blocks, *transformer.single_transformer_blocks], strict=True
-        ):
-            text, image = block(
-                hidden_states=image, encoder_hidden_states=text, temb=condition, image_rotary_emb=rotary
-            )
-            assert torch.equal(seen[name, 1], image), name
-
-
-def test_one_call_equals_nnsight(model: Model) -> None:
-    from nnsight import NNsight
-
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("at", SIDES)
+def test_one_call_equals_a_forward_written_by_hand(model: Model, stream: str, at: str) -> None:
     inputs = bare_inputs(model)
-    plan = Plan(["double.1", "single.2"], [1], of=1)
-    with torch.no_grad(), capture(model.transformer, plan) as seen:
+    with torch.no_grad(), capture(model.transformer, Plan(model.blocks, [1], 1, stream, at)) as seen:
         model.transformer(**inputs)
-    wrapped = NNsight(model.transformer)
-    with torch.no_grad(), wrapped.trace(**inputs):
-        double = wrapped.transformer_blocks[1].output[1].save()
-        single = wrapped.single_transformer_blocks[2].output[1].save()
-    assert torch.equal(seen["double.1", 1], double)
-    assert torch.equal(seen["single.2", 1], single)
+    expected = by_hand(model, inputs)
+    for block in model.blocks:
+        assert torch.equal(seen[block, 1], expected[block, at, stream]), block
 
 
-def test_the_image_stream_is_where_diffusers_says(model: Model) -> None:
+def test_the_streams_are_where_diffusers_says(model: Model) -> None:
     for block in adapter_for(model.transformer).blocks(model.transformer).values():
-        assert TransformerBlockRegistry.get(type(block)).return_hidden_states_index == 1
+        where = TransformerBlockRegistry.get(type(block))
+        assert (where.return_encoder_hidden_states_index, where.return_hidden_states_index) == (0, 1)
 
 
 def test_a_generation_is_not_changed_and_its_steps_are_told_apart(model: Model) -> None:
     bare = call(model)
     with capture(model.transformer, PLAN) as seen:
         assert torch.equal(call(model), bare)
-    every: list[torch.Tensor] = []
-    handle = model.transformer.single_transformer_blocks[0].register_forward_hook(
-        lambda module, args, output: every.append(output[1].clone())
-    )
-    call(model)
-    handle.remove()
+    every = every_call(model)
     for step, index in ((4, 0), (2, 2), (1, 3)):
-        assert torch.equal(seen["single.0", step], every[index])
+        assert torch.equal(seen["single.2", step], every[index])
+
+
+def test_an_image_that_is_not_square(model: Model) -> None:
+    mask = np.zeros((3, 6), bool)
+    mask[2, 1] = True
+    with capture(model.transformer, PLAN) as whole, capture(model.transformer, PLAN, mask) as one:
+        call(model, height=24, width=48)
+    assert whole["double.1", 1].shape == (2, 18, 32)
+    assert torch.equal(one["double.1", 1], whole["double.1", 1][:, [13]])
 
 
 def test_masks_select_rows_of_the_whole_stream(model: Model) -> None:
@@ -128,26 +90,149 @@ def test_masks_select_rows_of_the_whole_stream(model: Model) -> None:
         assert seen["none"][cell.block, cell.step].shape == (0, 32)
 
 
-def test_the_selection_does_not_keep_the_whole_stream(model: Model) -> None:
-    with capture(model.transformer, PLAN, tokens=np.eye(4, dtype=bool)) as seen:
+def test_a_mask_over_text_tokens(model: Model) -> None:
+    plan = Plan(["single.1"], [4], of=4, stream="text")
+    with capture(model.transformer, plan) as seen:
         call(model)
-    kept = seen["single.0", 2]
-    assert kept.untyped_storage().nbytes() == kept.numel() * 4
+    with capture(model.transformer, plan, tokens=np.arange(20) < 3) as first:
+        call(model)
+    assert seen["single.1", 4].shape == (2, 20, 32)
+    assert torch.equal(first["single.1", 4], seen["single.1", 4][:, :3])
+    image = np.ones(16, bool)
+    with pytest.raises(HandscopeError, match="mask of 20 text tokens"), capture(model.transformer, plan, image):
+        call(model)
 
 
-def test_the_unconditional_calls_of_true_guidance_are_not_steps(model: Model) -> None:
-    conditional: list[torch.Tensor] = []
-    handle = model.transformer.single_transformer_blocks[2].register_forward_hook(
-        lambda module, args, output: conditional.append(output[1].clone())
-    )
-    try:
-        with capture(model.transformer, PLAN) as seen:
-            call(model, true_cfg_scale=2.0, negative_prompt=["a left hand"] * 2)
-    finally:
-        handle.remove()
-    assert len(conditional) == 8
+@pytest.mark.parametrize("tokens", [None, np.eye(4, dtype=bool)])
+@pytest.mark.parametrize("reduce", [None, lambda rows: rows[:, :2]])
+@pytest.mark.parametrize("at", SIDES)
+def test_the_selection_does_not_keep_the_whole_stream(model: Model, tokens: Any, reduce: Any, at: str) -> None:
+    plan = Plan(PLAN.blocks, PLAN.steps, PLAN.of, at=at)
+    with capture(model.transformer, plan, tokens, reduce) as seen:
+        call(model)
+    for cell in plan.cells:
+        kept = seen[cell.block, cell.step]
+        assert kept.untyped_storage().nbytes() == kept.numel() * 4
+
+
+def test_rows_are_reduced_before_they_are_copied(model: Model) -> None:
+    mask = np.eye(4, dtype=bool)
+    with capture(model.transformer, PLAN, mask) as rows, capture(model.transformer, PLAN, mask, mean) as means:
+        call(model)
+    with capture(model.transformer, PLAN, reduce=mean) as all_means:
+        call(model)
+    with capture(model.transformer, PLAN) as every:
+        call(model)
+    for cell in PLAN.cells:
+        assert torch.equal(means[cell.block, cell.step], mean(rows[cell.block, cell.step]))
+        assert torch.equal(all_means[cell.block, cell.step], mean(every[cell.block, cell.step]))
+
+
+def mean(rows: Tensor) -> Tensor:
+    return rows.mean(dim=1)
+
+
+def test_taken_cells_are_handed_over_and_forgotten(model: Model) -> None:
+    with capture(model.transformer, PLAN) as seen:
+        call(model)
+    kept = seen["double.0", 4]
+    cells = seen.take()
+    assert tuple(cells) == PLAN.cells
+    assert cells[PLAN.cells[0]] is kept
+    assert seen.take() == {}
+    with pytest.raises(HandscopeError, match="was taken"):
+        seen["double.0", 4]
+
+
+@pytest.mark.parametrize(("name", "first"), [("cond", 0), ("uncond", 1)])
+def test_the_two_calls_of_true_guidance_are_told_apart(model: Model, name: str, first: int) -> None:
+    guidance = {"true_cfg_scale": 2.0, "negative_prompt": ["a left hand"] * 2}
+    every = every_call(model, **guidance)
+    assert len(every) == 8 and not torch.equal(every[0], every[1])
+    plan = Plan(["single.2"], [4, 2, 1], of=4, call=name)
+    with capture(model.transformer, plan) as seen:
+        call(model, **guidance)
     for step, index in ((4, 0), (2, 4), (1, 6)):
-        assert torch.equal(seen["single.2", step], conditional[index])
+        assert torch.equal(seen["single.2", step], every[index + first])
+
+
+def test_unconditional_calls_that_are_not_made_are_missed(model: Model) -> None:
+    plan = Plan(["single.2"], [4], of=4, call="uncond")
+    with pytest.raises(HandscopeError, match="had 0: .* negative prompt"), capture(model.transformer, plan):
+        call(model)
+
+
+@pytest.fixture
+def kontext(model: Model) -> dict[str, Any]:
+    """The parts of the model as the pipeline that edits a picture, and how to call it.
+
+    It gives the transformer the picture's tokens behind the image's, and does not name its two calls.
+    """
+    pipe = FluxKontextPipeline(**model.pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+    picture = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    return {"pipe": pipe, "image": picture, "_auto_resize": False, "max_area": 32 * 32}
+
+
+def test_the_tokens_of_a_reference_picture_are_not_image_tokens(model: Model, kontext: dict[str, Any]) -> None:
+    every = every_call(model, **kontext)
+    assert every[0].shape[1] == 16 + 12
+    mask = np.zeros((4, 4), bool)
+    mask[3, 3] = True
+    with capture(model.transformer, PLAN) as seen, capture(model.transformer, PLAN, mask) as last:
+        call(model, **kontext)
+    for step, index in ((4, 0), (2, 2), (1, 3)):
+        assert torch.equal(seen["single.2", step], every[index][:, :16])
+        assert torch.equal(last["single.2", step], every[index][:, 15:16])
+
+
+@pytest.mark.parametrize(("name", "first"), [("cond", 0), ("uncond", 1)])
+def test_calls_that_the_pipeline_does_not_name_are_told_apart(
+    model: Model, kontext: dict[str, Any], name: str, first: int
+) -> None:
+    guidance = kontext | {"true_cfg_scale": 2.0, "negative_prompt": ["a left hand"] * 2}
+    every = every_call(model, **guidance)
+    assert len(every) == 8
+    with capture(model.transformer, Plan(["single.2"], [4, 1], of=4, call=name)) as seen:
+        call(model, **guidance)
+    assert torch.equal(seen["single.2", 4], every[first][:, :16])
+    assert torch.equal(seen["single.2", 1], every[6 + first][:, :16])
+
+
+def test_a_controlnet_adds_between_an_output_and_the_next_input(model: Model) -> None:
+    """What it adds after a block is missed at that block's output and met at the next one's input."""
+    inputs, residual = bare_inputs(model), torch.full((2, 16, 32), 0.25)
+    expected = by_hand(model, inputs, residual)
+    seen = {}
+    for at in SIDES:
+        with torch.no_grad(), capture(model.transformer, Plan(model.blocks, [1], 1, at=at)) as seen[at]:
+            model.transformer(**inputs, controlnet_block_samples=[residual] * 2)
+        for block in model.blocks:
+            assert torch.equal(seen[at][block, 1], expected[block, at, "image"])
+    assert torch.equal(seen["input"]["double.1", 1], seen["output"]["double.0", 1] + residual)
+    assert torch.equal(seen["input"]["single.0", 1], seen["output"]["double.1", 1] + residual)
+    assert torch.equal(seen["input"]["single.1", 1], seen["output"]["single.0", 1])
+
+
+@pytest.mark.parametrize("at", SIDES)
+def test_gradient_checkpointing_changes_no_value(tiny_pipe_folder, at: str) -> None:
+    model = load(str(tiny_pipe_folder))
+    inputs = bare_inputs(model)
+    plan = Plan(model.blocks, [2, 1], of=2, at=at)
+    other = inputs | {"timestep": torch.full([2], 0.2)}
+    with torch.no_grad(), capture(model.transformer, plan) as expected:
+        model.transformer(**inputs)
+        model.transformer(**other)
+    model.transformer.enable_gradient_checkpointing()
+    model.transformer.train()
+    with capture(model.transformer, plan) as seen:
+        first = model.transformer(**inputs)[0]
+        model.transformer(**other)
+        first.sum().backward()  # runs the first call's blocks again, which is no third call and not step 1
+    assert any(parameter.grad is not None for parameter in model.transformer.parameters())
+    for cell in plan.cells:
+        assert torch.equal(seen[cell.block, cell.step], expected[cell.block, cell.step])
+        assert not seen[cell.block, cell.step].requires_grad
 
 
 def test_captures_can_be_nested(model: Model) -> None:
@@ -158,17 +243,40 @@ def test_captures_can_be_nested(model: Model) -> None:
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-def test_hooks_are_removed_whatever_happens(model: Model, failure: type[BaseException]) -> None:
+@pytest.mark.parametrize("at", SIDES)
+def test_hooks_are_removed_whatever_happens(model: Model, failure: type[BaseException], at: str) -> None:
     before = hooks(model.transformer)
 
     def interrupt(*_: Any) -> None:
         raise failure
 
-    with pytest.raises(failure), capture(model.transformer, PLAN):
+    with pytest.raises(failure), capture(model.transformer, Plan(PLAN.blocks, PLAN.steps, PLAN.of, at=at)):
         assert hooks(model.transformer) == before + 2 + len(PLAN.blocks)
         call(model, callback_on_step_end=interrupt)
     assert hooks(model.transformer) == before
     assert "cache_context" not in vars(model.transformer)
+
+
+def test_hooks_are_removed_when_a_generator_that_captures_is_left(model: Model) -> None:
+    before = hooks(model.transformer)
+
+    def capturing() -> Iterator[None]:
+        with capture(model.transformer, PLAN):
+            while True:
+                yield
+
+    generator = capturing()
+    next(generator)
+    assert hooks(model.transformer) > before
+    generator.close()
+    assert hooks(model.transformer) == before
+
+
+def test_hooks_are_removed_when_reducing_fails(model: Model) -> None:
+    before = hooks(model.transformer)
+    with pytest.raises(IndexError), capture(model.transformer, PLAN, reduce=lambda rows: rows[5]):
+        call(model)
+    assert hooks(model.transformer) == before
 
 
 @pytest.mark.parametrize(("steps", "message"), [(3, "called 3 times"), (5, "called once more")])
@@ -194,13 +302,22 @@ def test_a_mask_of_another_grid_or_kind_is_refused(model: Model, mask: np.ndarra
         call(model)
 
 
-def test_streams_in_another_order_are_refused(model: Model) -> None:
+@pytest.mark.parametrize("at", SIDES)
+def test_streams_in_another_order_are_refused(model: Model, at: str) -> None:
     block = model.transformer.single_transformer_blocks[0]
-    handle = block.register_forward_hook(lambda module, args, output: (output[1], output[0]))
+    swapped = ("hidden_states", "encoder_hidden_states")
+    handle = (
+        block.register_forward_hook(lambda module, args, output: (output[1], output[0]))
+        if at == "output"
+        else block.register_forward_pre_hook(
+            lambda module, args, kwargs: (args, kwargs | {a: kwargs[b] for a, b in zip(swapped, swapped[::-1])}),
+            with_kwargs=True,
+        )
+    )
     try:
         with (
-            pytest.raises(HandscopeError, match=r"Expected single\.0 to return \(text, image\)"),
-            capture(model.transformer, PLAN),
+            pytest.raises(HandscopeError, match=r"Expected single\.0 to (return|be given) \(text, image\)"),
+            capture(model.transformer, Plan(PLAN.blocks, PLAN.steps, PLAN.of, at=at)),
         ):
             call(model)
     finally:
@@ -209,45 +326,23 @@ def test_streams_in_another_order_are_refused(model: Model) -> None:
 
 def test_streams_of_equal_length_are_refused(model: Model) -> None:
     with pytest.raises(HandscopeError, match="both have 16 tokens"), capture(model.transformer, PLAN):
-        model.pipe(PROMPTS, height=32, width=32, num_inference_steps=4, max_sequence_length=16)
+        call(model, max_sequence_length=16)
 
 
-def test_an_enabled_cache_is_refused_by_name(model: Model) -> None:
-    model.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    try:
-        with pytest.raises(HandscopeError, match="FirstBlockCacheConfig"), capture(model.transformer, PLAN):
-            pass
-    finally:
-        model.transformer.disable_cache()
+def test_a_call_of_another_form_in_mid_run_is_refused(model: Model) -> None:
+    inputs = bare_inputs(model)
+    fewer = {name: value[:1] if torch.is_tensor(value) and len(value) == 2 else value for name, value in inputs.items()}
+    with (
+        torch.no_grad(),
+        pytest.raises(HandscopeError, match=r"\(2, 16, 20\), and now found \(1, 16, 20\)"),
+        capture(model.transformer, Plan(["double.0"], [2, 1], of=2)),
+    ):
+        model.transformer(**inputs)
+        model.transformer(**fewer)
 
 
-def test_a_compiled_transformer_is_refused(tiny_pipe_folder) -> None:
-    transformer = load(str(tiny_pipe_folder)).transformer
-    with pytest.raises(HandscopeError, match="compiled"), capture(torch.compile(transformer), PLAN):
-        pass
-    transformer.compile()
-    with pytest.raises(HandscopeError, match="compiled"), capture(transformer, PLAN):
-        pass
-
-
-def test_a_layer_skip_is_refused(tiny_pipe_folder) -> None:
-    transformer = load(str(tiny_pipe_folder)).transformer
-    apply_layer_skip(transformer, LayerSkipConfig(indices=[1], fqn="single_transformer_blocks"))
-    with pytest.raises(HandscopeError, match=r"layer skip is set on single\.1"), capture(transformer, PLAN):
-        pass
-
-
-def test_a_transformer_without_an_adapter_is_refused() -> None:
-    from diffusers import SD3Transformer2DModel
-
-    other = SD3Transformer2DModel(
-        sample_size=8,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=16,
-        pooled_projection_dim=16,
-    )
-    with pytest.raises(HandscopeError, match="SD3Transformer2DModel"), capture(other, PLAN):
-        pass
+def test_a_call_without_names_is_refused(model: Model) -> None:
+    inputs = bare_inputs(model)
+    latents, text = inputs.pop("hidden_states"), inputs.pop("encoder_hidden_states")
+    with pytest.raises(HandscopeError, match="as keyword"), capture(model.transformer, Plan(["double.0"], [1], of=1)):
+        model.transformer(latents, text, **inputs)
