@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..analysis.inference import (
     p_value,
     permuted_labels,
 )
+from .calibration import platt
+from .nested import GRID, best_threshold, nested_scores
 
 Array = NDArray[np.float64]
 
@@ -35,8 +38,13 @@ class CrossValidation:
     null : array of shape (permutations,), `auc` after fitting to permuted labels
     within_auc : over held-out pairs of one prompt; NaN when no prompt has both a good and a bad sample
     within_interval, within_null : likewise, with labels permuted inside prompts
-    scores : array of shape (n,), held-out log-odds of bad
+    scores : array of shape (n,), held-out log-odds of bad, as the fits give them
     fold : int array of shape (n,)
+    balanced_accuracy : mean of the shares of held-out good and bad samples named rightly, with the threshold that was
+        best on held-out scores inside the training folds
+    balanced_interval : its 95% bootstrap interval over prompts
+    log_odds : array of shape (n,), `scores` calibrated by Platt's method inside the training folds
+    l2 : array of shape (folds,), the penalty that was chosen inside the training folds; NaN where none was chosen
     """
 
     auc: float
@@ -47,6 +55,10 @@ class CrossValidation:
     within_null: Array
     scores: Array
     fold: NDArray[np.intp]
+    balanced_accuracy: float
+    balanced_interval: tuple[float, float]
+    log_odds: Array
+    l2: Array
 
     @property
     def p(self) -> float:
@@ -87,6 +99,7 @@ def cross_validate(
     y: ArrayLike,
     groups: ArrayLike | None = None,
     *,
+    l2: Sequence[float] | None = None,
     folds: int = 5,
     permutations: int = 100,
     bootstraps: int = 2000,
@@ -100,6 +113,8 @@ def cross_validate(
     x : array of shape (n, width), one row a sample
     y : array of shape (n,), 1 for bad and 0 for good
     groups : array of shape (n,), the prompt of each sample; each sample is its own group when left out
+    l2 : penalties to choose from, inside the training folds of each fold and for each permuted labelling anew; left
+        out, the estimator's own is taken, which must not have been chosen on the same samples
     permutations : fits to permuted labels, as many again to labels permuted inside prompts; 0 for none
 
     Raises
@@ -112,17 +127,24 @@ def cross_validate(
     Where the prompt predicts the label, `auc` and its null do not tell knowledge of the prompt from knowledge of the
     hand: `within_auc` does.
     """
-    x, y = np.asarray(x), np.asarray(y, np.float64)
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float64)
+    if hasattr(estimator, "check"):
+        estimator.check(x, y)
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
     fold = grouped_folds(groups, folds, seed)
     check_folds(y, fold)
     free = permuted_labels(y, groups, permutations, seed, fold)
     inside = permuted_labels(y, groups, permutations, seed, fold, within=True)
     labels = np.concatenate([y[None], free, inside])
-    scores = held_out_scores(estimator, x, labels, fold)
+    scores, chosen, inner = nested_scores(estimator, x, labels, codes(groups), fold, l2, seed=seed)
+    named, log_odds = judge(scores[0], y, fold, inner)
     free_scores, inside_scores = scores[1 : 1 + len(free)], scores[1 + len(free) :]
     weights = bootstrap_weights(groups, bootstraps, seed)
     pairs = PairWins.of(scores[0], y, groups, fold)
+    right = [np.bincount(codes(groups), (y == k) * (named == k)) for k in (0, 1)]
+    of = [np.bincount(codes(groups), y == k) for k in (0, 1)]
+    with np.errstate(invalid="ignore"):  # a draw without one of the classes says nothing, and is left out
+        balanced = 0.5 * sum((weights @ a) / (weights @ b) for a, b in zip(right, of, strict=True))
     return CrossValidation(
         auc=float(auc(scores[0], y, fold)),
         interval=interval(pairs.auc(weights)),
@@ -132,7 +154,38 @@ def cross_validate(
         within_null=auc(inside_scores, inside, groups),
         scores=scores[0],
         fold=fold,
+        balanced_accuracy=float(0.5 * sum(a.sum() / b.sum() for a, b in zip(right, of, strict=True))),
+        balanced_interval=interval(balanced),
+        log_odds=log_odds,
+        l2=chosen[0],
     )
+
+
+def nested_cross_validate(
+    estimator: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    l2: Sequence[float] = GRID,
+    **settings: Any,
+) -> CrossValidation:
+    """`cross_validate` with the penalty chosen inside the training folds, from `GRID` unless others are given."""
+    return cross_validate(estimator, x, y, groups, l2=l2, **settings)
+
+
+def judge(scores: Array, y: Array, fold: NDArray[np.intp], inner: Array) -> tuple[NDArray[np.intp], Array]:
+    """Name every unit 1 or 0, and calibrate its score, by what the units of the other folds tell.
+
+    `scores`, `y` and `fold` are arrays of shape (units,), `inner` is one of shape (folds, units), as of `nested_scores`.
+    """
+    named, log_odds = np.zeros(len(y), np.intp), np.empty(len(y))
+    for one, seen in zip(np.unique(fold), inner, strict=True):
+        known, test = ~np.isnan(seen), fold == one
+        slope, intercept = platt(seen[known], y[known])
+        log_odds[test] = slope * scores[test] + intercept
+        named[test] = scores[test] > best_threshold(seen[known], y[known])
+    return named, log_odds
 
 
 @dataclass(frozen=True)

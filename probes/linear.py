@@ -114,6 +114,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         w, b = self.fit_many(x.astype(np.float32), labels, weights[None], np.zeros(len(labels), np.intp))
         return w @ np.asarray(new, np.float64).T + b[:, None]
 
+    def check(self, x: ArrayLike, y: ArrayLike) -> None:
+        """Refuse what cannot be fitted to, in one sentence; arrays as of `fit`."""
+        self._checked(x, y, None)
+
     def _checked(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Array, Array, Array]:
         """The features as float32 or float64, the labels and the weights."""
         x, y = np.asarray(x), np.asarray(y, np.float64)

@@ -15,7 +15,7 @@ from .standardise import FIRM, ROWS, Diagonal, Preconditioner, Standardised
 
 Array = NDArray[Any]
 
-MEMORY, ROUNDS, SEARCHES = 10, 1000, 4
+MEMORY, ROUNDS, SEARCHES = 10, 1000, 20
 """Steps that are remembered, the most rounds, and the most looks at the loss along one step."""
 
 
@@ -245,7 +245,8 @@ class _Fits:
             length = found
             if near.all():
                 break
-        return length[:, None].astype(w.dtype)
+        # Where no end was reached, the furthest point that is known to lie downhill.
+        return np.where(near | (low == 0), length, low)[:, None].astype(w.dtype)
 
 
 def _miss(margin: Array) -> Array:

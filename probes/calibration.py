@@ -1,0 +1,124 @@
+"""Whether a probe's probabilities are what they say, and how to make them so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ..analysis.inference import p_value
+from ..analysis.rates import wilson
+from ..errors import HandscopeError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities are from how often they come true.
+
+    Attributes
+    ----------
+    table : DataFrame, one row a bin: n, predicted (mean probability), observed (share of bad), lo, hi (its 95% interval
+        after Wilson, as if samples were independent)
+    ece : expected calibration error, the mean of |observed - predicted| over samples. It is above 0 for a predictor
+        that is calibrated perfectly, the more so the fewer samples there are
+    null : array of shape (draws,), the error of labels drawn with the predicted probabilities
+    slope, intercept : of the logistic regression of the labels on the log-odds. Calibrated ones have 1 and 0; a slope
+        below 1 says that the probe is too sure
+    """
+
+    table: pd.DataFrame
+    ece: float
+    null: Array
+    slope: float
+    intercept: float
+
+    @property
+    def excess(self) -> float:
+        """The error beyond what a calibrated predictor would show."""
+        return self.ece - float(self.null.mean())
+
+    @property
+    def p(self) -> float:
+        """Share of the null, the observed error counted in, that is at least as large."""
+        return p_value(self.ece, self.null)
+
+
+def calibration(scores: ArrayLike, y: ArrayLike, bins: int = 10, draws: int = 1000, seed: int = 0) -> Calibration:
+    """The reliability of held-out log-odds.
+
+    Parameters
+    ----------
+    scores, y : arrays of shape (n,); log-odds of bad, and 1 for bad and 0 for good
+    bins : of about equal numbers of samples
+
+    Raises
+    ------
+    HandscopeError
+        There are fewer samples than bins, or only one class.
+    """
+    scores, y = np.asarray(scores, np.float64), np.asarray(y, np.float64)
+    if len(y) < bins or y.min() == y.max():
+        raise HandscopeError(
+            f"Calibration needs good and bad samples, and at least one for each of {bins} bins; found "
+            f"{int((y == 0).sum())} good and {int(y.sum())} bad. Ask for fewer bins, or label more samples."
+        )
+    order = np.argsort(scores, kind="stable")
+    scores, y = scores[order], y[order]
+    chance = _chance(scores)
+    starts = np.arange(bins) * len(y) // bins
+    size = np.diff(np.append(starts, len(y)))
+
+    def error(labels: Array) -> Array:
+        gap = np.add.reduceat(labels - chance, starts, axis=-1)
+        return np.abs(gap).sum(-1) / len(y)
+
+    drawn = (np.random.default_rng(seed).random((draws, len(y))) < chance).astype(float)
+    bad = np.add.reduceat(y, starts)
+    low, high = np.array([wilson(int(k), int(n)) for k, n in zip(bad, size, strict=True)]).T
+    predicted = np.add.reduceat(chance, starts) / size
+    table = pd.DataFrame({"n": size, "predicted": predicted, "observed": bad / size, "lo": low, "hi": high})
+    slope, intercept = platt(scores, y, smooth=False)
+    return Calibration(table, float(error(y)), error(drawn), slope, intercept)
+
+
+def platt(scores: ArrayLike, y: ArrayLike, smooth: bool = True) -> tuple[float, float]:
+    """Slope and intercept that turn held-out scores into log-odds of bad: ``slope * scores + intercept``.
+
+    Parameters
+    ----------
+    scores, y : arrays of shape (n,), of samples that the scores' fits had not seen
+    smooth : towards what is sure of a class of n samples, (n + 1) / (n + 2), after Platt (1999), so that separable
+        scores have a solution
+
+    Notes
+    -----
+    Logistic regression in one dimension, by Newton's method; a slope that would be negative, when scores rank worse
+    than chance, stays as it is found.
+    """
+    scores, y = np.asarray(scores, np.float64), np.asarray(y, np.float64)
+    bad, good = y.sum(), (1 - y).sum()
+    target = np.where(y > 0, (bad + 1) / (bad + 2), 1 / (good + 2)) if smooth else y
+    centre, spread = scores.mean(), scores.std()
+    if spread == 0:
+        return 0.0, float(np.log((bad + 0.5) / (good + 0.5)))
+    z = np.column_stack([(scores - centre) / spread, np.ones(len(y))])
+    w = np.array([0.0, np.log((target.sum() + 1e-9) / (len(y) - target.sum() + 1e-9))])
+    for _ in range(100):
+        chance = _chance(z @ w)
+        slope = z.T @ (chance - target)
+        bend = z.T @ (z * (chance * (1 - chance))[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(bend, slope)
+        step /= max(1.0, np.abs(step).max() / 3)  # from far away Newton's step is too long
+        w = w - step
+        if np.abs(step).max() < 1e-10 or np.abs(w).max() > 1e4:
+            break
+    return float(w[0] / spread), float(w[1] - w[0] * centre / spread)
+
+
+def _chance(scores: Array) -> Array:
+    return 0.5 + 0.5 * np.tanh(0.5 * scores)

@@ -1,0 +1,166 @@
+"""Penalties chosen where they are not judged, and the scores that thresholds and calibration are set on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from ..analysis.inference import auc, grouped_folds
+from ..errors import HandscopeError
+from .linear import LinearProbe, even_weights
+
+Array = NDArray[Any]
+
+GRID = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
+"""Penalties to choose from where each sample counts 1: from hardly any to where only the difference of means is left."""
+
+AT_ONCE = 5e7
+"""Numbers in an array of one row a fit, as many as are worked on together."""
+
+
+def grid_scores(
+    estimator: LinearProbe,
+    x: Array,
+    labels: Array,
+    fold: NDArray[np.intp],
+    l2: Sequence[float],
+    unit: NDArray[np.intp] | None = None,
+) -> Array:
+    """Held-out log-odds of every row, for every labelling and penalty, with all folds fitted together.
+
+    Parameters
+    ----------
+    x : array of shape (n, width); labels : array of shape (labellings, n); fold : int array of shape (n,)
+    unit : int array of shape (n,), optional; the hand or sample of each row where rows are tokens. Each counts 1.
+
+    Returns
+    -------
+    array of shape (labellings, len(l2), n)
+    """
+    number = np.unique(fold)
+    weights = (fold != number[:, None]) * (np.ones(len(x)) if unit is None else even_weights(unit))
+    out = np.empty((len(labels), len(l2), len(x)), np.float32)
+    per = len(number) * len(l2)
+    size = max(1, int(AT_ONCE / (per * len(x))))
+    design = np.repeat(np.arange(len(number)), len(l2))
+    for start in range(0, len(labels), size):
+        some = labels[start : start + size]
+        many = len(some)
+        w, b = estimator.fit_many(
+            x, np.repeat(some, per, 0), weights, np.tile(design, many), np.tile(l2, many * len(number))
+        )
+        w, b = w.reshape(many, len(number), len(l2), -1), b.reshape(many, len(number), len(l2), 1)
+        for place, one in enumerate(number):
+            rows = np.flatnonzero(fold == one)
+            out[start : start + many][:, :, rows] = w[:, place].astype(x.dtype) @ x[rows].T + b[:, place]
+    return out
+
+
+def unit_means(scores: Array, unit: NDArray[np.intp] | None) -> Array:
+    """Mean score of each unit's rows: shape (..., n) to (..., units); `unit` holds 0, 1, ... and None is each its own."""
+    if unit is None:
+        return scores
+    order = np.argsort(unit, kind="stable")
+    count = np.bincount(unit)
+    starts = np.cumsum(count) - count
+    return np.add.reduceat(scores[..., order].astype(np.float64), starts, axis=-1) / count
+
+
+def nested_scores(
+    estimator: Any,
+    x: Array,
+    labels: Array,
+    groups: Array,
+    fold: NDArray[np.intp],
+    l2: Sequence[float] | None,
+    unit: NDArray[np.intp] | None = None,
+    seed: int = 0,
+) -> tuple[Array, Array, Array]:
+    """Score every unit by a fit that saw neither it nor, when its penalty was chosen, its fold.
+
+    Parameters
+    ----------
+    x : array of shape (n, width), float32
+    labels : array of shape (labellings, units), the observed one first
+    groups, fold : arrays of shape (units,)
+    l2 : penalties to choose from in the inner folds, for each labelling and fold anew, by AUC and among equals the
+        largest; None for the estimator's own
+    unit : int array of shape (n,), the unit of each row; None where each row is a unit
+
+    Returns
+    -------
+    scores : array of shape (labellings, n), held-out log-odds of rows
+    chosen : array of shape (labellings, folds), the penalties; NaN without a choice
+    inner : array of shape (folds, units), the observed labelling's inner held-out scores, which thresholds and
+        calibration may look at; NaN for the units of the fold itself
+    """
+    rows_of = np.arange(len(fold)) if unit is None else unit
+    weights = np.ones(len(x)) if unit is None else even_weights(unit)
+    number = np.unique(fold)
+    scores = np.empty((len(labels), len(x)))
+    chosen = np.full((len(labels), len(number)), np.nan)
+    inner = np.full((len(number), len(fold)), np.nan)
+    if l2 is not None and not isinstance(estimator, LinearProbe):
+        raise HandscopeError(
+            f"A grid of penalties is for LogisticProbe and RidgeProbe, and the estimator is a "
+            f"{type(estimator).__name__}: choose its settings inside its own fit, or leave the grid out."
+        )
+    grid = None if l2 is None else np.sort(np.asarray(l2, float))[::-1]  # of equals, the first and largest is taken
+    for place, one in enumerate(number):
+        kept = np.flatnonzero(fold != one)
+        train, test = np.isin(rows_of, kept), fold[rows_of] == one
+        within = grouped_folds(groups[kept], min(len(number), len(np.unique(groups[kept]))), seed)
+        own = None if unit is None else np.searchsorted(kept, rows_of[train])
+        row_fold = within if own is None else within[own]
+        own_labels = labels[:, rows_of[train]]
+        picked = None
+        if isinstance(estimator, LinearProbe):
+            part = x[train]
+            wanted = own_labels if grid is not None else own_labels[:1]
+            penalties = grid if grid is not None else np.array([getattr(estimator, "l2", 1.0)])
+            found = unit_means(grid_scores(estimator, part, wanted, row_fold, penalties.tolist(), own), own)
+            best = auc(found, labels[: len(wanted), None, kept], within)
+            best = np.where(np.isnan(best), 0, best).argmax(1)
+            inner[place, kept] = found[0, best[0]]
+            if grid is not None:
+                picked = chosen[:, place] = penalties[best]
+            w, b = estimator.fit_many(
+                part, own_labels, weights[train][None], np.zeros(len(labels), np.intp), picked
+            )
+            scores[:, test] = w.astype(x.dtype) @ x[test].T + b[:, None]
+        else:
+            inner[place, kept] = unit_means(_one_by_one(estimator, x[train], own_labels[:1], row_fold), own)[0]
+            for row, y in zip(scores, own_labels, strict=True):
+                row[test] = clone(estimator).fit(x[train], y).decision_function(x[test])
+    return scores, chosen, inner
+
+
+def _one_by_one(estimator: Any, x: Array, labels: Array, fold: NDArray[np.intp]) -> Array:
+    scores = np.empty(labels.shape)
+    for one in np.unique(fold):
+        train, test = fold != one, fold == one
+        for row, y in zip(scores, labels, strict=True):
+            row[test] = clone(estimator).fit(x[train], y[train]).decision_function(x[test])
+    return scores
+
+
+def best_threshold(scores: ArrayLike, y: ArrayLike) -> float:
+    """The score above which to say bad, so that the mean of the shares of good and of bad named rightly is largest.
+
+    Between two scores; in the middle of all that are as good. Arrays of shape (n,).
+    """
+    scores, y = np.asarray(scores, np.float64), np.asarray(y, np.float64)
+    order = np.argsort(scores, kind="stable")
+    ranked, bad = scores[order], y[order]
+    right = np.cumsum(1 - bad) / max(1, (1 - bad).sum()) - np.cumsum(bad) / max(1, bad.sum())
+    possible = np.append(ranked[1:] > ranked[:-1], True)
+    right = np.where(possible, right, -np.inf)
+    if right.max() <= 0:
+        return float(np.median(scores))
+    cuts = np.flatnonzero(right >= right.max() - 1e-12)
+    cut = cuts[len(cuts) // 2]
+    return float(0.5 * (ranked[cut] + ranked[min(cut + 1, len(ranked) - 1)]))
