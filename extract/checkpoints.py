@@ -64,11 +64,16 @@ def find(name: str, revision: str | None, base: str | None) -> Checkpoint:
         There are none, a single file is a pickle or comes without a `base`, or a `base` without a single file.
     """
     single = Path(name)
-    if single.suffix.lower() in PICKLES:
+    suffix = "" if single.is_dir() else single.suffix.lower()
+    if suffix in PICKLES:
         raise HandscopeError(
             f"{name} is a pickle by its name, and loading a pickle can run any code in it: use a .safetensors file."
         )
-    if single.suffix.lower() != ".safetensors":
+    if suffix != ".safetensors":
+        if single.is_file():
+            raise HandscopeError(
+                f"Expected weights in a .safetensors file, found {name}: convert it, or give a folder."
+            )
         if base is not None:
             raise HandscopeError(
                 f"base={base!r} names the rest of the pipeline for a single .safetensors file, and {name!r} is none: "

@@ -93,6 +93,15 @@ def test_schnell_has_no_guidance_and_half_the_text(tiny_pipe_folder: Path, folde
     assert dev.max_sequence_length == 512
 
 
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, tiny_pipe_folder: Path) -> None:
+    path = tmp_path / "flux.gguf"
+    path.touch()
+    with pytest.raises(HandscopeError, match=r"Expected weights in a \.safetensors file, found .*flux\.gguf"):
+        load(str(path), base=str(tiny_pipe_folder))
+    folder = shutil.copytree(tiny_pipe_folder, tmp_path / "flux.bin")
+    assert load(str(folder)).folder == folder
+
+
 @pytest.mark.parametrize("name", ["flux.ckpt", "flux.PT", "some/where/model.bin", "model.pth"])
 def test_pickles_are_refused_by_name(name: str, tiny_pipe_folder: Path) -> None:
     with pytest.raises(HandscopeError, match="is a pickle by its name.*safetensors"):
