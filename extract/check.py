@@ -190,7 +190,9 @@ def _wrong_form(path: Path, own: Sequence[Part]) -> Iterator[str]:
     if sum(len(part.tokens) for part in own) != count:
         yield f"has {count} tokens, of which some are of no sample or out of order: consolidate again."
     for part in own:
-        grid = np.array([part.attrs.get("rows", np.inf), part.attrs.get("columns", np.inf)])
+        grid = np.full(2, np.inf)  # text tokens have no place in the image
+        if plan.stream == "image":
+            grid[:] = part.attrs.get("rows", np.inf), part.attrs.get("columns", np.inf)
         places = np.stack([part.tokens["row"], part.tokens["col"]], axis=1)
         if ((places < 0) | (places >= grid)).any() or (part.tokens["label"] >= len(LABELS)).any():
             yield f"has tokens of sample {part.sample} outside its grid, or with a label above 3: extract it again."

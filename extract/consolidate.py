@@ -16,26 +16,34 @@ from ..errors import HandscopeError
 from ..files import atomic
 from ..progress import Progress, quiet
 from .contents import Part, token_records
-from .shard import HEAD_COLUMNS, activations, fingerprint, head_table, reading, write_shard
+from .shard import HEAD_COLUMNS, activations, fingerprint, head_table, reading, shards, write_shard
 from .store import ActivationStore
 
 MEMORY_BYTES = 256 * 2**20
 
 
 def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Path:
-    """Write ``store.h5`` from all shards in ``path/shards``: the same rows, contiguous cell by cell. The shards stay.
+    """Write ``store.h5`` beside the folder of shards: the same rows, contiguous cell by cell. The shards stay.
 
     Holds about 256 MB in memory however large the store, and compares every shard with the SHA-256 it was written with.
     Killed at any moment, it leaves what was there before.
+
+    Parameters
+    ----------
+    path : path
+        A folder ``activations/`` with its subfolder ``shards``, or a folder of shards itself.
 
     Raises
     ------
     HandscopeError
         There are no shards, or they are of different plans or models, or one is truncated or damaged.
     """
-    path = Path(path)
-    store = ActivationStore(path / "shards")
-    target = path / "store.h5"
+    found = shards(path)
+    if not found:
+        raise HandscopeError(f"There are no shards in {path}, from which a store could be written: run extract first.")
+    folder = found[0].parent
+    target = (folder.parent if folder.name == "shards" else folder) / "store.h5"
+    store = ActivationStore(found)
     with atomic(target) as temporary, h5py.File(temporary, "w") as file:
         cells = _layout(file, store)
         done = row = 0

@@ -43,6 +43,8 @@ class ActivationStore:
         `tokens` with `sample` as a position in `samples`.
     steps : DataFrame
         step, index, sigma, timestep, model_timestep.
+    parts : list of Part
+        Where each sample's rows lie, and what its shard says of it.
     attrs : dict
         Model, revision, weight_hash, dtype and how the activations were made: what all samples share.
 
@@ -66,7 +68,12 @@ class ActivationStore:
         self.samples = [part.sample for part in self.parts]
         self.records = token_records(self.parts)
         self.tokens = token_table(self.records, self.samples)
-        self._stops = np.cumsum([len(part.tokens) for part in self.parts])
+        counts = np.array([len(part.tokens) for part in self.parts])
+        self._stops = np.cumsum(counts)
+        # From a row of the store to the row in its file; and files, numbered in the order of the store.
+        self._shift = np.array([part.start or 0 for part in self.parts]) - (self._stops - counts)
+        paths = [part.path for part in self.parts]
+        self._file = np.cumsum([path != before for path, before in zip(paths, [None, *paths])])
 
     def read(
         self,
@@ -251,14 +258,9 @@ class ActivationStore:
             order = np.argsort(chosen, kind="stable")
             rows = chosen[order]
         part = np.searchsorted(self._stops, rows, side="right")
-        starts = np.array([part.start or 0 for part in self.parts])
-        lengths = np.diff(self._stops, prepend=0)
-        in_file = rows + (starts - (self._stops - lengths))[part]
-        paths = [part.path for part in self.parts]
-        number_of_file = np.cumsum([path != before for path, before in zip(paths, [None, *paths])])[part]
+        in_file, file = rows + self._shift[part], self._file[part]
         done = 0
-        for number in np.unique(number_of_file):
-            mine = in_file[number_of_file == number]
+        for mine in np.split(in_file, np.flatnonzero(np.diff(file)) + 1) if len(rows) else []:
             for local, bits in self._read_file(self.parts[part[done]], cell, mine):
                 place = slice(done, done + len(local))
                 yield place if order is None else order[place], bits

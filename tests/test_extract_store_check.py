@@ -14,9 +14,9 @@ from handscope.extract import consolidate as consolidation
 from handscope.extract.address import Plan
 from handscope.extract.check import Problem, check, info
 from handscope.extract.consolidate import consolidate, merge
-from handscope.extract.shard import shards
+from handscope.extract.shard import shards, write_shard
 from handscope.extract.store import ActivationStore
-from made_stores import PLAN, floats, make_folder, make_shard, random_bits
+from made_stores import PLAN, attrs_of, floats, make_folder, make_shard, random_bits, step_table, token_table
 from numpy.lib import recfunctions as structured
 
 
@@ -106,7 +106,7 @@ SHARD = {
     "another kind of file": (lambda path: path.write_text("hello"), "is truncated or damaged"),
     "another schema": (attr(schema="other-2"), "schema handscope-activations-1 .* found other-2"),
     "no plan": (without("plan"), "attributes that are not of the schema"),
-    "an impossible plan": (attr(plan='{"blocks": ["x"], "steps": [1], "of": 1}'), "not of the schema .Expected a block"),
+    "an impossible plan": (attr(plan='{"blocks": ["x"], "steps": [1], "of": 1}'), "not of the schema .Expected a bl"),
     "no tokens": (edit(lambda file: file.__delitem__("tokens")), "is truncated or damaged"),
     "fewer cells": (
         put("activations", lambda bits: bits[:-1]),
@@ -142,6 +142,14 @@ def test_a_damaged_shard_is_named(folder: Path, kind: str) -> None:
     (folder / "store.h5").unlink()
     (problem,) = check(folder)
     assert problem.path == path and re.search(said, problem.what) and str(problem).startswith(f"{path}: ")
+
+
+def test_text_tokens_have_no_place_on_the_grid(tmp_path: Path) -> None:
+    tokens = token_table(20, 0)
+    tokens["row"], tokens["col"] = 0, np.arange(20)
+    plan = Plan(PLAN.blocks, PLAN.steps, PLAN.of, stream="text")
+    write_shard(tmp_path / "s.h5", random_bits(20, 0), step_table(), tokens, attrs_of("s", plan))
+    assert check(tmp_path) == []
 
 
 def test_another_plan_or_width_is_named(folder: Path) -> None:
@@ -223,6 +231,19 @@ def test_a_damaged_shard_is_not_consolidated(folder: Path) -> None:
         consolidate(folder)
     assert (folder / "store.h5").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["shards", "store.h5"]
+
+
+def test_any_folder_of_shards_can_be_consolidated(folder: Path, tmp_path: Path) -> None:
+    before = (folder / "store.h5").read_bytes()
+    (folder / "store.h5").unlink()
+    assert consolidate(folder / "shards") == folder / "store.h5"
+    assert (folder / "store.h5").read_bytes() == before
+    bare = Path(shutil.copytree(folder / "shards", tmp_path / "bare"))
+    assert consolidate(bare).read_bytes() == consolidate(bare).read_bytes() == before
+    assert check(bare) == []
+    shutil.rmtree(folder / "shards")
+    with pytest.raises(HandscopeError, match="There are no shards in"):
+        consolidate(folder)
 
 
 def test_consolidating_in_little_memory_gives_the_same_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
