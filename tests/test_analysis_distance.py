@@ -1,13 +1,26 @@
-"""The Bhattacharyya distance against its definition, and its test against stores without a difference."""
+"""Bhattacharyya distances against their definition, and their test against stores without a difference."""
 
 import numpy as np
 import pytest
-from handscope.analysis import Moments, bhattacharyya, bhattacharyya_test
+from handscope.analysis import (
+    Gaussian,
+    Moments,
+    Scatter,
+    bhattacharyya,
+    bhattacharyya_full,
+    bhattacharyya_low_rank,
+    bhattacharyya_shrunk,
+    bhattacharyya_test,
+    low_rank,
+    permuted_labels,
+    shrunk_covariance,
+)
+from handscope.analysis.distance import permuted_parts
 from handscope.errors import HandscopeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 
 def gaussian_moments(mean, sd):
@@ -97,8 +110,164 @@ def test_the_null_is_that_of_distances_computed_from_the_tokens():
     x, index, groups = correlated(rng, prompts=6)
     bad = np.tile([0, 1, 0, 1], 6)
     test = bhattacharyya_test(Moments.by(x, index, len(groups)), bad, groups, 3)
-    from handscope.analysis import permuted_labels
-
     for labels, found in zip(permuted_labels(bad, groups, 3), test.null, strict=True):
         slow = bhattacharyya(x[labels[index] == 0], x[labels[index] == 1]).distance
         assert found == pytest.approx(slow, rel=1e-9)
+
+
+@given(st.floats(0, 50), st.floats(0, 50))
+def test_bounds_of_the_bayes_error_hold_and_meet_at_both_ends(mean_term, variance_term):
+    from handscope.analysis import Bhattacharyya
+
+    found = Bhattacharyya(mean_term, variance_term)
+    low, high = found.bayes_error
+    assert 0 <= low <= high <= 0.5 and found.coefficient == pytest.approx(np.exp(-mean_term - variance_term))
+    assert Bhattacharyya(0.0, 0.0).bayes_error == (0.5, 0.5)
+
+
+def test_the_bayes_error_of_two_gaussians_lies_between_its_bounds():
+    for apart in (0.1, 1.0, 3.0):
+        low, high = bhattacharyya(gaussian_moments([0], [1]), gaussian_moments([apart], [1])).bayes_error
+        assert low <= norm.cdf(-apart / 2) <= high
+
+
+def mixed_samples(rng, shift=0.0):
+    """40 samples, every other one with a good and a bad part; tokens of a sample are alike."""
+    sample = np.concatenate([np.arange(40), np.arange(0, 40, 2)])
+    bad = np.concatenate([np.arange(40) // 2 % 2, 1 - np.arange(0, 40, 2) // 2 % 2])
+    own = rng.normal(size=(40, 6))[sample]
+    x = own[:, None] + rng.normal(size=(60, 10, 6)) + shift * bad[:, None, None]
+    return Moments.by(x.reshape(-1, 6), np.repeat(np.arange(60), 10), 60), bad, sample
+
+
+def test_labels_that_vary_within_a_sample_are_permuted_within_it():
+    moments, bad, sample = mixed_samples(np.random.default_rng(0))
+    labels = permuted_parts(bad, sample, sample, 200)
+    first, second = np.arange(0, 40, 2), np.arange(40, 60)
+    assert (labels[:, first] + labels[:, second] == 1).all()
+    assert 0.4 < labels[:, first].mean() < 0.6 and (labels[:, 1:40:2].sum(1) == bad[1:40:2].sum()).all()
+    p = []
+    for seed in range(150):
+        moments, bad, sample = mixed_samples(np.random.default_rng(seed))
+        p.append(bhattacharyya_test(moments, bad, sample, 99, 20, seed, sample).p)
+    assert (np.array(p) <= 0.05).mean() <= 0.1 and 0.42 < np.mean(p) < 0.58
+    moments, bad, sample = mixed_samples(np.random.default_rng(1), shift=0.4)
+    respected = bhattacharyya_test(moments, bad, sample, 199, 20, 0, sample)
+    ignored = bhattacharyya_test(moments, bad, np.arange(60), 199, 20, 0)
+    assert respected.p <= 0.01 and respected.z > ignored.z  # what samples have of their own cancels within them
+
+
+def test_samples_of_one_label_each_are_permuted_as_ever_and_doubled_parts_are_refused():
+    bad, groups = np.tile([0, 1, 0, 1], 6), np.repeat(np.arange(6), 4)
+    np.testing.assert_array_equal(permuted_parts(bad, np.arange(24), groups, 5), permuted_labels(bad, groups, 5))
+    with pytest.raises(HandscopeError, match="at most a good and a bad one"):
+        permuted_parts([0, 0, 1], [4, 4, 5], [0, 0, 1], 5)
+
+
+def test_memory_of_the_null_does_not_grow_with_its_length():
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    samples = Moments(np.full(40, 9.0), rng.normal(size=(40, 500)), rng.uniform(50, 90, (40, 500)))
+    bad, peaks = np.arange(40) % 2, []
+    for permutations in (64, 640):
+        labels = permuted_labels(bad, np.arange(40), permutations)
+        tracemalloc.start()
+        bhattacharyya_test(samples, bad, np.arange(40), labels, 20)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def covariances(rng, width=6):
+    halves = rng.normal(size=(2, width, width)) / 2
+    return [half @ half.T + 0.5 * np.eye(width) for half in halves]
+
+
+def test_full_covariances_agree_with_monte_carlo_and_with_scipy():
+    rng = np.random.default_rng(3)
+    m1, m2 = rng.normal(size=(2, 6)) / 2
+    s1, s2 = covariances(rng)
+    first, second = multivariate_normal(m1, s1), multivariate_normal(m2, s2)
+    x = first.rvs(400_000, random_state=0)
+    coefficient = np.exp(0.5 * (second.logpdf(x) - first.logpdf(x))).mean()
+    found = bhattacharyya_full(m1, s1, m2, s2)
+    assert found.coefficient == pytest.approx(coefficient, rel=0.02)
+    diagonal = bhattacharyya_full(m1, np.diag(np.diag(s1)), m2, np.diag(np.diag(s2)))
+    moments = gaussian_moments(m1, np.sqrt(np.diag(s1))), gaussian_moments(m2, np.sqrt(np.diag(s2)))
+    assert diagonal.mean_term == pytest.approx(bhattacharyya(*moments).mean_term)
+    assert diagonal.variance_term == pytest.approx(bhattacharyya(*moments).variance_term)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 4))
+def test_low_rank_distances_are_those_of_the_matrices_they_stand_for(seed, rank):
+    rng = np.random.default_rng(seed)
+    good, bad = (
+        Gaussian(rng.normal(size=8), rng.uniform(0.3, 2, 8), rng.normal(size=(rank + side, 8))) for side in (0, 1)
+    )
+    found = bhattacharyya_low_rank(good, bad)
+    expected = bhattacharyya_full(good.mean, good.covariance, bad.mean, bad.covariance)
+    assert found.mean_term == pytest.approx(expected.mean_term, rel=1e-8)
+    assert found.variance_term == pytest.approx(expected.variance_term, rel=1e-8, abs=1e-10)
+
+
+def test_a_low_rank_model_keeps_variances_and_its_factors_the_leading_components():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 10)) * 3 + rng.normal(size=(400, 10))
+    scatter = Scatter.of(x)
+    fitted = low_rank(scatter, 3)
+    covariance = np.cov(x, rowvar=False, bias=True)
+    np.testing.assert_allclose(np.diag(fitted.covariance), np.diag(covariance), rtol=1e-5)
+    off = covariance - np.diag(np.diag(covariance))
+    assert np.abs(fitted.covariance - np.diag(np.diag(covariance)) - off).max() < 0.2 * np.abs(off).max()
+    y = rng.normal(size=(300, 10)) + 0.3
+    rank_0 = bhattacharyya_low_rank(low_rank(scatter, 0), low_rank(Scatter.of(y), 0))
+    assert rank_0.distance == pytest.approx(bhattacharyya(x, y).distance, rel=1e-5)
+
+
+def slow_share(x):
+    """Schäfer and Strimmer 2005, target D, written out entry by entry."""
+    n, width = x.shape
+    x = x - x.mean(0)
+    above = below = 0.0
+    for i in range(width):
+        for j in range(width):
+            if i != j:
+                w = x[:, i] * x[:, j]
+                above += n / (n - 1) ** 3 * np.square(w - w.mean()).sum()
+                below += (n / (n - 1) * w.mean()) ** 2
+    return min(1, above / below)
+
+
+def test_shrinkage_is_the_published_one_where_tokens_are_independent():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 7)) + rng.normal(size=(50, 7))
+    covariance, share = shrunk_covariance(x, np.arange(50))
+    assert share == pytest.approx(slow_share(x)) and 0 < share < 1
+    whole = np.cov(x, rowvar=False, bias=True)
+    np.testing.assert_allclose(covariance, (1 - share) * whole + share * np.diag(np.diag(whole)))
+
+
+def test_shrinkage_counts_samples_and_not_tokens():
+    """Each token twice is no more evidence, and tokens of a sample that are alike are little more."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(40, 9)) @ rng.normal(size=(9, 9))
+    _, once = shrunk_covariance(x, np.arange(40))
+    _, twice = shrunk_covariance(np.repeat(x, 2, 0), np.repeat(np.arange(40), 2))
+    _, fooled = shrunk_covariance(np.repeat(x, 2, 0), np.arange(80))
+    assert twice == pytest.approx(once) and fooled < 0.6 * once
+
+
+def test_a_shrunken_distance_is_defined_where_there_are_fewer_tokens_than_channels():
+    rng = np.random.default_rng(7)
+    good, bad = rng.normal(size=(2, 30, 50))
+    samples = np.arange(30) // 2
+    with pytest.raises(HandscopeError, match="singular"):
+        bhattacharyya_full(*(array for x in (good, bad) for array in (x.mean(0), np.cov(x, rowvar=False))))
+    found = bhattacharyya_shrunk(good, bad, samples, samples)
+    assert np.isfinite(found.distance) and 0.5 < found.distance / bhattacharyya(good, bad).distance < 1.5
+    with pytest.raises(HandscopeError, match="1 samples"):
+        bhattacharyya_shrunk(good, bad, np.zeros(30), samples)
+    with pytest.raises(HandscopeError, match="good has 50, bad has 49"):
+        bhattacharyya_shrunk(good, bad[:, 1:], samples, samples)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
-from handscope.extract.labels import Annotation, Labels
+from handscope.extract.labels import KINDS, SCOPE, Annotation, Labels, scopes
 
 HAND = np.array([[0, 1, 1], [0, 1, 0]], np.uint8)
 
@@ -68,6 +68,8 @@ def test_no_labels_are_an_empty_table_and_no_file(tmp_path: Path) -> None:
     [
         ({"verdict": "fine"}, "verdict"),
         ({"kinds": ("toes",)}, "toes"),
+        ({"kinds": ("fused:everywhere",)}, "fused:everywhere"),
+        ({"kinds": ("fused:",)}, "with :local or :global behind, found fused:"),
         ({"hands": np.zeros((2, 3))}, "contradict"),
         ({"labels": np.ones((2, 3))}, "contradict"),
         ({"labels": np.zeros((3, 2))}, "one token grid"),
@@ -79,6 +81,16 @@ def test_contradictions_are_refused(change: dict, message: str) -> None:
     fields = {"sample": "a", "image_sha256": "", "labels": np.where(HAND > 0, 2, 1), "hands": HAND, "verdict": "good"}
     with pytest.raises(HandscopeError, match=message):
         Annotation(**{**fields, **change})
+
+
+def test_a_kind_has_a_scope_or_is_given_one(tmp_path: Path) -> None:
+    assert set(SCOPE) == set(KINDS)
+    assert scopes(["count", "proportion"]) == {"global"} and scopes(["joint", "missing", "other"]) == {"local"}
+    assert scopes(["count", "fused"]) == {"local", "global"} and scopes([]) == set()
+    assert scopes(["fused:global", "count:local"]) == {"local", "global"} and scopes(["missing:global"]) == {"global"}
+    labels = Labels(tmp_path / "labels.sqlite")
+    labels.add([annotation("a", "bad", 3, kinds=("fused:global", "joint"))])
+    assert labels.table()["kinds"].item() == ("fused:global", "joint")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
