@@ -16,7 +16,7 @@ from .. import files
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .adapter import FluxAdapter, adapter_for
-from .checkpoints import Checkpoint, find, open_pipeline
+from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
 from .encode import Encoded, encode
 from .placement import check_offload, place, release
 from .quantise import check_saved, config_of, is_quantised
@@ -197,7 +197,8 @@ def load(
     device = _device(device)
     dtype = _dtype(dtype, device)
     check_offload(offload, device)
-    config = None if quantisation is None else config_of(quantisation, dtype, device)
+    with quiet_libraries():
+        config = None if quantisation is None else config_of(quantisation, dtype, device)
     checkpoint = find(str(name), revision, base)
     quantised = None if checkpoint.single else check_saved(checkpoint.folder, quantisation, device)
     pipe = open_pipeline(checkpoint, dtype, device, config)
