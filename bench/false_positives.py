@@ -10,29 +10,29 @@ as Markdown tables and kept as CSV.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"  # a process a core gains more here than threads
-
 import numpy as np
 import pandas as pd
 from handscope.analysis import auc, benjamini_hochberg, bootstrap_auc, grouped_folds
+from handscope.analysis.comparison import Comparison
+from handscope.analysis.directions import held_out_projections
+from handscope.analysis.distance import permuted_parts
 from handscope.analysis.effects import auc_of_d
-from handscope.analysis.inference import check_folds, p_value, permuted_labels
+from handscope.analysis.hand_parts import CellSums
+from handscope.analysis.inference import check_folds, permuted_labels
 from handscope.analysis.moments import Moments
 from handscope.analysis.power import design_effect, power
-from handscope.analysis.stage import _direction_statistics, _distance_statistics, _projections
 from handscope.errors import HandscopeError
 from handscope.probes import LogisticProbe, compare, cross_validate, held_out_scores
-from handscope.probes.stage import L2
 from scipy.stats import beta
+from threadpoolctl import threadpool_limits
 
+L2 = 100.0
 FOLDS, TOKENS, ICC = 5, 80, 0.3
 
 
@@ -133,6 +133,23 @@ def draw(world: World, seed: int) -> Store:
     return Store(cells, y, groups)
 
 
+def compared(store: Store, fold: np.ndarray, permutations: int, seed: int) -> Comparison:
+    """The comparison of bad with good that analyze makes of a store."""
+    every, y = np.arange(len(store.y)), store.y.astype(float)
+    groups = store.groups.astype(object)
+    return Comparison(
+        rows=every, y=y, groups=groups, fold=fold,
+        labellings=permuted_labels(y, groups, permutations, seed, fold),
+        parts=every, sample=every, bad=store.y, part_groups=groups,
+        part_labellings=permuted_parts(store.y, every, groups, permutations, seed),
+    )
+
+
+def sums_of(moments: Moments) -> CellSums:
+    """A cell as analyze reads it; no covariance is needed here."""
+    return CellSums(moments, None, moments.mean, np.array([], int), np.array([], int))
+
+
 # How often are the tests fooled?
 
 
@@ -141,18 +158,19 @@ def fooled(world: World, permutations: int, seed: int) -> list[dict]:
     store = draw(world, seed)
     y, groups = store.y, store.groups
     fold = grouped_folds(groups, FOLDS, seed)
-    rng = np.random.default_rng([seed, 12])
+    comparison = compared(store, fold, permutations, seed)
     # A baseline that knows something, to which no cell adds anything.
-    known = y[:, None] * 0.7 + rng.normal(size=(len(y), 4))
+    known = y[:, None] * 0.7 + np.random.default_rng([seed, 12]).normal(size=(len(y), 4))
     before = held_out_scores(LogisticProbe(L2), known, y[None], fold)[0]
     rows = []
     for number, moments in enumerate(store.cells):
-        x = moments.mean
+        x, sums = moments.mean, sums_of(moments)
         probe = cross_validate(LogisticProbe(L2), x, y, groups, permutations=permutations, seed=seed)
         after = held_out_scores(LogisticProbe(L2), np.hstack([known, x]), y[None], fold)[0]
         found = {
-            "direction": _direction_statistics(x, y, groups, fold, permutations, seed)["dom_p"],
-            "distance": _distance_statistics(moments, y, groups, permutations, seed)["db_p"],
+            "direction": comparison.direction(sums, seed)["dom_p"],
+            "distance": comparison.distance(sums, seed)["db_p"],
+            "classifier": comparison.classifier(sums, seed)["c2st_p"],
             "probe": probe.p,
             "probe within prompts": probe.within_p,
             "gain over a baseline": compare(before, after, y, groups, fold, seed=seed).p,
@@ -209,19 +227,19 @@ def covered(world: World, permutations: int, seed: int) -> list[dict]:
     y, groups = store.y, store.groups
     fold = grouped_folds(groups, FOLDS, seed)
     x = store.cells[0].mean
-    labels = np.concatenate([y[None], permuted_labels(y, groups, permutations, seed, fold)])
-    scores = _projections(x - x.mean(0), labels.astype(float), fold)
-    values = auc(scores, labels, fold)
+    found = compared(store, fold, permutations, seed).direction(sums_of(store.cells[0]), seed)
+    scores = held_out_projections(x, y[None].astype(float), fold)[0]
     probe = cross_validate(LogisticProbe(L2), x, y, groups, folds=FOLDS, permutations=permutations, seed=seed)
-    rows, bounds = [], {}
-    for name, score, value, null in (
-        ("direction", scores[0], values[0], values[1:]), ("probe", probe.scores, probe.auc, probe.null)
+    interval = bootstrap_auc(probe.scores, y, groups, fold, seed=seed, null=probe.null)
+    columns = ("auc", "lo", "hi", "p", "null_sd")
+    rows = []
+    for name, score, values in (
+        ("direction", scores, [found[f"dom_{column}"] for column in columns]),
+        ("probe", probe.scores, [probe.auc, *interval, probe.p, probe.null.std()]),
     ):
-        for given, suffix in ((None, "_plain"), (null, "")):
-            low, high = bootstrap_auc(score, y, groups, fold, seed=seed, null=given)
-            bounds[f"lo{suffix}"], bounds[f"hi{suffix}"] = low, high
-        row = {"store": seed, "test": name, "auc": float(value), "p": p_value(value, null), "null_sd": null.std()}
-        row |= {"n_bad": int(y.sum()), "n_good": int((1 - y).sum()), **bounds}
+        row = {"store": seed, "test": name, **dict(zip(columns, values, strict=True))}
+        row |= dict(zip(("lo_plain", "hi_plain"), bootstrap_auc(score, y, groups, fold, seed=seed), strict=True))
+        row |= {"n_bad": int(y.sum()), "n_good": int((1 - y).sum())}
         rows.append(row | {"fitted": truth_of_fits(world, FITS[name], x, y, fold)})
     return rows
 
@@ -279,7 +297,8 @@ def coverage(table: pd.DataFrame, truths: pd.DataFrame) -> pd.DataFrame:
         design = design_effect(part["null_sd"], part["n_bad"], part["n_good"], FOLDS)
         row |= {"design": np.median(design), "power": hits / len(part)}
         row |= dict(zip(("power_lo", "power_hi"), clopper_pearson(hits, len(part)), strict=True))
-        row |= {"predicted": float(np.mean(power(truth, part["n_bad"], part["n_good"], np.median(design), folds=FOLDS)))}
+        predicted = power(truth, part["n_bad"], part["n_good"], np.median(design), folds=FOLDS)
+        row |= {"predicted": float(np.mean(predicted))}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -287,15 +306,16 @@ def coverage(table: pd.DataFrame, truths: pd.DataFrame) -> pd.DataFrame:
 # The command
 
 
+@threadpool_limits.wrap(limits=1)  # a process a core gains more here than threads
 def main() -> None:
     arguments = parsed()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with Pool(arguments.jobs) as pool:
+    with Pool(arguments.jobs, threadpool_limits, (1,)) as pool:
         if arguments.what == "null":
-            tables = [
-                table_of(pool, partial(fooled, WORLDS[name], arguments.permutations), arguments.stores).assign(world=name)
-                for name in arguments.world
-            ]
+            tables = []
+            for name in arguments.world:
+                one = partial(fooled, WORLDS[name], arguments.permutations)
+                tables.append(table_of(pool, one, arguments.stores).assign(world=name))
             raw = pd.concat(tables)
             summary = false_positives(raw)
         else:

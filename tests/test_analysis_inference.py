@@ -12,7 +12,8 @@ from handscope.analysis import (
     p_value,
     permuted_labels,
 )
-from handscope.analysis.inference import PairWins, bootstrap_weights, check_folds
+from handscope.analysis.directions import held_out_projections
+from handscope.analysis.inference import PairWins, bootstrap_weights, check_folds, widening
 from handscope.errors import HandscopeError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -130,3 +131,47 @@ def test_benjamini_hochberg_by_its_definition_and_past_missing_values():
     found = benjamini_hochberg(p)
     np.testing.assert_allclose(found[~np.isnan(p)], expected)
     assert np.isnan(found[1])
+
+
+def test_intervals_of_held_out_scores_cover_only_when_the_null_widens_them():
+    hits = np.zeros(2)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x, y, groups = rng.normal(size=(120, 100)), np.arange(120) % 2, np.arange(120)
+        fold = grouped_folds(groups, 5, seed)
+        null = permuted_labels(y, groups, 40, seed, fold)
+        scores = held_out_projections(x, np.concatenate([y[None], null]), fold)
+        for place, nulls in enumerate((None, auc(scores[1:], null, fold))):
+            low, high = bootstrap_auc(scores[0], y, groups, fold, draws=200, seed=seed, null=nulls)
+            hits[place] += low <= 0.5 <= high
+    assert hits[0] / 150 < 0.91 and 0.91 <= hits[1] / 150, hits
+
+
+def test_given_scores_are_not_widened():
+    rng = np.random.default_rng(0)
+    y, groups = np.arange(200) % 2, np.arange(200)
+    scores = rng.normal(size=200)
+    null = auc(scores, permuted_labels(y, groups, 400, seed=1))
+    assert widening(scores, y, groups, null) == pytest.approx(1, abs=0.12)
+    assert widening(scores, y, groups, 0.5 + 1.5 * (null - 0.5)) == pytest.approx(1.5, abs=0.2)
+    assert widening(np.zeros(200), y, groups, null) == 1  # scores that are all alike say nothing of width
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(6, 40), st.floats(0, 6))
+def test_an_interval_holds_its_auc_and_stays_between_0_and_1(seed, n, gap):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    groups = rng.integers(0, max(2, n // 3), n)
+    scores = gap * y + rng.normal(size=n)
+    low, high = bootstrap_auc(scores, y, groups, draws=100, seed=seed)
+    assert 0 <= low <= auc(scores, y) <= high <= 1 and low < high
+
+
+def test_perfect_separation_is_not_certainty():
+    y = np.array([0] * 30 + [1] * 10)
+    assert bootstrap_auc(y, y, np.arange(40)) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
+    assert bootstrap_auc(-y, y, np.arange(40)) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    low, high = bootstrap_auc(y, y, y)  # each prompt has one class: no pair within one
+    assert (low, high) == (pytest.approx(0.025), 1.0)
+    assert np.isnan(bootstrap_auc(y, y, y, within=True)).all()
