@@ -44,7 +44,7 @@ def tables(cells: int, sample: str) -> tuple[np.ndarray, np.ndarray, dict[str, s
 
 
 def compare(title: str, megabytes: float, repeats: int, variants: dict[str, Variant], before: Variant = tuple) -> None:
-    """Print median seconds, MB/s and ratios to the first variant."""
+    """Print median times, rates and ratios to the first variant; the best of each are less moved by other work."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, variant in variants.items():
@@ -52,11 +52,12 @@ def compare(title: str, megabytes: float, repeats: int, variants: dict[str, Vari
             start = time.perf_counter()
             variant()
             times[name].append(time.perf_counter() - start)
-    first = statistics.median(next(iter(times.values())))
+    first = next(iter(times.values()))
     print(f"\n{title}, {megabytes:.0f} MB, {repeats} repeats")
     for name, found in times.items():
         median = statistics.median(found)
-        print(f"  {name:44s} {1e3 * median:8.1f} ms  {megabytes / median:7.0f} MB/s  {median / first:5.2f} x the first")
+        ratios = f"{median / statistics.median(first):5.2f} x the first (best of each {min(found) / min(first):5.2f})"
+        print(f"  {name:44s} {1e3 * median:8.1f} ms  {megabytes / median:7.0f} MB/s  {ratios}")
 
 
 def write_plain(path: Path, arrays: list[np.ndarray]) -> None:
