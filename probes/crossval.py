@@ -177,7 +177,7 @@ def nested_cross_validate(
 def judge(scores: Array, y: Array, fold: NDArray[np.intp], inner: Array) -> tuple[NDArray[np.intp], Array]:
     """Name every unit 1 or 0, and calibrate its score, by what the units of the other folds tell.
 
-    `scores`, `y` and `fold` are arrays of shape (units,), `inner` is one of shape (folds, units), as of `nested_scores`.
+    `scores`, `y` and `fold` are arrays of shape (units,), `inner` one of shape (folds, units), as of `nested_scores`.
     """
     named, log_odds = np.zeros(len(y), np.intp), np.empty(len(y))
     for one, seen in zip(np.unique(fold), inner, strict=True):

@@ -16,7 +16,7 @@ from .linear import LinearProbe, even_weights
 Array = NDArray[Any]
 
 GRID = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
-"""Penalties to choose from where each sample counts 1: from hardly any to where only the difference of means is left."""
+"""Penalties to choose from where each sample counts 1: from hardly any to one that leaves the difference of means."""
 
 AT_ONCE = 5e7
 """Numbers in an array of one row a fit, as many as are worked on together."""
@@ -61,7 +61,7 @@ def grid_scores(
 
 
 def unit_means(scores: Array, unit: NDArray[np.intp] | None) -> Array:
-    """Mean score of each unit's rows: shape (..., n) to (..., units); `unit` holds 0, 1, ... and None is each its own."""
+    """Mean score of the rows of each unit 0, 1, ...: shape (..., n) to (..., units); None makes each row a unit."""
     if unit is None:
         return scores
     order = np.argsort(unit, kind="stable")
@@ -128,9 +128,7 @@ def nested_scores(
             inner[place, kept] = found[0, best[0]]
             if grid is not None:
                 picked = chosen[:, place] = penalties[best]
-            w, b = estimator.fit_many(
-                part, own_labels, weights[train][None], np.zeros(len(labels), np.intp), picked
-            )
+            w, b = estimator.fit_many(part, own_labels, weights[train][None], np.zeros(len(labels), np.intp), picked)
             scores[:, test] = w.astype(x.dtype) @ x[test].T + b[:, None]
         else:
             inner[place, kept] = unit_means(_one_by_one(estimator, x[train], own_labels[:1], row_fold), own)[0]

@@ -11,15 +11,21 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..analysis.freshness import fingerprint, is_fresh, set_fresh
-from ..analysis.inference import benjamini_hochberg, grouped_folds
+from ..analysis.inference import benjamini_hochberg
 from ..analysis.table import SUBSETS, labelled, sample_table, write_csv
 from ..analysis.vectors import HandTokens
 from ..progress import Progress, quiet
 from .baselines import Baseline, random_projection, run_baselines
-from .crossval import CrossValidation, compare, cross_validate, held_out_scores
+from .calibration import platt
+from .crossval import CrossValidation, cross_validate
+from .gains import INSTEAD, gains
 from .images import predicted_statistics
 from .logistic import LogisticProbe
+from .methods import other_methods, reliability, statistics
+from .places import has_all_tokens
 from .saved import save_probe
+from .transfer import probe_transfer
+from .whole import block_flat
 
 if TYPE_CHECKING:
     from ..extract.models import Model
@@ -28,23 +34,29 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-VERSION = 3
+VERSION = 4
 """Raised when the numbers that this stage writes change their meaning, so that a finished run is probed again."""
 
 L2 = 100.0
 """Penalty of every probe and baseline, settled beforehand: chosen on the same samples, it would need nested folds."""
 
-NESTED = ("prompt", "position", "x_t", "x0", "image")
-"""Baselines whose features a block's join in one fit; the norm of the block's own tokens is one more of them."""
+OUTPUTS = (
+    "probes.csv",
+    "baselines.csv",
+    "added.csv",
+    "whole_picture.csv",
+    "conditional.csv",
+    "methods.csv",
+    "calibration.csv",
+    "reliability.csv",
+    "probe_transfer.csv",
+)
 
-WIDE = "x0_flat"
-"""The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits
-are added instead. "all" holds every other baseline, in one fit."""
+FLAT = "block_flat.csv"
+"""Written too where the store has all tokens of its samples."""
 
-INSTEAD = "block"
-"""Names the rows that take a block as the baseline, and ask what `WIDE` would gain in its place."""
-
-OUTPUTS = ("probes.csv", "baselines.csv", "added.csv", "whole_picture.csv")
+TRANSFERS = 50
+"""At most so many permutations in the null of probe_transfer.csv, where cells go as their square."""
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
@@ -68,7 +80,10 @@ def probe(
     can help; both have intervals from draws of prompts, a permutation null, p, and q over the cells (or baselines) of a
     subset. In added.csv `added` is the gain in held-out AUC when the block joins the baseline's features, and
     `within_added` that of pairs within a prompt; whole_picture.csv has, in the same columns, the gain of a probe of the
-    whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain.
+    whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain,
+    with the fits as they are; conditional.csv has a permutation null, see `conditional_gain`. The other tables are of
+    sure samples: methods.csv (`other_methods`), calibration.csv and reliability.csv (`reliability`), probe_transfer.csv
+    (`probe_transfer`) and, where the store has all tokens, block_flat.csv (`block_flat`).
 
     Raises
     ------
@@ -76,10 +91,12 @@ def probe(
         There are too few samples of a class or too few prompts, or a file that is needed is missing.
     """
     mark = fingerprint(run, version=VERSION, l2=L2, permutations=permutations, folds=folds, seed=seed)
-    sidecar, outputs = run.probes_dir / "probe.json", [run.analysis_dir / name for name in OUTPUTS]
     from ..extract.store import ActivationStore
 
     store = ActivationStore(run.activations_dir)
+    whole = has_all_tokens(store)
+    names = (*OUTPUTS, FLAT) if whole else OUTPUTS
+    sidecar, outputs = run.probes_dir / "probe.json", [run.analysis_dir / name for name in names]
     files = [run.probes_dir / f"{cell.block}_{cell.step}.safetensors" for cell in store.cells]
     if is_fresh(sidecar, mark, [*outputs, *files]):
         return pd.read_csv(outputs[0])
@@ -95,7 +112,10 @@ def probe(
 
     probed: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
     compared: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
-    added: list[dict[str, Any]] = []
+    tables: dict[str, pd.DataFrame] = {}
+    methods: list[dict[str, Any]] = []
+    calibrated: list[dict[str, Any]] = []
+    reliable: list[pd.DataFrame] = []
     for subset in SUBSETS:
         rows = np.flatnonzero(table["verdict"].isin(SUBSETS[subset]))
         if subset == "all" and len(rows) == n_sure:
@@ -108,25 +128,37 @@ def probe(
         for done, (cell, x) in enumerate(cells.items()):
             progress(f"probe {subset}", done, total)
             result = cross_validate(LogisticProbe(L2), x[rows], y, groups, **settings)
-            probed[subset].append({"block": str(cell.block), "step": cell.step, **_statistics(result, y)})
+            place = {"block": str(cell.block), "step": cell.step}
+            probed[subset].append({**place, **statistics(result, y)})
             if subset == "sure":
                 _save(run, store, cell, x[rows], y, result, settings)
+                methods += [place | row for row in other_methods(x[rows], y, groups, **settings)]
+                summary, bins = reliability(result, y, seed)
+                calibrated += [place | row for row in summary]
+                reliable.append(bins.assign(**place))
         for done, baseline in enumerate(baselines, len(cells)):
             progress(f"probe {subset}", done, total)
             result = cross_validate(LogisticProbe(L2), baseline.x[rows], y, groups, **settings)
-            compared[subset].append({"baseline": baseline.name, "step": baseline.step, **_statistics(result, y)})
+            compared[subset].append({"baseline": baseline.name, "step": baseline.step, **statistics(result, y)})
         if subset == "sure":
             part = [replace(baseline, x=baseline.x[rows]) for baseline in baselines]
             own = {cell: (x[rows], norms[cell][rows]) for cell, x in cells.items()}
-            added = _added(own, part, y, groups, folds, seed, progress)
-    write_csv(outputs[0], _corrected(probed))
-    write_csv(outputs[1], _corrected(compared).astype({"step": "Int64"}))
-    gains = pd.DataFrame(added)
-    instead = gains["baseline"] == INSTEAD
-    for path, table in ((outputs[2], gains[~instead].copy()), (outputs[3], gains[instead].drop(columns="baseline"))):
-        for name in ("", "within_"):
-            table.insert(table.columns.get_loc(f"{name}p") + 1, f"{name}q", benjamini_hochberg(table[f"{name}p"]))
-        write_csv(path, table)
+            added, conditional = gains(own, part, y, groups, L2, folds, permutations, seed, progress)
+            tables |= _gain_tables(added, conditional)
+            vectors = {cell: x[rows] for cell, x in cells.items()}
+            limits = settings | {"permutations": min(permutations, TRANSFERS)}
+            tables["probe_transfer.csv"] = _transfer(vectors, y, groups, limits, progress)
+            if whole:
+                names_of = chosen["sample"].tolist()
+                tables[FLAT] = block_flat(store, names_of, part, y, groups, L2, folds, permutations, seed, progress)
+    tables |= {"probes.csv": _corrected(probed), "baselines.csv": _corrected(compared).astype({"step": "Int64"})}
+    tables |= {
+        "methods.csv": _discovered(pd.DataFrame(methods), "method"),
+        "calibration.csv": _discovered(pd.DataFrame(calibrated), "log_odds"),
+        "reliability.csv": pd.concat(reliable, ignore_index=True),
+    }
+    for path in outputs:
+        write_csv(path, tables[path.name])
     set_fresh(sidecar, mark, l2=L2, **settings)
     return pd.read_csv(outputs[0])
 
@@ -165,28 +197,6 @@ def _baselines(
     return found
 
 
-def _statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
-    within = result.within_null[~np.isnan(result.within_null)]
-    return {
-        "n_good": int((y == 0).sum()),
-        "n_bad": int(y.sum()),
-        "auc": result.auc,
-        "lo": result.interval[0],
-        "hi": result.interval[1],
-        "null_mean": result.null.mean(),
-        "null_sd": result.null.std(),
-        "p": result.p,
-        "q": np.nan,
-        "within_auc": result.within_auc,
-        "within_lo": result.within_interval[0],
-        "within_hi": result.within_interval[1],
-        "within_null_mean": within.mean() if len(within) else np.nan,
-        "within_null_sd": within.std() if len(within) else np.nan,
-        "within_p": result.within_p,
-        "within_q": np.nan,
-    }
-
-
 def _corrected(rows: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
     """One table, with false discovery rates over the rows of each subset."""
     parts = []
@@ -196,6 +206,44 @@ def _corrected(rows: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
         part.insert(0, "subset", subset)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _discovered(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """False discovery rates over the rows of each value of a column, beside the p values they come from."""
+    for prefix in ("", "within_"):
+        if f"{prefix}p" in table:
+            table[f"{prefix}q"] = table.groupby(by, sort=False)[f"{prefix}p"].transform(benjamini_hochberg)
+    return table
+
+
+def _gain_tables(added: list[dict[str, Any]], conditional: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    found = pd.DataFrame(added)
+    instead = found["baseline"] == INSTEAD
+    tables = {
+        "added.csv": found[~instead].copy(),
+        "whole_picture.csv": found[instead].drop(columns="baseline"),
+        "conditional.csv": pd.DataFrame(conditional),
+    }
+    for table in tables.values():
+        for prefix in ("", "within_"):
+            where = table.columns.get_loc(f"{prefix}p") + 1
+            table.insert(where, f"{prefix}q", benjamini_hochberg(table[f"{prefix}p"]))
+    return tables
+
+
+def _transfer(
+    vectors: dict[Any, NDArray[np.float32]],
+    y: NDArray[Any],
+    groups: NDArray[Any],
+    settings: dict[str, int],
+    progress: Progress,
+) -> pd.DataFrame:
+    table = probe_transfer(LogisticProbe(L2), vectors, y, groups, **settings, progress=progress)
+    for place, name in enumerate(("fitted", "judged")):
+        table.insert(2 * place, f"{name}_block", [str(cell.block) for cell in table[name]])
+        table.insert(2 * place + 1, f"{name}_step", [cell.step for cell in table[name]])
+    table.insert(table.columns.get_loc("p") + 1, "q", benjamini_hochberg(table["p"]))
+    return table.drop(columns=["fitted", "judged"])
 
 
 def _save(
@@ -216,57 +264,13 @@ def _save(
         "n_good": int((y == 0).sum()),
         "n_bad": int(y.sum()),
         "held_out_auc": result.auc,
-        "held_out_within_auc": result.within_auc,
+        "held_out_interval": list(result.interval),
+        "held_out_p": result.p,
+        "held_out_within_auc": result.within_auc if np.isfinite(result.within_auc) else None,
+        "held_out_balanced_accuracy": result.balanced_accuracy,
+        "held_out_platt": platt(result.scores, y),
+        "tokens": "hand",
         "positive": "bad",
         "input": "mean of a sample's hand tokens",
     }
     save_probe(LogisticProbe(L2).fit(x, y), run.probes_dir / f"{cell.block}_{cell.step}.safetensors", metadata)
-
-
-def _added(
-    cells: dict[Any, tuple[NDArray[np.float32], Array]],
-    baselines: list[Baseline],
-    y: NDArray[Any],
-    groups: NDArray[Any],
-    folds: int,
-    seed: int,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """What each cell, given as vectors and norms, adds to each baseline, on the same folds and draws of prompts."""
-    fold = grouped_folds(groups, folds, seed)
-
-    def logits(x: NDArray[Any]) -> Array:
-        return held_out_scores(LogisticProbe(L2), x, y[None], fold)[0]
-
-    features: dict[tuple[str, int], NDArray[Any]] = {}
-    wide: dict[int, Array] = {}
-    for step in {cell.step for cell in cells}:
-        known = {b.name: b.x for b in baselines if b.step in (None, step)}
-        wide[step] = logits(known[WIDE])
-        features |= {(name, step): known[name] for name in NESTED}
-    alone = {(name, step): logits(x) for (name, step), x in features.items()}
-    rows = []
-    for number, (cell, (x, norm)) in enumerate(cells.items()):
-        progress("compare with baselines", number, len(cells))
-        narrow = {name: features[name, cell.step] for name in NESTED}
-        joined = np.hstack([*narrow.values(), norm[:, None]])
-        block = logits(x)
-        pairs = {name: (alone[name, cell.step], logits(np.hstack([known, x]))) for name, known in narrow.items()}
-        pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
-        pairs["all"] = logits(joined), logits(np.hstack([joined, x]))
-        pairs[WIDE] = wide[cell.step], wide[cell.step] + block
-        pairs[INSTEAD] = block, wide[cell.step]
-        for name, (before, both) in pairs.items():
-            row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "baseline": name}
-            for prefix, within in (("", False), ("within_", True)):
-                gain = compare(before, both, y, groups, fold, within=within, seed=seed)
-                row |= {
-                    f"{prefix}auc_baseline": gain.auc_baseline,
-                    f"{prefix}auc_both": gain.auc_both,
-                    f"{prefix}added": gain.added,
-                    f"{prefix}lo": gain.interval[0],
-                    f"{prefix}hi": gain.interval[1],
-                    f"{prefix}p": gain.p,
-                }
-            rows.append(row)
-    return rows

@@ -7,7 +7,7 @@ from handscope.errors import HandscopeError
 from handscope.extract.address import Block, Cell
 from handscope.probes import load_probe, probe
 from handscope.probes.baselines import Baseline
-from handscope.probes.stage import NESTED, WIDE, _added
+from handscope.probes.gains import NESTED, WIDE, gains
 from handscope.progress import quiet
 
 
@@ -26,7 +26,7 @@ def test_the_norm_that_a_block_is_compared_with_is_its_own():
         Cell(Block.parse(f"single.{number}"), 1): (rng.normal(size=(60, 3)).astype(np.float32), norm)
         for number, norm in enumerate((telling, silent))
     }
-    rows = pd.DataFrame(_added(cells, baselines, y, groups, 4, 0, quiet)).set_index(["baseline", "block"])
+    rows = pd.DataFrame(gains(cells, baselines, y, groups, 100.0, 4, 3, 0, quiet)[0]).set_index(["baseline", "block"])
     assert rows.loc[("norm", "single.0"), "auc_baseline"] > 0.95 > 0.75 > rows.loc[("norm", "single.1"), "auc_baseline"]
 
 
@@ -42,7 +42,8 @@ def test_the_whole_picture_is_compared_with_each_block_and_the_same_step(probed)
 def test_writes_every_table_of_the_contract(probed):
     statistics = [
         "n_good", "n_bad", "auc", "lo", "hi", "null_mean", "null_sd", "p", "q", "within_auc", "within_lo",
-        "within_hi", "within_null_mean", "within_null_sd", "within_p", "within_q",
+        "within_hi", "within_null_mean", "within_null_sd", "within_p", "within_q", "balanced_accuracy", "balanced_lo",
+        "balanced_hi",
     ]
     probes = pd.read_csv(probed.analysis_dir / "probes.csv")
     assert list(probes) == ["subset", "block", "step", *statistics]

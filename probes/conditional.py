@@ -1,0 +1,142 @@
+"""Whether a block adds to a baseline more than any block of its kind would: a null, not only an interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..analysis.inference import auc, codes, p_value
+from .calibration import platt
+from .linear import LinearProbe
+from .nested import nested_scores
+from .solver import logistic
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """The gain in held-out AUC by features that are fitted to what a baseline leaves unexplained.
+
+    Attributes
+    ----------
+    auc_baseline, auc_both : over held-out pairs of the same fold, without and with the features
+    null : array of shape (permutations,), `auc_both` with the rows of the features permuted inside prompts
+    within_auc_baseline, within_auc_both, within_null : likewise over held-out pairs of one prompt
+    """
+
+    auc_baseline: float
+    auc_both: float
+    null: Array
+    within_auc_baseline: float
+    within_auc_both: float
+    within_null: Array
+
+    @property
+    def added(self) -> float:
+        return self.auc_both - self.auc_baseline
+
+    @property
+    def p(self) -> float:
+        return p_value(self.auc_both, self.null)
+
+    @property
+    def within_added(self) -> float:
+        return self.within_auc_both - self.within_auc_baseline
+
+    @property
+    def within_p(self) -> float:
+        return p_value(self.within_auc_both, self.within_null)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Calibrated logits of a baseline's probe, which features are then fitted beside.
+
+    Attributes
+    ----------
+    held_out : array of shape (n,), from fits outside a sample's fold
+    inner : array of shape (folds, n), from fits outside the fold and outside the sample's inner fold: what the
+        training folds may see of the baseline, so that the features do not mend its overfitting; NaN inside the fold
+    fold : int array of shape (n,)
+    """
+
+    held_out: Array
+    inner: Array
+    fold: NDArray[np.intp]
+
+    @classmethod
+    def of(
+        cls, probe: LinearProbe, baseline: ArrayLike, y: Array, groups: ArrayLike, fold: NDArray[np.intp], seed: int = 0
+    ) -> Offset:
+        """Fit `probe` to the baseline's features, of shape (n, k)."""
+        x = np.asarray(baseline, np.float32)
+        scores, _, inner = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, None, seed=seed)
+        held_out, steadied = np.empty(len(x)), np.full(inner.shape, np.nan)
+        for place, one in enumerate(np.unique(fold)):
+            known = ~np.isnan(inner[place])
+            slope, intercept = platt(inner[place, known], np.asarray(y)[known])
+            held_out[fold == one] = slope * scores[0, fold == one] + intercept
+            steadied[place, known] = slope * inner[place, known] + intercept
+        return cls(held_out, steadied, fold)
+
+
+def conditional_gain(
+    offset: Offset,
+    x: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike,
+    l2: float,
+    *,
+    permutations: int = 100,
+    seed: int = 0,
+) -> Conditional:
+    """What features add to a baseline, against the same features with their rows permuted inside prompts.
+
+    Parameters
+    ----------
+    offset : the baseline's logits, which enter with the weight 1
+    x : array of shape (n, width); y, groups : arrays of shape (n,)
+    l2 : penalty on the features' weights
+
+    Notes
+    -----
+    The null keeps each sample's label, prompt and baseline together, and gives it the features of another sample of the
+    prompt; all labellings of all folds are one batch. It asks if the features say anything about the label beyond what
+    the prompt and *this probe* of the baseline said. The baseline's features may hold more than their probe read from
+    them, and the block may hold the same: such a gain is counted too. Where prompts do not repeat nothing can be
+    permuted, the null is what was found, and p is 1.
+    """
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float64)
+    group, fold = codes(groups), offset.fold
+    rng = np.random.default_rng([seed, 3])
+    order = np.argsort(group, kind="stable")
+    given = np.tile(np.arange(len(y)), (permutations + 1, 1))  # whose label and baseline the features' rows get
+    for row in given[1:]:
+        row[order] = order[np.lexsort((rng.random(len(y)), group[order]))]
+    labels = y[given]
+    both, alone = np.empty(labels.shape), offset.held_out
+    for place, one in enumerate(np.unique(fold)):
+        train, test = np.flatnonzero(fold != one), fold == one
+        w, b = logistic(
+            x[train],
+            labels[:, train],
+            np.ones((1, len(train))),
+            np.full(len(given), l2),
+            np.zeros(len(given), np.intp),
+            1e-6,
+            offset.inner[place][given[:, train]],
+        )
+        both[:, test] = w.astype(np.float32) @ x[test].T + b[:, None] + alone[given[:, test]]
+    total, within = auc(both, labels, fold), auc(both, labels, group)
+    return Conditional(
+        float(auc(alone, y, fold)),
+        float(total[0]),
+        total[1:],
+        float(auc(alone, y, group)),
+        float(within[0]),
+        within[1:],
+    )

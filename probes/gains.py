@@ -1,0 +1,114 @@
+"""What a block adds to each baseline: gains with intervals, and against a null of permuted rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..analysis.inference import grouped_folds
+from ..progress import Progress
+from .baselines import Baseline
+from .conditional import Conditional, Offset, conditional_gain
+from .crossval import compare, held_out_scores
+from .logistic import LogisticProbe
+
+Array = NDArray[Any]
+
+NESTED = ("prompt", "position", "x_t", "x0", "image")
+"""Baselines whose features a block's join in one fit; the norm of the block's own tokens is one more of them."""
+
+WIDE = "x0_flat"
+"""The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits
+are added instead. "all" holds every other baseline, in one fit."""
+
+INSTEAD = "block"
+"""Names the rows that take a block as the baseline, and ask what `WIDE` would gain in its place."""
+
+
+def gains(
+    cells: dict[Any, tuple[NDArray[np.float32], Array]],
+    baselines: list[Baseline],
+    y: Array,
+    groups: Array,
+    l2: float,
+    folds: int,
+    permutations: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Compare each cell, given as vectors and norms, with each baseline, on the same folds and draws of prompts.
+
+    Returns
+    -------
+    The rows of added.csv with those of whole_picture.csv, and the rows of conditional.csv.
+    """
+    fold = grouped_folds(groups, folds, seed)
+
+    def logits(x: NDArray[Any]) -> Array:
+        return held_out_scores(LogisticProbe(l2), x, y[None], fold)[0]
+
+    features: dict[tuple[str, int], NDArray[Any]] = {}
+    wide, offsets = {}, {}
+    for step in sorted({cell.step for cell in cells}):
+        known = {b.name: b.x for b in baselines if b.step in (None, step)}
+        wide[step] = logits(known[WIDE])
+        features |= {(name, step): known[name] for name in NESTED}
+        offsets[step] = {
+            name: Offset.of(LogisticProbe(l2), x, y, groups, fold, seed)
+            for name, x in (("all", np.hstack([known[name] for name in NESTED])), (WIDE, known[WIDE]))
+        }
+    alone = {(name, step): logits(x) for (name, step), x in features.items()}
+    added, conditional = [], []
+    for number, (cell, (x, norm)) in enumerate(cells.items()):
+        progress("compare with baselines", number, len(cells))
+        narrow = {name: features[name, cell.step] for name in NESTED}
+        joined = np.hstack([*narrow.values(), norm[:, None]])
+        block = logits(x)
+        pairs = {name: (alone[name, cell.step], logits(np.hstack([known, x]))) for name, known in narrow.items()}
+        pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
+        pairs["all"] = logits(joined), logits(np.hstack([joined, x]))
+        pairs[WIDE] = wide[cell.step], wide[cell.step] + block
+        pairs[INSTEAD] = block, wide[cell.step]
+        for name, (before, both) in pairs.items():
+            row = {"block": str(cell.block), "step": cell.step, "baseline": name}
+            added.append(row | compared(before, both, y, groups, fold, seed))
+        for name, offset in offsets[cell.step].items():
+            gain = conditional_gain(offset, x, y, groups, l2, permutations=permutations, seed=seed)
+            row = {"block": str(cell.block), "step": cell.step, "baseline": name}
+            conditional.append(row | described(gain))
+    return added, conditional
+
+
+def compared(before: Array, both: Array, y: Array, groups: Array, fold: Array, seed: int) -> dict[str, float]:
+    """A row of added.csv, without names and without q."""
+    row: dict[str, float] = {}
+    for prefix, within in (("", False), ("within_", True)):
+        gain = compare(before, both, y, groups, fold, within=within, seed=seed)
+        row |= {
+            f"{prefix}auc_baseline": gain.auc_baseline,
+            f"{prefix}auc_both": gain.auc_both,
+            f"{prefix}added": gain.added,
+            f"{prefix}lo": gain.interval[0],
+            f"{prefix}hi": gain.interval[1],
+            f"{prefix}p": gain.p,
+        }
+    return row
+
+
+def described(gain: Conditional) -> dict[str, float]:
+    """A row of conditional.csv, without names and without q."""
+    row: dict[str, float] = {}
+    for prefix, null in (("", gain.null), ("within_", gain.within_null)):
+        before, both = getattr(gain, f"{prefix}auc_baseline"), getattr(gain, f"{prefix}auc_both")
+        known = null[~np.isnan(null)]
+        row |= {
+            f"{prefix}auc_baseline": before,
+            f"{prefix}auc_both": both,
+            f"{prefix}added": both - before,
+            f"{prefix}null_added": known.mean() - before if len(known) else np.nan,
+            f"{prefix}null_sd": known.std() if len(known) else np.nan,
+            f"{prefix}p": getattr(gain, f"{prefix}p"),
+        }
+    return row

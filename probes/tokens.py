@@ -1,0 +1,167 @@
+"""Probes of single tokens, judged by tokens and by hands: the token is never the unit of statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..analysis.inference import (
+    PairWins,
+    auc,
+    bootstrap_weights,
+    check_folds,
+    codes,
+    grouped_folds,
+    interval,
+    p_value,
+    permuted_labels,
+)
+from ..errors import HandscopeError
+from .crossval import judge
+from .linear import LinearProbe
+from .nested import nested_scores, unit_means
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TokenCrossValidation:
+    """What a probe of tokens does on hands of prompts that it was not fitted to.
+
+    Attributes
+    ----------
+    hands : array of shape (hands,), the distinct values of `hand`, in the order of the arrays below
+    scores : array of shape (hands,), the mean held-out log-odds of a hand's tokens
+    auc, interval, null : of the hands' scores, as in `CrossValidation`; labels are permuted between hands
+    token_auc : how often a token of a bad hand scores above one of a good hand, each pair of hands of a fold counting
+        the same however many tokens they have
+    token_interval, token_null : likewise; the interval draws prompts
+    balanced_accuracy : of hands, with thresholds set inside the training folds
+    log_odds : array of shape (hands,), calibrated inside the training folds
+    token_scores : array of shape (n_tokens,), held-out log-odds
+    fold : int array of shape (hands,)
+    l2 : array of shape (folds,), penalties chosen inside the training folds; NaN where none was chosen
+    """
+
+    hands: Array
+    scores: Array
+    auc: float
+    interval: tuple[float, float]
+    null: Array
+    token_auc: float
+    token_interval: tuple[float, float]
+    token_null: Array
+    balanced_accuracy: float
+    log_odds: Array
+    token_scores: Array
+    fold: NDArray[np.intp]
+    l2: Array
+
+    @property
+    def p(self) -> float:
+        return p_value(self.auc, self.null)
+
+    @property
+    def token_p(self) -> float:
+        return p_value(self.token_auc, self.token_null)
+
+
+def cross_validate_tokens(
+    probe: LinearProbe,
+    x: ArrayLike,
+    y: ArrayLike,
+    hand: ArrayLike,
+    groups: ArrayLike,
+    *,
+    l2: Sequence[float] | None = None,
+    folds: int = 5,
+    permutations: int = 20,
+    bootstraps: int = 2000,
+    seed: int = 0,
+) -> TokenCrossValidation:
+    """Fit a probe to tokens, each hand counting 1, and judge it on the hands of other prompts.
+
+    Parameters
+    ----------
+    x : array of shape (n_tokens, width)
+    y : array of shape (n_tokens,), 1 for tokens of bad hands and 0 for those of good ones
+    hand, groups : arrays of shape (n_tokens,), the hand (or sample) and the prompt of each token
+    l2 : penalties to choose from inside the training folds, by the AUC of hands; left out, the probe's own is taken
+
+    Raises
+    ------
+    HandscopeError
+        The tokens of one hand differ in label or prompt, or there are too few prompts or hands.
+    """
+    x, y, hand, groups = np.asarray(x, np.float32), np.asarray(y, np.float64), np.asarray(hand), np.asarray(groups)
+    probe.check(x, y)
+    names, first, unit = np.unique(hand, return_index=True, return_inverse=True)
+    group = codes(groups)
+    mixed = (y != y[first][unit]) | (group != group[first][unit])
+    if mixed.any():
+        raise HandscopeError(
+            f"The tokens of one hand share its label and its prompt; those of {len(np.unique(unit[mixed]))} hands, "
+            f"{names[unit[mixed][0]]} among them, do not. Give each hand of an image a name of its own."
+        )
+    y, group = y[first], codes(group[first])
+    fold = grouped_folds(group, folds, seed)
+    check_folds(y, fold)
+    labels = np.concatenate([y[None], permuted_labels(y, group, permutations, seed, fold)])
+    tokens, chosen, inner = nested_scores(probe, x, labels, group, fold, l2, unit, seed)
+    means = unit_means(tokens, unit)
+    named, log_odds = judge(means[0], y, fold, inner)
+    weights = bootstrap_weights(group, bootstraps, seed)
+    whole = np.ones((1, weights.shape[1]))
+    pairs = token_wins(tokens[0], y, unit, group, fold)
+    return TokenCrossValidation(
+        hands=names,
+        scores=means[0],
+        auc=float(auc(means[0], y, fold)),
+        interval=interval(PairWins.of(means[0], y, group, fold).auc(weights)),
+        null=auc(means[1:], labels[1:], fold),
+        token_auc=float(pairs.auc(whole)[0]),
+        token_interval=interval(pairs.auc(weights)),
+        token_null=np.array(
+            [
+                token_wins(scores, one, unit, group, fold).auc(whole)[0]
+                for scores, one in zip(tokens[1:], labels[1:], strict=True)
+            ]
+        ),
+        balanced_accuracy=float(0.5 * sum((named[y == k] == k).mean() for k in (0, 1))),
+        log_odds=log_odds,
+        token_scores=tokens[0],
+        fold=fold,
+        l2=chosen[0],
+    )
+
+
+def token_wins(scores: ArrayLike, y: ArrayLike, unit: NDArray[np.intp], groups: ArrayLike, fold: ArrayLike) -> PairWins:
+    """Pairs of a bad hand and a good one of the same fold, won in part: by the share of their pairs of tokens.
+
+    Parameters
+    ----------
+    scores : array of shape (n_tokens,); unit : int array of shape (n_tokens,), the hand 0, 1, ... of each token
+    y, groups, fold : arrays of shape (hands,)
+    """
+    scores, y, group, fold = np.asarray(scores, np.float64), np.asarray(y), codes(groups), np.asarray(fold)
+    n, count = group.max() + 1, np.bincount(unit)
+    wins, pairs = np.zeros((n, n)), np.zeros((n, n))
+    for one in np.unique(fold):
+        bad, good = np.flatnonzero((fold == one) & (y == 1)), np.flatnonzero((fold == one) & (y == 0))
+        if not len(bad) or not len(good):
+            continue
+        mine = np.isin(unit, bad)
+        high, owner = scores[mine], np.searchsorted(bad, unit[mine])
+        won = np.zeros((len(bad), len(good)))
+        for place, other in enumerate(good):
+            low = np.sort(scores[unit == other])
+            below = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
+            won[:, place] = np.bincount(owner, below, len(bad)) / (2 * count[bad] * count[other])
+        at = np.ix_(group[bad], group[good])
+        np.add.at(wins, at, won)
+        np.add.at(pairs, at, 1.0)
+    return PairWins(wins, pairs)
