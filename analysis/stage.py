@@ -220,8 +220,8 @@ def _shared_table(shared: SharedDirection, cells: int) -> pd.DataFrame:
                 "auc": shared.mean,
                 "lo": shared.interval[0],
                 "hi": shared.interval[1],
-                "null_mean": shared.null.mean(),
-                "null_sd": shared.null.std(),
+                "null_mean": np.nanmean(shared.null),
+                "null_sd": np.nanstd(shared.null),
                 "p": shared.mean_p,
             }
         ]

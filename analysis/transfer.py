@@ -118,7 +118,10 @@ def transfer(
     y, fold = np.asarray(y, np.float64), np.asarray(fold)
     check_folds(y, fold)
     x = _centred(vectors, len(y))
-    labels = np.concatenate([y[None], permuted_labels(y, groups, permutations, seed, fold)])
+    labels = permuted_labels(y, groups, permutations, seed, fold)
+    # A labelling that leaves no fold with both classes has no pair to compare, and no AUC.
+    inside = np.stack([labels[:, fold == one].mean(1) for one in np.unique(fold)])
+    labels = np.concatenate([y[None], labels[((inside > 0) & (inside < 1)).any(0)]])
     weights = {one: contrast(labels[:, fold != one]).astype(np.float32) for one in np.unique(fold)}
     found = np.empty((len(labels), len(cells), len(cells)))
     scores = np.empty((len(labels), len(cells), len(y)), np.float32)
