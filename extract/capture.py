@@ -57,23 +57,26 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce 
         Before anything runs: the transformer has no adapter, lacks a block, is compiled as a whole, runs in parallel,
         or has a diffusers cache or a layer skip. At the first call: a block's streams are not (text, image), or the
         mask has another number of tokens. At the end: the number of calls was not `plan.of`, so that steps would be
-        named wrongly.
+        named wrongly, or a block was computed without being called.
     """
     with reading(transformer, plan, range(plan.of, 0, -1), tokens, reduce) as seen:
         yield seen
-    if seen.calls == plan.of:
-        return
-    message = (
-        f"The plan is for a run of {plan.of} steps, but the transformer was called {seen.calls} times: "
-        "make the plan's `of` the number of inference steps."
-    )
-    if plan.call == "uncond":
-        message = (
+    if seen.calls != plan.of and plan.call == "uncond":
+        raise HandscopeError(
             f"The plan is for a run of {plan.of} unconditional calls, but the transformer had {seen.calls}: make the "
             "plan's `of` the number of inference steps, and give the pipeline a negative prompt and a true_cfg_scale "
             "above 1."
         )
-    raise HandscopeError(message)
+    if seen.calls != plan.of:
+        raise HandscopeError(
+            f"The plan is for a run of {plan.of} steps, but the transformer was called {seen.calls} times: "
+            "make the plan's `of` the number of inference steps."
+        )
+    if seen.unreached:
+        raise HandscopeError(
+            f"The transformer ran, but {len(seen.unreached)} cells were not read, {seen.unreached[0]} among them: "
+            "something computes its blocks without calling them, as a compiled forward does. Load it anew."
+        )
 
 
 class DeepestReachedError(Exception):

@@ -35,8 +35,12 @@ HARMLESS = (
 
 
 def check_whole(transformer: Any) -> None:
-    """Refuse a transformer that is compiled as a whole."""
-    if isinstance(transformer, OptimizedModule) or transformer._compiled_call_impl is not None:
+    """Refuse a transformer that is compiled as a whole: the module, in place, or its forward alone."""
+    if (
+        isinstance(transformer, OptimizedModule)
+        or transformer._compiled_call_impl is not None
+        or hasattr(transformer.forward, "_torchdynamo_orig_callable")
+    ):
         raise HandscopeError(
             "The whole transformer is compiled by torch.compile, and hooks on its blocks would never fire: "
             "load it anew, and use compile_repeated_blocks() if it must be compiled."
@@ -113,10 +117,10 @@ def conditions(transformer: Any) -> dict[str, str]:
         device, attention_backend, quantisation, offload (``none``, ``model``, ``sequential`` or ``group``),
         compiled_blocks (``yes`` or ``no``) and adapters (LoRA, by name).
     """
-    hook = getattr(transformer, "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
+    devices = [getattr(hook, "execution_device", None) for hook in _accelerate_hooks(transformer)]
+    device = next((device for device in devices if device is not None), next(transformer.parameters()).device)
     return {
-        "device": str(next(transformer.parameters()).device if device is None else torch.device(device)),
+        "device": str(torch.device(device)),
         "attention_backend": _attention_backend(transformer),
         "quantisation": _quantisation(transformer),
         "offload": _offload(transformer),
@@ -153,7 +157,13 @@ def _quantisation(transformer: Any) -> str:
 def _offload(transformer: nn.Module) -> str:
     if any(hook == "group_offloading" for _, _, hook in _diffusers_hooks(transformer)):
         return "group"
-    hooks = [module._hf_hook for module in transformer.modules() if hasattr(module, "_hf_hook")]
+    hooks = list(_accelerate_hooks(transformer))
     if any(getattr(hook, "offload", False) for hook in hooks):
         return "sequential"
     return "model" if hooks else "none"
+
+
+def _accelerate_hooks(transformer: nn.Module) -> Iterator[Any]:
+    for module in transformer.modules():
+        hook = getattr(module, "_hf_hook", None)
+        yield from getattr(hook, "hooks", () if hook is None else (hook,))

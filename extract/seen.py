@@ -18,7 +18,8 @@ class Seen:
     calls : int
         Calls of the transformer so far that the plan counts: the conditional ones, or the unconditional.
     conditions : dict of str
-        What may change the bits, as `handscope.extract.condition` says it, and `batch_size`; empty before the first call.
+        What may change the bits, as `handscope.extract.condition` says it, and `batch_size`; empty before the first
+        call.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -26,6 +27,7 @@ class Seen:
         self.calls = 0
         self.conditions: dict[str, str] = {}
         self._cells: dict[Cell, tuple[Tensor, torch.cuda.Event | None]] = {}
+        self._reached: set[Cell] = set()
 
     def __getitem__(self, key: tuple[str | Block, int]) -> Tensor:
         cell = Cell(Block.parse(key[0]), key[1])
@@ -43,7 +45,14 @@ class Seen:
 
     def put(self, block: Block, step: int, rows: Tensor, copied: "torch.cuda.Event | None" = None) -> None:
         """Add one cell; `copied` happens when all of it is on the CPU."""
-        self._cells[Cell(block, step)] = rows, copied
+        cell = Cell(block, step)
+        self._cells[cell] = rows, copied
+        self._reached.add(cell)
+
+    @property
+    def unreached(self) -> list[Cell]:
+        """Cells of the plan that were not read."""
+        return [cell for cell in self.plan.cells if cell not in self._reached]
 
     def take(self) -> dict[Cell, Tensor]:
         """Hand every cell over, in the plan's order, and keep none."""
