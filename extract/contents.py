@@ -79,7 +79,7 @@ def parts(path: Path) -> list[Part]:
     """
     with reading(path) as file:
         attrs = dict(file.attrs)
-        steps, tokens, written = file["steps"][:], file["tokens"][:], mark(file)
+        steps, tokens, written = file["steps"][:], file["tokens"][:], mark(attrs)
         if isinstance(file["activations"], h5py.Dataset):
             head = {name: str(attrs.pop(name, "")) for name in HEAD_COLUMNS}
             return [Part(path, head, attrs, steps, tokens, None, written)]

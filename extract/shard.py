@@ -111,9 +111,9 @@ def fingerprint(samples: np.ndarray) -> str:
     return hashlib.sha256(np.sort(samples).tobytes()).hexdigest()
 
 
-def mark(file: h5py.File) -> str:
-    """What changes when a file is written again with other contents."""
-    return str(file.attrs.get("fingerprint", "")) or "".join(str(file.attrs.get(name, "")) for name in HEAD_COLUMNS)
+def mark(attrs: Mapping[str, Any]) -> str:
+    """What changes when the file that has these attributes is written again with other contents."""
+    return str(attrs.get("fingerprint", "")) or "".join(str(attrs.get(name, "")) for name in HEAD_COLUMNS)
 
 
 def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

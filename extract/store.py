@@ -270,7 +270,7 @@ class ActivationStore:
         self, part: Part, cell: Cell, rows: NDArray[np.intp]
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint16]]]:
         with reading(part.path) as file:
-            if mark(file) != part.mark:
+            if mark(file.attrs) != part.mark:
                 raise HandscopeError(f"{part.path} was written again since it was opened: open it anew.")
             data = activations(file) if part.start is None else activations(file)[str(cell)]
             above = (self.cells.index(cell),) if part.start is None else ()

@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,11 +14,13 @@ from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.bits import count_not_finite, to_float32
 from handscope.extract.consolidate import consolidate
+from handscope.extract.shard import shards
 from handscope.extract.store import ActivationStore
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from made_stores import PLAN, WIDTH, floats, make_folder, make_shard
+from numpy.lib import recfunctions as structured
 from torch.utils.data import DataLoader, Subset
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "store.md"
@@ -89,6 +92,22 @@ def test_any_rows_in_any_order(folder: Path, bits: dict[str, np.ndarray], data: 
     assert all(len(x) == size for x, _ in chunks[:-1])
     assert [row for _, index in chunks for row in index] == rows
     assert all(same_bits(x, expected[index]) for x, index in chunks)
+
+
+def test_files_from_before_hashes_still_read(tmp_path: Path) -> None:
+    bits = make_folder(tmp_path, range(4))
+    for path in shards(tmp_path):
+        with h5py.File(path, "r+") as file:
+            del file.attrs["sha256"]
+    path = consolidate(tmp_path)
+    with h5py.File(path, "r+") as file:
+        samples = file["samples"][:][["sample", "image_sha256", "noise_sha256", "labels_sha256"]]
+        del file["samples"], file["sample_attrs"]
+        file["samples"] = structured.repack_fields(samples)
+    for store in (ActivationStore(path), ActivationStore(tmp_path / "shards")):
+        assert store.samples == list(bits)
+        assert same_bits(store.read("single.0", 2)[0], cell_bits(bits, 3))
+        assert same_bits(store.sample("s01")[0], bits["s01"])
 
 
 def test_rows_far_apart_and_in_large_files(tmp_path: Path) -> None:
