@@ -81,7 +81,7 @@ def extract(
     """
     work = wanted(model, run, plan, tokens, shard)
     todo = list(batches(run, work, batch_size))
-    _sweep(run)
+    _sweep(run, work, shard)
     progress("extract", len(work.rows) - len(work.missing), len(work.rows))
     if todo:
         # What it was made from is about to change; it is written again from the shards below.
@@ -226,10 +226,15 @@ def _consolidate(run: Run, work: Wanted, progress: Progress) -> None:
         store.unlink(missing_ok=True)  # of shards that have changed since
 
 
-def _sweep(run: Run) -> None:
-    """Remove temporary files that killed processes left; one that is being written to is younger."""
+def _sweep(run: Run, work: Wanted, shard: tuple[int, int] | None) -> None:
+    """Remove temporary files that killed processes left.
+
+    Beside the other parts of an extraction, those of this part's samples, and others that nobody has written to for
+    long: they may be another machine's.
+    """
     for folder in (run.activations_dir, run.activations_dir / "shards"):
         for path in folder.glob(".*.tmp.*"):
             with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STALE:
+                own = shard is None or path.name.split(".")[1] in work.rows
+                if own or time.time() - path.stat().st_mtime > STALE:
                     path.unlink()

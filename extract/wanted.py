@@ -163,7 +163,7 @@ def in_part(sample: str, shard: tuple[int, int]) -> bool:
     """Whether a sample is in part i of n, counted from 1: by its name alone, so that every machine divides alike.
 
     >>> [i for i in (1, 2, 3) if in_part("1379ff25-00007", (i, 3))]
-    [2]
+    [1]
     """
     part, parts = shard
     return int(hashlib.sha256(sample.encode()).hexdigest(), 16) % parts == part - 1
