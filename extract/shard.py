@@ -57,7 +57,7 @@ def write_shard(
     attrs : mapping
         With `plan` (JSON) and `sample`; a value that is neither text nor a number is kept as JSON, None as empty text.
     compression : None or "lossless"
-        "lossless" takes about a sixth off, and needs hdf5plugin to write and to read.
+        "lossless" takes about a fifth off, and needs hdf5plugin to write and to read.
 
     Raises
     ------

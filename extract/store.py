@@ -42,7 +42,7 @@ class ActivationStore:
     records : array of dtype `STORE_TOKEN`
         `tokens` with `sample` as a position in `samples`.
     steps : DataFrame
-        step, index, sigma, timestep, model_timestep.
+        step, index, sigma, timestep, model_timestep, of the first sample: schedules depend on the size of the image.
     parts : list of Part
         Where each sample's rows lie, and what its shard says of it.
     attrs : dict
