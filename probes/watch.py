@@ -24,7 +24,8 @@ from ..extract.capture import capture
 from ..extract.generate import draw
 from ..files import atomic
 from ..progress import Progress, quiet
-from .logistic import LogisticProbe
+from .linear import LinearProbe
+from .saved import load_probe
 
 if TYPE_CHECKING:
     from ..extract.models import Model
@@ -88,11 +89,19 @@ class Watch:
         chosen = steps or [self.steps[i] for i in np.unique(np.linspace(0, len(self.steps) - 1, 8).round().astype(int))]
         unknown = sorted(set(chosen) - set(self.steps))
         if unknown:
-            raise HandscopeError(f"Step {unknown[0]} was not watched; of {len(self.steps)} steps, ask for 1 to "
-                                 f"{self.steps[0]}.")
+            raise HandscopeError(
+                f"Step {unknown[0]} was not watched; of {len(self.steps)} steps, ask for 1 to {self.steps[0]}."
+            )
         places = [self.steps.index(step) for step in chosen]
-        return figures.watch_strip(self.x0[places], self.scores[:, places], list(chosen), self.blocks, ax,
-                                   limit=figures.score_limit(self.scores), note=self.caveat)
+        return figures.watch_strip(
+            self.x0[places],
+            self.scores[:, places],
+            list(chosen),
+            self.blocks,
+            ax,
+            limit=figures.score_limit(self.scores),
+            note=self.caveat,
+        )
 
     def figure(self) -> Figure:
         """The strip as a figure of its own."""
@@ -106,8 +115,16 @@ class Watch:
 
     def frame(self, i: int) -> NDArray[np.uint8]:
         """A picture of the step at index `i`: uint8 of shape (height, width, 3)."""
-        return rendered(self.x0[i], self.scores[:, i], self.steps[i], len(self.steps), self.blocks, self.fitted[:, i],
-                        figures.score_limit(self.scores), self.caveat)
+        return rendered(
+            self.x0[i],
+            self.scores[:, i],
+            self.steps[i],
+            len(self.steps),
+            self.blocks,
+            self.fitted[:, i],
+            figures.score_limit(self.scores),
+            self.caveat,
+        )
 
     def gif(self, path: str | os.PathLike[str], seconds: float = 0.4) -> None:
         """Write an animation with a frame a step, `seconds` each and the last for longer."""
@@ -158,10 +175,15 @@ def watch(
     every = [probe for block in blocks for probe in by_block[block]]
     caveat = "" if all(_of_tokens(probe) for probe in every) else CAVEAT
     found = Watch(
-        prompt, seed, blocks, tuple(plan.steps),
+        prompt,
+        seed,
+        blocks,
+        tuple(plan.steps),
         np.full((len(blocks), steps, rows, columns), np.nan, np.float32),
         np.array([[int(probe.metadata_["step"]) for probe in line] for line in chosen]),
-        np.zeros((steps, height, width, 3), np.uint8), np.zeros((height, width, 3), np.uint8), caveat,
+        np.zeros((steps, height, width, 3), np.uint8),
+        np.zeros((height, width, 3), np.uint8),
+        caveat,
     )
     coefficients = torch.tensor(np.stack([probe.coef_ for probe in every], 1), dtype=torch.float32)
 
@@ -211,7 +233,7 @@ class Live:
             self._handle.update(shown)
 
 
-def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[LogisticProbe]:
+def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[LinearProbe]:
     """The probes of these blocks in a run's ``probes/``; without names, of the block that is best in the mean of steps.
 
     Best by the held-out AUC within prompts, or between them where no prompt has both good and bad hands.
@@ -221,9 +243,9 @@ def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[Logi
     HandscopeError
         There is none, or a named block has none.
     """
-    found: dict[str, list[LogisticProbe]] = {}
+    found: dict[str, list[LinearProbe]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        probe = LogisticProbe.load(path)
+        probe = load_probe(path)
         found.setdefault(str(probe.metadata_["block"]), []).append(probe)
     if not found:
         raise HandscopeError(f"There are no probes in {folder}: run `handscope probe` first.")
@@ -237,14 +259,20 @@ def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[Logi
     return max(found.values(), key=lambda probes: float(np.mean([_held_out(probe) for probe in probes])))
 
 
-def _held_out(probe: LogisticProbe) -> float:
-    within = float(probe.metadata_.get("held_out_within_auc", np.nan))
-    return float(probe.metadata_.get("held_out_auc", 0.5)) if np.isnan(within) else within
+def _held_out(probe: LinearProbe) -> float:
+    within = probe.metadata_.get("held_out_within_auc")
+    return float(probe.metadata_.get("held_out_auc", 0.5) if within is None or np.isnan(within) else within)
 
 
 def rendered(
-    x0: NDArray[np.uint8], scores: NDArray[np.float32], step: int, of: int, blocks: Sequence[str],
-    fitted: Sequence[int], limit: float, note: str,
+    x0: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    step: int,
+    of: int,
+    blocks: Sequence[str],
+    fitted: Sequence[int],
+    limit: float,
+    note: str,
 ) -> NDArray[np.uint8]:
     """One step as a picture: the predicted image, and beside it the scores of each block over it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -278,7 +306,9 @@ def _by_block(probes: Iterable[Any], model: Model) -> dict[str, list[Any]]:
         found.setdefault(str(metadata["block"]), []).append(probe)
     if not found:
         raise HandscopeError("Expected at least one probe to watch, found none: run `handscope probe` first.")
-    return found
+    # In the order in which blocks run; one that the model lacks is refused by the plan.
+    order = model.blocks
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
 
 
 def _nearest(probes: list[Any], step: int) -> Any:
