@@ -50,8 +50,9 @@ def replay(
     Raises
     ------
     HandscopeError
-        A trajectory is of another length, size, dtype or schedule than this model gives; the plan wants unconditional
-        calls, whose prompt no trajectory holds; or as in `capture`.
+        A trajectory is of another length, number of tokens, dtype or schedule than this model gives; the plan wants
+        unconditional calls, whose prompt no trajectory holds; or as in `capture`. Another model, and a height and width
+        that were swapped, are noticed where trajectories are read: by `Run.trajectory`.
     """
     _check(model, plan, prompts, trajectories, height, width)
     inputs = model.adapter.inputs(model, prompts, guidance, height, width)
