@@ -14,10 +14,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import __version__
-from .analysis import figures, findings, plates
+from .analysis import figures, findings, further, further_plates, plates, words
 from .analysis.freshness import is_fresh, set_fresh
 from .analysis.rates import rates_by
-from .analysis.results import STAGES, Results
+from .analysis.results import FURTHER, STAGES, Results
 from .files import atomic, sha256
 from .organism.captions import Caption
 from .progress import Progress, quiet
@@ -29,7 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SOURCES = [
     Path(__file__),
     TEMPLATES / "report.html",
-    *(Path(str(one.__file__)) for one in (findings, plates)),
+    *(Path(str(one.__file__)) for one in (findings, further, further_plates, plates, words)),
     *sorted(Path(str(figures.__file__)).parent.glob("*.py")),
 ]
 FACTORS = ("background", "skin", "gesture", "side", "view")
@@ -75,7 +75,8 @@ def report(run: Run, progress: Progress = quiet) -> Path:
 
 
 def _fingerprint(run: Run, results: Results) -> str:
-    tables = [sha256(run.analysis_dir / f"{name}.csv") for name in STAGES]
+    there = [*STAGES, *(name for name in FURTHER if name in results.further)]
+    tables = [f"{name} {sha256(run.analysis_dir / f'{name}.csv')}" for name in there]
     arrays = sha256(run.analysis_dir / "cells.safetensors")
     sources = [sha256(path) for path in SOURCES]
     labels = results.samples[["sample", "image_sha256", "verdict", "kinds", "source"]].to_csv()
@@ -114,17 +115,17 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "kinds": list(kinds.items()), "sources": [(name or "not stated", int(n)) for name, n in sources.items()],
         "labels": flat(settings.get("labels", {})), "labels_map": settings.get("labels", {}), "version": __version__,
         "rates": rates.to_dict("records"), "rate": rate, "doubled": rates[rates["rate"] > 2 * rate].to_dict("records"),
-        "n": findings.counted(probes.iloc[0]),
+        "n": words.counted(probes.iloc[0]),
         "n_good": int(probes["n_good"].iloc[0]), "n_bad": int(probes["n_bad"].iloc[0]),
         "subsets": _subsets(results), "in_sample": _in_sample(results), "baselines": _baselines(results),
         "resolution": _resolution(run, results), "massive": _massive(results.cells), "halves": _halves(results.cosines),
         "provenance": [(name, value) for name, value in flat(settings) if not name.startswith("labels")],
-        "percent": findings.percent, "baseline_names": findings.BASELINE_NAMES,
+        "percent": words.percent, "baseline_names": findings.BASELINE_NAMES,
     }
 
 
 def _share(part: int, whole: int) -> str:
-    return findings.percent(part / whole) if whole else "–"
+    return words.percent(part / whole) if whole else "–"
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -146,7 +147,7 @@ def _subsets(results: Results) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"step": step}
         for subset, table in tables.items():
             key = (results.best_block, step)
-            row[subset] = findings.auc_words(table.loc[key], prefix) if key in table.index else "–"
+            row[subset] = words.auc_words(table.loc[key], prefix) if key in table.index else "–"
         rows.append(row)
     return rows
 
@@ -154,7 +155,7 @@ def _subsets(results: Results) -> list[dict[str, Any]]:
 def _in_sample(results: Results) -> list[dict[str, Any]]:
     """The difference of means of the best block: in-sample beside held out."""
     cells = results.cells[results.cells["block"] == results.best_block].sort_values("step", ascending=False)
-    return [{"step": row["step"], "held_out": findings.auc_words(row, "dom_"),
+    return [{"step": row["step"], "held_out": words.auc_words(row, "dom_"),
              "in_sample": f"{row['dom_auc_in_sample']:.2f}", "raw": f"{row['db']:.2f}",
              "null": f"{row['db_null_mean']:.2f} ± {row['db_null_sd']:.2f}"} for _, row in cells.iterrows()]
 
@@ -169,7 +170,7 @@ def _baselines(results: Results) -> list[dict[str, str]]:
             best = rows.loc[rows[prefix + "auc"].idxmax()]
             lines.append({"name": name, "what": findings.BASELINE_NAMES.get(name, name),
                           "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}",
-                          "auc": findings.auc_words(best, prefix)})
+                          "auc": words.auc_words(best, prefix)})
     return lines
 
 
@@ -203,4 +204,4 @@ def _halves(cosines: pd.DataFrame) -> dict[str, str]:
              "other blocks": ~same_block}
     values = {name: cosines.loc[rows, "cosine_split"].to_numpy(float) for name, rows in parts.items()}
     known = {name: value for name, value in values.items() if np.isfinite(value).any()}
-    return {name: findings.rounded(float(np.nanmedian(value))) for name, value in known.items()}
+    return {name: words.rounded(float(np.nanmedian(value))) for name, value in known.items()}

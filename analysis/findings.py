@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from .figures import LEVEL
+from .further import further
 from .rates import wilson
 from .results import Results, separable
+from .words import CHANCE, Finding, at_steps, auc_words, best_row, counted, percent, place, rounded
 
 BASELINE_NAMES = {
     "prompt": "the words of the prompt",
@@ -26,72 +26,12 @@ BASELINE_NAMES = {
     "all": "all other baselines together",
 }
 HONEST = ("x0", "x0_flat", "image", "all")
-CHANCE = "not separable from chance"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A question and what the numbers answer.
-
-    Attributes
-    ----------
-    question, brief, detail : str
-        Sentences; `brief` can stand alone.
-    mark : str
-        ``yes``, ``no`` or ``partly``; ``chance`` where the data cannot support an answer.
-    """
-
-    question: str
-    brief: str
-    detail: str
-    mark: str
 
 
 def findings(results: Results) -> list[Finding]:
     """Every finding that the results allow, the main ones first."""
     makers = (_malformed, _separable, _beyond, _length, _when, _other_explanations, _direction, _distance, _doubtful)
-    return [make(results) for make in makers]
-
-
-def auc_words(row: Any, prefix: str = "") -> str:
-    """An AUC, its interval and n, and if it can be told from chance; `row` has auc, lo, hi, q after `prefix`."""
-    value, low, high = (row[prefix + name] for name in ("auc", "lo", "hi"))
-    if pd.isna(value):
-        return f"no AUC could be computed ({counted(row)})"
-    if not separable(row, prefix):
-        return f"AUC {value:.2f} ({low:.2f} to {high:.2f}), {CHANCE} ({counted(row)})"
-    return f"AUC {value:.2f} ({low:.2f} to {high:.2f}; {counted(row)})"
-
-
-def counted(row: Any) -> str:
-    """``n = 320``: samples of both classes."""
-    return f"n = {int(row['n_good'] + row['n_bad'])}"
-
-
-def place(row: Any) -> str:
-    """``single.3 at step 8``."""
-    return f"{row['block']} at step {row['step']}"
-
-
-def percent(share: Any) -> str:
-    """``37%``."""
-    return f"{100 * float(share):.0f}%"
-
-
-def rounded(number: float, sign: str = "") -> str:
-    """``−0.04``, or with the sign "+" also ``+0.04``."""
-    return f"{number:{sign}.2f}".replace("-", "−")
-
-
-def _at_steps(steps: Iterable[int]) -> str:
-    """``step 20`` or ``steps 20, 8 and 1``."""
-    texts = [str(step) for step in steps]
-    return f"step {texts[0]}" if len(texts) == 1 else f"steps {', '.join(texts[:-1])} and {texts[-1]}"
-
-
-def _best(rows: pd.DataFrame, column: str, known: pd.Series) -> Any:
-    """The row with the largest value among those that can be told from chance, or among all where none can."""
-    return rows.loc[(rows[known] if known.any() else rows)[column].idxmax()]
+    return [*(make(results) for make in makers), *further(results)]
 
 
 def _malformed(results: Results) -> Finding:
@@ -111,7 +51,7 @@ def _separable(results: Results) -> Finding:
     question = "Can the activations tell a bad hand from a good one?"
     column, rows = results.prefix + "auc", results.probe_of("sure")
     known = rows[results.prefix + "q"] <= LEVEL
-    best = _best(rows, column, known)
+    best = best_row(rows, column, known)
     scope = "of the same prompt" if results.prefix else "of different prompts, since no prompt has both"
     if not known.any():
         brief = (
@@ -173,7 +113,7 @@ def _whole_picture(results: Results, n: str) -> str:
     gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
     return (
         f"A probe of the whole predicted picture tells more than one of {results.best_block} at "
-        f"{_at_steps(known['step'])}, most at step {best['step']}: AUC {best[prefix + 'auc_both']:.2f} against "
+        f"{at_steps(known['step'])}, most at step {best['step']}: AUC {best[prefix + 'auc_both']:.2f} against "
         f"{best[prefix + 'auc_baseline']:.2f} ({gain}, {low} to {high}; {n})."
     )
 
@@ -199,14 +139,14 @@ def _length(results: Results) -> Finding:
     if known.all():
         return Finding(question, f"Yes: {what} can be told from chance at every step ({n}).", alone, "yes")
     brief = (
-        f"Only in part: {what} can be told from chance at {_at_steps(rows.loc[known, 'step'])}, and is {CHANCE} ({n}) "
-        f"at {_at_steps(rows.loc[~known, 'step'])}."
+        f"Only in part: {what} can be told from chance at {at_steps(rows.loc[known, 'step'])}, and is {CHANCE} ({n}) "
+        f"at {at_steps(rows.loc[~known, 'step'])}."
     )
     return Finding(question, brief, alone, "partly")
 
 
 def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n: str) -> str:
-    best = _best(rows, prefix + "added", known)
+    best = best_row(rows, prefix + "added", known)
     gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
     before, after = best[prefix + "auc_baseline"], best[prefix + "auc_both"]
     most = f"at step {best['step']}, from AUC {before:.2f} to {after:.2f} ({gain}, {low} to {high}; {n})"
@@ -214,8 +154,8 @@ def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n:
     if not known.any():
         return f"{what}, the gain is {CHANCE} ({n}) at each of {len(rows)} steps; the largest is {most}."
     rest = rows.loc[~known, "step"]
-    doubt = f"; at {_at_steps(rest)} the gain is {CHANCE} ({n})" if len(rest) else ""
-    return f"{what}, it gains at {_at_steps(rows.loc[known, 'step'])}, most {most}{doubt}."
+    doubt = f"; at {at_steps(rest)} the gain is {CHANCE} ({n})" if len(rest) else ""
+    return f"{what}, it gains at {at_steps(rows.loc[known, 'step'])}, most {most}{doubt}."
 
 
 def _when(results: Results) -> Finding:
@@ -225,7 +165,7 @@ def _when(results: Results) -> Finding:
     known = rows[rows[prefix + "q"] <= LEVEL]
     first, last = rows.iloc[0], rows.iloc[-1]
     if known.empty:
-        steps = _at_steps(rows["step"])
+        steps = at_steps(rows["step"])
         brief = f"At no step that was read: {block}, the best block, is {CHANCE} ({counted(first)}) at {steps}."
         return Finding(question, brief, "", "chance")
     trend = "the two intervals overlap, so neither a rise nor a fall is shown"
@@ -267,7 +207,7 @@ def _other_explanations(results: Results) -> Finding:
         if rows.empty:
             continue
         known = rows[prefix + "q"] <= LEVEL
-        best = _best(rows, prefix + "auc", known)
+        best = best_row(rows, prefix + "auc", known)
         label = BASELINE_NAMES.get(name, name) + (" (between prompts)" if name == "prompt" and results.prefix else "")
         where = "" if pd.isna(best["step"]) else f" at step {best['step']:.0f}"
         if known.any():
@@ -287,7 +227,7 @@ def _direction(results: Results) -> Finding:
     question = "Is one direction, the difference of means, enough?"
     cells = results.cells
     known = cells["dom_q"] <= LEVEL
-    best = _best(cells, "dom_auc", known)
+    best = best_row(cells, "dom_auc", known)
     fooled = (
         f"On the very hands that it was fitted to, that direction would score {best['dom_auc_in_sample']:.2f}: an "
         "in-sample figure, which is no evidence."
@@ -307,7 +247,7 @@ def _distance(results: Results) -> Finding:
     question = "How far apart are the two clouds of hand tokens?"
     cells = results.cells
     known = cells["db_q"] <= LEVEL
-    best = _best(cells, "db_excess", known)
+    best = best_row(cells, "db_excess", known)
     null = (
         f"There, permuted verdicts give {best['db_null_mean']:.2f} ± {best['db_null_sd']:.2f} nats, so of the raw "
         f"{best['db']:.2f}, an in-sample figure, only the excess counts."

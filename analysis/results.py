@@ -30,6 +30,21 @@ STAGES = {
     "whole_picture": "probe",
 }
 
+FURTHER = {
+    "contrasts": "analyze",
+    "gaussianity": "analyze",
+    "transfer": "analyze",
+    "shared": "analyze",
+    "conditional": "probe",
+    "methods": "probe",
+    "calibration": "probe",
+    "reliability": "probe",
+    "probe_transfer": "probe",
+    "block_flat": "probe",
+    "survey": "survey",
+}
+"""Tables that a run may lack, with the stage that writes each."""
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
@@ -47,6 +62,8 @@ class Results:
         cells.safetensors.
     annotations : dict of Annotation by sample
     settings : dict
+    further : dict of DataFrame
+        Those of `FURTHER` that are there.
     """
 
     samples: pd.DataFrame
@@ -61,6 +78,7 @@ class Results:
     coordinates: dict[str, np.ndarray] = field(repr=False)
     annotations: dict[str, Annotation] = field(repr=False)
     settings: dict[str, Any] = field(repr=False)
+    further: dict[str, pd.DataFrame] = field(repr=False, default_factory=dict)
 
     @classmethod
     def read(cls, run: Run) -> Results:
@@ -90,7 +108,12 @@ class Results:
             coordinates=coordinates,
             annotations=Labels(run.labels_path).current(),
             settings=run.settings,
+            further={name: _table(run, name) for name in FURTHER if (run.analysis_dir / f"{name}.csv").exists()},
         )
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables of `FURTHER`; without rows or columns where the run lacks it."""
+        return self.further.get(name, pd.DataFrame())
 
     @cached_property
     def prefix(self) -> str:
@@ -132,10 +155,10 @@ def separable(row: Any, prefix: str = "") -> bool:
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
-    path = run.analysis_dir / f"{name}.csv"
+    path, stage = run.analysis_dir / f"{name}.csv", (STAGES | FURTHER)[name]
     try:
         return pd.read_csv(path)
     except FileNotFoundError as error:
-        raise HandscopeError(f"There is no {path}: run {STAGES[name]} first.") from error
+        raise HandscopeError(f"There is no {path}: run {stage} first.") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HandscopeError(f"{path} is damaged ({error}): remove it and run {STAGES[name]} again.") from error
+        raise HandscopeError(f"{path} is damaged ({error}): remove it and run {stage} again.") from error

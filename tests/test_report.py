@@ -41,6 +41,8 @@ FIGURES = {
     "planes",
     "components",
     "cosines",
+    "distance_parts",
+    "power",
 }
 
 
