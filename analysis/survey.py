@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
-from .directions import contrast, cosines, massive_channels, unit
+from .directions import contrast, cosines, held_out_projections, massive_channels, unit
 from .distance import bhattacharyya_test
 from .freshness import is_fresh, set_fresh
 from .inference import (
@@ -57,32 +57,32 @@ def map_survey(
 ) -> pd.DataFrame:
     """Compare bad with good hands in every block at every step, from the moments that a survey kept.
 
-    Writes ``analysis/survey.csv``, ``survey.safetensors`` (`direction` (cells, width), bad to good; `cosine` and
-    `cosine_split` (cells, cells), in the table's order) and ``survey.json``; does nothing when they are there and
-    belong to the present labels, moments and arguments.
+        Writes ``analysis/survey.csv``, ``survey.safetensors`` (`direction` (cells, width), bad to good; `cosine` and
+        `cosine_split` (cells, cells), in the table's order) and ``survey.json``; does nothing when they are there and
+        belong to the present labels, moments and arguments.
 
-    Parameters
-    ----------
-    permutations : labellings in each null; the same ones in every cell
-    folds : of prompts
+        Parameters
+        ----------
+        permutations : labellings in each null; the same ones in every cell
+        folds : of prompts
 
-    Returns
-    -------
-    The table of survey.csv, one row a cell. `db` is the Bhattacharyya distance in nats, in-sample, and `db_excess` what
-    remains of it above its null. `ridge_auc` is of a closed-form ridge probe on sample means, held out; `dom_auc` of
-    the difference of means, likewise. `split_cosine` is the cosine of directions fitted to disjoint halves of the
-    prompts, and `agreement` the mean cosine of one half's direction with the other half's in all other cells. Each has
-    a p value from its null, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
+        Returns
+        -------
+        The table of survey.csv, one row a cell. `db` is the Bhattacharyya distance in nats, in-sample, and `db_excess` what
+        remains of it above its null. `ridge_auc` is of a closed-form ridge probe on sample means, held out; `dom_auc` of
+        the difference of means, likewise. `split_cosine` is the cosine of directions fitted to disjoint halves of the
+        prompts, and `agreement` the mean cosine of one half's direction with the other half's in all other cells. Each has
+        a p value from its null, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
 
-    Raises
-    ------
-    HandscopeError
-        There is no survey, too few samples or prompts, or a cell holds NaN or infinity.
+        Raises
+        ------
+        HandscopeError
+            There is no survey, too few samples or prompts, or a cell holds NaN or infinity.
 
-    Notes
-    -----
-    The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
-    of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
+        Notes
+        -----
+        The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
+        of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
     are judged on.
     """
     from ..extract.surveyed import SurveyStore, survey_folder
@@ -132,6 +132,8 @@ def map_survey(
     arrays = {"direction": np.stack(directions), "cosine": cosine, "cosine_split": crossed}
     save_arrays(outputs[1], {name: array.astype(np.float32) for name, array in arrays.items()})
     best = choice.report(cells, y, groups, design.fold, seed)
+    size = _hand_tokens(store, table["sample"].tolist())
+    best["auc_of_hand_size"] = float(auc(held_out_projections(size[:, None], y, design.fold), y, design.fold))
     set_fresh(sidecar, mark, permutations=permutations, folds=folds, seed=seed, **counts, best=best)
     progress("map", len(cells), len(cells))
     return cells
@@ -167,8 +169,7 @@ class _Design:
 
 
 def _cells(store: SurveyStore, samples: list[str]) -> Iterator[tuple[Cell, Moments]]:
-    place = {sample: number for number, sample in enumerate(store.samples)}
-    count = store.counts[[place[sample] for sample in samples], 0].astype(np.float64)
+    count = _hand_tokens(store, samples)
     for cell, mean, variance in store.read(samples):
         broken = ~(np.isfinite(mean).all(1) & np.isfinite(variance).all(1))
         if broken.any():
@@ -178,6 +179,11 @@ def _cells(store: SurveyStore, samples: list[str]) -> Iterator[tuple[Cell, Momen
                 "float32 if the model was loaded in float16."
             )
         yield cell, Moments(count, mean.astype(np.float64), variance * count[:, None])
+
+
+def _hand_tokens(store: SurveyStore, samples: list[str]) -> Array:
+    place = {sample: number for number, sample in enumerate(store.samples)}
+    return store.counts[[place[sample] for sample in samples], 0].astype(np.float64)
 
 
 def _distance_statistics(moments: Moments, design: _Design) -> dict[str, float]:

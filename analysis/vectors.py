@@ -65,7 +65,4 @@ class HandTokens:
 
     def chunks(self, cell: Cell) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp]]]:
         """The hand tokens of a cell, some thousand at a time: rows (m, width), and their places (m,) in the store."""
-        if not hasattr(self.store, "chunks"):
-            yield self.store.read(str(cell.block), cell.step)[0][self._chosen], self._chosen
-            return
         yield from self.store.chunks(str(cell.block), cell.step, where=self._chosen)

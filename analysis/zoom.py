@@ -117,6 +117,7 @@ class Choice:
         low, high = bootstrap_auc(scores, y, groups, fold, seed=seed, null=null)
         return {
             "cell": names[best],
+            "auc_of_pure_noise": float(observed[(cells["step"] == cells["step"].max()).to_numpy()].max()),
             "auc_selected": float(observed[best]),
             "p_of_the_largest": p_value(observed[best], self._null),
             "auc_nested": nested,

@@ -72,5 +72,7 @@ def _summary(table: Any, best: dict[str, Any]) -> str:
         f"{called} of {len(table)} cells separable (n = {counts}; false-discovery rate .05); the best, {best['cell']}, "
         f"has an AUC of {best['auc_selected']:.2f} because it was selected (p = {best['p_of_the_largest']:.2g} for the "
         f"largest of all); cells chosen without the samples they are judged on have {best['auc_nested']:.2f} "
-        f"({best['auc_nested_lo']:.2f} to {best['auc_nested_hi']:.2f})"
+        f"({best['auc_nested_lo']:.2f} to {best['auc_nested_hi']:.2f}); at the first step, where pure noise goes in, "
+        f"the largest is {best['auc_of_pure_noise']:.2f}, and the number of hand tokens alone has "
+        f"{best['auc_of_hand_size']:.2f}"
     )
