@@ -92,13 +92,13 @@ def size(count: float) -> str:
     """Bytes for a reader.
 
     >>> size(1234567)
-    '1.2 MB'
+    '1.23 MB'
     """
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} GB"
+    return f"{count:.3g} TB"
 
 
 def duration(seconds: float) -> str:

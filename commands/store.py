@@ -50,8 +50,9 @@ def _info(arguments: argparse.Namespace, progress: Progress) -> None:
 def _consolidate(arguments: argparse.Namespace, progress: Progress) -> None:
     path = _activations(arguments.path)
     from ..extract.consolidate import consolidate
+    from ..extract.shard import shards
 
-    say("store", f"{consolidate(path, progress)} of {len(list((path / 'shards').glob('*.h5')))} shards")
+    say("store", f"{consolidate(path, progress)} of {len(shards(path))} shards")
 
 
 def _merge(arguments: argparse.Namespace, progress: Progress) -> None:

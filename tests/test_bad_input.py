@@ -92,6 +92,14 @@ def cut(path: Path) -> None:
         ({"labels": "maybe"}, ["'labels'", "auto, existing"]),
         ({"tokens": "fingers"}, ["'tokens'", "labelled"]),
         ({"dtype": "float16"}, ["'dtype'", "bfloat16"]),
+        ({"offload": "disk"}, ["'offload'", "sequential"]),
+        ({"quantisation": "int2"}, ["'quantisation'", "bnb-4bit"]),
+        ({"base": 7}, ["'base'", "a text"]),
+        ({"trajectories": "no"}, ["'trajectories'", "true or false"]),
+        ({"stream": "both"}, ["'stream'", "image, text"]),
+        ({"at": "middle"}, ["'at'", "output, input"]),
+        ({"compression": "lossy"}, ["'compression'", "lossless"]),
+        ({"offload": "model"}, ["Offload", "cpu"]),
         ({"prompts": []}, ["'prompts'"]),
         ({"prompts": ["a hand", " "]}, ["'prompts'"]),
         ({"prompts": "nowhere.txt"}, ["nowhere.txt", "one prompt a line"]),
@@ -290,6 +298,21 @@ def test_too_few_labels_to_analyze(refused: Refused, extracted_run, run_copy) ->
     refused("analyze", run.path)
     refused("probe", run.path)
     assert contents(run.path) == before
+
+
+# Activations
+
+
+@pytest.mark.parametrize("verb", ["check", "info", "consolidate"])
+def test_store_that_is_not_there(verb: str, refused: Refused, tmp_path: Path) -> None:
+    assert "nothing at" in refused("store", verb, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "un extract first" in refused("store", verb, tmp_path / "empty")
+
+
+def test_merging_nothing(refused: Refused, extracted_run, tmp_path: Path) -> None:
+    assert "nothing at" in refused("store", "merge", tmp_path / "joined", extracted_run.path, tmp_path / "nowhere")
+    assert not (tmp_path / "joined").exists()
 
 
 # A full disk

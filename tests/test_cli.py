@@ -25,7 +25,7 @@ def test_help_is_quick_and_names_every_stage(tmp_path: Path) -> None:
         result = subprocess.run([*HANDSCOPE, "--help"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
         times.append(time.monotonic() - begun)
     assert result.returncode == 0
-    for stage in ("study", "generate", "label", "extract", "analyze", "probe", "report"):
+    for stage in ("study", "generate", "label", "extract", "store", "survey", "analyze", "probe", "report", "watch"):
         assert f"\n    {stage} " in result.stdout
     assert min(times) < 1
 
@@ -71,6 +71,66 @@ def test_stages_one_by_one(tiny_pipe_folder: Path, tmp_path: Path, capfd: pytest
     assert "of 4 cells separable" in handscope("probe", folder, "--permutations", "5", "--folds", "3")
     assert str(folder / "report.html") in handscope("report", folder)
     assert (folder / "report.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+
+
+def test_store_verbs(extracted_run, run_copy, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = run_copy(extracted_run)
+    shards = sorted((run.activations_dir / "shards").glob("*.h5"))
+
+    def store(*arguments: str | Path, status: int = 0) -> str:
+        capfd.readouterr()
+        assert cli.main(["store", *map(str, arguments)]) == status
+        out, err = capfd.readouterr()
+        assert err == ""
+        return out
+
+    said = store("info", run.path)
+    assert "single.0" in said and "432: " in said and "48, " in said and "not there" not in said
+    assert "nothing is wrong" in store("check", run.path)
+
+    (run.activations_dir / "store.h5").unlink()
+    assert "not there" in store("info", run.activations_dir)
+    assert "store.h5" in store("consolidate", run.path)
+    assert (run.activations_dir / "store.h5").exists()
+
+    for number, half in enumerate((shards[:20], shards[20:])):
+        (tmp_path / f"machine{number}" / "shards").mkdir(parents=True)
+        for path in half:
+            (tmp_path / f"machine{number}" / "shards" / path.name).write_bytes(path.read_bytes())
+    said = store("merge", tmp_path / "joined", tmp_path / "machine0", tmp_path / "machine1")
+    assert "48 samples of 2 sources" in said
+    assert "nothing is wrong" in store("check", tmp_path / "joined")
+
+    damaged = bytearray(shards[3].read_bytes())
+    damaged[-50] ^= 0xFF
+    shards[3].write_bytes(damaged)
+    shards[5].write_bytes(shards[5].read_bytes()[:2000])
+    said = store("check", run.path, status=1)
+    assert shards[3].name in said and shards[5].name in said and shards[4].name not in said
+
+
+def test_later_verbs_load_the_model_as_the_run_was_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from handscope.commands.options import model_of
+    from handscope.extract import models
+    from handscope.extract.run import Run
+
+    asked: list[tuple] = []
+    monkeypatch.setattr(models, "load", lambda *given, **named: asked.append((given, named)))
+    run = Run(tmp_path)
+    file, base = "flux.safetensors", "some/flux"
+    begun = {"name": file, "base": base, "revision": "abc", "device": "cuda:1"}
+    begun |= {"offload": "model", "quantisation": "bnb-4bit"}
+    run.write_settings({"provenance": begun, "model": {"dtype": "bfloat16"}})
+    cases = {
+        "": ((file, "cuda:1", "bfloat16", "abc"), "model", "bnb-4bit", base),
+        "--device cpu": ((file, "cpu", "bfloat16", "abc"), None, "bnb-4bit", base),
+        "--offload none": ((file, "cuda:1", "bfloat16", "abc"), None, "bnb-4bit", base),
+        "--offload sequential": ((file, "cuda:1", "bfloat16", "abc"), "sequential", "bnb-4bit", base),
+        "--model other": (("other", "cuda:1", "bfloat16", None), "model", "bnb-4bit", None),
+    }
+    for options, (given, offload, quantisation, base) in cases.items():
+        model_of(run, cli._parser().parse_args(["extract", str(tmp_path), *options.split()]))
+        assert asked.pop() == (given, {"offload": offload, "quantisation": quantisation, "base": base}), options
 
 
 def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
