@@ -19,7 +19,7 @@ from .run import Run
 from .shard import STEP
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
 from .trajectory import Trajectory
-from .wanted import Batch, Wanted, _annotations, _common, _samples, batches, in_part, labels_hash
+from .wanted import Batch, Wanted, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
 
 
 def survey(
@@ -118,11 +118,11 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> Wanted:
     rows = run.metadata()
     of = next(iter(rows.values()))["steps"] if rows else 1
     plan = Plan(model.blocks, range(of, 0, -1), of=of)
-    common = {**_common(model, plan, "labelled"), "schema": SCHEMA}
-    rows = _samples(run, plan)
+    common = {**common_attrs(model, plan, "labelled"), "schema": SCHEMA}
+    rows = sample_rows(run, plan)
     annotations = {
         sample: annotation
-        for sample, annotation in _annotations(model, run, rows, "labelled").items()
+        for sample, annotation in annotations_of(model, run, rows, "labelled").items()
         if annotation is not None and annotation.hands.any()
     }
     if not annotations:

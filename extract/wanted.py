@@ -142,10 +142,10 @@ def wanted(model: Model, run: Run, plan: Plan, tokens: str = "hand", shard: tupl
         or of another image; activations of another plan, model or choice of tokens are there already.
     """
     _check(model, plan, tokens, shard)
-    common = _common(model, plan, tokens)
-    samples = _samples(run, plan)
+    common = common_attrs(model, plan, tokens)
+    samples = sample_rows(run, plan)
     run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
-    annotations = _annotations(model, run, samples, tokens)
+    annotations = annotations_of(model, run, samples, tokens)
     everything = list(annotations)
     if shard is not None:
         annotations = {sample: kept for sample, kept in annotations.items() if in_part(sample, shard)}
@@ -167,6 +167,71 @@ def in_part(sample: str, shard: tuple[int, int]) -> bool:
     """
     part, parts = shard
     return int(hashlib.sha256(sample.encode()).hexdigest(), 16) % parts == part - 1
+
+
+def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
+    """What every shard of an extraction says of itself: what `check_same` compares, and whose the model is."""
+    quantisation = conditions(model.transformer)["quantisation"]
+    return {
+        "schema": SCHEMA,
+        "plan": plan.to_json(),
+        "model": model.name,
+        "revision": model.revision or "",
+        "weight_hash": model.weight_hash,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "quantisation": "" if quantisation == "none" else quantisation,
+        "selection": tokens,
+    }
+
+
+def sample_rows(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
+    """The lines of `samples/metadata.jsonl` by sample; HandscopeError where there are none, or the steps differ."""
+    rows = run.metadata()
+    if not rows:
+        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
+    for sample, row in rows.items():
+        if plan.of != row["steps"]:
+            raise HandscopeError(
+                f"The plan is for a run of {plan.of} steps, and {sample} in {run.path} was made in {row['steps']}: "
+                f"make the plan's `of` {row['steps']}."
+            )
+    return rows
+
+
+def annotations_of(
+    model: Model, run: Run, rows: dict[str, dict[str, Any]], tokens: str
+) -> dict[str, Annotation | None]:
+    """The annotation of each labelled sample; when all tokens are wanted of every sample, None where there is none.
+
+    Raises
+    ------
+    HandscopeError
+        There are none, or labels are of another token grid or of another image.
+    """
+    current = Labels(run.labels_path).current()
+    chosen: dict[str, Annotation | None] = {
+        sample: current.get(sample) for sample in rows if tokens == "all" or sample in current
+    }
+    if not chosen:
+        raise HandscopeError(
+            f"None of the {len(rows)} samples in {run.path} is labelled: run label first, or extract tokens='all'."
+        )
+    for sample, annotation in chosen.items():
+        if annotation is None:
+            continue
+        row = rows[sample]
+        grid = model.grid(row["height"], row["width"])
+        if annotation.labels.shape != grid:
+            raise HandscopeError(
+                f"The labels of {sample} in {run.labels_path} are on a grid of {_by(annotation.labels.shape)} tokens, "
+                f"and the sample has {_by(grid)}: label it again."
+            )
+        if annotation.image_sha256 != row["image_sha256"]:
+            raise HandscopeError(
+                f"The labels of {sample} in {run.labels_path} were made on another image "
+                f"(hash {annotation.image_sha256[:12]}…, the sample's is {row['image_sha256'][:12]}…): label it again."
+            )
+    return chosen
 
 
 def batches(run: Run, work: Wanted, batch_size: int | None) -> Iterator[Batch]:
@@ -207,61 +272,6 @@ def _check(model: Model, plan: Plan, tokens: str, shard: tuple[int, int] | None)
             "A run is generated without a negative prompt, so its transformer makes no unconditional calls: "
             "plan call='cond', or capture around a pipeline call of your own."
         )
-
-
-def _common(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
-    quantisation = conditions(model.transformer)["quantisation"]
-    return {
-        "schema": SCHEMA,
-        "plan": plan.to_json(),
-        "model": model.name,
-        "revision": model.revision or "",
-        "weight_hash": model.weight_hash,
-        "model_dtype": str(model.dtype).removeprefix("torch."),
-        "quantisation": "" if quantisation == "none" else quantisation,
-        "selection": tokens,
-    }
-
-
-def _samples(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
-    rows = run.metadata()
-    if not rows:
-        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
-    for sample, row in rows.items():
-        if plan.of != row["steps"]:
-            raise HandscopeError(
-                f"The plan is for a run of {plan.of} steps, and {sample} in {run.path} was made in {row['steps']}: "
-                f"make the plan's `of` {row['steps']}."
-            )
-    return rows
-
-
-def _annotations(model: Model, run: Run, rows: dict[str, dict[str, Any]], tokens: str) -> dict[str, Annotation | None]:
-    """The annotation of each labelled sample; when all tokens are wanted of every sample, None where there is none."""
-    current = Labels(run.labels_path).current()
-    chosen: dict[str, Annotation | None] = {
-        sample: current.get(sample) for sample in rows if tokens == "all" or sample in current
-    }
-    if not chosen:
-        raise HandscopeError(
-            f"None of the {len(rows)} samples in {run.path} is labelled: run label first, or extract tokens='all'."
-        )
-    for sample, annotation in chosen.items():
-        if annotation is None:
-            continue
-        row = rows[sample]
-        grid = model.grid(row["height"], row["width"])
-        if annotation.labels.shape != grid:
-            raise HandscopeError(
-                f"The labels of {sample} in {run.labels_path} are on a grid of {_by(annotation.labels.shape)} tokens, "
-                f"and the sample has {_by(grid)}: label it again."
-            )
-        if annotation.image_sha256 != row["image_sha256"]:
-            raise HandscopeError(
-                f"The labels of {sample} in {run.labels_path} were made on another image "
-                f"(hash {annotation.image_sha256[:12]}…, the sample's is {row['image_sha256'][:12]}…): label it again."
-            )
-    return chosen
 
 
 def _is_there(path: Path, row: dict[str, Any], annotation: Annotation | None, common: dict[str, Any]) -> bool:
