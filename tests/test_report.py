@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from handscope.analysis import figures
 from handscope.analysis.findings import CHANCE, findings
+from handscope.analysis.further_plates import further_plates
 from handscope.analysis.rates import rates_by, wilson
 from handscope.analysis.results import Results
 from handscope.errors import HandscopeError
@@ -507,3 +508,124 @@ def test_prompts_of_another_kind_have_no_rates():
 
 def test_settings_become_lines():
     assert flat({"a": {"b": 1, "c": None}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "–"), ("d", "[1, 2]")]
+
+
+def further(run: Run, found: bool) -> Results:
+    """The same run with every table that a run may lack; separable at steps below 12 if `found`, and nowhere else."""
+    cells = [{"block": block, "step": step} for block in BLOCKS for step in STEPS]
+    counts = {"n_good": 24, "n_bad": 10}
+    scored = [{**cell, **counts, **_scores(cell["step"], 0.3 * found)} for cell in cells]
+    direction = [{f"dom_{name}" if name in _scores(1, 0) else name: v for name, v in row.items()} for row in scored]
+    no_pairs = {"dom_auc": np.nan, "dom_q": np.nan, "reason": "2 bad samples have global faults alone"}
+    ways = [{**a, "judged_block": b["block"], "judged_step": b["step"]} for a in cells for b in cells]
+    bins = [{"predicted": at, "observed": at, "lo": at - 0.1, "hi": at + 0.1, "n": 8} for at in (0.2, 0.4, 0.6, 0.8)]
+    tables = {
+        "contrasts": [{"contrast": "local", **row, "cosine_all": 0.6, "reason": ""} for row in direction]
+        + [{"contrast": "global", **cell, "n_good": 24, "n_bad": 2, **no_pairs} for cell in cells],
+        "gaussianity": [
+            {
+                **cell, "effective_rank": 30.0, "kurtosis": 2.0, "kurtosis_max": 9.0, "norm_outliers": 0.01,
+                "llr_auc_implied": 0.93, "llr_auc_in_sample": 0.8, "llr_auc": 0.52,
+                "reason": "heavy tails" if found else "",
+            }
+            for cell in cells
+        ],
+        "transfer": [
+            {
+                "block_a": way["block"], "step_a": way["step"], "block_b": way["judged_block"],
+                "step_b": way["judged_step"], "auc": 0.6, "q": 0.01 if found else 0.4,
+            }
+            for way in ways
+        ],
+        "shared": [{"cells": 12, "auc": 0.66, "lo": 0.55, "hi": 0.74, "p": 0.01 if found else 0.3}],
+        "methods": [{"method": name, "l2": 10.0, **row} for name in ("ridge", "mass_mean") for row in scored],
+        "calibration": [
+            {**cell, "log_odds": name, "ece": 0.12, "null_mean": 0.07, "q": 0.01 if found and name == "raw" else 0.4}
+            for name in ("raw", "platt")
+            for cell in cells
+        ],
+        "reliability": [
+            {**cell, "log_odds": name, **row} for name in ("raw", "platt") for row in bins for cell in cells
+        ],
+        "probe_transfer": [
+            {"fitted_block": way["block"], "fitted_step": way["step"], "auc": 0.55} | dict(list(way.items())[2:])
+            for way in ways
+        ],
+        "conditional": [
+            {**cell, "baseline": name, **_gain(found and cell["step"] < 12)}
+            for name in ("all", "x0_flat")
+            for cell in cells
+        ],
+        "survey": [
+            {
+                **{f"ridge_{name}" if name in ("auc", "lo", "hi", "q") else name: v for name, v in row.items()},
+                "db_excess": 0.4, "db_q": 0.3, "split_cosine": 0.2,
+            }
+            for row in scored
+        ],
+    }  # fmt: skip
+    for name, rows in tables.items():
+        pd.DataFrame(rows).to_csv(run.analysis_dir / f"{name}.csv", index=False)
+    return Results.read(run)
+
+
+WHAT_ELSE = {
+    "shared": "Does one direction do for all blocks and steps?",
+    "contrasts": "Is it faults of a part of the hand, or of the whole?",
+    "gaussianity": "Are the clouds as Gaussian as the distance takes them to be?",
+    "methods": "Does the answer hang on the kind of probe?",
+    "calibration": "May the probe's probabilities be believed?",
+    "conditional": "Fitted to what the predicted picture leaves, does the block say more than by chance?",
+    "survey": "Where, over all blocks and all steps?",
+}
+
+
+def test_further_tables_are_told_only_where_they_are(tmp_path):
+    run = invented(tmp_path / "run", 0.4)
+    assert not set(WHAT_ELSE.values()) & set(answers(Results.read(run)))
+    assert set(WHAT_ELSE.values()) <= set(answers(further(run, True)))
+    for name in ("transfer", *WHAT_ELSE):
+        (run.analysis_dir / f"{name}.csv").unlink()
+        said = answers(Results.read(run))
+        assert WHAT_ELSE.get(name, WHAT_ELSE["shared"]) not in said
+    (run.analysis_dir / "methods.csv").write_bytes(b"")
+    with pytest.raises(HandscopeError, match="run probe again"):
+        Results.read(run)
+
+
+def test_words_follow_the_further_tables(tmp_path):
+    said = answers(further(invented(tmp_path / "run", 0.4), True))
+    assert said[WHAT_ELSE["shared"]][0] == "yes" and "AUC 0.66 (0.55 to 0.74; n = 40)" in said[WHAT_ELSE["shared"]][1]
+    assert "in 132 of 132 pairs of cells" in said[WHAT_ELSE["shared"]][1]
+    mark, text = said[WHAT_ELSE["contrasts"]]
+    assert mark == "yes" and "Local: in 6 of 12 cells" in text and "n = 34)" in text
+    assert "Global: not tested, since 2 bad samples have global faults alone" in text
+    assert said[WHAT_ELSE["gaussianity"]][0] == "no" and "implies an AUC of 0.93" in said[WHAT_ELSE["gaussianity"]][1]
+    assert "logistic 6 of 12, ridge 6 of 12, difference of means 6 of 12" in said[WHAT_ELSE["methods"]][1]
+    mark, text = said[WHAT_ELSE["calibration"]]
+    assert mark == "yes" and "As fitted, they are off by more than chance in 12 of 12 cells" in text
+    mark, text = said[WHAT_ELSE["conditional"]]
+    assert mark == "partly" and "can be told from chance at steps 4 and 1 (n = 40); the largest gain is +0.07" in text
+    assert "separates in 6 of 12 cells (q ≤ 0.05), most in" in said[WHAT_ELSE["survey"]][1]
+
+
+def test_further_tables_of_nothing_say_so(tmp_path):
+    said = answers(further(invented(tmp_path / "run", 0.0), False))
+    for name in ("shared", "contrasts", "conditional", "survey"):
+        mark, text = said[WHAT_ELSE[name]]
+        assert mark == "chance" and CHANCE in text, name
+    assert said[WHAT_ELSE["gaussianity"]][0] == "yes" and said[WHAT_ELSE["methods"]][0] == "no"
+    power = said["What could these data have shown?"]
+    assert "(n = 40)" in power[1] and "labelled hands would give 80%" in power[1]
+
+
+def test_every_further_figure_is_drawn(tmp_path):
+    results = further(invented(tmp_path / "run", 0.4), True)
+    drawings = further_plates(results)
+    assert set(drawings) == {
+        "contrasts", "gaussianity", "transfer", "probe_transfer", "methods", "reliability", "survey_probe",
+        "survey_distance", "distance_parts", "power",
+    }  # fmt: skip
+    titles = {name: [ax.get_title() for ax in draw().axes] for name, draw in drawings.items()}
+    assert titles["contrasts"] == ["Difference of means in double.1"]
+    assert titles["reliability"] == ["As fitted: single.3 at step 1", "Calibrated: single.3 at step 1"]
