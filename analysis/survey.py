@@ -57,32 +57,32 @@ def map_survey(
 ) -> pd.DataFrame:
     """Compare bad with good hands in every block at every step, from the moments that a survey kept.
 
-        Writes ``analysis/survey.csv``, ``survey.safetensors`` (`direction` (cells, width), bad to good; `cosine` and
-        `cosine_split` (cells, cells), in the table's order) and ``survey.json``; does nothing when they are there and
-        belong to the present labels, moments and arguments.
+    Writes ``analysis/survey.csv``, ``survey.safetensors`` (`direction` (cells, width), bad to good; `cosine` and
+    `cosine_split` (cells, cells), in the table's order) and ``survey.json``; does nothing when they are there and
+    belong to the present labels, moments and arguments.
 
-        Parameters
-        ----------
-        permutations : labellings in each null; the same ones in every cell
-        folds : of prompts
+    Parameters
+    ----------
+    permutations : labellings in each null; the same ones in every cell
+    folds : of prompts
 
-        Returns
-        -------
-        The table of survey.csv, one row a cell. `db` is the Bhattacharyya distance in nats, in-sample, and `db_excess` what
-        remains of it above its null. `ridge_auc` is of a closed-form ridge probe on sample means, held out; `dom_auc` of
-        the difference of means, likewise. `split_cosine` is the cosine of directions fitted to disjoint halves of the
-        prompts, and `agreement` the mean cosine of one half's direction with the other half's in all other cells. Each has
-        a p value from its null, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
+    Returns
+    -------
+    The table of survey.csv, one row a cell. `db` is the Bhattacharyya distance in nats, in-sample, and `db_excess` what
+    remains of it above its null. `ridge_auc` is of a closed-form ridge probe on sample means, held out; `dom_auc` of
+    the difference of means, likewise. `split_cosine` is the cosine of directions fitted to disjoint halves of the
+    prompts, and `agreement` the mean cosine of one half's direction with the other half's in all other cells. Each has
+    a p value from its null, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
 
-        Raises
-        ------
-        HandscopeError
-            There is no survey, too few samples or prompts, or a cell holds NaN or infinity.
+    Raises
+    ------
+    HandscopeError
+        There is no survey, too few samples or prompts, or a cell holds NaN or infinity.
 
-        Notes
-        -----
-        The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
-        of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
+    Notes
+    -----
+    The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
+    of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
     are judged on.
     """
     from ..extract.surveyed import SurveyStore, survey_folder
