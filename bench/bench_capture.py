@@ -2,15 +2,15 @@
 
     python bench/bench_capture.py [--model organism|scaled|full] [--steps 20] [--repeats 5] [--threads 1]
 
-Each repeat runs every variant in turn on the same two samples; medians, and medians of the ratios within a repeat, are
+Each repeat runs every variant in turn on the same sample; medians, and medians of the ratios within a repeat, are
 printed for wall time and for CPU time of the process, which a busy machine disturbs less.
 `--model organism --repeats 1` takes some seconds; `full` needs a GPU of 40 GB and was not run yet.
 
-bare      drawing the samples again, one at a time
+bare      drawing the sample again
 capture   the same with handscope's hooks: 6 blocks x 8 steps at about 80 tokens, written to disk as shards
 nnsight   the same cells, read by nnsight's tracing of the whole run, selected inside the trace, not written
-replay    the same shards from saved trajectories, one sample at a time
-replay x4 the same, four samples in a forward
+replay    the same shard from the saved trajectory
+replay x4 the same, four samples in a forward (all with the latents of the one, which changes no time)
 
 Drawing ends with the decoded picture, since a second drawing counts only when its picture is the labelled one.
 Writing is inside the time of its variant, to the last fsync. Values of capture, nnsight and replay are compared bit for
@@ -21,11 +21,14 @@ that of drawing alone, against the selected rows of two samples: one that is wri
 """
 
 import argparse
+import ctypes
+import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +40,7 @@ from handscope.extract.replay import batch_difference, replay
 from handscope.extract.shard import STEP, TOKEN
 from handscope.extract.trajectory import Trajectory
 from handscope.extract.writer import ShardWriter
+from nnsight import NNsight
 from scaled_flux import SOURCE_STEPS, build, in_proportion
 from torch import Tensor, nn
 
@@ -72,67 +76,59 @@ class Bench:
         self.plan = Plan(in_proportion(model), wanted, of=steps)
         self.pairs = [(prompt, seed) for seed, prompt in enumerate(PROMPTS)]
         model.encode(PROMPTS)
-        drawn = [draw(model, [pair], steps, GUIDANCE, size, size) for pair in self.pairs]
-        self.trajectories: list[Trajectory] = [one.trajectories[0] for one in drawn]
+        self.trajectory: Trajectory = draw(model, self.pairs[:1], steps, GUIDANCE, size, size).trajectories[0]
         rows, columns = model.grid(size, size)
         self.mask = np.zeros((rows, columns), bool)
         side = min(9, rows // 2 + 1)
         self.mask[2 : 2 + side, 1 : 1 + side] = True
-        self.two = self.pairs[:2]
-        self.keep = True  # the values, to compare them; not while memory is measured
+        self.samples = 1  # two while memory is measured, and then no values are kept to be compared
 
     def bare(self, folder: Path) -> Values:
-        for pair in self.two:
+        for pair in self.pairs[: self.samples]:
             self._draw(pair)
         return []
 
     def capture(self, folder: Path) -> Values:
         values: Values = []
         with ShardWriter() as writer:
-            for number, pair in enumerate(self.two):
+            for number, pair in enumerate(self.pairs[: self.samples]):
                 with capture(self.model.transformer, self.plan, self.mask) as seen:
                     self._draw(pair)
                 values += self._put(writer, folder, [number], seen)
         return values
 
     def replay(self, folder: Path) -> Values:
-        return self._replay(folder, [[0], [1]])
+        return self._replay(folder, [0])
 
     def replay_by_four(self, folder: Path) -> Values:
-        self._replay(folder, [[0, 1, 2, 3]])
-        return []
+        return self._replay(folder, [0, 1, 2, 3])
 
     def nnsight(self, folder: Path) -> Values:
-        from nnsight import NNsight
-
-        values: Values = []
         kept = torch.from_numpy(self.mask.ravel().nonzero()[0]).to(self.model.device)
         blocks, steps, wanted = self.plan.blocks, self.steps, self.plan.steps
         kinds = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
-        for pair in self.two:
-            traced = NNsight(Pipeline(self.model))
-            with traced.trace(pair, steps, self.size) as tracer:
-                found = dict().save()  # noqa: C408 - nnsight saves an object, and a literal is none of its own
-                for index in tracer.iter[:steps]:
-                    if steps - index in wanted:
-                        for block in blocks:
-                            image = getattr(traced.transformer, kinds[block.kind])[block.index].output[1]
-                            found[str(block), steps - index] = image[:, kept].cpu()
-            values.append(torch.stack([found[str(cell.block), cell.step] for cell in self.plan.cells], dim=1))
-        return values
+        traced = NNsight(Pipeline(self.model))
+        with traced.trace(self.pairs[0], steps, self.size) as tracer:
+            found = dict().save()  # noqa: C408 - nnsight saves an object, and a literal is none of its own
+            for index in tracer.iter[:steps]:
+                if steps - index in wanted:
+                    for block in blocks:
+                        image = getattr(traced.transformer, kinds[block.kind])[block.index].output[1]
+                        found[str(block), steps - index] = image[:, kept].cpu()
+        return [torch.stack([found[str(cell.block), cell.step] for cell in self.plan.cells], dim=1)]
 
     def _draw(self, pair: tuple[str, int]) -> None:
         draw(self.model, [pair], self.steps, GUIDANCE, self.size, self.size, trajectories=False)
 
-    def _replay(self, folder: Path, batches: list[list[int]]) -> Values:
-        values: Values = []
+    def _replay(self, folder: Path, batch: list[int]) -> Values:
         with ShardWriter() as writer:
-            for batch in batches:
-                prompts = [self.pairs[number][0] for number in batch]
-                paths = [self.trajectories[number] for number in batch]
-                seen = replay(self.model, self.plan, prompts, paths, GUIDANCE, self.size, self.size, self.mask)
-                values += self._put(writer, folder, batch, seen)
-        return values
+            seen = replay(self.model, self.plan, *self.batch(batch))
+            return self._put(writer, folder, batch, seen)
+
+    def batch(self, numbers: list[int]) -> tuple[Any, ...]:
+        """What `replay` takes of these samples."""
+        prompts, paths = [self.pairs[number][0] for number in numbers], [self.trajectory] * len(numbers)
+        return prompts, paths, GUIDANCE, self.size, self.size, self.mask
 
     def _put(self, writer: ShardWriter, folder: Path, batch: list[int], seen: Seen) -> Values:
         """Have each sample's cells written as `extract` does; what was read, (samples, cells, tokens, width)."""
@@ -144,7 +140,7 @@ class Bench:
         for number, one in zip(batch, bits):
             attrs = {"plan": self.plan.to_json(), "sample": str(number)}
             writer.put(folder / f"{number}.h5", one.view(torch.uint16).numpy(), steps, tokens, attrs)
-        return [values] if self.keep else []
+        return [values] if self.samples == 1 else []
 
 
 def timed(variant: Variant, device: torch.device) -> tuple[float, float, Values]:
@@ -164,6 +160,8 @@ def peak(variant: Variant, device: torch.device) -> int:
             torch.cuda.reset_peak_memory_stats()
             variant(Path(folder))
             return torch.cuda.max_memory_allocated()
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or memory that an earlier run left would hide this one's need
         Path("/proc/self/clear_refs").write_text("5")
         variant(Path(folder))
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -190,30 +188,28 @@ def main() -> None:
         f"{', '.join(map(str, bench.plan.steps))} of {given.steps}\n"
     )
     variants: dict[str, tuple[Variant, int]] = {
-        "bare": (bench.bare, 2),
-        "capture": (bench.capture, 2),
-        "nnsight": (bench.nnsight, 2),
-        "replay": (bench.replay, 2),
+        "bare": (bench.bare, 1),
+        "capture": (bench.capture, 1),
+        "nnsight": (bench.nnsight, 1),
+        "replay": (bench.replay, 1),
         "replay x4": (bench.replay_by_four, 4),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     values: dict[str, Values] = {}
-    for repeat in range(given.repeats + 1):
+    for _ in range(given.repeats):
         for name, (variant, samples) in variants.items():
             wall, cpu, values[name] = timed(variant, model.device)
-            if repeat:  # the first warms up
-                times[name].append((wall / samples, cpu / samples))
+            times[name].append((wall / samples, cpu / samples))
     _print_times(times)
     for name in ("nnsight", "replay"):
         same = all(torch.equal(a, b) for a, b in zip(values["capture"], values[name], strict=True))
         print(f"values of {name} and capture: {'the same bits' if same else 'NOT THE SAME'}")
-    paths = (PROMPTS, bench.trajectories, GUIDANCE, size, size, bench.mask)
-    difference = batch_difference(model, bench.plan, *paths)
+    difference = batch_difference(model, bench.plan, *bench.batch([0, 1, 2, 3]))
     print(
         f"replay x4 against x1: largest difference {difference.absolute:.2g}, or {difference.relative:.2g} of the "
         f"cell's rms in {difference.cell}\n"
     )
-    rows = sum(value.nbytes for value in values["capture"])
+    rows = 2 * values["capture"][0].nbytes
     values.clear()
     _print_memory(bench, rows, given.repeats)
 
@@ -232,7 +228,7 @@ def _print_times(times: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def _print_memory(bench: Bench, rows: int, repeats: int) -> None:
-    bench.keep = False
+    bench.samples = 2
     device = bench.model.device
     above = [peak(bench.capture, device) - peak(bench.bare, device) for _ in range(repeats)]
     print(
