@@ -83,7 +83,9 @@ def map_survey(
     -----
     The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
     of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
-    are judged on.
+    are judged on. Two more numbers there say what an AUC must beat before it is about knowledge: that of the number of
+    hand tokens alone, and the largest at the first step, where the image stream is pure noise, so that what separates
+    is the prompt, the noise, or where the hand was labelled.
     """
     from ..extract.surveyed import SurveyStore, survey_folder
 
