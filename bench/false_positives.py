@@ -59,7 +59,7 @@ class World:
     label_icc: float = 0.0
     decay: float = 0.0
     effect: float = 0.0
-    cells: int = 6
+    cells: int = 4
 
 
 WORLDS = {
@@ -67,8 +67,9 @@ WORLDS = {
     "prompts": World(prompts=40, prompt_share=0.5, label_icc=0.2, decay=0.5),
     "few": World(samples=120, width=64, bad=0.3, prompts=12, prompt_share=0.5, label_icc=0.2, decay=0.3),
     "wide": World(width=3072, decay=0.3, cells=2),
+    "steep": World(decay=0.5),
 }
-EFFECTS = {"samples": (0.45, 0.8, 1.3), "prompts": (0.3, 0.7, 1.4), "few": (0.5, 0.9, 1.4)}
+EFFECTS = {"samples": (0.45, 0.8, 1.3), "prompts": (0.3, 0.7, 1.4), "few": (0.5, 0.9, 1.4), "steep": (1.7,)}
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("what", choices=("null", "cover"))
     parser.add_argument("--world", nargs="+", choices=WORLDS, default=["samples", "prompts", "few"])
     parser.add_argument("--stores", type=int, default=200)
-    parser.add_argument("--permutations", type=int, default=199)
+    parser.add_argument("--permutations", type=int, default=99)
     parser.add_argument("--truth", type=int, default=2000, help="stores whose mean AUC is the one to be expected")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/false_positives"))

@@ -121,7 +121,7 @@ class Watch:
             self.steps[i],
             len(self.steps),
             self.blocks,
-            self.fitted[:, i],
+            self.fitted[:, i].tolist(),
             figures.score_limit(self.scores),
             self.caveat,
         )

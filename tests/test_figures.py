@@ -141,6 +141,8 @@ def test_a_survey_map_rings_the_largest_cell_that_can_be_told_from_chance():
     shades = ax.images[0].get_array()
     assert shades.shape == (57, 20, 4)
     assert shades[30, 4, :3].mean() < 0.6 < shades[0, 7, :3].mean()  # pale, though as large
+    nothing = figures.survey_map(table.assign(q=0.3), "auc", "q", Figure().subplots(), centre=0.5)
+    assert not nothing.patches and not nothing.texts
 
 
 def test_a_transfer_matrix_has_the_cell_that_was_fitted_in_its_rows():

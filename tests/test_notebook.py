@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, offline: on a finished run, and on one that it makes."""
+"""The notebooks run from top to bottom, offline: on a finished run, and on one that they make."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "first_look.ipynb"
+WATCH = NOTEBOOK.with_name("watch_a_hand.ipynb")
 
 
 def executed(notebook: Path, run: str, scratch: Path) -> subprocess.CompletedProcess[str]:
@@ -31,5 +32,13 @@ def test_first_look_runs_on_the_run_that_the_environment_names(tiny_model, extra
 def test_first_look_makes_a_run_where_there_is_none(tmp_path):
     notebook = tmp_path / NOTEBOOK.name  # a copy, beside which no finished demo lies
     notebook.write_bytes(NOTEBOOK.read_bytes())
+    done = executed(notebook, "", tmp_path)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
+
+
+@pytest.mark.timeout(600)
+def test_a_hand_is_watched_with_probes_of_a_run_that_the_notebook_makes(tmp_path):
+    notebook = tmp_path / WATCH.name
+    notebook.write_bytes(WATCH.read_bytes())
     done = executed(notebook, "", tmp_path)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

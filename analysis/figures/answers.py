@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from .style import BLOCK_STYLE, FAINT, SERIES, scale, scaled
 
@@ -61,5 +61,6 @@ def power_curve(table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), wanted
     ax.set(ylim=(0, 1.02), xlabel="labelled hands, good and bad", ylabel="chance of p ≤ 0.05")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(loc="lower right")
     return ax

@@ -57,7 +57,7 @@ def grid(
 def survey_map(
     cells: pd.DataFrame, value: str, q: str | None, ax: Axes, *, centre: float | None = None, label: str = ""
 ) -> Axes:
-    """Many blocks × steps as colours alone; what is not separable from chance is pale, and the largest cell is ringed.
+    """Many blocks × steps as colours alone; what is not separable from chance is pale, and the largest of the rest ringed.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def survey_map(
     shades = colours(norm(np.ma.masked_invalid(table)))
     shades[..., :3] = np.where(known[..., None], shades[..., :3], 1 - 0.35 * (1 - shades[..., :3]))
     ax.imshow(shades, aspect="auto", interpolation="nearest")
-    if np.isfinite(table).any():
-        row, column = np.unravel_index(np.nanargmax(np.where(known.any() & ~known, np.nan, table)), table.shape)
+    if np.isfinite(table[known]).any():
+        row, column = np.unravel_index(np.nanargmax(np.where(known, table, np.nan)), table.shape)
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=1.6 * scale() + 0.4, edgecolor=RING))
         ax.annotate(f"{blocks[row]}, step {steps[column]}: {table[row, column]:.2f}", (1, 1), (0, 2),
                     xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
