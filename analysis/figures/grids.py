@@ -57,7 +57,7 @@ def grid(
 def survey_map(
     cells: pd.DataFrame, value: str, q: str | None, ax: Axes, *, centre: float | None = None, label: str = ""
 ) -> Axes:
-    """Many blocks × steps as colours alone; what is not separable from chance is pale, and the largest of the rest ringed.
+    """Many blocks × steps as colours alone; what is not separable from chance is pale, the largest of the rest ringed.
 
     Parameters
     ----------
