@@ -122,7 +122,8 @@ def batch_difference(
     for cell, rows in together.items():
         rows = rows.double()
         absolute[cell] = _largest(rows - torch.cat([part[cell] for part in parts]))
-        relative[cell] = absolute[cell] / (float(rows.square().mean().sqrt()) if rows.numel() else 1.0)
+        scale = float(rows.square().mean().sqrt()) if rows.numel() else 0.0
+        relative[cell] = absolute[cell] / (scale or 1.0)
     worst = max(relative, key=relative.__getitem__)
     return BatchDifference((size, len(prompts)), max(absolute.values()), relative[worst], worst)
 
