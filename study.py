@@ -48,7 +48,7 @@ class Study:
         In YAML a list, or ``{first: 0, count: 12}``; every prompt is drawn with every seed.
     model, revision, device, dtype, offload, quantisation, base : str
         As in `handscope.load`.
-    steps, guidance, height, width, batch_size, trajectories
+    steps, guidance, height, width, batch_size
         As in `handscope.generate`.
     labels : str
         ``auto``: hand tokens and verdicts as `handscope label --auto` makes them, for the organism. ``existing``: those
@@ -84,7 +84,6 @@ class Study:
     height: int | None = None
     width: int | None = None
     batch_size: int = 16
-    trajectories: bool = True
     labels: str = "auto"
     blocks: tuple[str, ...] = ()
     read_steps: tuple[int, ...] = ()
@@ -215,7 +214,6 @@ def _generate(work: _Work) -> None:
         height=study.height,
         width=study.width,
         batch_size=study.batch_size,
-        trajectories=study.trajectories,
         progress=work.progress,
     )
 
@@ -289,7 +287,7 @@ STAGES = (
         "generate",
         lambda study: {
             **_model_settings(study),
-            **_pick(study, "steps", "guidance", "height", "width", "batch_size", "trajectories"),
+            **_pick(study, "steps", "guidance", "height", "width", "batch_size"),
             "prompts": hashlib.sha256("\n".join(study.prompts).encode()).hexdigest(),
             "seeds": list(study.seeds),
         },

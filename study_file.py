@@ -150,12 +150,6 @@ def _one_of(*names: str) -> "_Reader":
     return read
 
 
-def _yes_or_no(value: Any, base: Path) -> bool:
-    if not isinstance(value, bool):
-        raise _Unfit("true or false")
-    return value
-
-
 def _blocks(value: Any, base: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(block, str) for block in value):
         raise _Unfit("a list of blocks such as [double.1, single.3]")
@@ -185,7 +179,6 @@ _READERS: dict[str, _Reader] = {
     "height": _whole(1),
     "width": _whole(1),
     "batch_size": _whole(1),
-    "trajectories": _yes_or_no,
     "labels": _one_of("auto", "existing"),
     "blocks": _blocks,
     "read_steps": _steps,

@@ -95,7 +95,6 @@ def cut(path: Path) -> None:
         ({"offload": "disk"}, ["'offload'", "sequential"]),
         ({"quantisation": "int2"}, ["'quantisation'", "bnb-4bit"]),
         ({"base": 7}, ["'base'", "a text"]),
-        ({"trajectories": "no"}, ["'trajectories'", "true or false"]),
         ({"stream": "both"}, ["'stream'", "image, text"]),
         ({"at": "middle"}, ["'at'", "output, input"]),
         ({"compression": "lossy"}, ["'compression'", "lossless"]),

@@ -198,7 +198,7 @@ def test_yaml_keys(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(
         "run: runs/x\nmodel: pipe\nprompts: captions.txt\nseeds: {first: 3, count: 2}\nguidance: 3\n"
-        "read_steps: [20, 1]\noffload: model\nquantisation: torchao-int8\nbase: pipe\ntrajectories: false\n"
+        "read_steps: [20, 1]\noffload: model\nquantisation: torchao-int8\nbase: pipe\n"
         "stream: text\nat: input\ncompression: lossless\n",
         encoding="utf-8",
     )
@@ -213,7 +213,7 @@ def test_yaml_keys(tmp_path: Path) -> None:
     plan = study.plan_for(("double.0", "single.0"))
     assert len(plan.cells) == 4 and (plan.stream, plan.at) == ("text", "input")
     assert (study.offload, study.quantisation, study.compression) == ("model", "torchao-int8", "lossless")
-    assert study.base == study.model and study.trajectories is False
+    assert study.base == study.model
 
 
 def test_the_demo_is_a_study() -> None:
