@@ -18,6 +18,9 @@ METHODS = {"ridge": (RidgeProbe(), GRID), "mass_mean": (MassMeanProbe(), None)}
 """Probes beside the logistic one. That of ridge chooses its penalty inside the training folds, for every permuted
 labelling anew: in closed form that is cheap, and it shows if the fixed penalty of the logistic one costs it much."""
 
+PERMUTATIONS = 50
+"""At most so many permutations in their nulls: with a choice of eight penalties in each, more would double the stage."""
+
 FEWEST_IN_BIN = 5
 
 
@@ -49,6 +52,7 @@ def statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
 
 def other_methods(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any], **settings: int) -> list[dict[str, Any]]:
     """A row for each of `METHODS`; `l2` is the median of the penalties that the folds chose."""
+    settings["permutations"] = min(settings["permutations"], PERMUTATIONS)
     rows = []
     for name, (probe, grid) in METHODS.items():
         result = cross_validate(probe, x, y, groups, l2=grid, **settings)

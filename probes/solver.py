@@ -15,6 +15,9 @@ from .standardise import FIRM, ROWS, Diagonal, Preconditioner, Standardised
 
 Array = NDArray[Any]
 
+CLOSE = 1e-4
+"""Axes of which one is so much shorter than another, squared, are not told apart in single precision."""
+
 MEMORY, ROUNDS, SEARCHES = 10, 1000, 20
 """Steps that are remembered, the most rounds, and the most looks at the loss along one step."""
 
@@ -94,23 +97,34 @@ def _by_design(
         own, rows = np.flatnonzero(design == number), np.flatnonzero(weight)
         if not len(own):
             continue
-        whole = Standardised.of(x[rows], weight[rows])
-        values, vectors = np.linalg.eigh((whole.x @ whole.x.T).astype(np.float64))
-        kept = values > len(rows) * np.finfo(x.dtype).eps * values[-1]
+        part = x[rows]
+        whole, values, vectors = _axes(part, weight[rows])
+        if values[1] < CLOSE * values[-1] and x.dtype == np.float32:
+            # One value is 0, of the mean; another that is small needs all digits.
+            part = part.astype(np.float64)
+            whole, values, vectors = _axes(part, weight[rows])
+        kept = values > len(rows) * np.finfo(np.float64).eps * values[-1]
         values, vectors = values[kept], vectors[:, kept]
         fits = _Fits(
-            (vectors * np.sqrt(values)).astype(x.dtype),
+            (vectors * np.sqrt(values)).astype(part.dtype),
             [(slice(None), np.ones(len(own), bool))],
             labels[np.ix_(own, rows)],
-            np.tile(weight[rows].astype(x.dtype), (len(own), 1)),
+            np.tile(weight[rows].astype(part.dtype), (len(own), 1)),
             np.tile(l2[own, None], len(values)),
             np.ones((len(own), len(values)), bool),
-            Diagonal(values.astype(x.dtype)),
+            Diagonal(values.astype(part.dtype)),
         )
         u, b[own] = fits.solve(tolerance, offset[np.ix_(own, rows)])
-        w[own] = (u / np.sqrt(values)).astype(x.dtype) @ vectors.T.astype(x.dtype) @ whole.x / whole.scale
+        w[own] = (u / np.sqrt(values) @ vectors.T).astype(part.dtype) @ whole.x / whole.scale
         b[own] -= w[own] @ whole.mean
     return w, b
+
+
+def _axes(x: Array, weights: Array) -> tuple[Standardised, Array, Array]:
+    """Standardised rows, with the eigenvalues, in rising order, and eigenvectors of their products with each other."""
+    whole = Standardised.of(x, weights)
+    values, vectors = np.linalg.eigh((whole.x @ whole.x.T).astype(np.float64))
+    return whole, values, vectors
 
 
 class _Fits:
