@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 DENSE = 400
 """Up to this width a dense solver is as fast as anything."""
 
+FEW = 10
+
 BLOCK = 64
 
 RESTARTS = 20
@@ -124,17 +126,23 @@ def _inverted(
 
 
 def leading_basis(matrix: Array, r: int) -> tuple[Array, Array]:
-    """As `leading`, for many vectors of a wide matrix: shape (width, width) to (r,) and (width, r).
+    """As `leading`, for any number of vectors of a wide matrix, which is left as it is.
 
     Notes
     -----
-    LAPACK's dsyevr turns to bisection as soon as not all eigenvectors are asked for, which for a third of them takes
+    A few are iterated for. For many, LAPACK's dsyevr turns to bisection as soon as not all eigenvectors are asked for, which for a third of them takes
     twice as long as what it is made of: reduce to tridiagonal form, solve that with relatively robust representations
     (Dhillon and Parlett 2004), and turn the vectors back.
     """
     n = len(matrix)
     if n <= max(DENSE, 10 * r // 9):
         return leading(matrix.copy(), r)
+    if r <= FEW:
+        try:
+            values, vectors = eigsh(matrix, r, which="LA", v0=matrix[np.diagonal(matrix).argmax()], maxiter=RESTARTS)
+            return values[::-1], vectors[:, ::-1]
+        except ArpackError:
+            return leading(matrix.copy(), r)
     work = int(lapack.dsytrd_lwork(n, lower=1)[0])
     reflectors, diagonal, beside, scales, _ = lapack.dsytrd(matrix, lower=1, lwork=work)
     values, vectors = eigh_tridiagonal(

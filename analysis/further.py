@@ -34,8 +34,8 @@ def _power(results: Results) -> Finding | None:
     )
     detail = (
         f"To be the first of {row['cells']} cells after correction: {percent(row['power_first'])}, and "
-        f"{row['needed_first']:,} hands for 80%. Clustering by prompt, and samples used twice in cross-validation, "
-        f"make the null's variance {row['design_effect']:.1f} times that of independent samples."
+        f"{row['needed_first']:,} hands for 80%. Clustering by prompt, pairs not compared, and samples used twice in "
+        f"cross-validation make the null's variance {row['design_effect']:.1f} times that of independent samples."
     )
     return Finding(question, brief, detail, "yes" if row["power"] >= 0.8 else "partly")
 

@@ -129,6 +129,10 @@ class Watch:
     def gif(self, path: str | os.PathLike[str], seconds: float = 0.4) -> None:
         """Write an animation with a frame a step, `seconds` each and the last for longer."""
         frames = [Image.fromarray(self.frame(i)) for i in range(len(self.steps))]
+        # One palette for all frames: with one for each, the same score would change its colour from step to step.
+        some = [np.asarray(frames[i]) for i in sorted({0, len(frames) // 2, len(frames) - 1})]
+        palette = Image.fromarray(np.concatenate(some)).quantize(256)
+        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
         times = [int(1000 * seconds)] * (len(frames) - 1) + [int(5000 * seconds)]
         with atomic(path) as temporary:
             frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)

@@ -100,6 +100,9 @@ def test_the_animation_has_a_frame_a_step(seen, tmp_path):
         assert len(frames) == STEPS and image.info["duration"] >= 100
     first, last = (np.asarray(frames[i], int) for i in (0, -1))
     assert first.shape == seen[1].frame(0).shape and np.abs(first - last).max() > 20
+    exact = seen[1].frame(STEPS - 1).astype(int)
+    assert np.abs(last - exact).mean() < 4  # 256 colours
+    assert len({tuple(colour) for frame in frames for colour in np.asarray(frame).reshape(-1, 3)}) <= 256
 
 
 def test_the_live_view_is_one_display_that_is_updated(tiny_model, monkeypatch):

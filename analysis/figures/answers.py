@@ -27,7 +27,11 @@ def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "") -> Axes:
     ax.vlines(table["predicted"], table["lo"], table["hi"], color=colour, alpha=0.5, linewidth=1.8 * scale())
     ax.plot(table["predicted"], table["observed"], color=colour, linewidth=1.2 * scale())
     ax.scatter(table["predicted"], table["observed"], s=size * scale() ** 2, marker=marker, color=colour, zorder=3)
-    for row in table.itertuples():
+    last = -1.0
+    for row in table.sort_values("predicted").itertuples():
+        if row.predicted - last < 0.07:  # no room beside the number before
+            continue
+        last = row.predicted
         ax.annotate(f"{int(row.n)}", (row.predicted, 0), (0, 2), textcoords="offset points", ha="center", va="bottom",
                     fontsize=scaled(0.76), color="#666666")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability of bad (below: hands)", ylabel="share that is bad")
