@@ -19,7 +19,7 @@ METHODS = {"ridge": (RidgeProbe(), GRID), "mass_mean": (MassMeanProbe(), None)}
 labelling anew: in closed form that is cheap, and it shows if the fixed penalty of the logistic one costs it much."""
 
 PERMUTATIONS = 50
-"""At most so many permutations in their nulls: with a choice of eight penalties in each, more would double the stage."""
+"""At most so many permutations in their nulls: each chooses among eight penalties, and more would double the stage."""
 
 FEWEST_IN_BIN = 5
 

@@ -51,20 +51,20 @@ class RidgeProbe(LinearProbe):
             targets = 2 * labels[np.ix_(own, rows)] - 1
             bad = (labels[np.ix_(own, rows)] * weight[rows]).sum(1)
             good = weight[rows].sum() - bad
-            centred = (targets - ((bad - good) / weight[rows].sum())[:, None]) * root
+            centred = ((targets - ((bad - good) / weight[rows].sum())[:, None]) * root).astype(x.dtype)
             scaled = whole.x * root[:, None].astype(x.dtype)
             wide = scaled.shape[1] > len(rows)
             scatter = (scaled @ scaled.T if wide else gram(scaled)).astype(np.float64)
-            into = scaled if wide else np.eye(scaled.shape[1])
-            right = centred if wide else centred @ scaled
+            shift = (centred @ scaled).astype(np.float64)  # the difference of the means, but for its length
+            right = centred.astype(np.float64) if wide else shift
             found = np.empty((len(own), len(scatter)))
             for value in np.unique(penalty[own]):
                 these = penalty[own] == value
                 factor = cho_factor(scatter + value * np.eye(len(scatter)), overwrite_a=True, check_finite=False)
                 found[these] = cho_solve(factor, right[these].T, check_finite=False).T
-            ridge = found @ into if wide else found
+            ridge = (found.astype(x.dtype) @ scaled).astype(np.float64) if wide else found
             # From the regression's length to the discriminant's; `apart` is the share of the targets it explains.
-            means = centred * root @ whole.x * (weight[rows].sum() / (2 * bad * good))[:, None]
+            means = shift * (weight[rows].sum() / (2 * bad * good))[:, None]
             apart = 0.5 * np.einsum("fk,fk->f", ridge, means)
             ridge *= (weight[rows].sum() ** 2 / (2 * bad * good * np.maximum(1 - apart, 1e-12)))[:, None]
             middle = 0.5 * means * ((good - bad) / weight[rows].sum())[:, None]  # of the class means, from the mean
