@@ -69,8 +69,8 @@ def held_out_projections(x: ArrayLike, labels: ArrayLike, fold: ArrayLike) -> ND
     array of shape (..., n). Compare inside a fold only: each fold has a direction, so a scale, of its own.
     """
     x, labels, fold = np.asarray(x, np.float64), np.asarray(labels, np.float64), np.asarray(fold)
-    x = x - x.mean(0)
-    kernel = x @ x.T
+    centred: NDArray[np.float64] = x - x.mean(0)
+    kernel = centred @ centred.T
     scores = np.empty(labels.shape)
     for one in np.unique(fold):
         train, test = fold != one, fold == one

@@ -137,7 +137,7 @@ class MomentTotals:
         if len(index) and (index.min() < 0 or (np.diff(index) < 0).any()):
             order = np.argsort(index, kind="stable")[int((index < 0).sum()) :]
             x, index = x[order], index[order]
-        ends = np.flatnonzero(np.diff(index, append=-1)) + 1
+        ends = (np.flatnonzero(np.diff(index, append=-1)) + 1).tolist()
         begin = 0
         for end in ends:
             for start in range(begin, end, ROWS):

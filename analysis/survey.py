@@ -131,7 +131,7 @@ def map_survey(
     for name in ("db", "ridge", "dom", "split"):
         cells.insert(cells.columns.get_loc(f"{name}_p") + 1, f"{name}_q", benjamini_hochberg(cells[f"{name}_p"]))
     write_csv(outputs[0], cells)
-    arrays = {"direction": np.stack(directions), "cosine": cosine, "cosine_split": crossed}
+    arrays: dict[str, NDArray[Any]] = {"direction": np.stack(directions), "cosine": cosine, "cosine_split": crossed}
     save_arrays(outputs[1], {name: array.astype(np.float32) for name, array in arrays.items()})
     best = choice.report(cells, y, groups, design.fold, seed)
     size = _hand_tokens(store, table["sample"].tolist())
@@ -166,7 +166,9 @@ class _Design:
             for side in (0, 1):
                 own = np.flatnonzero(half == side)
                 mixed = (labels[:, own].min(1) == 0) & (labels[:, own].max(1) == 1)
-                halves[np.ix_(mixed, [split], [side], own)] = contrast(labels[np.ix_(mixed, own)])[:, None, None]
+                halves[np.ix_(mixed.nonzero()[0], np.array([split]), np.array([side]), own)] = contrast(
+                    labels[np.ix_(mixed, own)]
+                )[:, None, None]
         return cls(y, groups, fold, labels, halves, seed)
 
 
