@@ -13,6 +13,7 @@ from sklearn.base import clone
 from ..analysis.inference import (
     PairWins,
     auc,
+    bootstrap_auc,
     bootstrap_weights,
     check_folds,
     codes,
@@ -34,7 +35,7 @@ class CrossValidation:
     Attributes
     ----------
     auc : over pairs of held-out samples of the same fold, whose scores come from one fit
-    interval : its 95% bootstrap interval over prompts
+    interval : its 95% bootstrap interval over prompts, as wide as the null shows held-out scores to make it
     null : array of shape (permutations,), `auc` after fitting to permuted labels
     within_auc : over held-out pairs of one prompt; NaN when no prompt has both a good and a bad sample
     within_interval, within_null : likewise, with labels permuted inside prompts
@@ -138,24 +139,24 @@ def cross_validate(
     labels = np.concatenate([y[None], free, inside])
     scores, chosen, inner = nested_scores(estimator, x, labels, codes(groups), fold, l2, seed=seed)
     named, log_odds = judge(scores[0], y, fold, inner)
-    free_scores, inside_scores = scores[1 : 1 + len(free)], scores[1 + len(free) :]
+    null = auc(scores[1 : 1 + len(free)], free, fold)
+    within_null = auc(scores[1 + len(free) :], inside, groups)
     weights = bootstrap_weights(groups, bootstraps, seed)
-    pairs = PairWins.of(scores[0], y, groups, fold)
     right = [np.bincount(codes(groups), (y == k) * (named == k)) for k in (0, 1)]
     of = [np.bincount(codes(groups), y == k) for k in (0, 1)]
     with np.errstate(invalid="ignore"):  # a draw without one of the classes says nothing, and is left out
-        balanced = 0.5 * sum((weights @ a) / (weights @ b) for a, b in zip(right, of, strict=True))
+        rates = [(weights @ a) / (weights @ b) for a, b in zip(right, of, strict=True)]
     return CrossValidation(
         auc=float(auc(scores[0], y, fold)),
-        interval=interval(pairs.auc(weights)),
-        null=auc(free_scores, free, fold),
+        interval=bootstrap_auc(scores[0], y, groups, fold, bootstraps, seed, null=null),
+        null=null,
         within_auc=float(auc(scores[0], y, groups)),
-        within_interval=interval(pairs.within_auc(weights)),
-        within_null=auc(inside_scores, inside, groups),
+        within_interval=bootstrap_auc(scores[0], y, groups, fold, bootstraps, seed, within=True, null=within_null),
+        within_null=within_null,
         scores=scores[0],
         fold=fold,
         balanced_accuracy=float(0.5 * sum(a.sum() / b.sum() for a, b in zip(right, of, strict=True))),
-        balanced_interval=interval(balanced),
+        balanced_interval=interval(0.5 * (rates[0] + rates[1])),
         log_odds=log_odds,
         l2=chosen[0],
     )

@@ -57,4 +57,5 @@ def flat_block(store: ActivationStore, cell: Cell, samples: list[str], seed: int
         keys, starts = np.unique(key[order], return_index=True)
         out[keys] += np.add.reduceat(x[order], starts, axis=0)
     count = np.bincount((number * (down * right) + place)[number >= 0], minlength=len(out))
-    return (out / np.maximum(count, 1)[:, None].astype(np.float32)).reshape(len(samples), -1)
+    out /= np.maximum(count, 1)[:, None].astype(np.float32)
+    return out.reshape(len(samples), -1)

@@ -108,7 +108,7 @@ def probe(
     hands = HandTokens(store, table["sample"].tolist())
     cells, norms = _read(store, hands, progress)
     baselines = _baselines(run, model, store, hands, table, cells, norms, seed, progress)
-    settings = {"folds": folds, "permutations": permutations, "seed": seed}
+    settings: dict[str, Any] = {"folds": folds, "permutations": permutations, "seed": seed}
 
     probed: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
     compared: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..analysis.inference import (
     PairWins,
     auc,
+    bootstrap_auc,
     bootstrap_weights,
     check_folds,
     codes,
@@ -114,6 +115,7 @@ def cross_validate_tokens(
     tokens, chosen, inner = nested_scores(probe, x, labels, group, fold, l2, unit, seed)
     means = unit_means(tokens, unit)
     named, log_odds = judge(means[0], y, fold, inner)
+    null = auc(means[1:], labels[1:], fold)
     weights = bootstrap_weights(group, bootstraps, seed)
     whole = np.ones((1, weights.shape[1]))
     pairs = token_wins(tokens[0], y, unit, group, fold)
@@ -121,8 +123,8 @@ def cross_validate_tokens(
         hands=names,
         scores=means[0],
         auc=float(auc(means[0], y, fold)),
-        interval=interval(PairWins.of(means[0], y, group, fold).auc(weights)),
-        null=auc(means[1:], labels[1:], fold),
+        interval=bootstrap_auc(means[0], y, group, fold, bootstraps, seed, null=null),
+        null=null,
         token_auc=float(pairs.auc(whole)[0]),
         token_interval=interval(pairs.auc(weights)),
         token_null=np.array(

@@ -58,11 +58,9 @@ def block_flat(
         result = cross_validate(probe, x, y, groups, folds=folds, permutations=permutations, seed=seed)
         picture, offset = pictures[cell.step]
         row = {"block": str(cell.block), "step": cell.step, "features": x.shape[1], **statistics(result, y)}
-        for name, pair in (
-            ("added", (picture, picture + result.scores)),
-            ("instead", (result.scores, picture)),
-        ):
-            found = compared(*pair, y, groups, fold, seed)
+        pairs = {"added": (picture, picture + result.scores), "instead": (result.scores, picture)}
+        for name, (before, after) in pairs.items():
+            found = compared(before, after, y, groups, fold, seed)
             row |= {f"{name}_{key}": value for key, value in found.items()}
         gain = conditional_gain(offset, x, y, groups, l2, permutations=min(permutations, FLAT_PERMUTATIONS), seed=seed)
         row |= {
