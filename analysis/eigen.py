@@ -130,9 +130,9 @@ def leading_basis(matrix: Array, r: int) -> tuple[Array, Array]:
 
     Notes
     -----
-    A few are iterated for. For many, LAPACK's dsyevr turns to bisection as soon as not all eigenvectors are asked for, which for a third of them takes
-    twice as long as what it is made of: reduce to tridiagonal form, solve that with relatively robust representations
-    (Dhillon and Parlett 2004), and turn the vectors back.
+    A few are iterated for. For many, LAPACK's dsyevr turns to bisection as soon as not all eigenvectors are asked for,
+    which for a third of them takes twice as long as what it is made of: reduce to tridiagonal form, solve that with
+    relatively robust representations (Dhillon and Parlett 2004), and turn the vectors back.
     """
     n = len(matrix)
     if n <= max(DENSE, 10 * r // 9):
