@@ -1,12 +1,13 @@
 """How often are the tests fooled, do the intervals cover, and is the power as predicted?
 
     python bench/false_positives.py null  [--stores 200] [--world samples prompts few] [--jobs 2] [--out FOLDER]
+    python bench/false_positives.py often [--stores 200] [--world samples prompts few] [--jobs 2] [--out FOLDER]
     python bench/false_positives.py cover [--stores 200] [--world samples prompts few] [--jobs 2] [--out FOLDER]
 
-Stores are drawn in which nothing tells bad hands from good ones (`null`), or one direction does (`cover`), and go
-through the functions that analyze and probe use. Tokens of a sample are alike (ICC 0.3: that share of a channel's
-variance is the sample's), and in some worlds samples of a prompt are too, and so are their labels. Results are printed
-as Markdown tables and kept as CSV.
+Stores are drawn in which nothing tells bad hands from good ones (`null`; `often` draws sample means and asks the
+difference of means only, so that thousands can be drawn), or one direction does (`cover`), and go through the functions
+that analyze and probe use. Tokens of a sample are alike (ICC 0.3: that share of a channel's variance is the sample's),
+and in some worlds samples of a prompt are too, and so are their labels. Results are printed and kept as CSV.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from handscope.analysis.directions import held_out_projections
 from handscope.analysis.distance import permuted_parts
 from handscope.analysis.effects import auc_of_d
 from handscope.analysis.hand_parts import CellSums
-from handscope.analysis.inference import check_folds, permuted_labels
+from handscope.analysis.inference import check_folds, p_value, permuted_labels
 from handscope.analysis.moments import Moments
 from handscope.analysis.power import design_effect, power
 from handscope.errors import HandscopeError
@@ -256,8 +257,8 @@ def truth_of_fits(world: World, fit: Callable, x: np.ndarray, y: np.ndarray, fol
     return float(np.average(values, weights=pairs))
 
 
-def expected(world: World, seed: int) -> list[dict]:
-    """Held-out AUCs of one store and nothing else: many of these give the AUC to be expected."""
+def means_of(world: World, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sample vectors, labels, prompts and folds of a store of one cell, as `draw` makes them, without any token."""
     rng = np.random.default_rng([seed, 13])
     while True:
         y, groups = labels_of(world, rng)
@@ -267,10 +268,23 @@ def expected(world: World, seed: int) -> list[dict]:
             break
         except HandscopeError:
             continue
-    # A mean of tokens is normal with this variance: no token need be drawn.
+    # A mean of tokens is normal with this variance.
     x = np.sqrt(ICC) * sample_effects(world, groups, rng)
     x += rng.normal(size=x.shape) * np.sqrt((1 - ICC) / TOKENS)
-    x = x * spread_of(world) + y[:, None] * shift_of(world)
+    return x * spread_of(world) + y[:, None] * shift_of(world), y, groups, fold
+
+
+def fooled_often(world: World, permutations: int, seed: int) -> list[dict]:
+    """The p value of the difference of means alone: so many stores can be drawn that the rate is known well."""
+    x, y, groups, fold = means_of(world, seed)
+    labels = np.concatenate([y[None], permuted_labels(y, groups, permutations, seed, fold)])
+    values = auc(held_out_projections(x, labels, fold), labels, fold)
+    return [{"store": seed, "cell": 0, "test": "direction", "p": p_value(values[0], values[1:])}]
+
+
+def expected(world: World, seed: int) -> list[dict]:
+    """Held-out AUCs of one store and nothing else: many of these give the AUC to be expected."""
+    x, y, _, fold = means_of(world, seed)
     rows = []
     for name, fit in FITS.items():
         scores = np.empty(len(y))
@@ -312,10 +326,11 @@ def main() -> None:
     arguments = parsed()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with Pool(arguments.jobs, threadpool_limits, (1,)) as pool:
-        if arguments.what == "null":
+        if arguments.what in ("null", "often"):
+            test = fooled if arguments.what == "null" else fooled_often
             tables = []
             for name in arguments.world:
-                one = partial(fooled, WORLDS[name], arguments.permutations)
+                one = partial(test, WORLDS[name], arguments.permutations)
                 tables.append(table_of(pool, one, arguments.stores).assign(world=name))
             raw = pd.concat(tables)
             summary = false_positives(raw)
@@ -336,7 +351,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("null", "cover"))
+    parser.add_argument("what", choices=("null", "often", "cover"))
     parser.add_argument("--world", nargs="+", choices=WORLDS, default=["samples", "prompts", "few"])
     parser.add_argument("--stores", type=int, default=200)
     parser.add_argument("--permutations", type=int, default=99)
