@@ -4,9 +4,9 @@
 
 scikit-learn has the features standardised in float32 once a fold (timed, as handscope's own standardising is), its
 quickest solver for this shape (lbfgs), a warm start from the next larger penalty, and for each fit the loosest
-tolerance of 1e-4 to 1e-8 that comes within 1e-6 of handscope's objective; only that fit's time counts. CPU seconds of one
-thread, so that neighbours on the machine count little. The floor is what 40 fits cost at its matrix rate if each took
-`FLOOR_ROUNDS` rounds of two products.
+tolerance of 1e-4 to 1e-8 that comes within 1e-6 of handscope's objective; only that fit's time counts. CPU seconds of
+one thread, so that neighbours on the machine count little. The floor is what 40 fits cost at its matrix rate if each
+took `FLOOR_ROUNDS` rounds of two products.
 """
 
 import argparse

@@ -157,6 +157,8 @@ def probe(
         "calibration.csv": _discovered(pd.DataFrame(calibrated), "log_odds"),
         "reliability.csv": pd.concat(reliable, ignore_index=True),
     }
+    if not whole:
+        (run.analysis_dir / FLAT).unlink(missing_ok=True)  # of activations that are no longer there
     for path in outputs:
         write_csv(path, tables[path.name])
     set_fresh(sidecar, mark, l2=L2, **settings)
