@@ -279,8 +279,8 @@ _SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetenso
 _ACTIVATIONS = ("activations/**/*.h5",)
 _ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/samples.csv", "analysis/cosines.csv",
              "analysis/contrasts.csv", "analysis/gaussianity.csv", "analysis/transfer.csv", "analysis/shared.csv")
-_PROBE_TABLES = ("probes", "baselines", "added", "whole_picture", "conditional", "methods", "calibration", "reliability",
-                 "probe_transfer", "block_flat")
+_PROBE_TABLES = ("probes", "baselines", "added", "whole_picture", "conditional", "methods", "calibration",
+                 "reliability", "probe_transfer", "block_flat")
 _PROBES = (*(f"analysis/{name}.csv" for name in _PROBE_TABLES), "probes/*.safetensors")
 
 STAGES = (

@@ -116,3 +116,47 @@ def test_x0_at_the_last_step_is_the_final_image(probed):
     last = table[table["step"] == 1].head(8)
     images = np.stack([probed.image(sample) for sample in last["sample"]]) / 255
     np.testing.assert_allclose(last[list(STATISTICS)[1:]], image_statistics(images)[:, 1:], atol=0.02)
+
+
+def test_the_other_tables_say_what_they_are_of(probed):
+    read = {name: pd.read_csv(probed.analysis_dir / f"{name}.csv") for name in
+            ("methods", "calibration", "reliability", "conditional", "probe_transfer")}  # fmt: skip
+    assert read["methods"].groupby("method").size().to_dict() == {"ridge": 9, "mass_mean": 9}
+    assert read["methods"].query("method == 'ridge'")["l2"].gt(0).all()
+    assert read["calibration"].groupby("log_odds").size().to_dict() == {"raw": 9, "platt": 9}
+    bins = read["reliability"].groupby(["block", "step", "log_odds"])["n"].sum()
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv").query("subset == 'sure'")
+    assert set(bins) == {probes["n_good"].iloc[0] + probes["n_bad"].iloc[0]}
+    assert read["conditional"].groupby("baseline").size().to_dict() == {"all": 9, "x0_flat": 9}
+    transfer = read["probe_transfer"]
+    own = transfer[
+        (transfer["fitted_block"] == transfer["judged_block"]) & (transfer["fitted_step"] == transfer["judged_step"])
+    ]
+    assert len(transfer) == 81
+    np.testing.assert_allclose(own["auc"], probes["auc"], atol=2e-3)
+    for table in read.values():
+        for column in table.filter(regex="(^|_)[pq]$"):
+            assert table[column].between(0, 1).all(), column
+
+
+def test_a_store_with_all_tokens_is_probed_with_its_places(probed, run_copy, tiny_model):
+    import shutil
+
+    from handscope.extract.address import Plan
+    from handscope.extract.extract import extract
+
+    copy = run_copy(probed)
+    shutil.rmtree(copy.activations_dir)
+    extract(tiny_model, copy, Plan(["single.0"], [2], of=4), tokens="all")
+    probe(copy, tiny_model, permutations=5, folds=4)
+    table = pd.read_csv(copy.analysis_dir / "block_flat.csv")
+    assert table[["block", "step", "features"]].to_numpy().tolist() == [["single.0", 2, 16 * 32]]
+    baseline = pd.read_csv(copy.analysis_dir / "baselines.csv")
+    picture = baseline.query("subset == 'sure' and baseline == 'x0_flat' and step == 2")["auc"].item()
+    assert table["added_auc_baseline"].item() == pytest.approx(picture, abs=2e-3)
+    assert table["instead_auc_baseline"].item() == pytest.approx(table["auc"].item(), abs=2e-3)
+    assert not table.isna().any().any()
+    shutil.rmtree(copy.activations_dir)
+    extract(tiny_model, copy, Plan(["single.0"], [2], of=4))
+    probe(copy, tiny_model, permutations=5, folds=4)
+    assert not (copy.analysis_dir / "block_flat.csv").exists()
