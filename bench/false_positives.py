@@ -232,12 +232,11 @@ def covered(world: World, permutations: int, seed: int) -> list[dict]:
     found = compared(store, fold, permutations, seed).direction(sums_of(store.cells[0]), seed)
     scores = held_out_projections(x, y[None].astype(float), fold)[0]
     probe = cross_validate(LogisticProbe(L2), x, y, groups, folds=FOLDS, permutations=permutations, seed=seed)
-    interval = bootstrap_auc(probe.scores, y, groups, fold, seed=seed, null=probe.null)
     columns = ("auc", "lo", "hi", "p", "null_sd")
     rows = []
     for name, score, values in (
         ("direction", scores, [found[f"dom_{column}"] for column in columns]),
-        ("probe", probe.scores, [probe.auc, *interval, probe.p, probe.null.std()]),
+        ("probe", probe.scores, [probe.auc, *probe.interval, probe.p, probe.null.std()]),
     ):
         row = {"store": seed, "test": name, **dict(zip(columns, values, strict=True))}
         row |= dict(zip(("lo_plain", "hi_plain"), bootstrap_auc(score, y, groups, fold, seed=seed), strict=True))
