@@ -22,9 +22,9 @@ from .models import Model
 from .replay import batch_difference, replay
 from .run import Run
 from .seen import Seen
-from .shard import STEP, fingerprint, heads, reading, shards
+from .shard import fingerprint, heads, reading, shards
 from .store import ActivationStore
-from .trajectory import Trajectory
+from .trajectory import Trajectory, step_table
 from .wanted import Batch, Wanted, batches, shard_path, wanted
 from .writer import ShardWriter
 
@@ -164,7 +164,7 @@ class _Reader:
         sample, grid = row["sample"], self.model.grid(row["height"], row["width"])
         own = {**attrs, **self.work.attrs(sample), "rows": grid[0], "columns": grid[1]}
         tokens = self.work.token_table(sample, grid)
-        return shard_path(self.run, sample), bits, _step_table(self.plan, trajectory), tokens, own
+        return shard_path(self.run, sample), bits, step_table(self.plan, trajectory), tokens, own
 
 
 def _write_batches(
@@ -203,12 +203,6 @@ def _bits(seen: Seen, plan: Plan, counts: np.ndarray) -> list[np.ndarray]:
         for part, found in zip(bits, np.split(rows, np.cumsum(counts))):
             part[number] = found
     return bits
-
-
-def _step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
-    indices = [plan.index(step) for step in plan.steps]
-    times = (trajectory.sigmas[indices], trajectory.timesteps[indices], trajectory.model_timesteps[indices])
-    return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)
 
 
 def _consolidate(run: Run, work: Wanted, progress: Progress) -> None:

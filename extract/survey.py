@@ -16,9 +16,8 @@ from .labels import Annotation, Labels
 from .models import Model
 from .replay import replay
 from .run import Run
-from .shard import STEP
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
-from .trajectory import Trajectory
+from .trajectory import step_table
 from .wanted import Batch, Wanted, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
 
 
@@ -157,19 +156,13 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch
     for sample, own, part in zip(batch.samples, classes, moments):
         counts = [int((own == one).sum()) for one in (1, 2)]
         write_moments(
-            _path(run, sample), part, counts, _step_table(plan, read[sample]), {**attrs, **work.attrs(sample)}
+            _path(run, sample), part, counts, step_table(plan, read[sample]), {**attrs, **work.attrs(sample)}
         )
 
 
 def _classes(annotation: Annotation | None) -> NDArray[np.uint8]:
     assert annotation is not None
     return np.where(annotation.hands > 0, 1, np.where(annotation.labels == 1, 2, 0)).astype(np.uint8).ravel()
-
-
-def _step_table(plan: Plan, trajectory: Trajectory) -> NDArray[Any]:
-    indices = [plan.index(step) for step in plan.steps]
-    times = (trajectory.sigmas[indices], trajectory.timesteps[indices], trajectory.model_timesteps[indices])
-    return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)
 
 
 def _path(run: Run, sample: str) -> Path:

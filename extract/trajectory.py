@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..files import atomic
+from .address import Plan
+from .shard import STEP
 
 LATER = {"weight_hash", "height", "width", "scheduler"}
 """Metadata that files of the first version lack."""
@@ -90,3 +93,10 @@ class Trajectory:
 def stack(trajectories: Sequence[Trajectory], i: int) -> Tensor:
     """Latents at index i of several samples, (n, tokens, channels)."""
     return torch.stack([trajectory.latents[i] for trajectory in trajectories])
+
+
+def step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
+    """The steps of a plan as they are kept beside activations: an array of dtype `STEP`, in the plan's order."""
+    indices = [plan.index(step) for step in plan.steps]
+    times = (trajectory.sigmas[indices], trajectory.timesteps[indices], trajectory.model_timesteps[indices])
+    return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)

@@ -5,7 +5,6 @@ again on another machine inherits its label only when it is the same picture: by
 `SAME_DB`.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,16 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import HandscopeError
+from ..extract.again import psnr
 from ..files import sha256
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 SAME_DB = 40.0
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 images of one shape; infinite where they are equal."""
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 @dataclass(frozen=True)

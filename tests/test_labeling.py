@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
+from handscope.extract.again import psnr
 from handscope.extract.labels import Labels
 from handscope.extract.run import COLUMNS, Run, sample_id
 from handscope.labeling import auto, sheets
-from handscope.labeling.shipped import ShippedLabels, psnr
+from handscope.labeling.shipped import ShippedLabels
 from handscope.organism.judge import Judge, choose_band, evaluate, fit, kappa, out_of_fold
 from handscope.organism.render import render_dataset
 from PIL import Image
