@@ -21,7 +21,8 @@ def _watch(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
     from ..analysis.figures import save
     from ..extract.run import sample_id
-    from ..probes.watch import saved_probes, watch
+    from ..probes.choose import saved_probes
+    from ..probes.watch import watch
 
     probes = saved_probes(run.probes_dir, arguments.blocks)
     model = model_of(run, arguments)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +23,7 @@ from ..extract.capture import capture
 from ..extract.generate import draw
 from ..files import atomic
 from ..progress import Progress, quiet
-from .linear import LinearProbe
-from .saved import load_probe
+from .choose import by_block, nearest, of_tokens
 
 if TYPE_CHECKING:
     from ..extract.models import Model
@@ -34,8 +32,6 @@ CAVEAT = (
     "Fitted to means over hand tokens: a single token is not what the probe was fitted to or judged on. "
     "Only the mean over the hand is."
 )
-TOKENS = "token"
-"""A probe whose metadata name their input with this word was fitted to single tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +166,14 @@ def watch(
     HandscopeError
         A probe does not say what block it is of, or it is of another width, or the model lacks the block.
     """
-    by_block = _by_block([probes] if hasattr(probes, "coef_") else list(probes), model)
+    chosen_of = by_block([probes] if hasattr(probes, "coef_") else list(probes), model)
     height, width = height or model.height, width or model.width
     rows, columns = model.grid(height, width)
-    plan = Plan(list(by_block), range(steps, 0, -1), of=steps)
+    plan = Plan(list(chosen_of), range(steps, 0, -1), of=steps)
     blocks = tuple(map(str, plan.blocks))
-    chosen = [[_nearest(by_block[block], step) for step in plan.steps] for block in blocks]
-    every = [probe for block in blocks for probe in by_block[block]]
-    caveat = "" if all(_of_tokens(probe) for probe in every) else CAVEAT
+    chosen = [[nearest(chosen_of[block], step) for step in plan.steps] for block in blocks]
+    every = [probe for block in blocks for probe in chosen_of[block]]
+    caveat = "" if all(of_tokens(probe) for probe in every) else CAVEAT
     found = Watch(
         prompt,
         seed,
@@ -237,37 +233,6 @@ class Live:
             self._handle.update(shown)
 
 
-def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[LinearProbe]:
-    """The probes of these blocks in a run's ``probes/``; without names, of the block that is best in the mean of steps.
-
-    Best by the held-out AUC within prompts, or between them where no prompt has both good and bad hands.
-
-    Raises
-    ------
-    HandscopeError
-        There is none, or a named block has none.
-    """
-    found: dict[str, list[LinearProbe]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        probe = load_probe(path)
-        found.setdefault(str(probe.metadata_["block"]), []).append(probe)
-    if not found:
-        raise HandscopeError(f"There are no probes in {folder}: run `handscope probe` first.")
-    if blocks:
-        unknown = [block for block in blocks if block not in found]
-        if unknown:
-            raise HandscopeError(
-                f"There is no probe of {unknown[0]} in {folder}, which has those of {', '.join(sorted(found))}."
-            )
-        return [probe for block in blocks for probe in found[block]]
-    return max(found.values(), key=lambda probes: float(np.mean([_held_out(probe) for probe in probes])))
-
-
-def _held_out(probe: LinearProbe) -> float:
-    within = probe.metadata_.get("held_out_within_auc")
-    return float(probe.metadata_.get("held_out_auc", 0.5) if within is None or np.isnan(within) else within)
-
-
 def rendered(
     x0: NDArray[np.uint8],
     scores: NDArray[np.float32],
@@ -290,37 +255,6 @@ def rendered(
         canvas = FigureCanvasAgg(drawn)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _by_block(probes: Iterable[Any], model: Model) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    width = model.transformer.inner_dim
-    for probe in probes:
-        metadata = getattr(probe, "metadata_", {})
-        if "block" not in metadata or "step" not in metadata:
-            raise HandscopeError(
-                "A probe to watch must say in metadata_ what block and step it was fitted at; this one says "
-                f"{sorted(metadata) or 'nothing'}. Take one that `handscope probe` saved, or set them."
-            )
-        if len(probe.coef_) != width:
-            raise HandscopeError(
-                f"The probe of {metadata['block']} at step {metadata['step']} has width {len(probe.coef_)}, and the "
-                f"model {model.name} has {width}: it was fitted to another model."
-            )
-        found.setdefault(str(metadata["block"]), []).append(probe)
-    if not found:
-        raise HandscopeError("Expected at least one probe to watch, found none: run `handscope probe` first.")
-    # In the order in which blocks run; one that the model lacks is refused by the plan.
-    order = model.blocks
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
-
-
-def _nearest(probes: list[Any], step: int) -> Any:
-    return min(probes, key=lambda probe: (abs(int(probe.metadata_["step"]) - step), -int(probe.metadata_["step"])))
-
-
-def _of_tokens(probe: Any) -> bool:
-    return str(probe.metadata_.get("input", "")).startswith(TOKENS)
 
 
 def _picture(images: torch.Tensor) -> NDArray[np.uint8]:

@@ -10,8 +10,9 @@ from handscope.extract.capture import capture
 from handscope.extract.generate import draw, generate
 from handscope.extract.run import Run
 from handscope.probes import LogisticProbe
+from handscope.probes.choose import saved_probes
 from handscope.probes.saved import save_probe
-from handscope.probes.watch import CAVEAT, Live, saved_probes, watch
+from handscope.probes.watch import CAVEAT, Live, watch
 from IPython import display
 from PIL import Image, ImageSequence
 
