@@ -18,6 +18,9 @@ Array = NDArray[Any]
 CLOSE = 1e-4
 """Axes of which one is so much shorter than another, squared, are not told apart in single precision."""
 
+BLUR = 1e3
+"""How far that may reach towards a penalty, for a tolerance of 1."""
+
 MEMORY, ROUNDS, SEARCHES = 10, 1000, 20
 """Steps that are remembered, the most rounds, and the most looks at the loss along one step."""
 
@@ -99,8 +102,9 @@ def _by_design(
             continue
         part = x[rows]
         whole, values, vectors = _axes(part, weight[rows])
-        if values[1] < CLOSE * values[-1] and x.dtype == np.float32:
-            # One value is 0, of the mean; another that is small needs all digits.
+        blur = np.finfo(np.float32).eps * values[-1]
+        if x.dtype == np.float32 and values[1] < CLOSE * values[-1] and blur > BLUR * tolerance * l2[own].min():
+            # One value is 0, of the mean; another that is small needs all digits, unless the penalty hides it.
             part = part.astype(np.float64)
             whole, values, vectors = _axes(part, weight[rows])
         kept = values > len(rows) * np.finfo(np.float64).eps * values[-1]
