@@ -4,7 +4,7 @@
 
 Each repeat runs every variant in turn on the same sample; medians, and medians of the ratios within a repeat, are
 printed for wall time and for CPU time of the process, which a busy machine disturbs less.
-`--model organism --repeats 1` takes some seconds; `full` needs a GPU of 40 GB and was not run yet.
+`--model organism --repeats 1` takes some seconds; `full` needs a GPU of 80 GB and was not run yet.
 
 bare      drawing the sample again
 capture   the same with handscope's hooks: 6 blocks x 8 steps at about 80 tokens, written to disk as shards
@@ -21,6 +21,7 @@ that of drawing alone, against the selected rows of two samples: one that is wri
 """
 
 import argparse
+import copy
 import ctypes
 import gc
 import statistics
@@ -57,9 +58,9 @@ Variant = Callable[[Path], Values]
 class Pipeline(nn.Module):
     """A pipeline as the module that nnsight traces."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, transformer: nn.Module) -> None:
         super().__init__()
-        self.transformer = model.transformer
+        self.transformer = transformer
         self._draw = draw, model
 
     def forward(self, pair: tuple[str, int], steps: int, size: int) -> Tensor:
@@ -81,6 +82,8 @@ class Bench:
         self.mask = np.zeros((rows, columns), bool)
         side = min(9, rows // 2 + 1)
         self.mask[2 : 2 + side, 1 : 1 + side] = True
+        self.copy = copy.deepcopy(model.transformer)
+        self.traced = NNsight(Pipeline(model, self.copy))
         self.samples = 1  # two while memory is measured, and then no values are kept to be compared
 
     def bare(self, folder: Path) -> Values:
@@ -107,7 +110,9 @@ class Bench:
         kept = torch.from_numpy(self.mask.ravel().nonzero()[0]).to(self.model.device)
         blocks, steps, wanted = self.plan.blocks, self.steps, self.plan.steps
         kinds = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
-        traced = NNsight(Pipeline(self.model))
+        # A transformer of its own, since nnsight stays on every module that it has wrapped.
+        transformer, traced = self.model.transformer, self.traced
+        self.model.pipe.register_modules(transformer=self.copy)
         with traced.trace(self.pairs[0], steps, self.size) as tracer:
             found = dict().save()  # noqa: C408 - nnsight saves an object, and a literal is none of its own
             for index in tracer.iter[:steps]:
@@ -115,6 +120,7 @@ class Bench:
                     for block in blocks:
                         image = getattr(traced.transformer, kinds[block.kind])[block.index].output[1]
                         found[str(block), steps - index] = image[:, kept].cpu()
+        self.model.pipe.register_modules(transformer=transformer)
         return [torch.stack([found[str(cell.block), cell.step] for cell in self.plan.cells], dim=1)]
 
     def _draw(self, pair: tuple[str, int]) -> None:

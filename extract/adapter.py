@@ -98,6 +98,17 @@ class FluxAdapter:
         image, text = (kwargs.get(name, *args[i : i + 1]) for i, name in enumerate(_BLOCK_ARGUMENTS))
         return _streams((text, image), lengths, width, f"{block} to be given")
 
+    def rowwise(self, block: nn.Module) -> dict[str, list[nn.Module]]:
+        """Linear layers of a block that come after its attention and mix no tokens, by the stream whose rows they take.
+
+        ``both`` are those of a single block, which take text and image tokens in one sequence, text first.
+        """
+        parts: Any = block
+        if hasattr(block, "proj_mlp"):
+            return {"both": [parts.proj_mlp, parts.proj_out]}
+        image = [parts.attn.to_out[0], parts.ff.net[0].proj, parts.ff.net[2]]
+        return {"image": image, "text": [parts.attn.to_add_out, parts.ff_context.net[0].proj, parts.ff_context.net[2]]}
+
     def inputs(
         self, model: "Model", prompts: Sequence[str], guidance: float, height: int, width: int
     ) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Read residual streams with forward hooks, only the cells and the tokens that were asked for."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -14,6 +14,7 @@ from ..errors import HandscopeError
 from .adapter import FluxAdapter, Lengths, Streams, adapter_for
 from .address import Block, Plan
 from .condition import conditions
+from .deepest import Index, only_rows
 from .seen import Seen, copier
 
 __all__ = ["Reduce", "Seen", "Tokens", "capture"]
@@ -89,7 +90,8 @@ def reading(
 ) -> Iterator[Seen]:
     """Set a plan's hooks on a transformer whose next calls are these `steps`; see `capture`.
 
-    With `stop`, each call ends in a `DeepestReachedError` as soon as the plan's deepest block is read.
+    With `stop`, each call ends in a `DeepestReachedError` as soon as the plan's deepest block is read, and that block
+    leaves out what is not read of it.
     """
     adapter = adapter_for(transformer)
     modules = adapter.blocks(transformer)
@@ -115,6 +117,7 @@ def reading(
                 handles.append(module.register_forward_hook(untraced(partial(reader.left, block))))
         yield seen
     finally:
+        reader.ends.close()
         for handle in handles:
             handle.remove()
         del instance["cache_context"]
@@ -146,7 +149,8 @@ class _Reader:
         self.step: int | None = None  # None outside a call that is read
         self.form: tuple[int, ...] = ()
         self.lengths = Lengths(0, 0)
-        self.select: Callable[[Tensor], Tensor] | None = None
+        self.index: Index | None = None
+        self.ends = ExitStack()
         self.copy = copier(torch.device("cpu"), fresh=False)
         self.last: tuple[ref[Tensor], ref[Tensor]] | None = None
 
@@ -191,9 +195,9 @@ class _Reader:
             self._read(block, self.adapter.output_streams(output, self.lengths, width, str(block)))
 
     def _read(self, block: Block, streams: Streams) -> None:
-        assert self.step is not None and self.select is not None
-        stream: Tensor = getattr(streams, self.seen.plan.stream)
-        rows = self.select(stream.detach())
+        assert self.step is not None
+        stream: Tensor = getattr(streams, self.seen.plan.stream).detach()
+        rows = stream if self.index is None else stream[self.index]
         if self.reduce is not None:
             rows = self.reduce(rows)
         self.seen.put(block, self.step, *self.copy(rows))
@@ -214,40 +218,51 @@ class _Reader:
 
     def _see_form(self, kwargs: dict[str, Any]) -> None:
         """Learn the call's form from the first that is read, and hold the others to it."""
-        if self.select is None:
+        if not self.form:
             self.lengths = self.adapter.lengths(kwargs)
             image, stream = kwargs["hidden_states"], self.seen.plan.stream
             self.form = _form(kwargs)
-            self.select = _selector(self.tokens, len(image), getattr(self.lengths, stream), stream, image.device)
+            self.index = _index(self.tokens, len(image), getattr(self.lengths, stream), stream, image.device)
             self.copy = copier(image.device, fresh=self.tokens is not None and self.reduce is None)
             self.seen.conditions = {**conditions(self.transformer), "batch_size": str(len(image))}
+            self._narrow()
         elif _form(kwargs) != self.form:
             raise HandscopeError(
                 f"The capture began with calls of (samples, image tokens, text tokens) = {self.form}, and now found "
                 f"{_form(kwargs)}: capture one run of a pipeline at a time."
             )
 
+    def _narrow(self) -> None:
+        """Let the block at which every call ends compute only the tokens that are read of it."""
+        plan = self.seen.plan
+        block = self.adapter.blocks(self.transformer).get(self.deepest)
+        if block is None or self.index is None or plan.at == "input" or block._compiled_call_impl is not None:
+            return
+        *batch, tokens = self.index
+        after_text = (*batch, tokens + (self.lengths.text if plan.stream == "image" else 0))
+        wanted, nothing = {"both": after_text, plan.stream: self.index}, (slice(None), slice(0))
+        layers = self.adapter.rowwise(block).items()
+        self.ends.enter_context(
+            only_rows([(layer, wanted.get(stream, nothing)) for stream, found in layers for layer in found])
+        )
+
 
 def _form(kwargs: dict[str, Any]) -> tuple[int, ...]:
     return (*kwargs["hidden_states"].shape[:2], kwargs["encoder_hidden_states"].shape[1])
 
 
-def _selector(
-    tokens: Tokens, batch: int, count: int, stream: str, device: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """A function from a stream (batch, count, width) on `device` to a copy of the wanted tokens there."""
+def _index(tokens: Tokens, batch: int, count: int, stream: str, device: torch.device) -> Index | None:
+    """What selects a copy of the wanted tokens of a stream (batch, count, width) on `device`; None for all of them."""
     if tokens is None:
-        return lambda rows: rows
+        return None
     mask = torch.as_tensor(tokens)
     if mask.dtype != torch.bool:
         raise HandscopeError(f"Expected tokens to be a boolean mask, found {mask.dtype}.")
     if mask.shape == (batch, count):
-        sample, token = (index.to(device) for index in mask.nonzero(as_tuple=True))
-        return lambda rows: rows[sample, token]
+        return tuple(index.to(device) for index in mask.nonzero(as_tuple=True))
     if mask.numel() != count:
         raise HandscopeError(
             f"Expected a mask of {count} {stream} tokens, or of shape ({batch}, {count}), found shape "
             f"{tuple(mask.shape)}: it was made for a token grid of another size, or for another batch."
         )
-    kept = mask.flatten().nonzero()[:, 0].to(device)
-    return lambda rows: rows[:, kept]
+    return slice(None), mask.flatten().nonzero()[:, 0].to(device)

@@ -11,12 +11,14 @@ from flux_calls import PROMPTS, hooks
 from handscope.errors import HandscopeError
 from handscope.extract.address import SIDES, STREAMS, Cell, Plan
 from handscope.extract.capture import capture
+from handscope.extract.deepest import only_rows
 from handscope.extract.generate import draw
 from handscope.extract.models import Model, load
 from handscope.extract.replay import batch_difference, replay
 from handscope.extract.trajectory import Trajectory
 from nnsight import NNsight
 from torch import Tensor, nn
+from torch.nn import functional
 
 STEPS = 4
 BLOCKS, READ = ["double.0", "double.1", "single.1"], [4, 2, 1]
@@ -76,7 +78,9 @@ def by_nnsight(model: Model, numbers: list[int]) -> dict[tuple[str, int, str, st
 
 @pytest.mark.parametrize("numbers", [[0], [0, 1]], ids=["one sample", "two samples"])
 def test_capture_replay_and_nnsight_agree_to_the_bit(model: Model, numbers: list[int]) -> None:
-    paths, prompts, traced = drawn(model, numbers), [PROMPTS[number] for number in numbers], by_nnsight(model, numbers)
+    paths, prompts = drawn(model, numbers), [PROMPTS[number] for number in numbers]
+    # nnsight gets a model of its own, since it stays on every module that it has wrapped.
+    traced = by_nnsight(load(model.name, dtype=model.dtype), numbers)
     for at in SIDES:
         for stream in STREAMS:
             plan = Plan(BLOCKS, READ, STEPS, stream, at)
@@ -121,6 +125,71 @@ def test_nothing_runs_after_the_deepest_block_that_is_read(
             handle.remove()
     assert ran == ["double.0", "double.1", "single.0", "single.1"][:blocks_run]
     assert hooks(model.transformer) == before - len(handles)
+
+
+@pytest.mark.parametrize("block", ["double.1", "single.1"])
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize("own", [False, True], ids=["shared tokens", "tokens of each sample"])
+def test_the_deepest_block_computes_what_is_read_with_the_same_bits(
+    model: Model, trajectories: list[Trajectory], block: str, stream: str, count: int, own: bool
+) -> None:
+    tokens = {"image": 12, "text": 20}[stream]
+    mask = np.zeros((2, tokens) if own else tokens, bool)
+    mask[..., [11, 3, 7, 0, 8][:count]] = True
+    if own:
+        mask[1] = np.roll(mask[1], 1)
+    plan = Plan(["double.0", block], READ, STEPS, stream)
+    whole = replay(model, plan, PROMPTS, trajectories, **GENERATION)
+    some = replay(model, plan, PROMPTS, trajectories, **GENERATION, tokens=mask)
+    assert all("forward" not in vars(module) for module in model.transformer.modules())
+    kept = torch.from_numpy(mask)
+    for cell in plan.cells:
+        rows = whole[cell.block, cell.step]
+        assert torch.equal(some[cell.block, cell.step], rows[kept] if own else rows[:, kept])
+
+
+@pytest.mark.parametrize("index", [(slice(None), torch.tensor([1, 3])), (torch.tensor([0, 1]), torch.tensor([2, 4]))])
+def test_rows_that_nobody_reads_are_left_out_after_the_first_forward(index: tuple[Any, ...]) -> None:
+    layer = nn.Linear(4, 3)
+    whole_numbers = torch.arange(12.0).reshape(3, 4)  # whose products are exact in whatever order
+    layer.weight.data, layer.bias.data = whole_numbers, torch.ones(3)
+    x = torch.arange(40.0).reshape(2, 5, 4)
+    expected = layer(x)
+    with only_rows([(layer, index)]):
+        first, second = layer(x), layer(x + 1)
+    assert torch.equal(first, expected)
+    left_out = torch.ones(2, 5, dtype=torch.bool)
+    left_out[index] = False
+    assert torch.equal(second[index], layer(x + 1)[index])
+    assert (second[left_out] == 0).all() and left_out.sum() in (6, 8)
+
+
+def test_rows_that_would_round_otherwise_are_computed_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x, linear = nn.Linear(4, 3), torch.randn(2, 5, 4), functional.linear
+
+    def rounding_by_rows(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return linear(x, weight, bias) * (1 + x.shape[1] * 1e-6)
+
+    expected = linear(x, layer.weight, layer.bias)
+    monkeypatch.setattr("handscope.extract.deepest.functional.linear", rounding_by_rows)
+    with only_rows([(layer, (slice(None), torch.tensor([1, 3])))]):
+        found = [layer(x) for _ in range(3)]
+    assert all(torch.equal(one, expected * (1 + 5e-6)) for one in found)
+
+
+def test_layers_that_are_more_than_a_product_are_left_alone() -> None:
+    class Own(nn.Linear):
+        pass
+
+    hooked, offloaded = nn.Linear(4, 3), nn.Linear(4, 3)
+    hooked.register_forward_hook(lambda module, args, output: None)
+    offloaded.forward = offloaded.forward
+    layers = [Own(4, 3), hooked, offloaded, nn.Identity(), nn.Linear(4, 3)]
+    before = [dict(vars(layer)) for layer in layers]
+    with only_rows([(layer, (slice(None), slice(0))) for layer in layers]):
+        assert [vars(layer) == was for layer, was in zip(layers, before)] == [True, True, True, True, False]
+    assert [vars(layer) == was for layer, was in zip(layers, before)] == [True] * 5
 
 
 def test_unconditional_calls_are_not_replayed(model: Model, trajectories: list[Trajectory]) -> None:
