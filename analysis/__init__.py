@@ -15,11 +15,13 @@ from .covariance import (
 )
 from .directions import Plane, difference_of_means, massive_channels, plane
 from .distance import Bhattacharyya, bhattacharyya, bhattacharyya_test
+from .effects import effect_size
 from .gaussianity import Gaussianity, diagnose
 from .inference import auc, benjamini_hochberg, bootstrap_auc, grouped_folds, p_value, permuted_labels
-from .moments import Moments
+from .moments import Moments, coarse_channels
 from .scatter import Scatter, stream_moments
 from .stage import analyze
+from .survey import map_survey
 from .table import sample_table
 from .two_sample import TwoSampleTest, classifier_two_sample_test
 
@@ -44,11 +46,14 @@ __all__ = [
     "bhattacharyya_test",
     "bootstrap_auc",
     "classifier_two_sample_test",
+    "coarse_channels",
     "contrastive_sweep",
     "diagnose",
     "difference_of_means",
+    "effect_size",
     "grouped_folds",
     "low_rank",
+    "map_survey",
     "massive_channels",
     "p_value",
     "permuted_labels",
