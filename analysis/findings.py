@@ -114,7 +114,22 @@ def _whole_picture(results: Results, n: str) -> str:
     return (
         f"A probe of the whole predicted picture tells more than one of {results.best_block} at "
         f"{at_steps(known['step'])}, most at step {best['step']}: AUC {best[prefix + 'auc_both']:.2f} against "
-        f"{best[prefix + 'auc_baseline']:.2f} ({gain}, {low} to {high}; {n})."
+        f"{best[prefix + 'auc_baseline']:.2f} ({gain}, {low} to {high}; {n}). {_other_penalty(results)}"
+    ).strip()
+
+
+def _other_penalty(results: Results) -> str:
+    """Both of these have one penalty, settled beforehand, which need not suit both alike."""
+    rows = results.table("methods")
+    if rows.empty:
+        return ""
+    rows = rows[(rows["method"] == "ridge") & (rows["block"] == results.best_block)]
+    low, high = (rows[results.prefix + "auc"].agg(end) for end in ("min", "max"))
+    return (
+        f"Both have a penalty that was settled beforehand: ridge probes of {results.best_block}, whose penalty is "
+        f"chosen inside the folds, have AUCs of {low:.2f} to {high:.2f}, so part of that lead is the penalty's."
+        if len(rows)
+        else ""
     )
 
 
