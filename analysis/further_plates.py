@@ -49,7 +49,7 @@ def _size(results: Results) -> tuple[float, float]:
 def _parts(results: Results) -> Figure:
     """The two parts of the distance, in-sample, and what remains of both above the null."""
     width, height = _size(results)
-    drawn = figures.figure(width, 3 * height)
+    drawn = figures.figure(max(width, 5.0), 3 * height)
     panels = drawn.subplots(3, 1)
     for ax, value, title in zip(
         panels, ("db_mean_term", "db_variance_term", "db_excess"),
@@ -79,7 +79,7 @@ def _gaussianity(results: Results) -> Figure:
     table = results.table("gaussianity")
     table = table.assign(claimed=table["llr_auc_implied"] - table["llr_auc"])
     width, height = _size(results)
-    drawn = figures.figure(width, 3 * height)
+    drawn = figures.figure(max(width, 5.0), 3 * height)
     panels = drawn.subplots(3, 1)
     for ax, (value, title, label, digits) in zip(panels, (
         ("claimed", "Claimed and not there", "AUC implied by the model, less held-out AUC", 2),
