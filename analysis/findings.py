@@ -127,7 +127,7 @@ def _other_penalty(results: Results) -> str:
     low, high = (rows[results.prefix + "auc"].agg(end) for end in ("min", "max"))
     return (
         f"Both have a penalty that was settled beforehand: ridge probes of {results.best_block}, whose penalty is "
-        f"chosen inside the folds, have AUCs of {low:.2f} to {high:.2f}, so part of that lead is the penalty's."
+        f"chosen inside the folds, have AUCs of {low:.2f} to {high:.2f}, so part of that lead may be the penalty's."
         if len(rows)
         else ""
     )
