@@ -106,18 +106,7 @@ class Comparison:
         test = bhattacharyya_test(
             moments, self.bad, self.part_groups, self.part_labellings, seed=seed, sample=self.sample
         )
-        return {
-            "db": test.observed.distance,
-            "db_mean_term": test.observed.mean_term,
-            "db_variance_term": test.observed.variance_term,
-            "db_null_mean": float(test.null.mean()),
-            "db_null_sd": float(test.null.std()),
-            "db_excess": test.excess,
-            "db_lo": test.interval[0],
-            "db_hi": test.interval[1],
-            "db_z": test.z,
-            "db_p": test.p,
-        }
+        return test.columns
 
     def classifier(self, sums: CellSums, seed: int) -> dict[str, float]:
         """The classifier two-sample test of sample vectors."""

@@ -69,6 +69,22 @@ class BhattacharyyaTest:
     def p(self) -> float:
         return p_value(self.observed.distance, self.null)
 
+    @property
+    def columns(self) -> dict[str, float]:
+        """What a table keeps of it, under names that begin with db."""
+        return {
+            "db": self.observed.distance,
+            "db_mean_term": self.observed.mean_term,
+            "db_variance_term": self.observed.variance_term,
+            "db_null_mean": float(self.null.mean()),
+            "db_null_sd": float(self.null.std()),
+            "db_excess": self.excess,
+            "db_lo": self.interval[0],
+            "db_hi": self.interval[1],
+            "db_z": self.z,
+            "db_p": self.p,
+        }
+
 
 def bhattacharyya(good: ArrayLike | Moments, bad: ArrayLike | Moments) -> Bhattacharyya:
     """Bhattacharyya distance between two classes, each modelled as a Gaussian with a diagonal covariance.

@@ -192,17 +192,7 @@ def _hand_tokens(store: SurveyStore, samples: list[str]) -> Array:
 
 def _distance_statistics(moments: Moments, design: _Design) -> dict[str, float]:
     test = bhattacharyya_test(moments, design.y, design.groups, len(design.labels) - 1, seed=design.seed)
-    return {
-        "db": test.observed.distance,
-        "db_mean_term": test.observed.mean_term,
-        "db_variance_term": test.observed.variance_term,
-        "db_null_mean": float(test.null.mean()),
-        "db_null_sd": float(test.null.std()),
-        "db_excess": test.excess,
-        "db_lo": test.interval[0],
-        "db_hi": test.interval[1],
-        "db_p": test.p,
-    }
+    return test.columns
 
 
 def _ridge(kernel: Array, design: _Design, choice: Choice) -> dict[str, float]:

@@ -77,14 +77,7 @@ def _otsu(values: Array) -> Array:
 
 def decode(model: Model, latents: Tensor, height: int, width: int) -> NDArray[np.float32]:
     """Images of packed latents (n, tokens, channels): float32 of shape (n, height, width, 3), in [0, 1]."""
-    import torch
-
-    pipe, vae = model.pipe, model.pipe.vae
-    with torch.inference_mode():
-        unpacked = pipe._unpack_latents(latents.to(vae.device, vae.dtype), height, width, pipe.vae_scale_factor)
-        scaled = unpacked / vae.config.scaling_factor + vae.config.shift_factor
-        images = vae.decode(scaled, return_dict=False)[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return model.decode(latents, height, width).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def predicted_statistics(
