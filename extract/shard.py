@@ -26,7 +26,7 @@ TOKEN = np.dtype([("row", "i4"), ("col", "i4"), ("label", "u1"), ("hand", "u1")]
 STORE_TOKEN = np.dtype([("sample", "i4"), *TOKEN.descr])
 HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "labels_sha256", "sha256")
 TOKEN_COLUMNS = ("row", "col", "label", "hand")
-SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "selection")
+SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "adapters", "selection")
 CHUNK_ROWS = 512
 
 

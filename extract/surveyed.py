@@ -23,7 +23,7 @@ from .run import Run
 
 SCHEMA = "handscope-survey-1"
 CLASSES = 2
-SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation")
+SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "adapters")
 CHUNK_BYTES = 128 * 2**20
 """So much is read at a time of all samples together."""
 

@@ -171,7 +171,7 @@ def in_part(sample: str, shard: tuple[int, int]) -> bool:
 
 def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
     """What every shard of an extraction says of itself: what `check_same` compares, and whose the model is."""
-    quantisation = conditions(model.transformer)["quantisation"]
+    condition = conditions(model.transformer)
     return {
         "schema": SCHEMA,
         "plan": plan.to_json(),
@@ -179,7 +179,7 @@ def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
         "revision": model.revision or "",
         "weight_hash": model.weight_hash,
         "model_dtype": str(model.dtype).removeprefix("torch."),
-        "quantisation": "" if quantisation == "none" else quantisation,
+        **{key: "" if condition[key] == "none" else condition[key] for key in ("quantisation", "adapters")},
         "selection": tokens,
     }
 

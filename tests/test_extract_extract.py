@@ -235,10 +235,20 @@ def test_a_shard_says_how_it_was_made(tiny_model, extracted_run) -> None:
     attrs = attributes(extracted_run, extracted_run.samples()["sample"][0])
     assert "batch_difference" not in attrs
     assert int(attrs["batch_size"]) == int(attrs["generation_batch_size"]) == 16
-    expected = conditions(tiny_model.transformer) | {"quantisation": ""}
+    expected = conditions(tiny_model.transformer) | {"quantisation": "", "adapters": ""}
     assert {key: attrs[key] for key in expected} == expected
     assert attrs["weight_hash"] == tiny_model.weight_hash and attrs["model_dtype"] == "float32"
     assert Plan.from_json(attrs["plan"]) == PLAN
+
+
+def test_activations_with_and_without_an_adapter_are_not_mixed(
+    tiny_model, extracted_run, run_copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_copy(extracted_run)
+    plan = ActivationStore(run.activations_dir).plan
+    monkeypatch.setattr(tiny_model.transformer, "peft_config", {"style": None}, raising=False)
+    with pytest.raises(HandscopeError, match="its adapters is , expected style"):
+        extract(tiny_model, run, plan)
 
 
 def test_two_batches_of_activations_are_held_and_no_more(
