@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
-from weakref import ref
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import HandscopeError
 from .adapter import FluxAdapter, Lengths, Streams, adapter_for
 from .address import Block, Plan
+from .calls import CallNames, named
 from .condition import conditions
 from .deepest import Index, only_rows
 from .seen import Seen, copier
@@ -34,8 +34,7 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce 
 
     The hooks select tokens on the device and copy the selection to the CPU; they never keep a view of the whole stream,
     and they are removed however the block ends. Steps are counted by the transformer's own calls, conditional and
-    unconditional ones apart: a call inside diffusers' ``cache_context("uncond")`` is unconditional, and so, in the
-    pipelines that do not name their calls, is one that gives the latents of the call before it with another text.
+    unconditional ones apart (see `handscope.extract.calls`).
 
     Parameters
     ----------
@@ -98,31 +97,22 @@ def reading(
     plan.check(list(modules))
     seen = Seen(plan)
     deepest = next(name for name in reversed(modules) if name in map(str, plan.blocks)) if stop else ""
-    reader = _Reader(adapter, transformer, steps, tokens, reduce, deepest, seen)
-    instance = vars(transformer)
-    outer = instance.get("cache_context")
     # Compiled blocks run these as they are: traced, they would be compiled anew for each step.
     untraced = torch.compiler.disable
-    handles = []
-    try:
-        instance["cache_context"] = partial(reader.named_call, transformer.cache_context)
-        handles.append(transformer.register_forward_pre_hook(reader.called, with_kwargs=True))
-        handles.append(transformer.register_forward_hook(reader.returned, always_call=True))
+    with ExitStack() as hooks:
+        names = hooks.enter_context(named(transformer))
+        reader = _Reader(adapter, transformer, names, steps, tokens, reduce, deepest, seen)
+        hooks.callback(reader.ends.close)
+        hooks.enter_context(transformer.register_forward_pre_hook(reader.called, with_kwargs=True))
+        hooks.enter_context(transformer.register_forward_hook(reader.returned, always_call=True))
         for block in plan.blocks:
             module = modules[str(block)]
             if plan.at == "input":
                 hook = untraced(partial(reader.entering, block))
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(untraced(partial(reader.left, block))))
+                hooks.enter_context(module.register_forward_hook(untraced(partial(reader.left, block))))
         yield seen
-    finally:
-        reader.ends.close()
-        for handle in handles:
-            handle.remove()
-        del instance["cache_context"]
-        if outer is not None:
-            instance["cache_context"] = outer
 
 
 class _Reader:
@@ -132,6 +122,7 @@ class _Reader:
         self,
         adapter: FluxAdapter,
         transformer: Any,
+        names: CallNames,
         steps: Sequence[int],
         tokens: Tokens,
         reduce: Reduce,
@@ -140,34 +131,23 @@ class _Reader:
     ) -> None:
         self.adapter = adapter
         self.transformer = transformer
+        self.names = names
         self.steps = steps
         self.tokens = tokens
         self.reduce = reduce
         self.deepest = deepest
         self.seen = seen
-        self.context = ""
         self.step: int | None = None  # None outside a call that is read
         self.form: tuple[int, ...] = ()
         self.lengths = Lengths(0, 0)
         self.index: Index | None = None
         self.ends = ExitStack()
         self.copy = copier(torch.device("cpu"), fresh=False)
-        self.last: tuple[ref[Tensor], ref[Tensor]] | None = None
-
-    @contextmanager
-    def named_call(self, cache_context: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """In place of the transformer's `cache_context`, where FluxPipeline names its calls and nowhere else."""
-        with cache_context(name, *args, **kwargs):
-            self.context = name
-            try:
-                yield
-            finally:
-                self.context = ""
 
     def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.step = None
         plan, seen = self.seen.plan, self.seen
-        if ("uncond" if self._is_unconditional(kwargs) else "cond") != plan.call:
+        if ("uncond" if self.names.is_unconditional(kwargs) else "cond") != plan.call:
             return
         if seen.calls == len(self.steps):
             raise HandscopeError(
@@ -203,18 +183,6 @@ class _Reader:
         self.seen.put(block, self.step, *self.copy(rows))
         if str(block) == self.deepest:
             raise DeepestReachedError
-
-    def _is_unconditional(self, kwargs: dict[str, Any]) -> bool:
-        if self.context:
-            return self.context == "uncond"
-        latents, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
-        if latents is None or text is None:
-            return False
-        if self.last is not None and self.last[0]() is latents and self.last[1]() is not text:
-            self.last = None
-            return True
-        self.last = ref(latents), ref(text)
-        return False
 
     def _see_form(self, kwargs: dict[str, Any]) -> None:
         """Learn the call's form from the first that is read, and hold the others to it."""

@@ -1,0 +1,59 @@
+"""Which of a pipeline's calls of the transformer are conditional, and which are not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from weakref import ref
+
+from torch import Tensor
+
+
+class CallNames:
+    """Tells a transformer's unconditional calls from the others, while `named` holds.
+
+    A call inside diffusers' ``cache_context("uncond")`` is unconditional, and so, in the pipelines that do not name
+    their calls, is one that gives the latents of the call before it with another text.
+    """
+
+    def __init__(self) -> None:
+        self._context = ""
+        self._last: tuple[ref[Tensor], ref[Tensor]] | None = None
+
+    def is_unconditional(self, kwargs: dict[str, Any]) -> bool:
+        """Whether a call with these keyword arguments is; to be asked once a call, in the order of the calls."""
+        if self._context:
+            return self._context == "uncond"
+        latents, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
+        if latents is None or text is None:
+            return False
+        if self._last is not None and self._last[0]() is latents and self._last[1]() is not text:
+            self._last = None
+            return True
+        self._last = ref(latents), ref(text)
+        return False
+
+    @contextmanager
+    def _named_call(self, cache_context: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """In place of the transformer's `cache_context`, where FluxPipeline names its calls and nowhere else."""
+        with cache_context(name, *args, **kwargs):
+            self._context = name
+            try:
+                yield
+            finally:
+                self._context = ""
+
+
+@contextmanager
+def named(transformer: Any) -> Iterator[CallNames]:
+    """Listen to the names that a pipeline gives its calls; the transformer is left as it was found."""
+    names = CallNames()
+    instance = vars(transformer)
+    outer = instance.get("cache_context")
+    instance["cache_context"] = partial(names._named_call, transformer.cache_context)
+    try:
+        yield names
+    finally:
+        del instance["cache_context"]
+        if outer is not None:
+            instance["cache_context"] = outer
