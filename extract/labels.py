@@ -1,166 +1,168 @@
-"""Annotations of samples: a database to which one only appends.
-
-A token is 0 unlabelled, 1 not hand, 2 hand token of a good hand, 3 of a bad one; a sample has a verdict on four levels,
-or unsure.
-"""
+"""Annotations of samples: a database to which one only appends."""
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import HandscopeError
+from .annotation import KINDS as KINDS
+from .annotation import REVIEW as REVIEW
+from .annotation import SCOPE as SCOPE
+from .annotation import SCOPES as SCOPES
+from .annotation import VERDICTS as VERDICTS
+from .annotation import Annotation as Annotation
+from .annotation import scopes as scopes
+from .label_file import LabelFile, pack, unpack
+from .label_records import LabelRecords, same_write
 
-VERDICTS = ("good", "good?", "bad?", "bad", "unsure")
-KINDS = ("count", "joint", "proportion", "fused", "missing", "other")
-SCOPES = ("local", "global")
-SCOPE = {
-    "count": "global",
-    "joint": "local",
-    "proportion": "global",
-    "fused": "local",
-    "missing": "local",
-    "other": "local",
-}
-"""Where a fault of a kind is seen, unless its label says otherwise (``fused:global``): in a part of the hand, such as
-fingers that merge, or only in the whole of it, such as their number."""
-
-_SCHEMA = """
-PRAGMA journal_mode = WAL;
-CREATE TABLE IF NOT EXISTS annotations (
-    id INTEGER PRIMARY KEY, made TEXT DEFAULT CURRENT_TIMESTAMP, sample TEXT NOT NULL, image_sha256 TEXT NOT NULL,
-    height INTEGER NOT NULL, width INTEGER NOT NULL, labels BLOB NOT NULL, hands BLOB NOT NULL,
-    verdict TEXT NOT NULL, kinds TEXT NOT NULL, author TEXT NOT NULL, source TEXT NOT NULL, score REAL);
-CREATE INDEX IF NOT EXISTS by_sample ON annotations (sample, id);
-CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON annotations
-    BEGIN SELECT RAISE(ABORT, 'annotations are only appended'); END;
-CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON annotations
-    BEGIN SELECT RAISE(ABORT, 'annotations are only appended'); END;
-"""
-_COLUMNS = "sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score"
+_COLUMNS = (
+    "sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score, done, faults, seconds"
+)
+_SELECT = f"SELECT {_COLUMNS}, id, made FROM annotations"
+_INSERT = f"INSERT INTO annotations ({_COLUMNS}, base, uid) VALUES ({', '.join('?' * 16)})"
+_NEWEST = "SELECT max(id) FROM annotations WHERE sample = ? AND author = ? AND (source = 'review') = ?"
 
 
-@dataclass(frozen=True, eq=False)
-class Annotation:
-    """One judgement of one sample.
+class State(NamedTuple):
+    """How far an author is with a sample, without its grids."""
+
+    author: str
+    sample: str
+    image_sha256: str
+    done: bool
+    seconds: float | None
+
+
+class Conflict(HandscopeError):
+    """Somebody wrote since: the state that a write was made on is no longer the newest one.
 
     Attributes
     ----------
-    sample, image_sha256 : str
-        The sample and the hash of the image that was judged.
-    labels : uint8 array of shape (rows, columns)
-        0 unlabelled, 1 not hand, 2 token of a good or good? hand, 3 of a bad or bad? hand.
-    hands : uint8 array of shape (rows, columns)
-        The instance number of the hand at a token, from 1; 0 where there is none. An unsure hand has a number and the
-        label 0.
-    verdict : str
-        good, good?, bad?, bad or unsure.
-    kinds : tuple of str
-        What is wrong: any of count, joint, proportion, fused, missing, other; each may say where it is seen, as in
-        ``fused:global``, and else has the scope of `SCOPE`.
-    author, source : str
-        Who or what judged, and from what.
-    score : float or None
-        The judge's probability that the hand is bad.
-
-    Raises
-    ------
-    HandscopeError
-        The arrays differ in shape or hold other values, labels and hands contradict each other, or a verdict or kind is
-        not known.
+    current : Annotation or None
+        The newest state, which was left as it is; None where there is none.
     """
 
-    sample: str
-    image_sha256: str
-    labels: np.ndarray
-    hands: np.ndarray
-    verdict: str
-    kinds: tuple[str, ...] = ()
-    author: str = ""
-    source: str = ""
-    score: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("labels", "hands"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.uint8))
-        if self.labels.ndim != 2 or self.labels.shape != self.hands.shape:
-            raise HandscopeError(
-                f"Expected labels and hands of {self.sample} on one token grid (rows, columns), found "
-                f"{self.labels.shape} and {self.hands.shape}."
-            )
-        if self.labels.max(initial=0) > 3:
-            raise HandscopeError(f"Expected token labels 0, 1, 2 or 3 for {self.sample}, found {self.labels.max()}.")
-        if np.any((self.labels >= 2) & (self.hands == 0)) or np.any((self.labels == 1) & (self.hands > 0)):
-            raise HandscopeError(
-                f"Labels and hands of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand "
-                "number, and one labelled 1 has none."
-            )
-        if self.verdict not in VERDICTS:
-            raise HandscopeError(
-                f"Expected the verdict on {self.sample} to be one of {', '.join(VERDICTS)}, found {self.verdict!r}."
-            )
-        unknown = [kind for kind in self.kinds if not _known(kind)]
-        if unknown:
-            raise HandscopeError(
-                f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, alone or with :local or :global "
-                f"behind, found {', '.join(unknown)}."
-            )
+    def __init__(self, sample: str, base: int | None, current: Annotation | None) -> None:
+        now = current.revision if current else None
+        super().__init__(
+            f"{sample} was changed elsewhere: this write was made on revision {base}, and the newest is {now}. "
+            "Nothing was written; look at both and choose."
+        )
+        self.current = current
 
 
-def scopes(kinds: Iterable[str]) -> set[str]:
-    """Where the faults of a hand are seen: any of local and global; none where no kind is given.
-
-    >>> sorted(scopes(["fused", "count"])), scopes(["fused:global"])
-    (['global', 'local'], {'global'})
-    """
-    return {scope or SCOPE[kind] for kind, _, scope in (kind.partition(":") for kind in kinds)}
-
-
-def _known(kind: str) -> bool:
-    name, colon, scope = kind.partition(":")
-    return name in KINDS and (scope in SCOPES if colon else True)
-
-
-class Labels:
+class Labels(LabelRecords):
     """The annotations of a run, in an SQLite file that is made if it is missing.
 
     >>> labels = Labels("runs/demo/labels.sqlite")                       # doctest: +SKIP
     >>> labels.add([Annotation(sample, image_sha256, tokens, hands, "good")])   # doctest: +SKIP
     >>> labels.table()                                                   # doctest: +SKIP
+
+    What an annotator paints on a sample, and what a reviewer decides on it (source ``review``), are two strands of
+    states: a state is made on the newest one of its strand, or refused.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._file = LabelFile(self.path)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Keep the file open in between: for a server, whose threads read and write it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self._file.kept()
 
     def add(self, annotations: Sequence[Annotation]) -> None:
-        """Append annotations, all of them or none."""
-        rows = [
-            (
-                a.sample,
-                a.image_sha256,
-                *a.labels.shape,
-                a.labels.tobytes(),
-                a.hands.tobytes(),
-                a.verdict,
-                json.dumps(a.kinds),
-                a.author,
-                a.source,
-                a.score,
+        """Append annotations, all of them or none, whatever was there before."""
+        rows = [_row(annotation, None, None) for annotation in annotations]
+        with self._file.writing() as database:
+            database.executemany(_INSERT, rows)
+
+    def append(self, annotation: Annotation, base: int | None, uid: str) -> int:
+        """Append one state of what its author says of a sample, and return its revision.
+
+        Parameters
+        ----------
+        base : int or None
+            The revision that it was made on: the author's newest state of the sample, None where there is none yet.
+        uid : str
+            The writer's own name for this write. Repeated, it returns the first one's revision and writes nothing.
+
+        Raises
+        ------
+        Conflict
+            The author's newest state is another one.
+        HandscopeError
+            The uid is of a write to another sample, or by another author.
+        """
+        with self._file.writing() as database:
+            known = database.execute("SELECT id, sample, author FROM annotations WHERE uid = ?", (uid,)).fetchone()
+            if known is not None:
+                return same_write(uid, known, annotation.sample, annotation.author)
+            review = annotation.source == REVIEW
+            newest = database.execute(_NEWEST, (annotation.sample, annotation.author, review)).fetchone()[0]
+            if newest != base:
+                current = self._one(database.execute(f"{_SELECT} WHERE id = ?", (newest,)))
+                raise Conflict(annotation.sample, base, current)
+            return int(database.execute(_INSERT, _row(annotation, base, uid)).lastrowid or 0)
+
+    def written(self, uid: str) -> int | None:
+        """The revision that a write with this uid made; None where there was none."""
+        with self._file.reading() as database:
+            row = database.execute("SELECT id FROM annotations WHERE uid = ?", (uid,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def restore(self, revision: int, author: str, uid: str) -> int:
+        """Append an earlier state again, on the author's newest one, and return its revision.
+
+        Raises
+        ------
+        HandscopeError
+            There is no such revision.
+        """
+        earlier = self.revision(revision)
+        if earlier is None:
+            raise HandscopeError(f"There is no revision {revision} in {self.path}.")
+        newest = self.newest(earlier.sample, author, earlier.source == REVIEW)
+        return self.append(replace(earlier, author=author), newest.revision if newest else None, uid)
+
+    def revision(self, revision: int) -> Annotation | None:
+        """The state of this number; None where there is none."""
+        if not self.path.exists():
+            return None
+        with self._file.reading() as database:
+            return self._one(database.execute(f"{_SELECT} WHERE id = ?", (revision,)))
+
+    def newest(self, sample: str, author: str, review: bool = False) -> Annotation | None:
+        """What an author last said of a sample, draft or not; None where nothing.
+
+        In their review of it with `review`, else in their own painting.
+        """
+        if not self.path.exists():
+            return None
+        with self._file.reading() as database:
+            return self._one(database.execute(f"{_SELECT} WHERE id = ({_NEWEST})", (sample, author, review)))
+
+    def history(self, sample: str, author: str | None = None) -> list[Annotation]:
+        """Every state of a sample, or one author's, the newest first."""
+        if not self.path.exists():
+            return []
+        with self._file.reading() as database:
+            rows = database.execute(
+                f"{_SELECT} WHERE sample = ? AND author = coalesce(?, author) ORDER BY id DESC", (sample, author)
             )
-            for a in annotations
-        ]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as database, database:
-            database.executemany(f"INSERT INTO annotations ({_COLUMNS}) VALUES ({', '.join('?' * 11)})", rows)
+            return list(self._annotations(rows))
 
     def current(self) -> dict[str, Annotation]:
-        """The newest annotation of each sample, by sample; empty when there is no file yet.
+        """What counts for each sample, by sample; empty when there is no file yet.
+
+        It is the newest annotation that is no draft, or the newest review of that same image where there is one.
 
         Raises
         ------
@@ -169,15 +171,64 @@ class Labels:
         """
         if not self.path.exists():
             return {}
-        with self._open() as database:
+        with self._file.reading() as database:
             rows = database.execute(
-                f"SELECT {_COLUMNS} FROM annotations WHERE id IN (SELECT max(id) FROM annotations GROUP BY sample) "
-                "ORDER BY sample"
+                f"{_SELECT} WHERE id IN (SELECT coalesce((SELECT max(id) FROM annotations AS review WHERE source = "
+                "'review' AND done AND review.sample = newest.sample AND review.image_sha256 = newest.image_sha256), "
+                "newest.id) FROM (SELECT sample, image_sha256, max(id) AS id FROM annotations WHERE done "
+                "GROUP BY sample) AS newest) ORDER BY sample"
             )
-            return {row[0]: _annotation(row) for row in rows}
+            return {annotation.sample: annotation for annotation in self._annotations(rows)}
+
+    def by_author(self, sample: str | None = None) -> dict[tuple[str, str], Annotation]:
+        """The newest annotation of each (sample, author) that is no draft, by both; of one sample, if it is named.
+
+        Reviews are left out: a reviewer has seen what the others said, so that agreement with a review would flatter.
+        """
+        if not self.path.exists():
+            return {}
+        of_sample = "" if sample is None else "sample = :sample AND"
+        with self._file.reading() as database:
+            rows = database.execute(
+                f"{_SELECT} WHERE id IN (SELECT max(id) FROM annotations WHERE {of_sample} done AND "
+                "source <> 'review' GROUP BY sample, author) ORDER BY sample, author",
+                {"sample": sample},
+            )
+            return {(annotation.sample, annotation.author): annotation for annotation in self._annotations(rows)}
+
+    def states(self, author: str | None = None) -> list[State]:
+        """The newest state of each sample that an author, or any, painted; reads no grids."""
+        if not self.path.exists():
+            return []
+        of_author = "" if author is None else "author = :author AND"
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT author, sample, image_sha256, done, seconds, max(id) FROM annotations "
+                f"WHERE {of_author} source <> 'review' GROUP BY author, sample",
+                {"author": author},
+            )
+            return [State(*row[:3], bool(row[3]), row[4]) for row in rows]
+
+    def last_revision(self) -> int:
+        """The newest revision of all; 0 where there is none."""
+        if not self.path.exists():
+            return 0
+        with self._file.reading() as database:
+            return int(database.execute("SELECT coalesce(max(id), 0) FROM annotations").fetchone()[0])
+
+    def reviewed(self) -> set[tuple[str, str]]:
+        """(sample, image_sha256) of every finished review."""
+        if not self.path.exists():
+            return set()
+        with self._file.reading() as database:
+            return set(
+                database.execute(
+                    "SELECT DISTINCT sample, image_sha256 FROM annotations WHERE done AND source = 'review'"
+                )
+            )
 
     def table(self) -> pd.DataFrame:
-        """The newest verdicts, one row a sample.
+        """What counts for each sample, one row a sample.
 
         Columns: sample, verdict, sure (bool), bad (0.0, 1.0, NaN where unsure), kinds, source, score (NaN where none).
         """
@@ -196,32 +247,39 @@ class Labels:
         table = pd.DataFrame(rows, columns=["sample", "verdict", "sure", "bad", "kinds", "source", "score"])
         return table.astype({"sure": bool, "bad": float, "score": float})
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            database = sqlite3.connect(self.path, timeout=60)
+    def _one(self, rows: Iterable[tuple[Any, ...]]) -> Annotation | None:
+        return next(self._annotations(rows), None)
+
+    def _annotations(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Annotation]:
+        for row in rows:
+            sample, image, height, width, labels, hands, verdict, kinds, *rest = row
+            author, source, score, done, faults, seconds, revision, made = rest
             try:
-                database.executescript(_SCHEMA)
-                yield database
-            finally:
-                database.close()
-        except sqlite3.OperationalError as error:
-            if "disk is full" in str(error):
+                yield Annotation(
+                    sample,
+                    image,
+                    unpack(labels, height, width),
+                    unpack(hands, height, width),
+                    verdict,
+                    tuple(json.loads(kinds)),
+                    author,
+                    source,
+                    score,
+                    bool(done),
+                    {int(hand): tuple(of_hand) for hand, of_hand in json.loads(faults).items()},
+                    seconds,
+                    revision,
+                    made,
+                )
+            except (ValueError, TypeError, AttributeError) as error:
                 raise HandscopeError(
-                    f"The disk is full: {self.path} could not be written, and what was in it before is unchanged. Free "
-                    "some space and run the same command again."
+                    f"Revision {revision} of {sample} in {self.path} is damaged ({error}): restore the file from a copy."
                 ) from error
-            raise HandscopeError(
-                f"The labels in {self.path} could not be used ({error}): expected a labels.sqlite of handscope."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise HandscopeError(
-                f"{self.path} is not a database of labels, or is damaged ({error}): restore it from a copy, or remove "
-                "it and label again."
-            ) from error
 
 
-def _annotation(row: tuple) -> Annotation:
-    sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score = row
-    grid = [np.frombuffer(blob, np.uint8).reshape(height, width) for blob in (labels, hands)]
-    return Annotation(sample, image_sha256, grid[0], grid[1], verdict, tuple(json.loads(kinds)), author, source, score)
+def _row(annotation: Annotation, base: int | None, uid: str | None) -> tuple[Any, ...]:
+    a = annotation
+    faults = json.dumps({str(hand): list(kinds) for hand, kinds in sorted(a.faults.items())})
+    grids = (*a.labels.shape, pack(a.labels), pack(a.hands))
+    said = (a.verdict, json.dumps(a.kinds), a.author, a.source, a.score, a.done, faults, a.seconds)
+    return (a.sample, a.image_sha256, *grids, *said, base, uid)
