@@ -26,7 +26,7 @@ SCOPE = {
 fingers that merge, or only in the whole of it, such as their number."""
 
 REVIEW = "review"
-"""The source of an annotation that settles what annotators disagreed on."""
+"""The source of an annotation that settles what annotators disagreed on; more may follow it, behind a comma."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,11 @@ class Annotation:
     seconds: float | None = None
     revision: int | None = None
     made: str | None = None
+
+    @property
+    def review(self) -> bool:
+        """Whether it is a review, made here or imported: it has seen what others said, and outranks it."""
+        return self.source == REVIEW or self.source.startswith(f"{REVIEW}, ")
 
     def __post_init__(self) -> None:
         for name in ("labels", "hands"):

@@ -23,13 +23,14 @@ _ADDED = {
     "seconds": "REAL",
     "base": "INTEGER",
     "uid": "TEXT",
+    "review": "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that files of the first version lack."""
 _REST = (
     "CREATE INDEX IF NOT EXISTS by_sample ON annotations (sample, id)",
-    "CREATE INDEX IF NOT EXISTS by_author ON annotations (author, sample, source, id, done, image_sha256, seconds)",
+    "CREATE INDEX IF NOT EXISTS by_author ON annotations (author, sample, review, id, done, image_sha256, seconds)",
     "CREATE INDEX IF NOT EXISTS finished ON annotations (sample, id, image_sha256) WHERE done",
-    "CREATE INDEX IF NOT EXISTS reviews ON annotations (sample, image_sha256, id) WHERE done AND source = 'review'",
+    "CREATE INDEX IF NOT EXISTS reviews ON annotations (sample, image_sha256, id) WHERE done AND review",
     "CREATE UNIQUE INDEX IF NOT EXISTS by_uid ON annotations (uid)",
     """CREATE TABLE IF NOT EXISTS ratings (
     id INTEGER PRIMARY KEY, made TEXT DEFAULT CURRENT_TIMESTAMP, sample TEXT NOT NULL, image_sha256 TEXT NOT NULL,

@@ -26,8 +26,11 @@ _COLUMNS = (
     "sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score, done, faults, seconds"
 )
 _SELECT = f"SELECT {_COLUMNS}, id, made FROM annotations"
-_INSERT = f"INSERT INTO annotations ({_COLUMNS}, base, uid) VALUES ({', '.join('?' * 16)})"
-_NEWEST = "SELECT max(id) FROM annotations WHERE sample = ? AND author = ? AND (source = 'review') = ?"
+_INSERT = (
+    f"INSERT INTO annotations ({_COLUMNS}, review, base, uid, made) "
+    f"VALUES ({', '.join('?' * 17)}, coalesce(?, CURRENT_TIMESTAMP))"
+)
+_NEWEST = "SELECT max(id) FROM annotations WHERE sample = ? AND author = ? AND review = ?"
 
 
 class State(NamedTuple):
@@ -79,7 +82,7 @@ class Labels(LabelRecords):
         return self._file.kept()
 
     def add(self, annotations: Sequence[Annotation]) -> None:
-        """Append annotations, all of them or none, whatever was there before."""
+        """Append annotations, all of them or none, whatever was there before; `made` is now, unless they say it."""
         rows = [_row(annotation, None, None) for annotation in annotations]
         with self._file.writing() as database:
             database.executemany(_INSERT, rows)
@@ -105,8 +108,8 @@ class Labels(LabelRecords):
             known = database.execute("SELECT id, sample, author FROM annotations WHERE uid = ?", (uid,)).fetchone()
             if known is not None:
                 return same_write(uid, known, annotation.sample, annotation.author)
-            review = annotation.source == REVIEW
-            newest = database.execute(_NEWEST, (annotation.sample, annotation.author, review)).fetchone()[0]
+            strand = (annotation.sample, annotation.author, annotation.review)
+            newest = database.execute(_NEWEST, strand).fetchone()[0]
             if newest != base:
                 current = self._one(database.execute(f"{_SELECT} WHERE id = ?", (newest,)))
                 raise Conflict(annotation.sample, base, current)
@@ -129,8 +132,8 @@ class Labels(LabelRecords):
         earlier = self.revision(revision)
         if earlier is None:
             raise HandscopeError(f"There is no revision {revision} in {self.path}.")
-        newest = self.newest(earlier.sample, author, earlier.source == REVIEW)
-        return self.append(replace(earlier, author=author), newest.revision if newest else None, uid)
+        newest = self.newest(earlier.sample, author, earlier.review)
+        return self.append(replace(earlier, author=author, made=None), newest.revision if newest else None, uid)
 
     def revision(self, revision: int) -> Annotation | None:
         """The state of this number; None where there is none."""
@@ -173,8 +176,8 @@ class Labels(LabelRecords):
             return {}
         with self._file.reading() as database:
             rows = database.execute(
-                f"{_SELECT} WHERE id IN (SELECT coalesce((SELECT max(id) FROM annotations AS review WHERE source = "
-                "'review' AND done AND review.sample = newest.sample AND review.image_sha256 = newest.image_sha256), "
+                f"{_SELECT} WHERE id IN (SELECT coalesce((SELECT max(id) FROM annotations AS of_review WHERE review "
+                "AND done AND of_review.sample = newest.sample AND of_review.image_sha256 = newest.image_sha256), "
                 "newest.id) FROM (SELECT sample, image_sha256, max(id) AS id FROM annotations WHERE done "
                 "GROUP BY sample) AS newest) ORDER BY sample"
             )
@@ -191,7 +194,7 @@ class Labels(LabelRecords):
         with self._file.reading() as database:
             rows = database.execute(
                 f"{_SELECT} WHERE id IN (SELECT max(id) FROM annotations WHERE {of_sample} done AND "
-                "source <> 'review' GROUP BY sample, author) ORDER BY sample, author",
+                "NOT review GROUP BY sample, author) ORDER BY sample, author",
                 {"sample": sample},
             )
             return {(annotation.sample, annotation.author): annotation for annotation in self._annotations(rows)}
@@ -204,7 +207,7 @@ class Labels(LabelRecords):
         with self._file.reading() as database:
             rows = database.execute(
                 "SELECT author, sample, image_sha256, done, seconds, max(id) FROM annotations "
-                f"WHERE {of_author} source <> 'review' GROUP BY author, sample",
+                f"WHERE {of_author} NOT review GROUP BY author, sample",
                 {"author": author},
             )
             return [State(*row[:3], bool(row[3]), row[4]) for row in rows]
@@ -221,11 +224,7 @@ class Labels(LabelRecords):
         if not self.path.exists():
             return set()
         with self._file.reading() as database:
-            return set(
-                database.execute(
-                    "SELECT DISTINCT sample, image_sha256 FROM annotations WHERE done AND source = 'review'"
-                )
-            )
+            return set(database.execute("SELECT DISTINCT sample, image_sha256 FROM annotations WHERE done AND review"))
 
     def table(self) -> pd.DataFrame:
         """What counts for each sample, one row a sample.
@@ -282,4 +281,4 @@ def _row(annotation: Annotation, base: int | None, uid: str | None) -> tuple[Any
     faults = json.dumps({str(hand): list(kinds) for hand, kinds in sorted(a.faults.items())})
     grids = (*a.labels.shape, pack(a.labels), pack(a.hands))
     said = (a.verdict, json.dumps(a.kinds), a.author, a.source, a.score, a.done, faults, a.seconds)
-    return (a.sample, a.image_sha256, *grids, *said, base, uid)
+    return (a.sample, a.image_sha256, *grids, *said, a.review, base, uid, a.made)
