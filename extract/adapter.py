@@ -183,12 +183,14 @@ class FluxAdapter:
         return pipe._pack_latents(noise, 1, channels, 2 * rows, 2 * columns)[0]
 
     def decode(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-        """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1]."""
+        """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1].
+
+        Gradients pass, where they are asked for.
+        """
         vae = pipe.vae
         latents = latents.to(pipe._execution_device, vae.dtype)
         unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
-        with torch.no_grad():
-            images = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
+        images = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def grid(self, pipe: Any, height: int, width: int) -> tuple[int, int]:

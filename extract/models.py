@@ -149,6 +149,7 @@ class Model:
         """Rows and columns of the token grid of an image in pixels; HandscopeError where it is not whole tokens."""
         return self.adapter.grid(self.pipe, height, width)
 
+    @torch.no_grad()
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
         """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1]."""
         return self.adapter.decode(self.pipe, latents, height, width)

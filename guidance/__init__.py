@@ -1,0 +1,16 @@
+"""Use what is known of a generation while it runs: steering, guidance, and stopping what goes wrong."""
+
+from .guide import guidance_callback, guide
+from .losses import PictureLoss, ProbeLoss
+from .steer import ablate, probe_gate, random_directions, steer
+
+__all__ = [
+    "PictureLoss",
+    "ProbeLoss",
+    "ablate",
+    "guidance_callback",
+    "guide",
+    "probe_gate",
+    "random_directions",
+    "steer",
+]

@@ -1,0 +1,177 @@
+"""Change the residual stream while a pipeline runs: push tokens along a direction, or take a direction out of them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..errors import HandscopeError
+from ..extract.address import Block, Plan
+from .hooks import Call, changing, counting, share
+
+Gate = Callable[[Tensor], Tensor]
+"""From tokens (batch, tokens, width), float32, to how much of the push each gets, (batch, tokens) in [0, 1]."""
+
+
+@contextmanager
+def steer(
+    transformer: Any,
+    directions: Mapping[str, ArrayLike],
+    strength: float,
+    steps: Sequence[int],
+    of: int,
+    tokens: ArrayLike | None = None,
+    gate: Gate | None = None,
+) -> Iterator[None]:
+    """Push image tokens along a direction at the output of blocks: ``h + strength * |h| * u``.
+
+    >>> with steer(pipe.transformer, {"single.3": direction}, 0.1, steps=range(18, 9, -1), of=20):    # doctest: +SKIP
+    ...     pipe("an open hand", num_inference_steps=20, max_sequence_length=16, height=96, width=96)
+
+    The push is a share of each token's own length. Direction and length are centred, that is, taken without their mean
+    over channels: the LayerNorm before every layer of a DiT subtracts that mean, so that a push along it would be lost
+    and would count towards the strength all the same. Unconditional calls are pushed like conditional ones.
+
+    Parameters
+    ----------
+    transformer : torch.nn.Module
+        A FLUX.1 transformer.
+    directions : for each block, an array of shape (width,)
+        Of any length; `difference_of_means` points from bad to good.
+    strength : float
+        As a share of each token's length; negative pushes the other way.
+    steps : sequence of int
+        Steps that remain, as in a `Plan`.
+    of : int
+        Number of steps that the pipeline makes.
+    tokens : bool array, optional
+        Image tokens to push, as in `capture`: of shape (n_tokens,), (rows, columns) or (batch, n_tokens). All by
+        default.
+    gate : function, optional
+        How much of the push each token gets, from the token itself: `probe_gate`.
+
+    Raises
+    ------
+    HandscopeError
+        A block, step or shape does not fit, or the transformer cannot be hooked; see `capture`.
+    """
+    if not float("-inf") < strength < float("inf"):
+        raise HandscopeError(f"Expected strength to be a number, found {strength!r}.")
+    units = {block: _unit(direction, block, centred=True) for block, direction in directions.items()}
+
+    def push(block: Block, tokens: Tensor) -> Tensor:
+        length = (tokens - tokens.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True)
+        return strength * length * units[str(block)].to(tokens.device)
+
+    with _changing(transformer, units, push, steps, of, tokens, gate):
+        yield
+
+
+@contextmanager
+def ablate(
+    transformer: Any,
+    directions: Mapping[str, ArrayLike],
+    steps: Sequence[int],
+    of: int,
+    centre: Mapping[str, ArrayLike] | None = None,
+    tokens: ArrayLike | None = None,
+    gate: Gate | None = None,
+) -> Iterator[None]:
+    """Take a direction out of image tokens at the output of blocks: ``h - ((h - centre) · u) u``.
+
+    Parameters
+    ----------
+    centre : for each block, an array of shape (width,), optional
+        Where along the direction the tokens are left: the mean of good hands' tokens, say. The origin by default.
+    transformer, directions, steps, of, tokens, gate
+        As in `steer`.
+    """
+    units = {block: _unit(direction, block, centred=False) for block, direction in directions.items()}
+    centres = {block: float(_vector(point, block) @ units[block]) for block, point in (centre or {}).items()}
+
+    def push(block: Block, tokens: Tensor) -> Tensor:
+        unit = units[str(block)].to(tokens.device)
+        return -((tokens @ unit) - centres.get(str(block), 0.0))[..., None] * unit
+
+    with _changing(transformer, units, push, steps, of, tokens, gate):
+        yield
+
+
+def probe_gate(probe: Any, threshold: float = 0.0) -> Gate:
+    """Only the tokens that a linear probe calls bad, by log-odds above `threshold`, and each of them whole.
+
+    Parameters
+    ----------
+    probe : LinearProbe
+        With ``coef_`` of shape (width,) and ``intercept_``.
+    """
+    weights = torch.as_tensor(probe.coef_, dtype=torch.float32)
+
+    def gate(tokens: Tensor) -> Tensor:
+        return (tokens @ weights.to(tokens.device) + probe.intercept_ > threshold).float()
+
+    return gate
+
+
+def random_directions(directions: Mapping[str, ArrayLike], seed: int) -> dict[str, Tensor]:
+    """Directions of the same blocks and widths, drawn evenly from the sphere: the control of every steering."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        block: torch.nn.functional.normalize(torch.randn(_vector(d, block).shape, generator=generator), dim=0)
+        for block, d in directions.items()
+    }
+
+
+@contextmanager
+def _changing(
+    transformer: Any,
+    units: Mapping[str, Tensor],
+    push: Callable[[Block, Tensor], Tensor],
+    steps: Sequence[int],
+    of: int,
+    tokens: ArrayLike | None,
+    gate: Gate | None,
+) -> Iterator[None]:
+    width = transformer.inner_dim
+    wrong = [f"{block} ({len(unit)})" for block, unit in units.items() if len(unit) != width]
+    if wrong:
+        raise HandscopeError(f"The residual stream is {width} wide; found directions of other widths: {wrong}.")
+
+    def change(call: Call, block: Block, image: Tensor) -> Tensor:
+        wide = image.float()
+        pushed = push(block, wide)
+        if gate is not None:
+            pushed = pushed * gate(wide)[..., None]
+        if tokens is not None:
+            pushed = pushed * share(tokens, image)[..., None]
+        return (wide + pushed).to(image.dtype)
+
+    plan = Plan(list(units), steps, of)
+    with counting(transformer, of) as counter, changing(transformer, counter, plan, change):
+        yield
+
+
+def _vector(direction: ArrayLike, block: str) -> Tensor:
+    vector = torch.as_tensor(direction).detach().float().cpu()
+    if vector.ndim != 1 or not bool(vector.isfinite().all()):
+        raise HandscopeError(
+            f"Expected the direction of {block} to be finite numbers of shape (width,), found shape "
+            f"{tuple(vector.shape)}."
+        )
+    return vector
+
+
+def _unit(direction: ArrayLike, block: str, centred: bool) -> Tensor:
+    vector = _vector(direction, block)
+    if centred:
+        vector = vector - vector.mean()
+    length = vector.norm()
+    if float(length) < 1e-12:
+        raise HandscopeError(
+            f"The direction of {block} has no length{' once its mean over channels is taken off' if centred else ''}: "
+            "there is nothing to steer along."
+        )
+    return vector / length
