@@ -1,6 +1,5 @@
 """Whether activations on disk are whole, and what they hold."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .address import Cell, Plan
 from .bits import count_not_finite
+from .checksum import Checksum
 from .contents import Part, files, parts
 from .shard import SAME, STEP, TOKEN, DamagedError, activations, reading, shards
 from .store import PIECE_BYTES, ActivationStore
@@ -73,7 +73,7 @@ def check(path: str | os.PathLike[str], progress: Progress = quiet) -> list[Prob
     """Read all activations in a folder, a folder of shards or a `store.h5`, and name what is wrong with them.
 
     Every shard opens, is of this schema, has the shapes that its plan, tokens and width ask for, agrees with the others
-    on plan, model and choice of tokens, holds the bits whose SHA-256 was noted when it was written, and holds no NaN or
+    on plan, model and choice of tokens, holds the bits whose checksum was noted when they were written, and no NaN or
     infinity (counted by cell). The consolidated store has the same asked of every sample in it, and is of these shards.
     Nothing else lies in the folder of shards. Holds a few MB in memory however much there is.
 
@@ -199,15 +199,15 @@ def _wrong_form(path: Path, own: Sequence[Part]) -> Iterator[str]:
 
 
 def _wrong_contents(path: Path, own: Sequence[Part]) -> Iterator[str]:
-    digests = [hashlib.sha256() for _ in own]
+    checksums = [Checksum(part.head["checksum"]) for part in own]
     not_finite: dict[Cell, NDArray[np.int64]] = {}
     with reading(path) as file:
         data = activations(file)
         for number, cell in enumerate(Plan.from_json(own[0].attrs["plan"]).cells):
             counts = np.zeros(2, np.int64)
-            for part, digest in zip(own, digests):
+            for part, checksum in zip(own, checksums):
                 for bits in _pieces(part, data, number, cell):
-                    digest.update(bits.data)
+                    checksum.update(bits)
                     counts += count_not_finite(bits)
             if counts.any():
                 not_finite[cell] = counts
@@ -220,14 +220,14 @@ def _wrong_contents(path: Path, own: Sequence[Part]) -> Iterator[str]:
             "float32 if the model ran in float16."
         )
     mend = "remove it and run extract again" if own[0].start is None else "consolidate again"
-    for part, digest in zip(own, digests):
-        noted = part.head["sha256"]
+    for part, checksum in zip(own, checksums):
+        noted = part.head["checksum"]
         if not noted:
-            yield f"carries no SHA-256 of sample {part.sample}, so that a changed bit would not be seen: {mend}."
-        elif noted != digest.hexdigest():
+            yield f"carries no checksum of sample {part.sample}, so that a changed bit would not be seen: {mend}."
+        elif noted != str(checksum):
             yield (
-                f"holds other activations of sample {part.sample} than were written: their SHA-256 is "
-                f"{digest.hexdigest()[:12]}…, expected {noted[:12]}…: {mend}."
+                f"holds other activations of sample {part.sample} than were written: their checksum is "
+                f"{checksum}, expected {noted}: {mend}."
             )
 
 

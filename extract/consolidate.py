@@ -1,6 +1,5 @@
 """From shards to one file that reads fast by cell, and from several folders to one."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import HandscopeError
 from ..files import atomic
 from ..progress import Progress, quiet
+from .checksum import Checksum
 from .contents import Part, token_records
 from .shard import HEAD_COLUMNS, activations, fingerprint, head_table, reading, shards, write_shard
 from .store import ActivationStore
@@ -25,7 +25,7 @@ MEMORY_BYTES = 256 * 2**20
 def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Path:
     """Write ``store.h5`` beside the folder of shards: the same rows, contiguous cell by cell. The shards stay.
 
-    Holds about 256 MB in memory however large the store, and compares every shard with the SHA-256 it was written with.
+    Holds about 256 MB in memory however large the store, and compares every shard with what was written.
     Killed at any moment, it leaves what was there before.
 
     Parameters
@@ -113,15 +113,15 @@ def _copy(group: list[Part], cells: list[h5py.Dataset], start: int, width: int) 
     """Copy a group of shards into the rows from `start`, as many cells at once as memory allows; return its rows."""
     count = sum(len(part.tokens) for part in group)
     together = max(1, MEMORY_BYTES // max(1, 2 * width * count))
-    digests = [hashlib.sha256() for _ in group]
+    checksums = [Checksum(part.head["checksum"]) for part in group]
     for first in range(0, len(cells), together):
         held = [_bits(part, first, first + together) for part in group]
-        for digest, bits in zip(digests, held):
-            digest.update(bits.data if bits.size else b"")
+        for checksum, bits in zip(checksums, held):
+            checksum.update(bits)
         for number, cell in enumerate(cells[first : first + together]):
             cell[start : start + count] = np.concatenate([bits[number] for bits in held])
-    for part, digest in zip(group, digests):
-        _check_digest(part, digest.hexdigest())
+    for part, checksum in zip(group, checksums):
+        _compare(part, checksum)
     return count
 
 
@@ -134,7 +134,7 @@ def _bits(part: Part, first: int, stop: int) -> NDArray[np.uint16]:
 def _write_part(store: ActivationStore, part: Part, path: Path) -> None:
     """A shard's copy, or a shard made anew from a consolidated store."""
     bits = store.sample_bits(part)
-    _check_digest(part, hashlib.sha256(bits.tobytes()).hexdigest())
+    _compare(part, Checksum(part.head["checksum"]).update(bits))
     if part.start is None:
         with atomic(path) as temporary:
             shutil.copyfile(part.path, temporary)
@@ -142,11 +142,11 @@ def _write_part(store: ActivationStore, part: Part, path: Path) -> None:
         write_shard(path, bits, part.steps, part.tokens, {**part.attrs, **part.head})
 
 
-def _check_digest(part: Part, found: str) -> None:
-    if part.head["sha256"] not in ("", found):
+def _compare(part: Part, found: Checksum) -> None:
+    if part.head["checksum"] not in ("", str(found)):
         raise HandscopeError(
             f"{part.path} is damaged: the activations of sample {part.sample} are not those that were written (their "
-            "SHA-256 differs). Remove it and run extract again, which makes it anew."
+            "checksum differs). Remove it and run extract again, which makes it anew."
         )
 
 

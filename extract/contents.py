@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import HandscopeError
-from .shard import HEAD_COLUMNS, SAME, STORE_TOKEN, TOKEN_COLUMNS, mark, reading, shards
+from .shard import HEAD_COLUMNS, OLD_CHECKSUM, SAME, STORE_TOKEN, TOKEN_COLUMNS, head, mark, reading, shards
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Part:
     ----------
     path : Path
     head : dict
-        `HEAD_COLUMNS` of the sample; `sha256` is empty where the file is older than hashes.
+        `HEAD_COLUMNS` of the sample; `checksum` is empty where the file is older than these.
     attrs : dict
         All other attributes of the sample's shard.
     steps : array of dtype `STEP`
@@ -48,7 +48,7 @@ class Part:
 
     def same(self, other: "Part") -> bool:
         """Whether the other holds the same activations of the same tokens."""
-        return self.head == other.head and self.head["sha256"] != "" and np.array_equal(self.tokens, other.tokens)
+        return self.head == other.head and self.head["checksum"] != "" and np.array_equal(self.tokens, other.tokens)
 
 
 def files(path: Path) -> list[Path]:
@@ -81,8 +81,8 @@ def parts(path: Path) -> list[Part]:
         attrs = dict(file.attrs)
         steps, tokens, written = file["steps"][:], file["tokens"][:], mark(attrs)
         if isinstance(file["activations"], h5py.Dataset):
-            head = {name: str(attrs.pop(name, "")) for name in HEAD_COLUMNS}
-            return [Part(path, head, attrs, steps, tokens, None, written)]
+            rest = {name: value for name, value in attrs.items() if name not in (*HEAD_COLUMNS, OLD_CHECKSUM)}
+            return [Part(path, head(attrs), rest, steps, tokens, None, written)]
         samples = file["samples"][:]
         own = [json.loads(text) for text in file["sample_attrs"][:]] if "sample_attrs" in file else [{}] * len(samples)
     attrs.pop("fingerprint", None)
@@ -91,7 +91,7 @@ def parts(path: Path) -> list[Part]:
     return [
         Part(
             path,
-            {name: row[name].decode() if name in samples.dtype.names else "" for name in HEAD_COLUMNS},
+            head({name: row[name].decode() for name in samples.dtype.names}),
             attrs | mine,
             steps,
             tokens[start:stop],

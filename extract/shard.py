@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,14 @@ import numpy as np
 from ..errors import HandscopeError
 from ..files import atomic
 from .address import Plan
+from .checksum import Checksum
 
 SCHEMA = "handscope-activations-1"
 STEP = np.dtype([("step", "i4"), ("index", "i4"), ("sigma", "f4"), ("timestep", "f4"), ("model_timestep", "f4")])
 TOKEN = np.dtype([("row", "i4"), ("col", "i4"), ("label", "u1"), ("hand", "u1")])
 STORE_TOKEN = np.dtype([("sample", "i4"), *TOKEN.descr])
-HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "labels_sha256", "sha256")
+HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "labels_sha256", "checksum")
+OLD_CHECKSUM = "sha256"  # of files that have no `checksum`
 TOKEN_COLUMNS = ("row", "col", "label", "hand")
 SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "adapters", "selection")
 CHUNK_ROWS = 512
@@ -44,9 +45,8 @@ def write_shard(
 ) -> None:
     """Write the activations of one sample, whole or not at all.
 
-    What was written is opened again and its shapes and size compared before it gets its name. The bits are not read
-    back: that would come from memory, not from the disk, at two thirds of the cost of writing. Their SHA-256 is kept in
-    the attribute `sha256`, which `check` compares.
+    The file's size is compared before it gets its name. The bits are not read back: that would come from memory, not
+    from the disk, at two thirds of the cost of writing. Their checksum is kept beside them, which `check` compares.
 
     Parameters
     ----------
@@ -56,6 +56,7 @@ def write_shard(
     tokens : array of dtype `TOKEN`, one entry a token
     attrs : mapping
         With `plan` (JSON) and `sample`; a value that is neither text nor a number is kept as JSON, None as empty text.
+        A `checksum` that is there already says of which kind the new one is to be.
     compression : None or "lossless"
         "lossless" takes about a fifth off, and needs hdf5plugin to write and to read.
 
@@ -70,17 +71,17 @@ def write_shard(
     if compression not in (None, "lossless"):
         raise HandscopeError(f"Expected compression to be None or 'lossless', found {compression!r}.")
     with atomic(path) as temporary:
-        with ThreadPoolExecutor(1) as beside, h5py.File(temporary, "w") as file:
-            digest = beside.submit(_sha256, activations)
+        with h5py.File(temporary, "w") as file:
             file.attrs.update({"schema": SCHEMA, "dtype": "bfloat16", "width": activations.shape[2]})
             file.attrs.update({key: _plain(value) for key, value in attrs.items()})
+            file.attrs["checksum"] = str(Checksum(str(attrs.get("checksum", ""))).update(activations))
             file["steps"], file["tokens"] = steps, tokens
-            file.create_dataset("activations", data=activations, **options)
-            # Hashing takes half as long as writing: it goes on while the disk is waited for.
-            file.flush()
-            _sync(temporary)
-            file.attrs["sha256"] = digest.result()
-        _check_written(temporary, activations)
+            stored = file.create_dataset("activations", data=activations, **options).id.get_storage_size()
+        if (size := temporary.stat().st_size) <= stored:
+            raise HandscopeError(
+                f"{path} was not written whole ({size} bytes, of which {stored} should be activations): check the disk "
+                "and run the same command again."
+            )
 
 
 def shards(path: str | os.PathLike[str]) -> list[Path]:
@@ -95,15 +96,23 @@ def heads(path: str | os.PathLike[str]) -> np.ndarray:
     rows = []
     for shard in shards(path):
         with reading(shard) as file:
-            rows.append([str(file.attrs.get(name, "")) for name in HEAD_COLUMNS])
+            rows.append(list(head(file.attrs).values()))
     return head_table(rows)
+
+
+def head(attrs: Mapping[str, Any]) -> dict[str, str]:
+    """The `HEAD_COLUMNS` of a shard's attributes, empty where there is none."""
+    found = {name: str(attrs.get(name, "")) for name in HEAD_COLUMNS}
+    if not found["checksum"] and attrs.get(OLD_CHECKSUM):
+        found["checksum"] = f"sha256:{attrs[OLD_CHECKSUM]}"
+    return found
 
 
 def head_table(rows: list[list[str]]) -> np.ndarray:
     """Rows of the `HEAD_COLUMNS` as an array; samples may have names of any length."""
     encoded = [tuple(value.encode() for value in row) for row in rows]
     longest = max([32, *(len(row[0]) for row in encoded)])
-    return np.array(encoded, [("sample", f"S{longest}"), *((name, "S64") for name in HEAD_COLUMNS[1:])])
+    return np.array(encoded, [("sample", f"S{longest}"), *((name, "S71") for name in HEAD_COLUMNS[1:])])
 
 
 def fingerprint(samples: np.ndarray) -> str:
@@ -113,7 +122,7 @@ def fingerprint(samples: np.ndarray) -> str:
 
 def mark(attrs: Mapping[str, Any]) -> str:
     """What changes when the file that has these attributes is written again with other contents."""
-    return str(attrs.get("fingerprint", "")) or "".join(str(attrs.get(name, "")) for name in HEAD_COLUMNS)
+    return str(attrs.get("fingerprint", "")) or "".join(head(attrs).values())
 
 
 def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -210,25 +219,3 @@ def _plain(value: Any) -> Any:
     if value is None:
         return ""
     return value if isinstance(value, str | int | float | np.generic) else json.dumps(value)
-
-
-def _sha256(activations: np.ndarray) -> str:
-    return hashlib.sha256(activations.data).hexdigest() if activations.size else hashlib.sha256().hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _check_written(path: Path, activations: np.ndarray) -> None:
-    with h5py.File(path, "r") as file:
-        written = file["activations"]
-        found = (written.shape, written.dtype, len(file["tokens"]), file.attrs["schema"])
-        stored = written.id.get_storage_size()
-        whole = path.stat().st_size > stored and (written.chunks is not None or stored == activations.nbytes)
-    if found != (activations.shape, activations.dtype, activations.shape[1], SCHEMA) or not whole:
-        raise HandscopeError(
-            f"{path} was not written whole (found {found} and {stored} bytes of {activations.nbytes}): check the disk "
-            "and run the same command again."
-        )

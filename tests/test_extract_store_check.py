@@ -1,6 +1,7 @@
 """Every kind of damage is named by the check, and a sound folder has none."""
 
 import errno
+import hashlib
 import re
 import shutil
 from collections.abc import Callable
@@ -101,7 +102,10 @@ def no_sample(tokens: np.ndarray) -> np.ndarray:
 
 
 SHARD = {
-    "a flipped bit": (flip, r"holds other activations of sample s04 than were written: their SHA-256 is .*…, expected"),
+    "a flipped bit": (
+        flip,
+        "holds other activations of sample s04 than were written: their checksum is xxh3-128:.*, expected xxh3-128:",
+    ),
     "a truncated file": (cut, "is truncated or damaged: remove it .* run extract again"),
     "another kind of file": (lambda path: path.write_text("hello"), "is truncated or damaged"),
     "another schema": (attr(schema="other-2"), "schema handscope-activations-1 .* found other-2"),
@@ -128,7 +132,7 @@ SHARD = {
         r"holds 2 NaN and 1 infinities, in double.1/2 \(1 NaN, 1 infinite\), single.2/2 \(1 NaN, 0 infinite\): ",
     ),
     "another sample": (attr(sample="s99"), r"holds sample s99: name it s99\.h5"),
-    "no hash": (without("sha256"), "carries no SHA-256 of sample s04"),
+    "no hash": (without("checksum"), "carries no checksum of sample s04"),
     "another model": (attr(weight_hash="4" * 64), "its weight_hash is 444.*, theirs 333"),
     "another choice of tokens": (attr(selection="all"), "its selection is all, theirs hand"),
 }
@@ -309,6 +313,39 @@ def test_a_merge_goes_on_where_it_stopped(tmp_path: Path) -> None:
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     after = {path: path.stat().st_mtime_ns for path in shards(tmp_path / "both")}
     assert len(after) == 5 and before.items() <= after.items()
+
+
+def with_sha256(folder: Path) -> None:
+    """Turn activations into what they were before XXH3: shards with the attribute `sha256`, a store with the column."""
+    digests = {}
+    for path in shards(folder):
+        with h5py.File(path, "r+") as file:
+            file.attrs["sha256"] = hashlib.sha256(file["activations"][:].tobytes()).hexdigest()
+            digests[path.stem.encode()] = file.attrs["sha256"]
+            del file.attrs["checksum"]
+    with h5py.File(folder / "store.h5", "r+") as file:
+        samples = structured.rename_fields(file["samples"][:], {"checksum": "sha256"})
+        samples["sha256"] = [digests[sample] for sample in samples["sample"]]
+        del file["samples"]
+        file["samples"] = samples
+
+
+def test_activations_with_sha256_are_compared_as_before(folder: Path, tmp_path: Path) -> None:
+    with_sha256(folder)
+    assert check(folder) == []
+    shutil.copytree(folder, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "shards")
+    for target in ("both", "both"):  # the second merge meets what the first has written
+        merge([tmp_path / "store", folder], tmp_path / target)
+    assert check(tmp_path / "both") == []
+    assert {part.head["checksum"][:7] for part in ActivationStore(tmp_path / "both").parts} == {"sha256:"}
+    flip(folder / "shards" / "s04.h5")
+    flip(folder / "store.h5", "activations/double.1/4")
+    shard, store = check(folder)
+    assert "activations of sample s04 than were written: their checksum is sha256:" in shard.what
+    assert "activations of sample s00 than were written: their checksum is sha256:" in store.what
+    with pytest.raises(HandscopeError, match="s04.h5 is damaged"):
+        consolidate(folder)
 
 
 def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ def test_any_rows_in_any_order(folder: Path, bits: dict[str, np.ndarray], data: 
     assert all(same_bits(x, expected[index]) for x, index in chunks)
 
 
-def test_files_from_before_hashes_still_read(tmp_path: Path) -> None:
+def test_files_from_before_checksums_still_read(tmp_path: Path) -> None:
     bits = make_folder(tmp_path, range(4))
     for path in shards(tmp_path):
         with h5py.File(path, "r+") as file:
-            del file.attrs["sha256"]
+            del file.attrs["checksum"]
     path = consolidate(tmp_path)
     with h5py.File(path, "r+") as file:
         samples = file["samples"][:][["sample", "image_sha256", "noise_sha256", "labels_sha256"]]
@@ -277,7 +277,7 @@ def test_the_documented_examples_read_the_same_with_h5py_alone(tmp_path: Path, m
     exec(by_cell, found)
     assert same_bits(found["x"], np.concatenate([own[3] for own in bits], axis=0))
     assert list(found["sample"]) == list(store.tokens["sample"]) and list(found["label"]) == list(store.tokens["label"])
-    assert found["hashes"] == {part.sample: part.head["sha256"] for part in store.parts}
+    assert found["checksums"] == {part.sample: part.head["checksum"] for part in store.parts}
     found = {}
     exec(by_sample, found)
     assert same_bits(found["x"], bits[1][3]) and found["sigma"] == np.float32(3.0)

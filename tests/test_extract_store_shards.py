@@ -1,7 +1,6 @@
 """Writing shards: whole or not there, beside the work, whatever happens to the disk or the process."""
 
 import errno
-import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xxhash
 from handscope.errors import HandscopeError
 from handscope.extract.check import check
 from handscope.extract.consolidate import consolidate
@@ -30,7 +30,7 @@ def test_a_shard_holds_what_it_was_given(tmp_path: Path) -> None:
         assert np.array_equal(file["activations"][:], bits) and file["activations"].chunks is None
         assert np.array_equal(file["tokens"][:], token_table(7, 4)) and np.array_equal(file["steps"][:], step_table())
     assert attrs["schema"] == SCHEMA and attrs["dtype"] == "bfloat16" and attrs["width"] == WIDTH
-    assert attrs["sha256"] == hashlib.sha256(bits.tobytes()).hexdigest()
+    assert attrs["checksum"] == f"xxh3-128:{xxhash.xxh3_128(bits.tobytes()).hexdigest()}"
     assert (attrs["revision"], attrs["seconds"], json.loads(attrs["extras"])) == ("", 0.5, {"arm": [1, 2]})
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["s.h5"]
 
@@ -41,6 +41,20 @@ def test_a_view_is_written_as_it_looks(tmp_path: Path) -> None:
     make_shard(tmp_path, "s", 0, 6, bits=batch[:, 3:9])
     assert np.array_equal(ActivationStore(tmp_path).sample_bits(parts(tmp_path / "shards" / "s.h5")[0]), batch[:, 3:9])
     assert check(tmp_path) == []
+
+
+def test_a_shard_that_is_cut_off_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = h5py.File.close
+
+    def cut(file: h5py.File) -> None:
+        path = file.filename
+        closed(file)
+        os.truncate(path, 400)
+
+    monkeypatch.setattr(h5py.File, "close", cut)
+    with pytest.raises(HandscopeError, match=r"s\.h5 was not written whole .400 bytes, of which 768 should be"):
+        make_shard(tmp_path, "s", 4, 4)
+    assert list((tmp_path / "shards").iterdir()) == []
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
