@@ -27,7 +27,7 @@ def direction() -> Tensor:
 
 
 def stream(model: Model, block: str, step: int) -> Tensor:
-    """The image tokens that leave a block in a run of two images, (2, 16, 32); inside `steer`, those that were changed."""
+    """The image tokens that leave a block in a run of two images, (2, 16, 32); inside `steer`, the changed ones."""
     with capture(model.transformer, Plan([block], [step], of=STEPS)) as seen:
         call(model)
     return seen[block, step]

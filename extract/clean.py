@@ -1,0 +1,59 @@
+"""The clean latents that a model predicts from noisy ones, whatever its output is."""
+
+import math
+
+from torch import Tensor
+
+from ..errors import HandscopeError
+
+KINDS = ("flow", "epsilon", "v")
+
+
+def predicted_clean(noisy: Tensor, output: Tensor, kind: str, noise: float, signal: float | None = None) -> Tensor:
+    """Predicted clean latents, in the shape of `noisy`.
+
+    The noisy latents are ``signal * clean + noise * epsilon``.
+
+    Parameters
+    ----------
+    noisy, output : Tensor of one shape
+        What went into the model and what came out.
+    kind : str
+        What the model predicts: ``flow``, the velocity epsilon - clean of flow matching (FLUX, SD3); ``epsilon``; or
+        ``v``, the velocity of Salimans and Ho 2022 (signal * epsilon - noise * clean).
+    noise : float
+        The share of noise: sigma of flow matching, or sqrt(1 - alphas_cumprod).
+    signal : float, optional
+        By default 1 - noise for flow, sqrt(1 - noise²) otherwise.
+
+    Raises
+    ------
+    HandscopeError
+        The kind is not known, or epsilon is predicted from noise without signal.
+    """
+    if kind not in KINDS:
+        raise HandscopeError(f"Expected the kind of prediction to be one of {', '.join(KINDS)}, found {kind!r}.")
+    if signal is None:
+        signal = 1 - noise if kind == "flow" else math.sqrt(max(0.0, 1 - noise * noise))
+    if kind == "flow":
+        # signal * clean + noise * (output + clean) = noisy
+        return (noisy - noise * output) / (signal + noise)
+    if kind == "v":
+        return (signal * noisy - noise * output) / (signal * signal + noise * noise)
+    if signal == 0:
+        raise HandscopeError("There is no signal in pure noise: its clean latents cannot be told from epsilon.")
+    return (noisy - noise * output) / signal
+
+
+def decibels(noise: float, signal: float | None = None) -> float:
+    """The signal-to-noise ratio of latents ``signal * clean + noise * epsilon``, of unit variance both, in decibels.
+
+    >>> round(decibels(0.5), 2), round(decibels(0.779), 1)
+    (0.0, -10.9)
+
+    Infinite without noise, minus infinite without signal.
+    """
+    signal = 1 - noise if signal is None else signal
+    if signal == 0 or noise == 0:
+        return math.inf if noise == 0 else -math.inf
+    return 20 * math.log10(signal / noise)
