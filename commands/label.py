@@ -1,27 +1,105 @@
 """``handscope label``: which tokens are a hand's, and whether it is well made."""
 
 import argparse
-from typing import Any
+import os
+import sys
+import webbrowser
+from typing import TYPE_CHECKING, Any
 
+from ..errors import HandscopeError
 from ..progress import Progress
+from .options import at_least, names
 from .verb import add_verb, open_run, say
+
+if TYPE_CHECKING:
+    from ..labeling.server import Place
+
+PORT = 8750  # the same every day, so that a browser finds what it kept for the address
 
 
 def add(verbs: Any) -> None:
     """Add ``label``."""
-    verb = add_verb(verbs, "label", _label, "token labels and verdicts without looking", run=True)
+    verb = add_verb(verbs, "label", _label, "a page on which to paint hands, or labels without looking", run=True)
     verb.add_argument(
         "--auto",
         action="store_true",
-        required=True,
-        help="hand tokens from the silhouette; verdicts from shipped hand labels, else from the judge",
+        help="no page: hand tokens from the silhouette; verdicts from shipped hand labels, else from the judge",
     )
+    page = verb.add_argument_group("the page")
+    page.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1: this machine only)"
+    )
+    page.add_argument("--port", type=at_least(0), default=PORT, help=f"(default {PORT}; 0 for any that is free)")
+    page.add_argument(
+        "--order",
+        choices=("random", "uncertain"),
+        default="random",
+        help="random (default): fit for estimates; uncertain: first what would teach the run's probes most",
+    )
+    page.add_argument("--seed", type=at_least(0), default=0, help="of the order (default 0)")
+    page.add_argument("--annotators", type=names, default=[], metavar="LIST", help="names to divide the work among")
+    page.add_argument(
+        "--double", type=_share, default=0.1, metavar="SHARE", help="of the images that two of them see (default 0.1)"
+    )
+    page.add_argument("--no-open", action="store_true", help="do not open a browser")
 
 
 def _label(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..labeling.auto import label_auto
     from ..summary import labelled
 
-    label_auto(run, progress=progress)
-    say("label", labelled(run))
+    if arguments.auto:
+        from ..labeling.auto import label_auto
+
+        label_auto(run, progress=progress)
+        say("label", labelled(run))
+        return
+    try:
+        from ..labeling.order import make_order
+    except ImportError:
+        from ..labeling.interim import make_order
+    from ..labeling.server import serve
+    from ..labeling.session import Session
+
+    if run.samples().empty:
+        raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")
+    order = make_order(run, arguments.order, arguments.seed, arguments.double, arguments.annotators)
+    session = Session(run, order, arguments.annotators)
+
+    def ready(place: "Place") -> None:
+        say("label", f"{len(run.metadata())} samples in {run.samples_dir}, in {order.method} order")
+        print(f"  Open       {place.address}")
+        print(f"  From afar  {place.tunnel}   and open the same address there")
+        print("  The token in the address is valid until the server ends; Ctrl-C ends it, and what is saved stays.")
+        if place.open_to_others:
+            print(
+                f"handscope: listening on {place.host}, which other machines can reach, without encryption: whoever "
+                "reads along can label and read this run. An SSH tunnel to 127.0.0.1 is safer.",
+                file=sys.stderr,
+            )
+        sys.stdout.flush()
+        if not arguments.no_open and _has_screen():
+            webbrowser.open(place.address)
+
+    try:
+        serve(session, arguments.host, arguments.port, ready)
+    except KeyboardInterrupt:
+        print()
+        say("label", labelled(run))
+
+
+def _has_screen() -> bool:
+    """Whether a browser opened here would be seen by who is typing here."""
+    if "SSH_CONNECTION" in os.environ:
+        return False
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, found {text!r}")
+    return share

@@ -114,7 +114,8 @@ class LabelFile:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise HandscopeError(
-                f"{self.path} was written by a newer handscope (form {version}, this one knows {VERSION}): use that one."
+                f"{self.path} was written by a newer handscope (form {version}, this one knows up to {VERSION}): use "
+                "that one."
             )
         if version == VERSION:
             return

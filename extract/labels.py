@@ -272,7 +272,8 @@ class Labels(LabelRecords):
                 )
             except (ValueError, TypeError, AttributeError) as error:
                 raise HandscopeError(
-                    f"Revision {revision} of {sample} in {self.path} is damaged ({error}): restore the file from a copy."
+                    f"Revision {revision} of {sample} in {self.path} is damaged ({error}): restore the file from a "
+                    "copy."
                 ) from error
 
 

@@ -1,0 +1,353 @@
+"""What a labelling page asks of a run, without anything of HTTP: queues, samples, strokes, ratings, progress."""
+
+import hashlib
+import statistics
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import HandscopeError
+from ..extract.annotation import KINDS, REVIEW, SCOPE, Annotation
+from ..extract.labels import Conflict, Labels
+from ..extract.run import Run
+from .grid import token_side, tokens
+from .pictures import Pictures
+
+try:
+    from .agreement import agreement, review_queue
+    from .order import Order
+    from .suggest import Suggestions, suggestions
+except ImportError:
+    from .interim import Order, Suggestions, agreement, review_queue, suggestions
+
+PAINTED = "hand"
+"""The source of an annotation that somebody painted."""
+RESERVED = "handscope"
+"""The author of labels that were made without looking."""
+CLASSES = (
+    {"value": 1, "name": "not hand", "key": "1"},
+    {"value": 2, "name": "good hand", "key": "2"},
+    {"value": 3, "name": "bad hand", "key": "3"},
+)
+MODES = ("paint", "rate", "review")
+
+
+class Missing(HandscopeError):
+    """There is no such sample, or no such state of it."""
+
+
+class Session:
+    """One run being labelled, by any number of annotators at once; every method may be called from any thread.
+
+    Parameters
+    ----------
+    order : Order
+        In which order samples are painted, and by whom.
+    annotators : sequence of str
+        Who was named beforehand; others may come.
+    """
+
+    def __init__(self, run: Run, order: Order, annotators: Sequence[str] = ()) -> None:
+        if not run.metadata():
+            raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")
+        self.run, self.order, self.annotators = run, order, tuple(annotators)
+        self.labels, self.pictures = Labels(run.labels_path), Pictures(run)
+        where = str(run.path.resolve())
+        self.run_id = hashlib.sha256(where.encode()).hexdigest()[:16]
+        self.name = run.path.resolve().name
+        self.side = token_side(run)
+        self._rate_orders: dict[str, tuple[str, ...]] = {}
+        self._blind: dict[str, str] = {}
+        self._one_at_a_time = threading.Lock()
+        self._agreed: tuple[int, list[str], list[dict[str, Any]]] = (-1, [], [])
+        self.order_id = order.record(self.labels)
+
+    def describe(self, annotator: str | None) -> dict[str, Any]:
+        """What a page needs to know before the first picture."""
+        known = {state.author for state in self.labels.states()} - {RESERVED}
+        return {
+            "run": self.name,
+            "run_id": self.run_id,
+            "revision_of_api": 1,
+            "annotators": sorted(known | set(self.annotators)),
+            "annotator": annotator,
+            "classes": list(CLASSES),
+            "kinds": list(KINDS),
+            "scopes": SCOPE,
+            "modes": list(MODES),
+            "order": {
+                "id": self.order_id,
+                "method": self.order.method,
+                "seed": self.order.seed,
+                "n": len(self.order.samples),
+            },
+        }
+
+    def queue(self, annotator: str, mode: str) -> list[dict[str, Any]]:
+        """Every sample that an annotator is to see, in order, and whether it is done."""
+        rows = self.run.metadata()
+        if mode == "rate":
+            rated = self.labels.rated(annotator)
+            done = {sample for sample, (image, _) in rated.items() if image == _image(rows, sample)}
+            return [
+                {"sample": self._opaque(sample), "done": sample in done} for sample in self._rate_order(annotator, rows)
+            ]
+        if mode == "review":
+            done = {sample for sample, image in self.labels.reviewed() if image == _image(rows, sample)}
+            samples: Sequence[str] = self._agreement()[0]
+        else:
+            states = self.labels.states(annotator)
+            done = {state.sample for state in states if state.done and state.image_sha256 == _image(rows, state.sample)}
+            samples = self._painted_by(annotator, rows)
+        return [{"sample": sample, "done": sample in done} for sample in samples if sample in rows]
+
+    def sample(self, name: str, annotator: str, mode: str) -> dict[str, Any]:
+        """A sample as its annotator left it; for a rating, nothing but the picture; for a review, the others' too."""
+        sample = self.real(name)
+        row = self.run.metadata()[sample]
+        rows, columns = tokens(row["height"], row["width"], self.side)
+        state = None if mode == "rate" else self.labels.newest(sample, annotator, mode == "review")
+        said = _said(state, row["image_sha256"], rows, columns)
+        rated = self.labels.rated(annotator).get(sample) if mode == "rate" else None
+        found = {
+            "sample": name,
+            "prompt": None if mode == "rate" else row["prompt"],
+            "height": row["height"],
+            "width": row["width"],
+            "rows": rows,
+            "columns": columns,
+            "image": f"/api/samples/{name}/image?sha={row['image_sha256']}",
+            "image_sha256": row["image_sha256"],
+            "revision": state.revision if state else None,
+            **said,
+            "rating": rated[1] if rated and rated[0] == row["image_sha256"] else None,
+            "others": None,
+        }
+        if mode == "review":
+            found["others"] = [
+                {"author": other.author, **_said(other, row["image_sha256"], rows, columns)}
+                for other in self.labels.by_author(sample).values()
+                if other.author != RESERVED and other.image_sha256 == row["image_sha256"]
+            ]
+        return found
+
+    def write(
+        self,
+        name: str,
+        annotator: str,
+        mode: str,
+        uid: str,
+        base: int | None,
+        image_sha256: str,
+        labels: bytes,
+        hands: bytes,
+        faults: Mapping[int, tuple[str, ...]],
+        verdict: str | None,
+        done: bool,
+        seconds: float | None,
+    ) -> tuple[int, bool]:
+        """Store one stroke: its revision, and whether it was new.
+
+        Raises
+        ------
+        Conflict
+            It was made on an older state than the newest, or on another picture.
+        HandscopeError
+            The grids are of another size, or contradict each other or the verdict.
+        """
+        sample = self.real(name)
+        known = self.labels.written(uid)
+        row = self.run.metadata()[sample]
+        if known is None and image_sha256 != row["image_sha256"]:
+            raise Conflict(sample, base, self.labels.newest(sample, annotator, mode == "review"))
+        rows, columns = tokens(row["height"], row["width"], self.side)
+        for what, grid in (("labels", labels), ("hands", hands)):
+            if len(grid) != rows * columns:
+                raise HandscopeError(
+                    f"Expected {what} of {sample} on {rows} by {columns} tokens, {rows * columns} bytes, found "
+                    f"{len(grid)}: load the picture again."
+                )
+        annotation = Annotation(
+            sample,
+            row["image_sha256"] if known is None else image_sha256,
+            np.frombuffer(labels, np.uint8).reshape(rows, columns),
+            np.frombuffer(hands, np.uint8).reshape(rows, columns),
+            verdict or "",
+            author=annotator,
+            source=REVIEW if mode == "review" else PAINTED,
+            done=done,
+            faults=faults,
+            seconds=seconds,
+        )
+        if done:
+            _check_finished(annotation)
+        return self.labels.append(annotation, base, uid), known is None
+
+    def history(self, name: str, annotator: str, mode: str) -> list[dict[str, Any]]:
+        """The states of a sample, the newest first: an annotator's own, and in a review everyone's."""
+        return [
+            {
+                "revision": state.revision,
+                "made": state.made,
+                "author": state.author,
+                "done": state.done,
+                "verdict": state.verdict or None,
+                "kinds": list(state.kinds),
+            }
+            for state in self.labels.history(self.real(name), None if mode == "review" else annotator)
+            if mode == "review" or not state.review
+        ]
+
+    def restore(
+        self, name: str, annotator: str, mode: str, uid: str, revision: int, base: int | None
+    ) -> tuple[dict[str, Any], bool]:
+        """Append an earlier state again: the sample as it is then, and whether that was new.
+
+        Raises
+        ------
+        Conflict
+            As in `write`.
+        Missing
+            The sample has no such state, or it is another annotator's and this is no review.
+        """
+        sample, review = self.real(name), mode == "review"
+        state = self.labels.revision(revision)
+        if (
+            state is None
+            or state.sample != sample
+            or not (review or (state.author == annotator and not state.review))
+        ):
+            raise Missing(f"There is no revision {revision} of {name} that you could go back to: load its history.")
+        if state.image_sha256 != self.run.metadata()[sample]["image_sha256"]:
+            raise HandscopeError(f"Revision {revision} of {name} was made on another picture: label it again.")
+        new = self.labels.written(uid) is None
+        again = replace(state, author=annotator, source=REVIEW if review else PAINTED, made=None)
+        self.labels.append(again, base, uid)
+        return self.sample(name, annotator, mode), new
+
+    def rate(
+        self, name: str, annotator: str, uid: str, image_sha256: str, value: float, seconds: float | None
+    ) -> None:
+        """Store a rating of a whole picture; Conflict where the picture is another one by now."""
+        sample = self.real(name)
+        if image_sha256 != self.run.metadata()[sample]["image_sha256"]:
+            raise Conflict(sample, None, None)
+        self.labels.rate(sample, image_sha256, annotator, value, seconds, uid)
+
+    def progress(self, annotator: str | None) -> dict[str, Any]:
+        """How far everybody is."""
+        rows = self.run.metadata()
+        states = [
+            state
+            for state in self.labels.states()
+            if state.author != RESERVED and state.image_sha256 == _image(rows, state.sample)
+        ]
+        finished = Counter(state.author for state in states if state.done)
+        mine = [state for state in states if state.author == annotator]
+        seconds = [state.seconds for state in mine if state.done and state.seconds is not None]
+        names = dict.fromkeys([*self.annotators, *sorted({state.author for state in states})])
+        return {
+            "samples": len(rows),
+            "done": len({state.sample for state in states if state.done}),
+            "drafts": sum(not state.done for state in mine),
+            "mine": finished[annotator] if annotator else 0,
+            "rated": len(self.labels.rated(annotator)) if annotator else 0,
+            "seconds_per_image": statistics.median(seconds) if seconds else None,
+            "annotators": [{"name": name, "done": finished[name]} for name in names],
+            "agreement": self._agreement()[1],
+        }
+
+    def picture(self, name: str, sha: str | None) -> Path:
+        """The file of a sample's picture; Missing where `sha` is not its hash any more."""
+        sample = self.real(name)
+        if sha not in (None, self.run.metadata()[sample]["image_sha256"]):
+            raise Missing(f"The picture of {name} was generated anew since: load the sample again.")
+        return self.pictures.path(sample)
+
+    def suggest(self, name: str) -> Suggestions:
+        """What could be suggested for a sample, and why other sources have nothing; one sample at a time."""
+        sample = self.real(name)
+        with self._one_at_a_time:
+            return suggestions(self.run, sample)
+
+    def real(self, name: str) -> str:
+        """The sample of a name in a URL, which may be the opaque one of a rating; Missing where there is none."""
+        if name in self.run.metadata():
+            return name
+        sample = self._blind.get(name)
+        if sample is None:
+            rows = self.run.metadata()
+            if len(self._blind) != len(rows):
+                self._blind = {self._opaque(row): row for row in rows}
+            sample = self._blind.get(name)
+        if sample is None:
+            raise Missing(f"There is no sample of this name in {self.name}: load the queue again.")
+        return sample
+
+    def _opaque(self, sample: str) -> str:
+        """A name that tells nothing of a sample's prompt or seed, the same in every session of this run."""
+        return "p" + hashlib.sha256(f"{self.run_id}:{sample}".encode()).hexdigest()[:20]
+
+    def _painted_by(self, annotator: str, rows: Mapping[str, Any]) -> list[str]:
+        """An annotator's share of the order; for one without a share the whole, and behind it what is new since."""
+        if annotator in self.annotators:
+            return self.order.queue(annotator)
+        known = set(self.order.samples)
+        return [*self.order.samples, *(sample for sample in rows if sample not in known)]
+
+    def _rate_order(self, rater: str, rows: Mapping[str, Any]) -> tuple[str, ...]:
+        """A rater's own random order of all samples, recorded."""
+        order = self._rate_orders.get(rater)
+        if order is None or len(order) != len(rows):
+            names = sorted(rows)
+            seed = int.from_bytes(hashlib.sha256(f"{self.order.seed}:{rater}".encode()).digest()[:4])
+            order = tuple(names[i] for i in np.random.default_rng(seed).permutation(len(names)))
+            self.labels.record_order("rate", seed, order, {"rater": rater})
+            self._rate_orders[rater] = order
+        return order
+
+    def _agreement(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Samples to review and how far annotators agree, made again only where something was written since."""
+        with self._one_at_a_time:
+            last = self.labels.last_revision()
+            if last != self._agreed[0]:
+                table = agreement(self.run)
+                rows = table.astype(object).where(table.notna(), None).to_dict("records")
+                self._agreed = (last, review_queue(self.run)["sample"].tolist(), rows)
+            return self._agreed[1:]
+
+
+def _image(rows: Mapping[str, Any], sample: str) -> str | None:
+    return rows[sample]["image_sha256"] if sample in rows else None
+
+
+def _said(state: Annotation | None, image_sha256: str, rows: int, columns: int) -> dict[str, Any]:
+    """The part of a state that a page shows; nothing of one on another picture or grid."""
+    if state is None or state.image_sha256 != image_sha256 or state.labels.shape != (rows, columns):
+        empty = bytes(rows * columns)
+        return {"labels": empty, "hands": empty, "faults": {}, "verdict": None, "done": False, "seconds": None}
+    return {
+        "labels": state.labels.tobytes(),
+        "hands": state.hands.tobytes(),
+        "faults": {str(hand): list(kinds) for hand, kinds in state.faults.items()},
+        "verdict": state.verdict or None,
+        "done": state.done,
+        "seconds": state.seconds,
+    }
+
+
+def _check_finished(annotation: Annotation) -> None:
+    """Refuse a finished state whose verdict and cells say different things."""
+    if not annotation.verdict:
+        raise HandscopeError(f"A finished picture needs a verdict, and {annotation.sample} has none: give one.")
+    bad = annotation.verdict.startswith("bad")
+    if annotation.verdict != "unsure" and np.any(annotation.labels >= 2) and np.any(annotation.labels == 3) != bad:
+        raise HandscopeError(
+            f"The verdict on {annotation.sample} is {annotation.verdict}, and its cells say otherwise: a picture is "
+            "bad where any of its hands is."
+        )
