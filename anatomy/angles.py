@@ -23,6 +23,7 @@ AXIS_INDEX, AXIS_RING = 14 / 39, 25 / 39
 THUMB_LIFT, THUMB_SLANT = 0.25, 0.6
 _FACING = 1e-5  # weight of "fingers flex about the palm's width" where a finger itself shows no axis
 _VOTE = 0.25  # how much one joint may say about the side; one finger bent back must not outvote the others
+_TRUST = 1.0  # what a sure network may say about it
 
 
 def _unit(vector: Tensor) -> Tensor:
@@ -70,21 +71,32 @@ def palm_frame(world: Tensor, right: Tensor) -> Tensor:
     return points @ torch.stack([x, y, z], -1)
 
 
-def bends_to_right(world: Tensor) -> Tensor:
-    """Which hand it is, judged by its shape alone: (m,) bool. Fingers bend, and the thumb stands out, to the palm.
+def bend_votes(world: Tensor) -> Tensor:
+    """Which hand it is, judged by its shape alone: (m,), positive for a right one, at most 4.25 either way.
 
-    A flat hand does not say; neither answer then makes a difference to its angles that matters.
+    Fingers bend, and the thumb stands out, towards the palm. A flat hand does not say; neither answer then makes a
+    difference to its angles that matters.
     """
     n = len(checked(world))
     as_right = palm_frame(world, torch.ones(n, device=world.device))
     bones = _unit(as_right[:, CHAINS[:, 1:]] - as_right[:, CHAINS[:, :-1]])
     bend = cross(bones[:, 1:, :-1], bones[:, 1:, 1:], dim=-1)[..., 0].flatten(1)
     votes = torch.cat([bend, bones[:, 1:, 0, 2], bones[:, 0, :1, 2]], 1)
-    return votes.clamp(-_VOTE, _VOTE).sum(1) >= 0
+    return votes.clamp(-_VOTE, _VOTE).sum(1)
 
 
-def _side(world: Tensor, right: Tensor | None) -> Tensor:
-    return bends_to_right(world) if right is None else right
+def side(world: Tensor, right: Tensor) -> Tensor:
+    """Whether each is a right hand: the network's word, unless the fingers' bending speaks clearly against it.
+
+    Parameters
+    ----------
+    world : (m, 21, 3). right : (m,) the network's probability of a right hand.
+
+    Returns
+    -------
+    (m,) bool
+    """
+    return bend_votes(world) + _TRUST * (2 * right.to(world) - 1) >= 0
 
 
 def _fingers(bones: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +150,7 @@ def _thumb(bones: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _read(world: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor]:
-    points = palm_frame(world, _side(world, right))
+    points = palm_frame(world, bend_votes(world) >= 0 if right is None else right)
     bones = _unit(points[:, CHAINS[:, 1:]] - points[:, CHAINS[:, :-1]])
     flexion, straight, _ = _fingers(bones[:, 1:])
     thumb, thumb_abduction = _thumb(bones[:, 0])
@@ -155,7 +167,7 @@ def joint_angles(world: Tensor, right: Tensor | None = None) -> Tensor:
     Parameters
     ----------
     world : (m, 21, 3) float, metres or any unit: landmarks in space, in a right-handed frame.
-    right : (m,) bool or probability that it is a right hand; None to judge it by the shape (`bends_to_right`). The
+    right : (m,) bool or probability that it is a right hand; None to judge it by the shape (`bend_votes`). The
         wrong hand turns every sign.
 
     Returns

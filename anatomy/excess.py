@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .limits import JOINT_LIMITS, bounds, reference_ratios
+from .limits import JOINT_LIMITS, SPREAD_LIMITS, bounds, reference_ratios
 
 
 def angle_excess(angles: Tensor) -> Tensor:
@@ -12,6 +12,18 @@ def angle_excess(angles: Tensor) -> Tensor:
     low, high = (end.to(angles) for end in bounds("passive"))
     tolerance = torch.tensor([limit.tolerance for limit in JOINT_LIMITS]).to(angles)
     return (F.relu(low - angles) + F.relu(angles - high)) / tolerance
+
+
+def spread_excess(spread: Tensor, angles: Tensor) -> Tensor:
+    """Spread of neighbouring digits (m, 4) beyond the passive range, in tolerances; it fades as the fingers bend.
+
+    A finger bent by 90 degrees at its base cannot be spread, and its direction in the palm's plane is noise.
+    """
+    low, high = (end.to(spread) for end in bounds("passive", SPREAD_LIMITS))
+    tolerance = torch.tensor([limit.tolerance for limit in SPREAD_LIMITS]).to(spread)
+    upright = torch.deg2rad(angles.reshape(-1, 5, 3)[:, 1:, 0]).cos().clamp_min(0)
+    fade = torch.stack([upright[:, 0], *(upright[:, :-1] * upright[:, 1:]).unbind(1)], 1)
+    return (F.relu(low - spread) + F.relu(spread - high)) / tolerance * fade
 
 
 def ratio_deviation(ratios: Tensor) -> Tensor:
