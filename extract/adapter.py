@@ -191,7 +191,7 @@ class FluxAdapter:
         latents = latents.to(pipe._execution_device, vae.dtype)
         unpacked = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
         images = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        return (images * 0.5 + 0.5).clamp(0, 1).float()  # in the decoder's dtype first, as the pipeline does
 
     def grid(self, pipe: Any, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the token grid of an image of `height` by `width` pixels.
