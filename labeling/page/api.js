@@ -1,0 +1,47 @@
+// The server, in one function. Two things can go wrong: it does not answer, or it says no.
+
+import { decode } from "./grid.js";
+
+const PATIENCE = 15000;
+
+/** No answer, or one that says to come again later. */
+export class Unreachable extends Error {}
+
+/** An answer that says no: `status`, and `body` with the sentence `error`. */
+export class Refused extends Error {
+  constructor(status, body) {
+    super(body?.error ?? `The server refused (${status}).`);
+    Object.assign(this, { status, body });
+  }
+
+  /** The token or the name is not taken: it would be refused again until that changes. */
+  get locked() {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+/** JSON from the server, or whatever `as` names (blob). */
+export async function call(path, { body, as = "json", keepalive = false } = {}) {
+  const post = body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  let answer;
+  try {
+    answer = await fetch(path, { ...post, keepalive, signal: AbortSignal.timeout(PATIENCE) });
+    if (answer.ok) return await answer[as]();
+  } catch (error) {
+    throw new Unreachable(`The server does not answer (${error.message}).`);
+  }
+  if (answer.status >= 500 || answer.status === 408 || answer.status === 429) {
+    throw new Unreachable(`The server is in trouble (${answer.status}).`);
+  }
+  throw new Refused(answer.status, await answer.json().catch(() => null));
+}
+
+/** The address of what belongs to a sample. */
+export function address(sample, what, mode) {
+  return `/api/samples/${encodeURIComponent(sample)}${what}?mode=${mode}`;
+}
+
+/** The state in an answer about a sample. */
+export function stateOf({ labels, hands, faults, verdict, done }) {
+  return { labels: decode(labels), hands: decode(hands), faults, verdict, done };
+}

@@ -1,0 +1,104 @@
+// What lies over the page at times: the annotator's name, a conflict, earlier states, help.
+
+import { Refused, address, call, stateOf } from "./api.js";
+import { difference, rebase } from "./grid.js";
+import { unique } from "./journal.js";
+import { Painter } from "./painter.js";
+import { byId, make } from "./panel.js";
+import { SHORTCUTS } from "./shortcuts.js";
+
+/** Close buttons of dialogs work from now on. */
+export function closable() {
+  for (const button of document.querySelectorAll("dialog [data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+}
+
+/** Ask for a name until the server takes it; `mayCancel` where there is one already. */
+export function askName(annotators, name, mayCancel) {
+  const [dialog, field] = [byId("name"), byId("annotator")];
+  byId("annotators").replaceChildren(...annotators.map((value) => make("option", { value })));
+  field.value = name ?? "";
+  byId("name-error").textContent = "";
+  dialog.oncancel = (event) => mayCancel || event.preventDefault();
+  dialog.showModal();
+  return new Promise((resolve, reject) => {
+    dialog.onclose = () => resolve(null);
+    byId("name-form").onsubmit = async (event) => {
+      event.preventDefault();
+      try {
+        await call("/api/annotator", { body: { name: field.value.trim() } });
+        resolve(field.value.trim());
+        dialog.close();
+      } catch (error) {
+        byId("name-error").textContent = error.message;
+        if (!(error instanceof Refused)) reject(error);
+      }
+    };
+  });
+}
+
+function describe(state) {
+  const faults = Object.entries(state.faults).map(([hand, kinds]) => `hand ${hand}: ${kinds.join(", ")}`).join("; ");
+  return [state.verdict ?? "no verdict", state.done ? "done" : "not done", faults].filter(Boolean).join(" · ");
+}
+
+/** Both versions side by side; resolves to the state to save after the saved one, null for the saved one, or undefined. */
+export function askConflict({ mine, base, current, rows, columns, image, isAnother }) {
+  const theirs = stateOf(current);
+  byId("conflict-text").textContent = isAnother
+    ? "The picture itself was generated anew since you painted: look whether your labels still fit."
+    : `Another window saved labels of it under your name. The two differ in ${difference(mine, theirs)} of ${rows * columns} cells.`;
+  byId("mine-text").textContent = describe(mine);
+  byId("theirs-text").textContent = describe(theirs);
+  byId("take-both").hidden = !base;
+  const dialog = byId("conflict");
+  dialog.showModal();
+  const painters = [["conflict-mine", mine], ["conflict-theirs", theirs]].map(([id, { labels, hands }]) => {
+    const painter = new Painter(byId(id), { rows, columns, labels, hands, image });
+    painter.locked = true;
+    return painter;
+  });
+  return new Promise((resolve) => {
+    const choose = (state) => () => {
+      resolve(state);
+      dialog.close();
+    };
+    byId("take-mine").onclick = choose(mine);
+    byId("take-theirs").onclick = choose(null);
+    byId("take-both").onclick = () => choose({ ...rebase(base, mine, theirs), done: false })();
+    dialog.onclose = () => {
+      for (const painter of painters) painter.destroy();
+      resolve(undefined);
+    };
+  });
+}
+
+/** The saved states of a picture; `restored(answer)` is called with what the server brought back. */
+export async function showHistory(doc, saver, restored) {
+  const { items } = await call(address(doc.sample, "/history", doc.mode));
+  const list = byId("history-list");
+  list.replaceChildren(...items.map(({ revision, made: when, author, done, verdict, kinds }) =>
+    make("div", { className: "state" },
+      make("span", { textContent: `${when} · ${author} · ${verdict ?? "no verdict"}${done ? " · done" : ""} ${kinds.join(", ")}` }),
+      make("button", { textContent: "Bring back", onclick: () => restore(revision) }))));
+  if (!items.length) list.textContent = "None yet.";
+  byId("history").showModal();
+
+  async function restore(revision) {
+    const body = { uid: unique(), annotator: saver.annotator, revision, base: saver.revision(doc.sample) ?? null };
+    try {
+      restored(await call(address(doc.sample, "/restore", doc.mode), { body }));
+      byId("history").close();
+    } catch (error) {
+      list.prepend(make("p", { className: "error", role: "alert", textContent: error.message }));
+    }
+  }
+}
+
+/** The keys that work in a mode. */
+export function showHelp(mode) {
+  byId("keys").replaceChildren(make("dl", {}, ...SHORTCUTS.filter(([, , , modes]) => modes.includes(mode)).flatMap(
+    ([keys, text]) => [make("dt", {}, make("kbd", { textContent: keys })), make("dd", { textContent: text })])));
+  byId("help").showModal();
+}

@@ -1,0 +1,84 @@
+// Strokes that the server has not confirmed yet, in the browser's own storage: written before they are sent.
+//
+// An entry is a plain object with a `uid`. A tab keeps, beside its entries, one draft: the stroke that is being painted.
+// A draft whose tab is gone becomes an entry like any other.
+
+import { pack, unpack } from "./grid.js";
+
+/** A name that nobody else will choose. */
+export function unique() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export class Journal {
+  constructor(run, storage = localStorage) {
+    this.storage = storage;
+    this.strokes = `handscope ${run} stroke `;
+    this.drafts = `handscope ${run} draft `;
+    this.tab = unique();
+    // Held for as long as this page lives, by which another page knows that the draft is still being painted.
+    navigator.locks?.request(this.drafts + this.tab, () => new Promise(() => {}));
+  }
+
+  /** Write an entry; false where the browser's storage is full. */
+  put(entry) {
+    try {
+      this.storage.setItem(this.strokes + entry.uid, JSON.stringify(entry));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  remove(uid) {
+    this.storage.removeItem(this.strokes + uid);
+  }
+
+  has(uid) {
+    return this.storage.getItem(this.strokes + uid) !== null;
+  }
+
+  /** Every entry, oldest first. */
+  entries() {
+    return this.#read(this.strokes).sort((a, b) => a.at - b.at || a.n - b.n);
+  }
+
+  /** Keep the stroke under way, in place of what was kept of it before; null when it has ended. */
+  draft(entry) {
+    const key = this.drafts + this.tab;
+    try {
+      if (entry) this.storage.setItem(key, JSON.stringify(entry));
+      else this.storage.removeItem(key);
+    } catch {
+      // A full storage is reported when the stroke itself is put.
+    }
+  }
+
+  /** Make entries of the drafts of tabs that are gone. */
+  async adopt() {
+    const held = (await navigator.locks?.query())?.held.map(({ name }) => name) ?? [];
+    for (const key of this.#keys(this.drafts)) {
+      if (held.includes(key) || key === this.drafts + this.tab) continue;
+      this.put(JSON.parse(this.storage.getItem(key)));
+      this.storage.removeItem(key);
+    }
+  }
+
+  #keys(prefix) {
+    return Object.keys(this.storage).filter((key) => key.startsWith(prefix));
+  }
+
+  #read(prefix) {
+    return this.#keys(prefix).map((key) => JSON.parse(this.storage.getItem(key)));
+  }
+}
+
+/** A state as it is kept in the journal. */
+export function packed({ labels, hands, faults = {}, verdict = null, done = false }) {
+  return { cells: labels.length, labels: pack(labels), hands: pack(hands), faults, verdict, done };
+}
+
+/** The state of an entry of the journal. */
+export function unpacked({ cells, labels, hands, faults, verdict, done }) {
+  return { labels: unpack(labels, cells), hands: unpack(hands, cells), faults, verdict, done };
+}

@@ -1,0 +1,46 @@
+// What a labelled picture says as a whole: its verdict, its hands, and what does not go together.
+
+import { handsOf } from "./grid.js";
+
+export const VERDICTS = ["good", "good?", "bad?", "bad", "unsure"];
+const NAMES = { 0: "unsure", 2: "good", 3: "bad" };
+
+/** good, bad, unsure or mixed: what the cells say of a hand whose labels are the Set `labels`. */
+export function nameOf(labels) {
+  return labels.size === 1 ? NAMES[[...labels][0]] : "mixed";
+}
+
+/** The verdict that the cells amount to: bad if any hand is; null where there is none. */
+export function verdictOf(state) {
+  const labels = new Set([...handsOf(state).values()].flatMap((each) => [...each]));
+  if (labels.has(3)) return "bad";
+  if (labels.has(2)) return "good";
+  return labels.has(0) ? "unsure" : null;
+}
+
+/** What has to be settled before a picture is done, one sentence each. */
+export function problems(state) {
+  const found = [];
+  for (const [hand, labels] of handsOf(state)) {
+    if (labels.size > 1) found.push(`Hand ${hand} is ${[...labels].map((label) => NAMES[label]).join(" and ")} at once: choose one for all of it.`);
+  }
+  const cells = verdictOf(state);
+  if (!state.verdict) found.push("Choose a verdict, or paint the hand.");
+  else if (cells === "bad" && !state.verdict.startsWith("bad")) {
+    found.push(`The verdict is ${state.verdict}, and a hand is painted bad: change one of them.`);
+  } else if (cells === "good" && state.verdict.startsWith("bad")) {
+    found.push(`The verdict is ${state.verdict}, and no hand is painted bad: change one of them.`);
+  }
+  return found;
+}
+
+/** The faults of a state after one step of `kind` for `hand`: not there, where it is usually seen, the other, not there. */
+export function stepFault(faults, hand, kind, usual) {
+  const other = usual === "local" ? "global" : "local";
+  const had = (faults[hand] ?? []).find((fault) => fault.startsWith(`${kind}:`));
+  const next = { [`${kind}:${usual}`]: `${kind}:${other}`, [`${kind}:${other}`]: null }[had];
+  const rest = (faults[hand] ?? []).filter((fault) => fault !== had);
+  const now = had === undefined ? [...rest, `${kind}:${usual}`] : next ? [...rest, next] : rest;
+  const { [hand]: _, ...others } = faults;
+  return now.length ? { ...others, [hand]: now } : others;
+}

@@ -1,0 +1,139 @@
+// The controls beside the picture: they show the present state, and tell the application what was chosen.
+
+import { handsOf } from "./grid.js";
+import { VERDICTS, nameOf } from "./judgement.js";
+
+const HAND_LABELS = [["good", 2], ["bad", 3], ["unsure", 0]];
+
+/** The element with an id. */
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+/** A new element with properties, `data` among them, and children. */
+export function make(tag, { data = {}, aria = {}, ...properties } = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), tag === "button" ? { type: "button" } : {}, properties);
+  Object.assign(element.dataset, data);
+  for (const [name, value] of Object.entries(aria)) element.setAttribute(`aria-${name}`, value);
+  element.append(...children);
+  return element;
+}
+
+// Put children in place of others and leave the focus where it was.
+function replace(parent, children) {
+  const focused = [...parent.children].findIndex((child) => child.contains(document.activeElement));
+  const inner = focused < 0 ? -1 : [...parent.children[focused].querySelectorAll("button")].indexOf(document.activeElement);
+  parent.replaceChildren(...children);
+  const child = parent.children[Math.min(focused, parent.children.length - 1)];
+  if (child) (inner < 0 ? child : child.querySelectorAll("button")[inner] ?? child).focus();
+}
+
+export class Panel {
+  constructor(app) {
+    this.app = app;
+    const { session } = app;
+    byId("classes").replaceChildren(...[...session.classes, { value: 4, name: "unsure hand", key: "4" }].map(
+      ({ value, name, key }) => make("button", { data: { class: value } },
+        make("span", { className: `swatch class-${value}` }), name, make("kbd", { textContent: key }))));
+    byId("verdicts").replaceChildren(...VERDICTS.map((verdict, i) =>
+      make("button", { textContent: verdict, data: { verdict }, title: `Shift+${i + 1}` })));
+    const on = (id, attribute, action) => byId(id).addEventListener("click", ({ target }) => {
+      const button = target.closest(`[data-${attribute}]`);
+      if (button) app.act(action, button.dataset[attribute]);
+    });
+    on("classes", "class", "class");
+    on("tools", "tool", "tool");
+    on("verdicts", "verdict", "verdictName");
+    on("hands", "hand", "handNumber");
+    on("hand-label", "label", "judge");
+    on("faults", "kind", "fault");
+    on("suggestions", "source", "source");
+    on("others", "source", "source");
+    on("others", "take", "take");
+    on("ratings", "value", "rate");
+    byId("size").addEventListener("input", ({ target }) => (app.painter.size = Number(target.value)));
+    byId("opacity").addEventListener("input", ({ target }) => (app.painter.opacity = target.value / 100));
+    byId("keep").addEventListener("change", () => app.act("keep"));
+  }
+
+  /** Show what is chosen: class, tool, size. */
+  showTools() {
+    const { painter, kind } = this.app;
+    this.#press("classes", ({ dataset }) => Number(dataset.class) === kind);
+    this.#press("tools", ({ dataset }) => dataset.tool === painter.tool);
+    byId("size").value = byId("size-value").value = painter.size;
+    byId("opacity").value = byId("opacity-value").value = Math.round(painter.opacity * 100);
+    byId("keep").checked = painter.keep;
+  }
+
+  /** Show what the state of the picture says. */
+  showState() {
+    const { painter, doc, hand } = this.app;
+    const state = painter.history.now;
+    const hands = handsOf(state);
+    const numbers = [...new Set([...hands.keys(), hand])].sort((a, b) => a - b);
+    replace(byId("hands"), [
+      ...numbers.map((number) => make("button", {
+        textContent: `${number} ${hands.has(number) ? nameOf(hands.get(number)) : "empty"}`,
+        data: { hand: number }, aria: { pressed: number === hand },
+      })),
+      make("button", { textContent: "New", data: { hand: "new" }, title: "Shift+H", aria: { label: "New hand" } }),
+    ]);
+    const label = hands.has(hand) ? nameOf(hands.get(hand)) : null;
+    replace(byId("hand-label"), HAND_LABELS.map(([name, value]) => make("button", {
+      textContent: name, data: { label: value }, aria: { pressed: name === label }, disabled: label === null,
+    })));
+    this.#showFaults(state, hand, label);
+    this.#press("verdicts", ({ dataset }) => dataset.verdict === state.verdict);
+    this.#press("ratings", ({ dataset }) => doc.rating !== null && Number(dataset.value) === doc.rating);
+    byId("undo").disabled = painter.history.place === 0;
+    byId("redo").disabled = painter.history.place === painter.history.states.length - 1;
+    byId("done").setAttribute("aria-pressed", state.done);
+  }
+
+  #showFaults(state, hand, label) {
+    const { kinds, scopes } = this.app.session;
+    const applies = label === "bad" || label === "mixed" || state.verdict?.startsWith("bad") || state.faults[hand];
+    byId("faults").hidden = !applies;
+    const chosen = new Map((state.faults[hand] ?? []).map((fault) => fault.split(":")));
+    replace(byId("faults"), kinds.map((kind) => make("button", {
+      data: { kind }, aria: { pressed: chosen.has(kind) },
+      title: `${kind}: press for ${scopes[kind]}, again for ${scopes[kind] === "local" ? "global" : "local"}, again for none`,
+    }, kind, make("span", { className: "scope", textContent: chosen.has(kind) ? chosen.get(kind) ?? scopes[kind] : "–" }))));
+  }
+
+  /** Show the suggestions that there are, which is drawn, and why others are not there. */
+  showSuggestions(items, absent, chosen) {
+    const own = items.filter(({ author }) => !author);
+    replace(byId("suggestions"), own.map(({ source }) =>
+      make("button", { textContent: source, data: { source }, aria: { pressed: source === chosen?.source } })));
+    byId("absent").textContent = Object.entries(absent).map(([source, reason]) => `No ${source}: ${reason}`).join(" ");
+    byId("offer").hidden = !chosen;
+    if (!chosen) return;
+    byId("offer-text").textContent = `${chosen.map && !chosen.hands.some(Boolean) ? "Map" : "Suggestion"}: ${chosen.source}. Not part of the labels.`;
+    byId("accept").hidden = !chosen.hands.some(Boolean);
+  }
+
+  /** Show what others said of the picture; `draw(canvas, other)` makes their thumbnails. */
+  showOthers(others, chosen, draw) {
+    replace(byId("others"), others.map((other) => {
+      const canvas = make("canvas", { width: 96, height: 96 });
+      draw(canvas, other);
+      const faults = Object.entries(other.faults).map(([hand, kinds]) => `hand ${hand}: ${kinds.join(", ")}`).join("; ");
+      return make("div", { className: "other" }, canvas, make("div", {},
+        make("p", {}, make("b", { textContent: other.author }), ` ${other.verdict ?? "no verdict"}`),
+        make("p", { className: "small", textContent: faults }),
+        make("button", { textContent: "Show", data: { source: other.author }, aria: { pressed: chosen?.author === other.author, label: `Show the labels of ${other.author}` } }),
+        make("button", { textContent: "Take over", data: { take: other.author }, aria: { label: `Take over the labels of ${other.author}` } })));
+    }));
+  }
+
+  /** Show whose labels are drawn. */
+  markOther(chosen) {
+    this.#press("others", ({ dataset }) => dataset.source !== undefined && dataset.source === chosen?.author);
+  }
+
+  #press(id, is) {
+    for (const button of byId(id).querySelectorAll("button")) button.setAttribute("aria-pressed", Boolean(is(button)));
+  }
+}

@@ -1,0 +1,81 @@
+// Pictures and their labels as documents, fetched ahead so that the next one is there at once.
+
+import { Refused, address, call, stateOf } from "./api.js";
+import { History } from "./grid.js";
+
+const PICTURES = 8;
+const DOCUMENTS = 400;
+
+export class Samples {
+  constructor(saver, mode) {
+    Object.assign(this, { saver, mode, documents: new Map(), pictures: new Map() });
+  }
+
+  /** A document and its picture (null where it has a flaw); its history is what it was when it was left. */
+  async open(sample) {
+    const doc = await this.#document(sample);
+    return [doc, await this.#picture(doc)];
+  }
+
+  /** Have a document ready. */
+  ahead(sample) {
+    this.open(sample).catch(() => {});
+  }
+
+  /** Ask the server again; true where it knows something newer, which then follows in the history. */
+  async refresh(doc) {
+    const answer = await call(address(doc.sample, "", this.mode));
+    if (this.saver.pending(doc.sample) || answer.revision === this.saver.revision(doc.sample)) return false;
+    this.saver.opened(doc.sample, answer.revision, stateOf(answer));
+    Object.assign(doc, { others: answer.others ?? [], sha: answer.image_sha256, image: answer.image });
+    doc.history.push(stateOf(answer));
+    return true;
+  }
+
+  /** Forget a document, so that it is fetched anew. */
+  forget(sample) {
+    this.documents.delete(sample);
+  }
+
+  #document(sample) {
+    const known = this.documents.get(sample);
+    this.documents.delete(sample);
+    const promise = known ?? this.#fetch(sample);
+    this.documents.set(sample, promise);
+    promise.catch(() => this.documents.delete(sample));
+    if (this.documents.size > DOCUMENTS) this.documents.delete(this.documents.keys().next().value);
+    return promise;
+  }
+
+  async #fetch(sample) {
+    const answer = await call(address(sample, "", this.mode));
+    const pending = this.saver.pending(sample);
+    // A stroke that was confirmed while the answer was under way makes it old.
+    const known = this.saver.revision(sample);
+    if (!pending && known && answer.revision < known) return this.#fetch(sample);
+    if (this.mode !== "rate") this.saver.opened(sample, answer.revision, stateOf(answer));
+    const history = new History(stateOf(answer));
+    if (pending) history.push(pending);
+    const { prompt, rows, columns, image, image_sha256: sha, others = [], rating = null, seconds } = answer;
+    return {
+      sample, mode: this.mode, prompt, rows, columns, image, sha, others, rating, history, seconds: seconds ?? 0,
+      flaw: null, fetched: performance.now(),
+    };
+  }
+
+  async #picture(doc) {
+    let promise = this.pictures.get(doc.image);
+    this.pictures.delete(doc.image);
+    promise ??= call(doc.image, { as: "blob" }).then((blob) => createImageBitmap(blob));
+    this.pictures.set(doc.image, promise);
+    if (this.pictures.size > PICTURES) this.pictures.delete(this.pictures.keys().next().value);
+    try {
+      return await promise;
+    } catch (error) {
+      this.pictures.delete(doc.image);
+      if (!(error instanceof Refused || error instanceof DOMException)) throw error;
+      doc.flaw = `The picture cannot be shown: ${error.message}`;
+      return null;
+    }
+  }
+}

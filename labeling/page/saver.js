@@ -1,0 +1,249 @@
+// Sends strokes in their order, and keeps each in the journal from before it is sent until the server has confirmed it.
+//
+// The strokes of one sample form a chain: each is made on the revision that the one before it became. A stroke carries
+// a uid, so that one which is sent twice is stored once. Where the server holds a revision that the chain does not know,
+// the chain stops until somebody has chosen (`resolve`).
+
+import { Refused, Unreachable, address, call, stateOf } from "./api.js";
+import { encode, same } from "./grid.js";
+import { packed, unique, unpacked } from "./journal.js";
+
+const PAUSES = [500, 1000, 2000, 4000];
+const DRAFT_EVERY = 150;
+
+export class Saver extends EventTarget {
+  constructor(journal, annotator) {
+    super();
+    Object.assign(this, { journal, annotator, entries: [], saved: new Map(), conflicts: new Map() });
+    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, count: 0, drafted: 0 });
+    addEventListener("online", () => this.hurry());
+    addEventListener("pagehide", () => this.#send(this.#next(), true).catch(() => {}));
+    addEventListener("storage", ({ key }) => key?.startsWith(journal.strokes) && this.#forgetResolved());
+  }
+
+  /** Take up what earlier pages left in the journal. */
+  async replay() {
+    await this.journal.adopt();
+    const known = new Set(this.entries.map(({ uid }) => uid));
+    const left = this.journal.entries().filter(({ uid, annotator }) => annotator === this.annotator && !known.has(uid));
+    this.entries = [...left, ...this.entries];
+    this.#tell();
+    this.pump();
+  }
+
+  /** How things stand: name (saved, saving, offline, locked, refused, conflict or full), waiting, and a message. */
+  get status() {
+    const waiting = this.entries.length;
+    const refused = this.entries.find(({ refused }) => refused);
+    const name = this.full ? "full"
+      : this.conflicts.size ? "conflict"
+      : this.trouble ? this.trouble.name
+      : refused ? "refused"
+      : waiting ? "saving" : "saved";
+    return { name, waiting, message: this.trouble?.message ?? refused?.refused ?? "" };
+  }
+
+  /** The revision of a sample that the next stroke is made on, as far as this page knows; undefined if it knows none. */
+  revision(sample) {
+    return this.saved.get(sample)?.revision;
+  }
+
+  /** The server says that a sample stands at `revision`, with this state. */
+  opened(sample, revision, state) {
+    if (!this.pending(sample)) this.saved.set(sample, { revision, state: packed(state) });
+  }
+
+  /** The newest state of a sample that is not confirmed, or null. */
+  pending(sample) {
+    const entry = this.#chain(sample).at(-1);
+    return entry ? unpacked(entry) : null;
+  }
+
+  /** Both sides of a conflict: {mine, base (null where it is not known), current, sha}. */
+  sides(sample) {
+    const { current, entry } = this.conflicts.get(sample);
+    const { from } = this.#chain(sample)[0];
+    return { mine: this.pending(sample), base: from && unpacked(from), current, sha: entry.sha };
+  }
+
+  /** Save a state of a document {sample, mode, sha}. */
+  stroke(doc, state, seconds) {
+    this.#add(this.#entry(doc, state, seconds));
+    this.journal.draft(null);
+  }
+
+  /** Keep a stroke that is being painted, a few times a second; null when it was given up. */
+  draft(doc, state, seconds) {
+    const now = performance.now();
+    if (state && now - this.drafted < DRAFT_EVERY) return;
+    this.drafted = state ? now : 0;
+    this.journal.draft(state && this.#entry(doc, state, seconds));
+  }
+
+  /** Save a rating of a document. */
+  rate({ sample, mode, sha }, value, seconds) {
+    this.#add({ ...this.#stamp(), kind: "rating", sample, mode, sha, value, seconds });
+  }
+
+  /** Settle a conflict: the saved state stays (null), or `state` follows it. */
+  resolve(sample, state) {
+    const { current, entry } = this.conflicts.get(sample);
+    const old = this.#chain(sample);
+    this.conflicts.delete(sample);
+    this.saved.set(sample, { revision: current.revision, state: packed(stateOf(current)) });
+    this.entries = this.entries.filter((each) => !old.includes(each));
+    if (state) this.stroke({ sample, mode: entry.mode, sha: current.image_sha256 }, state, entry.seconds);
+    for (const { uid } of old) this.journal.remove(uid);
+    this.#tell();
+    this.pump();
+  }
+
+  /** Try again now. */
+  hurry() {
+    clearTimeout(this.timer);
+    this.failures = 0;
+    this.waits = false;
+    this.pump();
+  }
+
+  /** Send what waits, one after the other. */
+  async pump() {
+    if (this.busy || this.waits) return;
+    this.busy = true;
+    try {
+      for (let entry; (entry = this.#next()); ) await this.#send(entry);
+      this.#calm();
+    } catch (error) {
+      this.#wait(error);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  #stamp() {
+    return { uid: unique(), annotator: this.annotator, at: Date.now(), n: this.count++ };
+  }
+
+  #entry({ sample, mode, sha }, state, seconds) {
+    const after = this.#chain(sample).at(-1)?.uid ?? null;
+    const { revision: base = null, state: from = null } = this.saved.get(sample) ?? {};
+    return { ...this.#stamp(), kind: "stroke", sample, mode, sha, base, from, after, seconds, ...packed(state) };
+  }
+
+  #add(entry) {
+    this.full = !this.journal.put(entry);
+    this.entries.push(entry);
+    this.#tell();
+    this.pump();
+  }
+
+  #chain(sample) {
+    return this.entries.filter((entry) => entry.kind === "stroke" && entry.sample === sample);
+  }
+
+  // The oldest entry that may be sent: not of a sample in conflict, and not one that the server will not have.
+  #next() {
+    return this.entries.find(({ kind, sample, refused }) => !refused && !(kind === "stroke" && this.conflicts.has(sample)));
+  }
+
+  async #send(entry, keepalive = false) {
+    if (!entry) return;
+    const { uid, annotator, sample, mode, sha, seconds } = entry;
+    const common = { uid, annotator, image_sha256: sha, seconds };
+    try {
+      if (entry.kind === "rating") {
+        await call(address(sample, "/rating", mode), { body: { ...common, value: entry.value }, keepalive });
+        this.#confirm(entry);
+      } else {
+        const { labels, hands, faults, verdict, done } = unpacked(entry);
+        const body = { ...common, base: entry.base, labels: encode(labels), hands: encode(hands), faults, verdict, done };
+        const { revision } = await call(address(sample, "/strokes", mode), { body, keepalive });
+        this.#confirm(entry, revision);
+      }
+    } catch (error) {
+      if (!(error instanceof Refused) || error.locked) throw error;
+      if (error.status === 409 && error.body?.current) this.#clash(entry, error.body.current);
+      else this.#refuse(entry, error.message);
+    }
+  }
+
+  #confirm(entry, revision = null) {
+    const index = this.entries.indexOf(entry);
+    if (index < 0) return;
+    this.full = false;
+    // Those that follow learn their revision before the one they wait for leaves the journal.
+    if (entry.kind === "stroke") {
+      this.saved.set(entry.sample, { revision, state: packed(unpacked(entry)) });
+      this.#chain(entry.sample).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, revision));
+    }
+    this.entries.splice(index, 1);
+    this.journal.remove(entry.uid);
+    // What was refused before has a later state of the sample saved over it.
+    for (const old of this.entries.filter(({ refused, sample }) => refused && sample === entry.sample)) this.#drop(old);
+    this.#tell();
+  }
+
+  #rebase(entry, revision) {
+    Object.assign(entry, { base: revision, after: null, from: this.saved.get(entry.sample)?.state ?? null });
+    this.journal.put(entry);
+  }
+
+  #drop(entry) {
+    this.entries.splice(this.entries.indexOf(entry), 1);
+    this.journal.remove(entry.uid);
+  }
+
+  // Somebody wrote in between. Where they wrote the same, there is nothing to choose.
+  #clash(entry, current) {
+    const mine = this.pending(entry.sample);
+    const theirs = stateOf(current);
+    const alike = mine.verdict === theirs.verdict && mine.done === theirs.done && same(mine, theirs)
+      && JSON.stringify(mine.faults) === JSON.stringify(theirs.faults) && entry.sha === current.image_sha256;
+    this.conflicts.set(entry.sample, { current, entry });
+    if (alike) this.resolve(entry.sample, null);
+    else this.dispatchEvent(new CustomEvent("conflict", { detail: { sample: entry.sample } }));
+    this.#tell();
+  }
+
+  #refuse(entry, message) {
+    entry.refused = message;
+    if (entry.kind === "stroke") {
+      this.#chain(entry.sample).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, entry.base));
+    }
+    this.#tell();
+  }
+
+  #calm() {
+    clearTimeout(this.timer);
+    Object.assign(this, { failures: 0, trouble: null, waits: false });
+    this.#tell();
+  }
+
+  #wait(error) {
+    if (!(error instanceof Unreachable || error instanceof Refused)) throw error;
+    this.trouble = { name: error instanceof Unreachable ? "offline" : "locked", message: error.message };
+    this.waits = true;
+    const pause = PAUSES[Math.min(this.failures++, PAUSES.length - 1)];
+    this.timer = setTimeout(() => {
+      this.waits = false;
+      this.pump();
+    }, pause);
+    this.#tell();
+  }
+
+  // Another tab has settled a conflict, or sent what both had.
+  #forgetResolved() {
+    for (const [sample] of this.conflicts) {
+      if (this.#chain(sample).some(({ uid }) => this.journal.has(uid))) continue;
+      this.entries = this.entries.filter((entry) => entry.sample !== sample);
+      this.conflicts.delete(sample);
+      this.saved.delete(sample);
+      this.dispatchEvent(new CustomEvent("settled", { detail: { sample } }));
+    }
+    this.#tell();
+  }
+
+  #tell() {
+    this.dispatchEvent(new Event("status"));
+  }
+}

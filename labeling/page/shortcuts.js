@@ -1,0 +1,68 @@
+// Which key does what; the help is made of the same table.
+
+const PAINT = ["paint", "review"];
+const EVERYWHERE = ["paint", "review", "rate"];
+
+// [keys as they are shown, what they do, action, modes]; keys without an action are handled by the canvas.
+export const SHORTCUTS = [
+  ["1 2 3 4", "Not hand, good hand, bad hand, unsure hand", "class", PAINT],
+  ["B", "Brush", "brush", PAINT],
+  ["E", "Eraser", "eraser", PAINT],
+  ["R", "Rectangle", "rectangle", PAINT],
+  ["F", "Fill cells that hang together", "fill", PAINT],
+  ["[ ]", "Smaller or larger brush; Ctrl + wheel too", "size", PAINT],
+  ["K", "Keep other labels: paint on unlabelled cells only", "keep", PAINT],
+  ["H", "Next hand (number)", "hand", PAINT],
+  ["Shift+H", "New hand", "newHand", PAINT],
+  ["Shift+1 … 5", "Verdict: good, good?, bad?, bad, unsure", "verdict", PAINT],
+  ["Q", "To the faults of the hand; Esc returns to the picture", "faults", PAINT],
+  ["Ctrl+Z", "Undo a stroke", "undo", PAINT],
+  ["Ctrl+Shift+Z", "Redo (Ctrl+Y too)", "redo", PAINT],
+  ["S", "Show the next suggestion, or none", "suggest", PAINT],
+  ["A", "Accept the suggestion shown, as one stroke", "accept", PAINT],
+  ["1 2 3", "Rate 0, ½ or 1", "rate", ["rate"]],
+  ["N P", "Next, previous picture", "travel", EVERYWHERE],
+  ["U", "Next picture that is not done", "unlabelled", EVERYWHERE],
+  ["D", "Done, or not", "done", PAINT],
+  ["Enter", "Done, and on to the next that is not", "finish", PAINT],
+  ["+ −", "Larger, smaller; the wheel too", "zoom", EVERYWHERE],
+  ["Home", "The whole picture", "fit", EVERYWHERE],
+  ["L (hold)", "Hide the labels", "hide", PAINT],
+  [", .", "Labels fainter, stronger", "opacity", PAINT],
+  ["Y", "Earlier states of this picture", "earlier", PAINT],
+  ["Arrows", "Move the cell cursor; in Rate, the picture", null, EVERYWHERE],
+  ["Space (hold)", "Paint at the cell cursor, arrows draw on; with the mouse: move the picture", null, PAINT],
+  ["Middle button, two fingers", "Move the picture; two fingers zoom too", null, EVERYWHERE],
+  ["?", "This help", "help", EVERYWHERE],
+];
+
+const PLAIN = {
+  b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
+  h: ["hand"], H: ["newHand"], q: ["faults"], s: ["suggest"], a: ["accept"], n: ["travel", 1], p: ["travel", -1],
+  u: ["unlabelled"], d: ["done"], Enter: ["finish"], "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
+  Home: ["fit"], l: ["hide", true], ",": ["opacity", -0.1], ".": ["opacity", 0.1], y: ["earlier"], "?": ["help"],
+  Escape: ["escape"],
+};
+
+/** [action, argument] of a key event in a mode, or null. */
+export function actionOf(event, mode) {
+  const typed = event.target.matches?.("input:not([type=range], [type=checkbox]), textarea");
+  const pressed = event.target.matches?.("button, summary, input") && event.key === "Enter";
+  if (typed || pressed || event.altKey) return null;
+  if (event.ctrlKey || event.metaKey) {
+    const key = event.key.toLowerCase();
+    if (mode === "rate" || !["z", "y"].includes(key)) return null;
+    return [key === "y" || event.shiftKey ? "redo" : "undo"];
+  }
+  const digit = /^(Digit|Numpad)([1-5])$/.exec(event.code);
+  if (digit) return digitAction(Number(digit[2]), event.shiftKey, mode);
+  const found = PLAIN[event.key] ?? PLAIN[event.key.toLowerCase()];
+  const allowed = found && (found[0] === "escape" || SHORTCUTS.some(([, , act, modes]) => act === found[0] && modes.includes(mode)));
+  return allowed ? found : null;
+}
+
+function digitAction(digit, shift, mode) {
+  if (mode === "rate") return digit <= 3 ? ["rate", (digit - 1) / 2] : null;
+  if (shift) return ["verdict", digit - 1];
+  return digit <= 4 ? ["class", digit] : null;
+}
