@@ -3,6 +3,7 @@
 from .guide import guidance_callback, guide
 from .losses import PictureLoss, ProbeLoss
 from .steer import ablate, probe_gate, random_directions, steer
+from .triage import stop_callback, triage
 
 __all__ = [
     "PictureLoss",
@@ -12,5 +13,7 @@ __all__ = [
     "guide",
     "probe_gate",
     "random_directions",
+    "stop_callback",
     "steer",
+    "triage",
 ]
