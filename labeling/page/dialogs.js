@@ -44,7 +44,8 @@ function describe(state) {
 }
 
 /** Both versions side by side; resolves to the state to save after the saved one, null for the saved one, or undefined. */
-export function askConflict({ mine, base, current, rows, columns, image, isAnother }) {
+export function askConflict({ mine, base, current, image, isAnother }) {
+  const { rows, columns } = current;
   const theirs = stateOf(current);
   byId("conflict-text").textContent = isAnother
     ? "The picture itself was generated anew since you painted: look whether your labels still fit."

@@ -4,7 +4,7 @@ import { disc } from "./grid.js";
 
 const KINDS = [
   null,
-  { tint: [12, 14, 18, 150], edge: "#AEB6BF" }, // not hand: dimmed, so that the hand stands out
+  { tint: [12, 14, 18, 220], edge: "#AEB6BF" }, // not hand: dimmed, so that the hand stands out
   { tint: [0, 114, 178, 255], edge: "#6CC4FF" }, // good, #0072B2 as in the figures
   { tint: [213, 94, 0, 255], edge: "#FFA25C" }, // bad, #D55E00
   { tint: [122, 122, 122, 255], edge: "#E8E8E8" }, // unsure, #7A7A7A
@@ -119,6 +119,19 @@ export function lattice(context, view, [top, left, bottom, right]) {
   context.lineWidth = 1;
   context.strokeStyle = "rgb(128 128 128 / 30%)";
   context.stroke();
+}
+
+/** A dot in each cell of a box that is labelled as not hand, which on a dark picture is hard to tell otherwise. */
+export function dots(context, view, { labels }, [top, left, bottom, right]) {
+  const side = Math.min(3, view.scale / 4);
+  context.fillStyle = KINDS[1].edge;
+  for (let row = top; row < bottom; row++) {
+    for (let column = left; column < right; column++) {
+      if (labels[row * view.columns + column] !== 1) continue;
+      const [x, y] = view.pixel(row + 0.5, column + 0.5);
+      context.fillRect(x - side / 2, y - side / 2, side, side);
+    }
+  }
 }
 
 /** The number of each hand and a sign for its label, at its middle. */

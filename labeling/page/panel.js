@@ -3,6 +3,11 @@
 import { handsOf } from "./grid.js";
 import { VERDICTS, nameOf } from "./judgement.js";
 
+const BUTTONS = [
+  ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["undo", "undo"], ["redo", "redo"],
+  ["done", "done"], ["finish", "finish"], ["zoom-in", "zoom", 1.4], ["zoom-out", "zoom", 1 / 1.4], ["fit", "fit"],
+  ["accept", "accept"], ["dismiss", "suggest"], ["history-open", "earlier"], ["help-open", "help"],
+];
 const HAND_LABELS = [["good", 2], ["bad", 3], ["unsure", 0]];
 
 /** The element with an id. */
@@ -51,6 +56,16 @@ export class Panel {
     on("others", "source", "source");
     on("others", "take", "take");
     on("ratings", "value", "rate");
+    for (const [id, action, argument] of BUTTONS) byId(id).addEventListener("click", () => app.doc && app.act(action, argument));
+    byId("modes").addEventListener("click", ({ target }) => target.dataset.mode && app.act("mode", target.dataset.mode));
+    byId("goto").addEventListener("submit", (event) => {
+      event.preventDefault();
+      app.open(byId("number").valueAsNumber - 1);
+      app.painter.canvas.focus();
+    });
+    for (const [type, yes] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false], ["pointerleave", false]]) {
+      byId("hide").addEventListener(type, () => app.act("hide", yes));
+    }
     byId("size").addEventListener("input", ({ target }) => (app.painter.size = Number(target.value)));
     byId("opacity").addEventListener("input", ({ target }) => (app.painter.opacity = target.value / 100));
     byId("keep").addEventListener("change", () => app.act("keep"));
@@ -115,7 +130,7 @@ export class Panel {
   }
 
   /** Show what others said of the picture; `draw(canvas, other)` makes their thumbnails. */
-  showOthers(others, chosen, draw) {
+  showOthers(others, draw) {
     replace(byId("others"), others.map((other) => {
       const canvas = make("canvas", { width: 96, height: 96 });
       draw(canvas, other);
@@ -123,7 +138,7 @@ export class Panel {
       return make("div", { className: "other" }, canvas, make("div", {},
         make("p", {}, make("b", { textContent: other.author }), ` ${other.verdict ?? "no verdict"}`),
         make("p", { className: "small", textContent: faults }),
-        make("button", { textContent: "Show", data: { source: other.author }, aria: { pressed: chosen?.author === other.author, label: `Show the labels of ${other.author}` } }),
+        make("button", { textContent: "Show", data: { source: other.author }, aria: { pressed: false, label: `Show the labels of ${other.author}` } }),
         make("button", { textContent: "Take over", data: { take: other.author }, aria: { label: `Take over the labels of ${other.author}` } })));
     }));
   }

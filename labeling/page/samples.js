@@ -56,9 +56,10 @@ export class Samples {
     if (this.mode !== "rate") this.saver.opened(sample, answer.revision, stateOf(answer));
     const history = new History(stateOf(answer));
     if (pending) history.push(pending);
-    const { prompt, rows, columns, image, image_sha256: sha, others = [], rating = null, seconds } = answer;
+    const { prompt, rows, columns, image, image_sha256: sha, others, rating, seconds } = answer;
     return {
-      sample, mode: this.mode, prompt, rows, columns, image, sha, others, rating, history, seconds: seconds ?? 0,
+      sample, mode: this.mode, prompt, rows, columns, image, sha, others: others ?? [], rating: rating ?? null, history,
+      seconds: seconds ?? 0,
       flaw: null, fetched: performance.now(),
     };
   }

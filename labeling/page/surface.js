@@ -1,6 +1,6 @@
 // The picture, its labels and the cursor on one canvas. Only the cells that changed are drawn again.
 
-import { badges, brushOutline, hatch, heat, lattice, outlines, tint } from "./drawing.js";
+import { badges, brushOutline, dots, hatch, heat, lattice, outlines, tint } from "./drawing.js";
 import { View } from "./view.js";
 
 const GROUND = "#17191C";
@@ -105,6 +105,7 @@ export class Surface {
     if (!look.hidden) {
       this.#bitmap(look.suggestion?.bitmap ?? this.bitmap);
       if (!locked) lattice(context, view, near);
+      dots(context, view, state, near);
       if (look.suggestion) {
         hatch(context, view, look.suggestion);
         outlines(context, view, look.suggestion, [0, 0, view.rows, view.columns], true);

@@ -1,0 +1,97 @@
+// Labels that are not the annotator's own: suggestions, and in review what others said. Drawn, and taken on request.
+
+import { Refused, Unreachable, call, stateOf } from "./api.js";
+import { tint } from "./drawing.js";
+import { accept, decode } from "./grid.js";
+import { byId } from "./panel.js";
+import { note, say } from "./status.js";
+
+const LOOK = { source: "Look for some" };
+
+export class Offers {
+  constructor(app) {
+    Object.assign(this, { app, chosen: null, others: [] });
+  }
+
+  /** Begin with another picture: nothing is drawn. */
+  show(doc, picture) {
+    Object.assign(this, { doc, chosen: null });
+    this.others = doc.others.map((other) => ({ ...other, ...stateOf({ ...other, done: true }), source: other.author }));
+    this.app.panel.showSuggestions(doc.suggestions ?? [LOOK], doc.absent ?? {}, null);
+    this.app.panel.showOthers(this.others, (canvas, other) => this.#thumbnail(canvas, other, picture));
+  }
+
+  /** Draw what is on offer, one after the other, then nothing. */
+  async next() {
+    const { doc } = this;
+    await this.#fetch();
+    if (doc !== this.doc) return;
+    const all = [...doc.suggestions ?? [], ...this.others];
+    if (!all.length) say(`There are no suggestions for this picture. ${byId("absent").textContent}`);
+    this.#draw(all[all.indexOf(this.chosen) + 1] ?? null);
+  }
+
+  /** Draw what comes from a source, or nothing where that is drawn already. */
+  choose(source) {
+    if (source === LOOK.source) return this.next();
+    const found = [...this.doc.suggestions ?? [], ...this.others].find((offer) => offer.source === source);
+    return this.#draw(found === this.chosen ? null : found);
+  }
+
+  /** Draw nothing; true where something was drawn. */
+  dismiss() {
+    const had = this.chosen !== null;
+    if (had) this.#draw(null);
+    return had;
+  }
+
+  /** What is drawn becomes part of the labels, as one stroke; its hands get the class in use. */
+  accept() {
+    const { app, chosen } = this;
+    if (!chosen?.hands.some(Boolean)) return;
+    this.#draw(null);
+    app.painter.push(accept(app.state, chosen, app.kind === 1 ? 0 : app.painter.ink.label, app.painter.keep));
+  }
+
+  /** All that another annotator said becomes the state of the picture. */
+  take(author) {
+    const { labels, hands, faults, verdict } = this.others.find((other) => other.author === author);
+    this.app.painter.push({ labels, hands, faults, verdict, done: false });
+  }
+
+  async #fetch() {
+    const { doc } = this;
+    if (doc.suggestions) return;
+    byId("absent").textContent = "Looking…";
+    try {
+      const { items, absent } = await call(`/api/samples/${encodeURIComponent(doc.sample)}/suggestions`);
+      const map = (text) => text && new Float32Array(decode(text).buffer);
+      doc.suggestions = items.map((item) => (
+        { ...item, labels: decode(item.labels), hands: decode(item.hands), map: map(item.map) }));
+      doc.absent = absent;
+    } catch (error) {
+      if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
+      note(error.message);
+    }
+    if (doc === this.doc) this.app.panel.showSuggestions(doc.suggestions ?? [LOOK], doc.absent ?? {}, null);
+  }
+
+  #draw(offer) {
+    this.chosen = offer;
+    this.app.painter.suggestion = offer;
+    this.app.panel.showSuggestions(this.doc.suggestions ?? [LOOK], this.doc.absent ?? {}, offer);
+    this.app.panel.markOther(offer);
+  }
+
+  #thumbnail(canvas, state, picture) {
+    const { rows, columns } = this.doc;
+    const cells = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+    const pixels = new ImageData(columns, rows);
+    tint(pixels, state, [0, 0, rows, columns]);
+    cells.getContext("2d").putImageData(pixels, 0, 0);
+    const context = canvas.getContext("2d");
+    if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    Object.assign(context, { imageSmoothingEnabled: false, globalAlpha: 0.55 });
+    context.drawImage(cells, 0, 0, canvas.width, canvas.height);
+  }
+}
