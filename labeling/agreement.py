@@ -1,0 +1,243 @@
+"""How far annotators agree, with intervals over prompts, and which samples they should look at again.
+
+The unit is the sample, and prompts are drawn for the intervals: tokens of one image stand or fall together. Only people
+are compared: automatic labels are left out, and so are reviews, which were made with the others' labels in view.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.reliability import Array, cohen_kappa, coincidences, confusion, krippendorff_alpha, over_groups
+from ..extract.annotation import Annotation
+from ..extract.label_records import RATINGS
+from ..extract.labels import Labels
+from ..extract.run import Run
+
+AUTOMATIC = "handscope"
+"""The author of labels that no person gave in this run: `labeling.auto`."""
+SAME_HAND = 0.7
+"""Two annotators' hand tokens agree where their intersection over union is at least this."""
+COLUMNS = ["measure", "of", "value", "low", "high", "samples", "prompts", "note"]
+_PLACE = {"good": 0.0, "good?": 1.0, "unsure": 1.5, "bad?": 2.0, "bad": 3.0}
+_SIDES = {"good": 0, "good?": 0, "bad?": 1, "bad": 1}
+
+
+def agreement(run: Run) -> pd.DataFrame:
+    """Agreement of every two annotators, and of all.
+
+    Returns
+    -------
+    DataFrame
+        One row a measure and pair, or ``all``: measure, of, value, low and high (95% interval), samples, prompts, note
+        (why there is no number). The measures:
+
+        - ``verdict kappa``: Cohen's kappa, the good side against the bad side; samples that either calls unsure are
+          left out. Of all: the mean over pairs, weighted by what each shares (Light 1971).
+        - ``token kappa``: Cohen's kappa of token labels (not hand, good hand, bad hand), where both labelled.
+        - ``hand IoU``: mean over samples of the intersection over union of hand tokens; where neither found a hand,
+          the sample is left out.
+        - ``verdict alpha``: Krippendorff's alpha, nominal, of the sides.
+        - ``rating alpha``: Krippendorff's alpha, ordinal, of the ratings 0, 0.5 and 1.
+
+        Empty where nobody shares a sample.
+    """
+    labels = Labels(run.labels_path)
+    rows = _of_annotations(_shared(run, labels)) + _of_ratings(run, labels)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def review_queue(run: Run) -> pd.DataFrame:
+    """Samples whose annotators disagree, those who do so most first.
+
+    Returns
+    -------
+    DataFrame
+        sample; disagreement, how far verdicts are apart (0 to 1) and how little hand tokens overlap (0 to 1), summed
+        for the pair that differs most; why, in words; reviewed (bool), whether a review has settled it.
+    """
+    labels = Labels(run.labels_path)
+    settled = {sample for sample, _ in labels.reviewed()}
+    rows = []
+    for sample, judgements in _shared(run, labels).items():
+        pairs = [_difference(a, b) for a, b in combinations(judgements, 2)]
+        amount, why = max(pairs, key=lambda pair: (bool(pair[1]), pair[0]))
+        if why:
+            rows.append((sample, amount, why, sample in settled))
+    table = pd.DataFrame(rows, columns=["sample", "disagreement", "why", "reviewed"])
+    table = table.astype({"disagreement": float, "reviewed": bool})
+    return table.sort_values("disagreement", ascending=False, kind="stable", ignore_index=True)
+
+
+def iou(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Intersection over union of the tokens of any hand, from two grids of hand numbers; NaN where neither has one."""
+    union = int(((a > 0) | (b > 0)).sum())
+    return float(((a > 0) & (b > 0)).sum() / union) if union else float("nan")
+
+
+def _shared(run: Run, labels: Labels) -> dict[str, list[Annotation]]:
+    """The judgements of people on the run's own images, of samples with two or more, by sample."""
+    images = {sample: row["image_sha256"] for sample, row in run.metadata().items()}
+    people: dict[str, int] = {}
+    for state in labels.states():
+        if state.author != AUTOMATIC and images.get(state.sample) == state.image_sha256:
+            people[state.sample] = people.get(state.sample, 0) + 1
+    shared = {}
+    for sample in sorted(sample for sample, count in people.items() if count > 1):
+        of_sample = [a for a in labels.by_author(sample).values() if a.author != AUTOMATIC]
+        judgements = [a for a in of_sample if a.image_sha256 == images[sample]]
+        if len(judgements) > 1 and len({a.labels.shape for a in judgements}) == 1:
+            shared[sample] = judgements
+    return shared
+
+
+@dataclass(frozen=True)
+class _Measure:
+    name: str
+    statistic: Callable[[Array], Array]
+    counts: Callable[[Annotation, Annotation], Array | None]
+    shape: tuple[int, ...]
+    undefined: str
+
+
+def _verdict_counts(a: Annotation, b: Annotation) -> Array | None:
+    if a.verdict not in _SIDES or b.verdict not in _SIDES:
+        return None
+    return confusion([_SIDES[a.verdict]], [_SIDES[b.verdict]], 2)[0]
+
+
+def _token_counts(a: Annotation, b: Annotation) -> Array | None:
+    both = (a.labels > 0) & (b.labels > 0)
+    pairs = 3 * (a.labels[both].astype(np.intp) - 1) + b.labels[both] - 1
+    return np.bincount(pairs, minlength=9).reshape(3, 3).astype(np.float64) if both.any() else None
+
+
+def _overlap(a: Annotation, b: Annotation) -> Array | None:
+    value = iou(a.hands, b.hands)
+    return None if np.isnan(value) else np.array([value, 1.0])
+
+
+def _mean(counts: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(counts[..., 0] / counts[..., 1])
+
+
+MEASURES = (
+    _Measure("verdict kappa", cohen_kappa, _verdict_counts, (2, 2), "both gave one and the same verdict throughout"),
+    _Measure("token kappa", cohen_kappa, _token_counts, (3, 3), "both gave one and the same label throughout"),
+    _Measure("hand IoU", _mean, _overlap, (2,), "neither found a hand"),
+)
+
+
+def _of_annotations(shared: dict[str, list[Annotation]]) -> list[tuple[object, ...]]:
+    by_pair: dict[tuple[str, str], list[tuple[Annotation, Annotation]]] = {}
+    for judgements in shared.values():
+        for a, b in combinations(sorted(judgements, key=lambda judgement: judgement.author), 2):
+            by_pair.setdefault((a.author, b.author), []).append((a, b))
+    rows: list[tuple[object, ...]] = []
+    for measure in MEASURES:
+        counted = {}
+        for pair, both in sorted(by_pair.items()):
+            found = [(a.sample, measure.counts(a, b)) for a, b in both]
+            counted[pair] = {sample: counts for sample, counts in found if counts is not None}
+            values = np.array(list(counted[pair].values())).reshape(-1, *measure.shape)
+            rows.append(_row(measure.name, _named(pair), measure.statistic, values, counted[pair], measure.undefined))
+        if len(counted) > 1:
+            samples = sorted({sample for of_pair in counted.values() for sample in of_pair})
+            nothing = np.zeros(measure.shape)
+            stacked = [[of_pair.get(sample, nothing) for of_pair in counted.values()] for sample in samples]
+            values = np.array(stacked).reshape(-1, len(counted), *measure.shape)
+            if measure.statistic is _mean:
+                values, statistic = values.sum(1), measure.statistic
+            else:
+                statistic = _mean_over_pairs
+            rows.append(_row(measure.name, "all", statistic, values, samples, measure.undefined))
+    if by_pair:
+        sides = {s: [_SIDES[j.verdict] for j in judged if j.verdict in _SIDES] for s, judged in shared.items()}
+        rows.append(_alpha("verdict alpha", "all", sides, 2, ordinal=False))
+    return rows
+
+
+def _mean_over_pairs(counts: Array) -> Array:
+    """Kappa of each pair of annotators, (..., pairs, K, K) to (...), averaged with what they share as weights."""
+    values = cohen_kappa(counts)
+    weights = np.where(np.isnan(values), 0.0, counts.sum((-2, -1)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((np.nan_to_num(values) * weights).sum(-1) / weights.sum(-1))
+
+
+def _of_ratings(run: Run, labels: Labels) -> list[tuple[object, ...]]:
+    ratings = labels.ratings()
+    images = {sample: row["image_sha256"] for sample, row in run.metadata().items()}
+    ratings = ratings[ratings["image_sha256"] == ratings["sample"].map(images)]
+    raters = sorted(ratings["rater"].unique())
+    sets = [*combinations(raters, 2), *([tuple(raters)] if len(raters) > 2 else [])]
+    rows = []
+    for chosen in sets:
+        mine = ratings[ratings["rater"].isin(chosen)].groupby("sample")["value"]
+        votes = {str(sample): [RATINGS.index(value) for value in values] for sample, values in mine}
+        if any(len(values) > 1 for values in votes.values()):
+            rows.append(
+                _alpha("rating alpha", _named(chosen) if len(chosen) == 2 else "all", votes, len(RATINGS), ordinal=True)
+            )
+    return rows
+
+
+def _alpha(name: str, of: str, votes: dict[str, list[int]], values: int, ordinal: bool) -> tuple[object, ...]:
+    """A row on Krippendorff's alpha of what was said of each sample."""
+    kept = {sample: given for sample, given in votes.items() if len(given) > 1}
+    counts = np.array([np.bincount(given, minlength=values) for given in kept.values()]).reshape(-1, values)
+
+    def statistic(table: Array) -> Array:
+        return krippendorff_alpha(table, ordinal)
+
+    return _row(name, of, statistic, coincidences(counts), kept, "all said the same of every sample")
+
+
+def _row(
+    measure: str,
+    of: str,
+    statistic: Callable[[Array], Array],
+    counts: Array,
+    samples: Iterable[str],
+    undefined: str,
+) -> tuple[object, ...]:
+    prompts = [sample.rpartition("-")[0] or sample for sample in samples]
+    number = len(set(prompts))
+    value, low, high = over_groups(statistic, counts, prompts)
+    note = ""
+    if not prompts:
+        note = "they share no sample of which this can be told"
+    elif np.isnan(value):
+        note = f"not defined: {undefined}"
+    elif np.isnan(low):
+        note = "no interval: all samples are of one prompt"
+    return measure, of, value, low, high, len(prompts), number, note
+
+
+def _named(pair: Sequence[str]) -> str:
+    return " and ".join(pair)
+
+
+def _difference(a: Annotation, b: Annotation) -> tuple[float, str]:
+    """How far two judgements of a sample are apart, and on what they disagree; no words where they agree."""
+    gap = abs(_PLACE[a.verdict] - _PLACE[b.verdict]) / max(_PLACE.values())
+    overlap = iou(a.hands, b.hands)
+    apart = 0.0 if np.isnan(overlap) else 1 - overlap
+    both = (a.labels >= 2) & (b.labels >= 2)
+    mixed = float((a.labels[both] != b.labels[both]).mean()) if both.any() else 0.0
+    why = []
+    if _SIDES.get(a.verdict) != _SIDES.get(b.verdict):
+        why.append(f"{a.author} says {a.verdict}, {b.author} {b.verdict}")
+    elif mixed:
+        why.append(f"{a.author} and {b.author} disagree on a hand")
+        gap = max(gap, mixed)
+    if 1 - apart < SAME_HAND:
+        why.append(f"hand tokens of {a.author} and {b.author} overlap by {overlap:.2f}")
+    return gap + apart, "; ".join(why)
+
+
