@@ -11,7 +11,7 @@ import { Offers } from "./offers.js";
 import { Painter } from "./painter.js";
 import { Panel, byId } from "./panel.js";
 import { Samples } from "./samples.js";
-import { Saver } from "./saver.js";
+import { Saver, chainOf } from "./saver.js";
 import { actionOf } from "./shortcuts.js";
 import { note, say, showCounts, showStatus } from "./status.js";
 
@@ -55,8 +55,7 @@ class App {
     } catch (error) {
       return this.#retry(error, () => this.begin());
     }
-    const { run, run_id: id, annotator } = this.session;
-    byId("run").textContent = run;
+    const { run_id: id, annotator } = this.session;
     byId("who").textContent = annotator;
     this.place = `handscope ${id} place `;
     this.saver = new Saver(new Journal(id), annotator);
@@ -129,6 +128,7 @@ class App {
     Object.assign(this, { mode, doc: null, items: [], index: -1, samples: new Samples(this.saver, mode) });
     this.painter.locked = true;
     localStorage.setItem(`${this.place}mode`, mode);
+    byId("run").textContent = mode === "rate" ? "" : this.session.run; // a run's name may tell which arm it is
     for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === mode);
     const hidden = { "paint-only": mode === "rate", "rate-only": mode !== "rate", "review-only": mode !== "review" };
     for (const [name, is] of Object.entries(hidden)) {
@@ -217,7 +217,7 @@ class App {
     const { doc } = this;
     try {
       await showHistory(doc, this.saver, (answer) => {
-        this.saver.opened(doc.sample, answer.revision, stateOf(answer));
+        this.saver.opened(chainOf(doc), answer.revision, stateOf(answer));
         this.#follow(stateOf(answer));
       });
     } catch (error) {
@@ -234,17 +234,17 @@ class App {
     this.#count();
   }
 
-  async #resolve(sample) {
-    const busy = () => document.querySelector("dialog[open]") || this.painter.stroke || !this.saver.conflicts.has(sample);
+  async #resolve(chain) {
+    const busy = () => document.querySelector("dialog[open]") || this.painter.stroke || !this.saver.conflicts.has(chain);
     if (busy()) return;
-    const { current, sha, mine, base } = this.saver.sides(sample);
+    const { current, sample, sha, mine, base } = this.saver.sides(chain);
     const image = await call(current.image, { as: "blob" }).then(createImageBitmap).catch(() => null);
     if (busy()) return;
     const choice = await askConflict({ mine, base, current, image, isAnother: sha !== current.image_sha256 });
-    if (choice === undefined || !this.saver.conflicts.has(sample)) return;
+    if (choice === undefined || !this.saver.conflicts.has(chain)) return;
     const after = choice && { ...choice, done: choice.done && problems(choice).length === 0 };
-    this.saver.resolve(sample, after);
-    if (this.doc?.sample !== sample) return this.samples.forget(sample);
+    this.saver.resolve(chain, after);
+    if (!this.doc || chainOf(this.doc) !== chain) return this.samples.forget(sample);
     Object.assign(this.doc, { sha: current.image_sha256, image: current.image });
     this.#follow(after ?? stateOf(current));
   }
@@ -278,15 +278,15 @@ class App {
   #listen() {
     const { saver } = this;
     saver.addEventListener("status", () => showStatus(saver.status));
-    saver.addEventListener("conflict", ({ detail }) => this.#resolve(detail.sample));
+    saver.addEventListener("conflict", ({ detail }) => this.#resolve(detail));
     saver.addEventListener("settled", ({ detail }) => {
-      this.samples.forget(detail.sample);
+      this.samples.forget(detail);
       byId("conflict").close();
-      if (this.doc?.sample === detail.sample) this.open(this.index);
+      if (this.doc?.sample === detail) this.open(this.index);
     });
     byId("status").addEventListener("click", () => {
-      const [sample] = saver.conflicts.keys();
-      if (sample) this.#resolve(sample);
+      const [chain] = saver.conflicts.keys();
+      if (chain) this.#resolve(chain);
       else saver.hurry();
     });
     byId("who").addEventListener("click", () => this.#rename());

@@ -5,6 +5,7 @@ import { difference, rebase } from "./grid.js";
 import { unique } from "./journal.js";
 import { Painter } from "./painter.js";
 import { byId, make } from "./panel.js";
+import { chainOf } from "./saver.js";
 import { SHORTCUTS } from "./shortcuts.js";
 
 /** Close buttons of dialogs work from now on. */
@@ -87,7 +88,7 @@ export async function showHistory(doc, saver, restored) {
   byId("history").showModal();
 
   async function restore(revision) {
-    const body = { uid: unique(), annotator: saver.annotator, revision, base: saver.revision(doc.sample) ?? null };
+    const body = { uid: unique(), annotator: saver.annotator, revision, base: saver.revision(chainOf(doc)) ?? null };
     try {
       restored(await call(address(doc.sample, "/restore", doc.mode), { body }));
       byId("history").close();

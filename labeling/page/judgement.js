@@ -36,11 +36,11 @@ export function problems(state) {
 
 /** The faults of a state after one step of `kind` for `hand`: not there, where it is usually seen, the other, not there. */
 export function stepFault(faults, hand, kind, usual) {
-  const other = usual === "local" ? "global" : "local";
-  const had = (faults[hand] ?? []).find((fault) => fault.startsWith(`${kind}:`));
-  const next = { [`${kind}:${usual}`]: `${kind}:${other}`, [`${kind}:${other}`]: null }[had];
-  const rest = (faults[hand] ?? []).filter((fault) => fault !== had);
-  const now = had === undefined ? [...rest, `${kind}:${usual}`] : next ? [...rest, next] : rest;
-  const { [hand]: _, ...others } = faults;
-  return now.length ? { ...others, [hand]: now } : others;
+  const { [hand]: before = [], ...others } = faults;
+  const had = before.find((fault) => fault.split(":")[0] === kind);
+  const rest = before.filter((fault) => fault !== had);
+  const scope = had && (had.split(":")[1] ?? usual);
+  if (!had) rest.push(`${kind}:${usual}`);
+  else if (scope === usual) rest.push(`${kind}:${usual === "local" ? "global" : "local"}`);
+  return rest.length ? { ...others, [hand]: rest } : others;
 }

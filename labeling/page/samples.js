@@ -2,6 +2,7 @@
 
 import { Refused, address, call, stateOf } from "./api.js";
 import { History } from "./grid.js";
+import { chainOf } from "./saver.js";
 
 const PICTURES = 8;
 const DOCUMENTS = 400;
@@ -25,8 +26,9 @@ export class Samples {
   /** Ask the server again; true where it knows something newer, which then follows in the history. */
   async refresh(doc) {
     const answer = await call(address(doc.sample, "", this.mode));
-    if (this.saver.pending(doc.sample) || answer.revision === this.saver.revision(doc.sample)) return false;
-    this.saver.opened(doc.sample, answer.revision, stateOf(answer));
+    const chain = chainOf(doc);
+    if (this.saver.pending(chain) || answer.revision === this.saver.revision(chain)) return false;
+    this.saver.opened(chain, answer.revision, stateOf(answer));
     Object.assign(doc, { others: answer.others ?? [], sha: answer.image_sha256, image: answer.image });
     doc.history.push(stateOf(answer));
     return true;
@@ -49,11 +51,12 @@ export class Samples {
 
   async #fetch(sample) {
     const answer = await call(address(sample, "", this.mode));
-    const pending = this.saver.pending(sample);
+    const chain = chainOf({ mode: this.mode, sample });
+    const pending = this.saver.pending(chain);
     // A stroke that was confirmed while the answer was under way makes it old.
-    const known = this.saver.revision(sample);
+    const known = this.saver.revision(chain);
     if (!pending && known && answer.revision < known) return this.#fetch(sample);
-    if (this.mode !== "rate") this.saver.opened(sample, answer.revision, stateOf(answer));
+    if (this.mode !== "rate") this.saver.opened(chain, answer.revision, stateOf(answer));
     const history = new History(stateOf(answer));
     if (pending) history.push(pending);
     const { prompt, rows, columns, image, image_sha256: sha, others, rating, seconds } = answer;

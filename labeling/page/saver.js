@@ -1,6 +1,6 @@
 // Sends strokes in their order, and keeps each in the journal from before it is sent until the server has confirmed it.
 //
-// The strokes of one sample form a chain: each is made on the revision that the one before it became. A stroke carries
+// The strokes of one sample in one mode (painting and reviewing are stored apart) form a chain: each is made on the revision that the one before it became. A stroke carries
 // a uid, so that one which is sent twice is stored once. Where the server holds a revision that the chain does not know,
 // the chain stops until somebody has chosen (`resolve`).
 
@@ -10,6 +10,11 @@ import { packed, unique, unpacked } from "./journal.js";
 
 const PAUSES = [500, 1000, 2000, 4000];
 const DRAFT_EVERY = 150;
+
+/** The name of the chain that a document or an entry belongs to. */
+export function chainOf({ mode, sample }) {
+  return `${mode} ${sample}`;
+}
 
 export class Saver extends EventTarget {
   constructor(journal, annotator) {
@@ -43,27 +48,27 @@ export class Saver extends EventTarget {
     return { name, waiting, message: this.trouble?.message ?? refused?.refused ?? "" };
   }
 
-  /** The revision of a sample that the next stroke is made on, as far as this page knows; undefined if it knows none. */
-  revision(sample) {
-    return this.saved.get(sample)?.revision;
+  /** The revision of a chain that the next stroke is made on, as far as this page knows; undefined if it knows none. */
+  revision(chain) {
+    return this.saved.get(chain)?.revision;
   }
 
-  /** The server says that a sample stands at `revision`, with this state. */
-  opened(sample, revision, state) {
-    if (!this.pending(sample)) this.saved.set(sample, { revision, state: packed(state) });
+  /** The server says that a chain stands at `revision`, with this state. */
+  opened(chain, revision, state) {
+    if (!this.pending(chain)) this.saved.set(chain, { revision, state: packed(state) });
   }
 
-  /** The newest state of a sample that is not confirmed, or null. */
-  pending(sample) {
-    const entry = this.#chain(sample).at(-1);
+  /** The newest state of a chain that is not confirmed, or null. */
+  pending(chain) {
+    const entry = this.#chain(chain).at(-1);
     return entry ? unpacked(entry) : null;
   }
 
-  /** Both sides of a conflict: {mine, base (null where it is not known), current, sha}. */
-  sides(sample) {
-    const { current, entry } = this.conflicts.get(sample);
-    const { from } = this.#chain(sample)[0];
-    return { mine: this.pending(sample), base: from && unpacked(from), current, sha: entry.sha };
+  /** Both sides of a conflict: {mine, base (null where it is not known), current, sample, sha}. */
+  sides(chain) {
+    const { current, entry } = this.conflicts.get(chain);
+    const { from } = this.#chain(chain)[0];
+    return { mine: this.pending(chain), base: from && unpacked(from), current, sample: entry.sample, sha: entry.sha };
   }
 
   /** Save a state of a document {sample, mode, sha}. */
@@ -86,13 +91,13 @@ export class Saver extends EventTarget {
   }
 
   /** Settle a conflict: the saved state stays (null), or `state` follows it. */
-  resolve(sample, state) {
-    const { current, entry } = this.conflicts.get(sample);
-    const old = this.#chain(sample);
-    this.conflicts.delete(sample);
-    this.saved.set(sample, { revision: current.revision, state: packed(stateOf(current)) });
+  resolve(chain, state) {
+    const { current, entry } = this.conflicts.get(chain);
+    const old = this.#chain(chain);
+    this.conflicts.delete(chain);
+    this.saved.set(chain, { revision: current.revision, state: packed(stateOf(current)) });
     this.entries = this.entries.filter((each) => !old.includes(each));
-    if (state) this.stroke({ sample, mode: entry.mode, sha: current.image_sha256 }, state, entry.seconds);
+    if (state) this.stroke({ ...entry, sha: current.image_sha256 }, state, entry.seconds);
     for (const { uid } of old) this.journal.remove(uid);
     this.#tell();
     this.pump();
@@ -125,8 +130,9 @@ export class Saver extends EventTarget {
   }
 
   #entry({ sample, mode, sha }, state, seconds) {
-    const after = this.#chain(sample).at(-1)?.uid ?? null;
-    const { revision: base = null, state: from = null } = this.saved.get(sample) ?? {};
+    const chain = chainOf({ sample, mode });
+    const after = this.#chain(chain).at(-1)?.uid ?? null;
+    const { revision: base = null, state: from = null } = this.saved.get(chain) ?? {};
     return { ...this.#stamp(), kind: "stroke", sample, mode, sha, base, from, after, seconds, ...packed(state) };
   }
 
@@ -137,13 +143,13 @@ export class Saver extends EventTarget {
     this.pump();
   }
 
-  #chain(sample) {
-    return this.entries.filter((entry) => entry.kind === "stroke" && entry.sample === sample);
+  #chain(chain) {
+    return this.entries.filter((entry) => entry.kind === "stroke" && chainOf(entry) === chain);
   }
 
   // The oldest entry that may be sent: not of a sample in conflict, and not one that the server will not have.
   #next() {
-    return this.entries.find(({ kind, sample, refused }) => !refused && !(kind === "stroke" && this.conflicts.has(sample)));
+    return this.entries.find((entry) => !entry.refused && !this.conflicts.has(chainOf(entry)));
   }
 
   async #send(entry, keepalive = false) {
@@ -162,7 +168,7 @@ export class Saver extends EventTarget {
       }
     } catch (error) {
       if (!(error instanceof Refused) || error.locked) throw error;
-      if (error.status === 409 && error.body?.current) this.#clash(entry, error.body.current);
+      if (error.status === 409 && entry.kind === "stroke" && error.body?.current) this.#clash(entry, error.body.current);
       else this.#refuse(entry, error.message);
     }
   }
@@ -173,18 +179,19 @@ export class Saver extends EventTarget {
     this.full = false;
     // Those that follow learn their revision before the one they wait for leaves the journal.
     if (entry.kind === "stroke") {
-      this.saved.set(entry.sample, { revision, state: packed(unpacked(entry)) });
-      this.#chain(entry.sample).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, revision));
+      this.saved.set(chainOf(entry), { revision, state: packed(unpacked(entry)) });
+      this.#chain(chainOf(entry)).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, revision));
     }
     this.entries.splice(index, 1);
     this.journal.remove(entry.uid);
     // What was refused before has a later state of the sample saved over it.
-    for (const old of this.entries.filter(({ refused, sample }) => refused && sample === entry.sample)) this.#drop(old);
+    const over = this.entries.filter((old) => old.refused && old.kind === entry.kind && chainOf(old) === chainOf(entry));
+    over.forEach((old) => this.#drop(old));
     this.#tell();
   }
 
   #rebase(entry, revision) {
-    Object.assign(entry, { base: revision, after: null, from: this.saved.get(entry.sample)?.state ?? null });
+    Object.assign(entry, { base: revision, after: null, from: this.saved.get(chainOf(entry))?.state ?? null });
     this.journal.put(entry);
   }
 
@@ -195,20 +202,21 @@ export class Saver extends EventTarget {
 
   // Somebody wrote in between. Where they wrote the same, there is nothing to choose.
   #clash(entry, current) {
-    const mine = this.pending(entry.sample);
+    const chain = chainOf(entry);
+    const mine = this.pending(chain);
     const theirs = stateOf(current);
     const alike = mine.verdict === theirs.verdict && mine.done === theirs.done && same(mine, theirs)
       && JSON.stringify(mine.faults) === JSON.stringify(theirs.faults) && entry.sha === current.image_sha256;
-    this.conflicts.set(entry.sample, { current, entry });
-    if (alike) this.resolve(entry.sample, null);
-    else this.dispatchEvent(new CustomEvent("conflict", { detail: { sample: entry.sample } }));
+    this.conflicts.set(chain, { current, entry });
+    if (alike) this.resolve(chain, null);
+    else this.dispatchEvent(new CustomEvent("conflict", { detail: chain }));
     this.#tell();
   }
 
   #refuse(entry, message) {
     entry.refused = message;
     if (entry.kind === "stroke") {
-      this.#chain(entry.sample).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, entry.base));
+      this.#chain(chainOf(entry)).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, entry.base));
     }
     this.#tell();
   }
@@ -233,12 +241,13 @@ export class Saver extends EventTarget {
 
   // Another tab has settled a conflict, or sent what both had.
   #forgetResolved() {
-    for (const [sample] of this.conflicts) {
-      if (this.#chain(sample).some(({ uid }) => this.journal.has(uid))) continue;
-      this.entries = this.entries.filter((entry) => entry.sample !== sample);
-      this.conflicts.delete(sample);
-      this.saved.delete(sample);
-      this.dispatchEvent(new CustomEvent("settled", { detail: { sample } }));
+    for (const [chain, { entry }] of this.conflicts) {
+      const old = this.#chain(chain);
+      if (old.some(({ uid }) => this.journal.has(uid))) continue;
+      this.entries = this.entries.filter((each) => !old.includes(each));
+      this.conflicts.delete(chain);
+      this.saved.delete(chain);
+      this.dispatchEvent(new CustomEvent("settled", { detail: entry.sample }));
     }
     this.#tell();
   }
