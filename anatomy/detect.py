@@ -111,7 +111,7 @@ def read(
     seen = network(crop(images, region, LANDMARK_INPUT, image))
     points = place(seen.points / LANDMARK_INPUT, region)
     world = turned(seen.world, region[:, 3])
-    return Hands(image, region, points, world, seen.presence, seen.right, ["region"] * len(region))
+    return Hands(image, region, points, world, seen.presence, seen.right, seen.embedding, ["region"] * len(region))
 
 
 @cache

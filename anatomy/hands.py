@@ -23,6 +23,7 @@ class Hands:
     world : (m, 21, 3), metres, about the hand's centre, in the picture's orientation.
     presence : (m,), probability that the region shows a hand.
     right : (m,), probability that it is a right hand.
+    embedding : (m, c), the landmark network's last features of the region; c is 1152, or 672 of the lite network.
     found_by : list of m: "palm" (MediaPipe's own way), "lower threshold", "rotation", "tile" or "box".
     """
 
@@ -32,6 +33,7 @@ class Hands:
     world: Tensor
     presence: Tensor
     right: Tensor
+    embedding: Tensor
     found_by: list[str]
 
     def __len__(self) -> int:
@@ -50,4 +52,4 @@ class Hands:
         return cls(**tensors, found_by=[name for part in parts for name in part.found_by])
 
 
-TENSORS = ("image", "region", "points", "world", "presence", "right")
+TENSORS = ("image", "region", "points", "world", "presence", "right", "embedding")

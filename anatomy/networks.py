@@ -33,12 +33,15 @@ class Landmarks:
     right : (m,), probability of a right hand, in a picture that is not mirrored. It is the network's own output, which
         MediaPipe calls "Left": it takes pictures to be selfies.
     world : (m, 21, 3), metres, about the hand's centre, in the crop's orientation.
+    embedding : (m, c), the backbone's last features, averaged over places; c is 1152 of the full network, 672 of the
+        lite one.
     """
 
     points: Tensor
     presence: Tensor
     right: Tensor
     world: Tensor
+    embedding: Tensor
 
 
 class PalmNetwork(nn.Module):
@@ -65,13 +68,13 @@ class LandmarkNetwork(nn.Module):
         self._pooled = next(node["out"] for node in graph.nodes if node["op"] == "mean")
 
     def forward(self, x: Tensor) -> Landmarks:
-        points, presence, right, world = self.graph(x)
+        points, presence, right, world, embedding = self.graph(x, [*self.graph.outputs, self._pooled])
         shaped = (len(x), 21, 3)
-        return Landmarks(points.reshape(shaped), presence[:, 0], right[:, 0], world.reshape(shaped))
+        return Landmarks(points.reshape(shaped), presence[:, 0], right[:, 0], world.reshape(shaped), embedding)
 
     def features(self, x: Tensor) -> Tensor:
-        """The backbone's last features, averaged over places: (m, 1152) of the full network, (m, 672) of the lite."""
-        return self.graph(x, [self._pooled])[0]
+        """The `embedding` of `Landmarks` alone, (m, c)."""
+        return self.forward(x).embedding
 
 
 def load_palm(size: Size = "full") -> PalmNetwork:
