@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from .commands import extract, generate, label, power, report, statistics, store, study, survey, watch
+from .commands import anatomy, extract, generate, label, power, report, statistics, store, study, survey, watch
 from .errors import HandscopeError
 from .progress import bars
 
@@ -22,6 +22,7 @@ GROUPS = (
     report,
     power,
     watch,
+    anatomy,
 )
 
 

@@ -1,0 +1,28 @@
+"""Evidence in words: what its names' beginnings stand for."""
+
+from collections.abc import Mapping
+
+WORDS = {
+    "joints": "joint angles",
+    "bend": "how the fingers bend",
+    "spread": "how the fingers spread",
+    "ratio": "digit lengths",
+    "presence": "how little it looks like a hand to the detector",
+    "side": "left or right is in doubt",
+    "points": "how the landmarks lie",
+    "sil": "silhouette that the skeleton does not explain",
+    "digit": "digits that are not drawn where they should be",
+    "web": "digits that run together",
+    "arcs": "digits counted across the fan of fingers",
+    "count": "what the finger counter sees",
+    "raised": "another number of raised digits than was asked for",
+}
+
+
+def evidence_in_words(shares: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Sum shares of log-odds, by evidence's name, over what the names begin with; in words, largest first."""
+    sums: dict[str, float] = {}
+    for name, share in shares.items():
+        words = WORDS.get(name.split("_")[0], name)
+        sums[words] = sums.get(words, 0.0) + share
+    return sorted(sums.items(), key=lambda pair: -pair[1])

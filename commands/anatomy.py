@@ -1,0 +1,217 @@
+"""``handscope anatomy``: score the hands of pictures, and measure how far a score can be trusted."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..progress import Progress
+from .verb import add_verb, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..anatomy.calibrate import Calibrated
+    from ..anatomy.calibration import Calibration
+    from ..anatomy.labels import Labelled
+    from ..anatomy.pictures import Found
+    from ..anatomy.score import Scores
+    from ..anatomy.stage import Read
+
+METHODS = ("calibrated", "any-violation", "paper")
+NAMED = 5  # skipped files that are named on the terminal; all are in skipped.csv
+
+
+def add(verbs: Any) -> None:
+    """Add ``anatomy score`` and ``anatomy calibrate``."""
+    text = "are the hands of pictures plausible, and how far can that verdict be trusted"
+    group: argparse.ArgumentParser = verbs.add_parser("anatomy", help=text, description=f"anatomy: {text}.")
+    inner = group.add_subparsers(title="what to do", metavar="WHAT", required=True)
+
+    verb = add_verb(inner, "score", _score, "a verdict with reasons on every hand, as tables and contact sheets")
+    verb.add_argument("pictures", nargs="+", metavar="FOLDER|IMAGE", help="pictures, or folders of pictures")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where tables and sheets are written")
+    verb.add_argument(
+        "--method",
+        choices=METHODS,
+        default="calibrated",
+        help="paper is the published score, with its faults (docs/anatomy_scores.md); default calibrated",
+    )
+    verb.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="of `anatomy calibrate` (default: the shipped one)"
+    )
+    _networks(verb)
+
+    text = "measure how far each method agrees with a person's labels, and fit `calibrated` to them"
+    verb = add_verb(inner, "calibrate", _calibrate, text)
+    verb.add_argument(
+        "labels", type=Path, metavar="RUN|CSV", help="a labelled run, or a CSV with path, label and group"
+    )
+    verb.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where calibration.json, tables and a figure are written"
+    )
+    _networks(verb)
+
+
+def _networks(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--networks", choices=("full", "lite"), default="full", help="lite is faster and less exact (default full)"
+    )
+    verb.add_argument(
+        "--search",
+        choices=("thorough", "plain"),
+        default="thorough",
+        help="plain looks once, as MediaPipe does, and misses more malformed hands (default thorough)",
+    )
+
+
+def _score(arguments: argparse.Namespace, progress: Progress) -> None:
+    from ..anatomy.calibration import Calibration
+    from ..anatomy.pictures import find_pictures
+    from ..anatomy.stage import score_files
+
+    calibration = Calibration.load(arguments.calibration) if arguments.calibration else None
+    found = find_pictures(arguments.pictures, besides=arguments.out)
+    scores, read, _ = score_files(
+        found.pictures,
+        arguments.out,
+        arguments.method,
+        calibration=calibration,
+        networks=arguments.networks,
+        search=arguments.search,
+        progress=progress,
+    )
+    say("score", _summary(scores))
+    if calibration is not None:
+        say("rate", _corrected(scores, calibration))
+    _say_skipped(found, read)
+    say("", f"tables and sheets are in {arguments.out}")
+
+
+def _summary(scores: "Scores") -> str:
+    hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
+    pictures, outcomes = scores.examined.pictures, scores.outcomes()
+    flagged, missed = outcomes.count("implausible"), outcomes.count("undetected")
+    text = f"{bad} of {hands} hands are implausible by {scores.method}; "
+    if not missed:
+        return text + f"{flagged} of {pictures} pictures hold one, and a hand was found in all of them"
+    return text + (
+        f"{flagged} of {pictures} pictures hold one; in {missed} no hand was found, so the share of pictures with an "
+        f"implausible hand is {flagged / pictures:.1%} if those are sound and {(flagged + missed) / pictures:.1%} if not"
+    )
+
+
+def _corrected(scores: "Scores", calibration: "Calibration") -> str:
+    import numpy as np
+
+    from ..anatomy.trust import Counts, corrected_rate
+
+    known = calibration.trust.get(scores.method, {}).get("counts")
+    hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
+    if not known or not hands:
+        return "there is nothing to correct the share of flagged hands by"
+    rate, low, high = corrected_rate(bad, hands, Counts(np.array(known, float)))
+    if rate != rate:
+        return f"{scores.method} flags good hands as often as bad ones, so that its share cannot be corrected"
+    return (
+        f"{bad / hands:.1%} of the hands that were found are flagged; with the error of {scores.method} on the labelled "
+        f"hands taken off, {rate:.1%} ({low:.1%} to {high:.1%}) are bad, if it errs as often on these"
+    )
+
+
+def _say_skipped(found: "Found", read: "Read") -> None:
+    for one in read.skipped[:NAMED]:
+        say("skipped", f"{one.path}: {one.reason}")
+    if len(read.skipped) > NAMED:
+        say("skipped", f"and {len(read.skipped) - NAMED} more, named in skipped.csv")
+    if found.others:
+        say("others", f"{len(found.others)} files are not pictures by their names, {found.others[0].name} among them")
+
+
+def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
+    from ..anatomy.calibrate import calibrate
+    from ..anatomy.pictures import find_pictures
+    from ..anatomy.stage import examine_files
+    from ..files import atomic, sha256
+    from .anatomy_labels import labels_of
+
+    labels = labels_of(arguments.labels)
+    table = labels.table.set_index("path")
+    found = find_pictures(table.index)
+    boxes = labels.boxes()
+    read = examine_files(
+        found.pictures,
+        arguments.out,
+        networks=arguments.networks,
+        search=arguments.search,
+        raised=labels.raised(),
+        boxes=boxes,
+        progress=progress,
+    )
+    _say_skipped(found, read)
+    known = table.loc[read.paths]
+    source = arguments.labels / "labels.sqlite" if arguments.labels.is_dir() else arguments.labels
+    result = calibrate(
+        read.examined,
+        known["bad"].to_numpy(bool),
+        known["group"].to_numpy(str),
+        boxes=[_scaled(boxes.get(path), entry["scale"]) for path, entry in zip(read.paths, read.entries, strict=True)],
+        provenance={
+            "labels": str(arguments.labels),
+            "labels_sha256": sha256(source),
+            "pictures": len(read.paths),
+            "unsure_left_out": labels.unsure,
+            "grouped": labels.grouped,
+            "networks": arguments.networks,
+            "search": arguments.search,
+        },
+    )
+    result.calibration.save(arguments.out / "calibration.json")
+    for name, part in (("agreement", result.agreement), ("reliability", result.reliability), ("rates", result.rates)):
+        with atomic(arguments.out / f"{name}.csv") as temporary:
+            part.to_csv(temporary, index=False)
+    held_out = result.held_out.assign(path=[str(read.paths[place]) for place in result.held_out["place"]])
+    with atomic(arguments.out / "held_out.csv") as temporary:
+        held_out.drop(columns="place").to_csv(temporary, index=False)
+    _draw_reliability(result, arguments.out)
+    _say_agreement(result, labels)
+    say("", f"calibration.json, tables and reliability.png are in {arguments.out}; to use it, run")
+    print(f"handscope anatomy score FOLDER --calibration {arguments.out / 'calibration.json'} --out DIR", flush=True)
+
+
+def _scaled(box: "Sequence[float] | None", scale: float) -> "list[float] | None":
+    return None if box is None else [side * scale for side in box]
+
+
+def _draw_reliability(result: "Calibrated", folder: Path) -> None:
+    import matplotlib as mpl
+
+    from ..analysis.figures import STYLE, figure, reliability, save
+
+    with mpl.rc_context(STYLE):
+        drawn = figure(4.6, 4.6)
+        note = f"calibration error {result.error:.3f}, held out (n = {len(result.held_out)})"
+        reliability(result.reliability, drawn.add_subplot(), note=note)
+        save(drawn, folder, "reliability")
+
+
+def _say_agreement(result: "Calibrated", labels: "Labelled") -> None:
+    for row in result.agreement.itertuples():
+        if row.undetected != "left out":
+            continue
+        if row.method == "calibrated":
+            groups = f"{row.groups} groups" if labels.grouped else "pictures as their own groups, since none are given"
+            say(
+                "hands",
+                f"{row.bad} bad and {row.good} good ones found, in {groups}; not found: {row.undetected_bad:.1%} of the "
+                f"bad and {row.undetected_good:.1%} of the good; {labels.unsure} unsure ones left out",
+            )
+        say(
+            row.method,
+            f"kappa {row.kappa:.2f} ({row.kappa_lo:.2f} to {row.kappa_hi:.2f}), sensitivity {row.sensitivity:.2f} "
+            f"({row.sensitivity_lo:.2f} to {row.sensitivity_hi:.2f}), specificity {row.specificity:.2f} "
+            f"({row.specificity_lo:.2f} to {row.specificity_hi:.2f})"
+            + (f", AUC {row.auc:.2f} ({row.auc_lo:.2f} to {row.auc_hi:.2f}), held out" if row.auc == row.auc else ""),
+        )
+    for row in result.rates.itertuples():
+        fixed = f"{row.corrected:.1%}" if row.corrected == row.corrected else f"none, since {row.why}"
+        say("rate", f"labelled bad {row.labelled:.1%}; flagged by {row.method} {row.flagged:.1%}, corrected {fixed}")
