@@ -61,7 +61,7 @@ def landmark_evidence(hands: Hands) -> dict[str, Tensor]:
     found |= {f"ratio_off_{digit}": deviation[:, d].abs() for d, digit in enumerate(DIGITS) if digit != "middle"}
     found |= {
         "presence": hands.presence,
-        "presence_doubt": -(1 - hands.presence).clamp_min(1e-6).log(),
+        "presence_doubt": -torch.logit(hands.presence, 1e-6),
         "side_sure": (2 * hands.right - 1).abs(),
         "side_bend": bend_votes(hands.world) * torch.where(right, 1.0, -1.0),
         "side_overruled": (right != (hands.right > 0.5)).float(),
@@ -102,6 +102,7 @@ def picture_evidence(images: Tensor | Sequence[Tensor], hands: Hands) -> dict[st
     more = drawn.arcs - drawn.explained
     found = {
         "sil_residual": drawn.residual,
+        "sil_joined": drawn.joined,
         "sil_solid": drawn.solid,
         "sil_bare": drawn.missing,
         "sil_parts": drawn.parts,

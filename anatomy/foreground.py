@@ -48,14 +48,11 @@ def foreground(crops: Tensor, shape: Shape, inside: Tensor) -> Foreground:
     inside : (m, size, size) bool, pixels that belong to the picture.
     """
     m, _, size, _ = crops.shape
-    if m == 0:
-        empty = crops.new_zeros(0, size, size)
-        return Foreground(empty, empty > 0, crops.new_zeros(0), crops.new_zeros(0) > 0)
     level = (crops.clamp(0, 1) * BINS).long().clamp_max(BINS - 1)
     colour = (level[:, 0] * BINS + level[:, 1]) * BINS + level[:, 2]
     hand = (shape.nearness < CORE) & inside
     rest = (shape.nearness > FAR) & inside & ~shape.forearm
-    ratio = (_frequency(colour, hand).log() - _frequency(colour, rest).log()).gather(1, colour.reshape(m, -1))
+    ratio = (_frequency(colour, hand).log() - _frequency(colour, rest).log()).gather(1, colour.flatten(1))
     ratio = avg_pool2d(ratio.reshape(m, 1, size, size), 3, 1, 1, count_include_pad=False)[:, 0]
     probability = ratio.sigmoid() * inside
     mask = probability > 0.5
@@ -70,7 +67,7 @@ def _frequency(colour: Tensor, chosen: Tensor) -> Tensor:
     """Smoothed shares of the colours of the chosen pixels: (m, BINS ** 3), none of them 0."""
     m = len(colour)
     counts = torch.zeros(m, BINS**3, device=colour.device)
-    counts.scatter_add_(1, colour.reshape(m, -1), chosen.reshape(m, -1).float())
-    spread = avg_pool3d(counts.reshape(m, 1, BINS, BINS, BINS), 3, 1, 1).reshape(m, -1)
+    counts.scatter_add_(1, colour.flatten(1), chosen.flatten(1).float())
+    spread = avg_pool3d(counts.reshape(m, 1, BINS, BINS, BINS), 3, 1, 1).flatten(1)
     total = spread.sum(1, keepdim=True).clamp_min(1)
     return spread / total + 1e-4

@@ -12,6 +12,7 @@ from .capsules import Shape
 from .webbing import sample
 
 EXPLAINED = 1.35  # half-widths within which the skeleton explains a pixel; skin and sleeves are wider than bones
+REACH = 4.5  # half-widths from the skeleton beyond which a face or another hand begins; nothing is looked at there
 RINGS = (0.8, 0.95, 1.1, 1.25, 1.4)  # circles around the middle of the palm, in palm lengths
 STEPS = 180  # samples on a circle
 GAP = 35.0  # degrees on each side of the forearm that are not looked at
@@ -22,7 +23,8 @@ PART = 0.01  # palm lengths squared from which a piece of silhouette counts as a
 class Outline:
     """Attributes, for m hands; areas in palm lengths squared.
 
-    residual : (m,) foreground that no capsule explains. solid : (m,) what of it survives taking off half a finger's
+    residual : (m,) foreground near the skeleton that no capsule explains. joined : (m,) what of it hangs together with
+    the hand. solid : (m,) what of it survives taking off half a finger's
     half-width all round: an extra digit does, a wide outline does not. missing : (m,) skeleton without foreground.
     parts : (m,) separate pieces. second : (m,) area of the second largest.
     holes : (m,) area of background enclosed by foreground.
@@ -30,6 +32,7 @@ class Outline:
     """
 
     residual: Tensor
+    joined: Tensor
     solid: Tensor
     missing: Tensor
     parts: Tensor
@@ -42,18 +45,20 @@ class Outline:
 def outline(mask: Tensor, shape: Shape, inside: Tensor) -> Outline:
     """Compare silhouettes (m, size, size) bool with skeletons; only pixels `inside` the picture count."""
     unit = shape.palm.square()
+    mask = mask & (shape.nearness < REACH)
     free = (shape.nearness > EXPLAINED) & ~shape.forearm & inside
     extra = mask & free
     kept = _eroded(extra, shape.palm * 0.045)
     bare = (shape.nearness < 0.8) & inside & ~mask & ~shape.forearm
-    parts, second, holes = _pieces(mask & ~shape.forearm, unit)
+    main, parts, second, hollow = _pieces(mask & ~shape.forearm, shape.nearness < 1, unit)
     return Outline(
         residual=extra.sum((1, 2)) / unit,
+        joined=(extra & main).sum((1, 2)) / unit,
         solid=kept.sum((1, 2)) / unit,
         missing=bare.sum((1, 2)) / unit,
         parts=parts,
         second=second,
-        holes=holes,
+        holes=hollow,
         arcs=_arcs(mask, shape),
         explained=_arcs(shape.nearness < 1.0, shape),
     )
@@ -68,16 +73,19 @@ def _eroded(mask: Tensor, radius: Tensor) -> Tensor:
     return kept
 
 
-def _pieces(mask: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    parts, second, holes = [], [], []
-    for one, area in zip(mask.cpu().numpy(), unit.tolist()):
+def _pieces(mask: Tensor, skeleton: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The piece of each mask with most of the skeleton, how many pieces, the area of the second and of the holes."""
+    main, numbers = torch.zeros_like(mask), []
+    for i, (one, bones, area) in enumerate(zip(mask.cpu().numpy(), skeleton.cpu().numpy(), unit.tolist())):
         labels, n = ndimage.label(one, structure=np.ones((3, 3)))
         sizes = np.sort(np.bincount(labels.reshape(-1), minlength=n + 1)[1:])[::-1] / area
-        parts.append(float((sizes > PART).sum()))
-        second.append(float(sizes[1]) if n > 1 else 0.0)
-        holes.append(float((ndimage.binary_fill_holes(one) & ~one).sum()) / area)
-    found = torch.tensor([parts, second, holes], dtype=torch.float32, device=mask.device)
-    return found[0], found[1], found[2]
+        holes = float((ndimage.binary_fill_holes(one) & ~one).sum()) / area
+        numbers.append((float((sizes > PART).sum()), float(sizes[1]) if n > 1 else 0.0, holes))
+        if n:
+            shared = np.bincount(labels[bones], minlength=n + 1)[1:]
+            main[i] = torch.from_numpy(labels == 1 + shared.argmax()).to(mask.device)
+    parts, second, holes = torch.tensor(numbers, dtype=torch.float32, device=mask.device).reshape(-1, 3).unbind(1)
+    return main, parts, second, holes
 
 
 def _arcs(mask: Tensor, shape: Shape) -> Tensor:

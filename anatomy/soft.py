@@ -18,10 +18,13 @@ from torch.nn import functional as F
 
 from ..errors import HandscopeError
 from .angles import joint_angles
+from .count import RELATIONS, SIDE, count_region
 from .excess import angle_excess, ratio_deviation
+from .networks import LANDMARK_INPUT
 from .ratios import digit_ratios
 from .regions import crop
 
+FIVE = RELATIONS.index("five")  # in the relation logits of the project's finger-count head
 FREE_SPREADS = 2.0  # deviations of a digit's length that cost nothing
 
 
@@ -40,7 +43,7 @@ class Reading(Protocol):
 
 
 def soft_parts(
-    world: Tensor, presence: Tensor, count_logits: Tensor | None = None, right: Tensor | None = None, five: int = 5
+    world: Tensor, presence: Tensor, count_logits: Tensor | None = None, right: Tensor | None = None, five: int = FIVE
 ) -> dict[str, Tensor]:
     """The parts of `soft_loss`, each (m,) and at least 0; `count` only where `count_logits` are given."""
     parts = {
@@ -59,7 +62,7 @@ def soft_parts(
 
 
 def soft_loss(
-    world: Tensor, presence: Tensor, count_logits: Tensor | None = None, right: Tensor | None = None, five: int = 5
+    world: Tensor, presence: Tensor, count_logits: Tensor | None = None, right: Tensor | None = None, five: int = FIVE
 ) -> Tensor:
     """How implausible hands are, differentiably.
 
@@ -69,7 +72,8 @@ def soft_loss(
     presence : (m,) probability that a hand is there.
     count_logits : (m, k) of a finger counter, without softmax.
     right : (m,) bool or probability of a right hand; judged by the shape where None (see `joint_angles`).
-    five : which class of the counter means five fingers.
+    five : which class of the counter means five digits, folded ones included; 1 in the project's finger-count head,
+        whose `relation` is to be given.
 
     Returns
     -------
@@ -92,8 +96,7 @@ def robust_loss(
     image: Tensor | None = None,
     count: Callable[[Tensor], Tensor] | None = None,
     views: int = 4,
-    size: int = 224,
-    five: int = 5,
+    five: int = FIVE,
 ) -> Tensor:
     """The loss of hands in pictures, as several networks read them under random transformations.
 
@@ -107,10 +110,10 @@ def robust_loss(
     region : (m, 4) centre, size and rotation, as `detect` gives them; `image` (m,) says in which picture.
     networks : for instance ``[load_landmarks("full"), load_landmarks("lite")]``.
     generator : of the transformations.
-    count : crops (m, 3, size, size) to logits (m, k), for instance the finger-count head.
+    count : crops to logits (m, k), for instance ``lambda crops: head(crops).relation`` with ``head = load_count()``; it
+        is shown the regions of `count_region` at 96 pixels.
     views : random transformations for each hand and call.
-    size : of the crops, pixels; 224 is what MediaPipe's landmark networks read.
-    five : which class of `count` means five fingers.
+    five : which class of `count` means five digits.
 
     Returns
     -------
@@ -118,8 +121,11 @@ def robust_loss(
     """
     losses = []
     for _ in range(views):
-        crops = _varied(crop(images, _jittered(region, generator), size, image), generator)
-        logits = None if count is None else count(crops)
+        square = _jittered(region, generator)
+        logits = None
+        if count is not None:
+            logits = count(_varied(crop(images, count_region(square), SIDE, image), generator))
+        crops = _varied(crop(images, square, LANDMARK_INPUT, image), generator)
         for network in networks:
             seen = network(crops)
             # Which hand it is, is not for the gradient to change.

@@ -71,7 +71,6 @@ def web_graph(silhouette: Tensor, shape: Shape, brightness: Tensor) -> Webbing:
 
 def sample(maps: Tensor, at: Tensor) -> Tensor:
     """Values of maps (m, size, size) at points (m, ..., 2) in their pixels, bilinear, 0 outside."""
-    m, size = maps.shape[0], maps.shape[-1]
-    grid = (2 * at + 1) / size - 1
-    values = grid_sample(maps[:, None].to(at.dtype), grid.reshape(m, 1, -1, 2), align_corners=False)
+    grid = ((2 * at + 1) / maps.shape[-1] - 1).flatten(1, -2)[:, None]
+    values = grid_sample(maps[:, None].to(at.dtype), grid, align_corners=False)
     return values.reshape(at.shape[:-1])
