@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from .commands import anatomy, extract, generate, label, power, report, statistics, store, study, survey, watch
+from .commands import anatomy, commit, extract, generate, label, labels, power, report, statistics, store, study, survey, watch
 from .errors import HandscopeError
 from .progress import bars
 
@@ -15,6 +15,7 @@ GROUPS = (
     study,
     generate,
     label,
+    labels,
     extract,
     store,
     survey,
@@ -22,6 +23,7 @@ GROUPS = (
     report,
     power,
     watch,
+    commit,
     anatomy,
 )
 

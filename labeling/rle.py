@@ -84,8 +84,8 @@ def _numbers(text: str) -> list[int]:
         more = True
         while more:
             bits = ord(text[place]) - 48
-            if not 0 <= bits < 64:
-                raise ValueError(f"{text[place]!r} is not a character of run lengths")
+            if not 0 <= bits < 64 or shift > 60:
+                raise ValueError(f"{text[place]!r} is no part of run lengths")
             value |= (bits & 0x1F) << shift
             more, shift, place = bool(bits & 0x20), shift + 5, place + 1
         if bits & 0x10:

@@ -1,7 +1,7 @@
 """What could be suggested for a sample: hand tokens from a silhouette or a hand detector, and a probe's map.
 
-A suggestion is drawn beside the labels and never becomes one by itself: somebody must take it over. A probe's map cannot
-even be taken over, since a probe judged on labels that it gave itself would agree with itself.
+A suggestion is drawn beside the labels and never becomes one by itself: somebody must take it over. A probe's map
+cannot even be taken over, since a probe judged on labels that it gave itself would agree with itself.
 """
 
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def _distance(places: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np
 
 
 def _inside(places: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each place (n, 2) lies in a polygon (k, 2): a line from it to the right crosses the border oddly often."""
+    """Whether each place (n, 2) lies in a polygon (k, 2): a line to the right crosses an odd number of sides."""
     inside = np.zeros(len(places), bool)
     for a, b in zip(corners, np.roll(corners, -1, 0)):
         spans = (a[1] > places[:, 1]) != (b[1] > places[:, 1])

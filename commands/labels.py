@@ -1,0 +1,73 @@
+"""``handscope labels``: take labels elsewhere, bring them back, and see how far annotators agree."""
+
+import argparse
+from typing import Any
+
+from ..progress import Progress
+from .verb import add_verb, open_run, say
+
+
+def add(verbs: Any) -> None:
+    """Add ``labels export``, ``labels import`` and ``labels agreement``."""
+    text = "export, import and compare the labels of a run"
+    labels = verbs.add_parser("labels", help=text, description=f"labels: {text}.")
+    verbs = labels.add_subparsers(title="what to do", metavar="WHAT", required=True)
+
+    verb = add_verb(verbs, "export", _export, "write labels for other tools, in the format that the name ends in", True)
+    verb.add_argument(
+        "path",
+        metavar="PATH",
+        help=".npz (grids), .json (COCO), .csv, .csv.gz or .parquet (tokens), or a folder (indexed PNG)",
+    )
+    verb.add_argument(
+        "--everyone", action="store_true", help="every annotator's labels, not only those that count for the run"
+    )
+
+    verb = add_verb(verbs, "import", _import, "append labels that were exported, of the same images and grid", True)
+    verb.add_argument("path", metavar="PATH", help="what labels export wrote")
+
+    add_verb(verbs, "agreement", _agreement, "how far annotators agree, and on which samples they do not", True)
+
+
+def _export(arguments: argparse.Namespace, progress: Progress) -> None:
+    run = open_run(arguments, begun=True)
+    from ..labeling.export import export_labels
+
+    found = export_labels(run, arguments.path, arguments.everyone)
+    authors = sorted({annotation.author for annotation in found})
+    say("labels", f"{_counted(len(found), 'annotation')} by {', '.join(authors)} in {arguments.path}")
+
+
+def _import(arguments: argparse.Namespace, progress: Progress) -> None:
+    run = open_run(arguments, begun=True)
+    from ..labeling.importing import import_labels
+
+    done = import_labels(run, arguments.path)
+    left = [f"{done.known} were here already"] if done.known else []
+    left += [f"{done.older} were left, since their authors have labelled them here since"] if done.older else []
+    say("labels", "; ".join([f"{_counted(done.added, 'annotation')} of {arguments.path} added", *left]))
+
+
+def _agreement(arguments: argparse.Namespace, progress: Progress) -> None:
+    run = open_run(arguments, begun=True)
+    from ..analysis.table import write_csv
+    from ..labeling.agreement import agreement, review_queue
+
+    table, queue = agreement(run), review_queue(run)
+    if table.empty:
+        say("labels", f"no sample in {run.path} was labelled or rated by two annotators, so nothing can be compared")
+        return
+    for row in table.itertuples():
+        of = f"(n = {row.samples}, {_counted(row.prompts, 'prompt')})"
+        value = f"{row.value:.2f}" if row.value == row.value else row.note
+        bounds = f" ({row.low:.2f} to {row.high:.2f})" if row.low == row.low else ""
+        print(f"{row.measure:13} {row.of:24} {value}{bounds} {of}")
+    paths = [run.analysis_dir / name for name in ("agreement.csv", "to_review.csv")]
+    for path, written in zip(paths, (table, queue)):
+        write_csv(path, written)
+    open_ = int((~queue["reviewed"]).sum())
+    say("labels", f"{_counted(open_, 'sample')} to review in {paths[1]}; the table above in {paths[0]}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
