@@ -127,6 +127,7 @@ class App {
     const ticket = ++this.ticket;
     Object.assign(this, { mode, doc: null, items: [], index: -1, samples: new Samples(this.saver, mode) });
     this.painter.locked = true;
+    this.#blank();
     localStorage.setItem(`${this.place}mode`, mode);
     byId("run").textContent = mode === "rate" ? "" : this.session.run; // a run's name may tell which arm it is
     for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === mode);
@@ -149,10 +150,15 @@ class App {
     } else this.#empty();
   }
 
-  #empty() {
+  // Nothing of a picture is seen, its prompt neither.
+  #blank() {
     this.painter.show({ rows: 1, columns: 1 });
     for (const id of ["of", "prompt"]) byId(id).textContent = "";
     byId("number").value = "";
+    note(null);
+  }
+
+  #empty() {
     this.#count();
     note(this.mode === "review"
       ? "Nothing to review: there is no picture on which two annotators disagree."

@@ -134,12 +134,12 @@ export function dots(context, view, { labels }, [top, left, bottom, right]) {
   }
 }
 
-/** The number of each hand and a sign for its label, at its middle. */
+/** The number of each hand and a sign for its label: at its middle, or above a small one, whose cells it would cover. */
 export function badges(context, view, { labels, hands }) {
   const sums = new Map();
   hands.forEach((hand, cell) => {
     if (!hand) return;
-    const sum = sums.get(hand) ?? { n: 0, u: 0, v: 0, kinds: new Set() };
+    const sum = sums.get(hand) ?? { n: 0, u: 0, v: 0, top: Math.floor(cell / view.columns), kinds: new Set() };
     sum.n++;
     sum.u += Math.floor(cell / view.columns) + 0.5;
     sum.v += (cell % view.columns) + 0.5;
@@ -149,9 +149,11 @@ export function badges(context, view, { labels, hands }) {
   context.font = "600 13px system-ui, sans-serif";
   context.textAlign = "center";
   context.textBaseline = "middle";
-  for (const [hand, { n, u, v, kinds }] of sums) {
+  for (const [hand, { n, u, v, top, kinds }] of sums) {
+    const isSmall = n < 12 || n * view.scale ** 2 < 6000;
     const text = `${hand} ${[...kinds].map((kind) => SIGNS[kind]).join("")}`;
-    const [x, y] = view.pixel(u / n, v / n);
+    const [x, middle] = view.pixel(u / n, v / n);
+    const y = isSmall ? view.pixel(top, 0)[1] - 15 : middle;
     const width = context.measureText(text).width + 14;
     context.fillStyle = "rgb(16 18 22 / 82%)";
     context.beginPath();

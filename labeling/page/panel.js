@@ -56,7 +56,9 @@ export class Panel {
     on("others", "source", "source");
     on("others", "take", "take");
     on("ratings", "value", "rate");
-    for (const [id, action, argument] of BUTTONS) byId(id).addEventListener("click", () => app.doc && app.act(action, argument));
+    for (const [id, action, argument] of BUTTONS) {
+      byId(id).addEventListener("click", () => (app.doc || action === "help") && app.act(action, argument));
+    }
     byId("modes").addEventListener("click", ({ target }) => target.dataset.mode && app.act("mode", target.dataset.mode));
     byId("goto").addEventListener("submit", (event) => {
       event.preventDefault();

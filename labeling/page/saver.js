@@ -1,8 +1,8 @@
 // Sends strokes in their order, and keeps each in the journal from before it is sent until the server has confirmed it.
 //
-// The strokes of one sample in one mode (painting and reviewing are stored apart) form a chain: each is made on the revision that the one before it became. A stroke carries
-// a uid, so that one which is sent twice is stored once. Where the server holds a revision that the chain does not know,
-// the chain stops until somebody has chosen (`resolve`).
+// The strokes of one sample in one mode (painting and reviewing are stored apart) form a chain: each is made on the
+// revision that the one before it became. A stroke carries a uid, so that one which is sent twice is stored once. Where
+// the server holds a revision that the chain does not know, the chain stops until somebody has chosen (`resolve`).
 
 import { Refused, Unreachable, address, call, stateOf } from "./api.js";
 import { encode, same } from "./grid.js";
@@ -20,7 +20,7 @@ export class Saver extends EventTarget {
   constructor(journal, annotator) {
     super();
     Object.assign(this, { journal, annotator, entries: [], saved: new Map(), conflicts: new Map() });
-    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, count: 0, drafted: 0 });
+    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, count: 0 });
     addEventListener("online", () => this.hurry());
     addEventListener("pagehide", () => this.#send(this.#next(), true).catch(() => {}));
     addEventListener("storage", ({ key }) => key?.startsWith(journal.strokes) && this.#forgetResolved());
@@ -74,15 +74,14 @@ export class Saver extends EventTarget {
   /** Save a state of a document {sample, mode, sha}. */
   stroke(doc, state, seconds) {
     this.#add(this.#entry(doc, state, seconds));
-    this.journal.draft(null);
+    this.#endDraft();
   }
 
   /** Keep a stroke that is being painted, a few times a second; null when it was given up. */
   draft(doc, state, seconds) {
-    const now = performance.now();
-    if (state && now - this.drafted < DRAFT_EVERY) return;
-    this.drafted = state ? now : 0;
-    this.journal.draft(state && this.#entry(doc, state, seconds));
+    this.unfinished = state && { doc, state, seconds };
+    if (!state) this.#endDraft();
+    else this.drafting ??= setTimeout(() => this.#keepDraft(), DRAFT_EVERY);
   }
 
   /** Save a rating of a document. */
@@ -123,6 +122,18 @@ export class Saver extends EventTarget {
     } finally {
       this.busy = false;
     }
+  }
+
+  #keepDraft() {
+    const { doc, state, seconds } = this.unfinished;
+    this.drafting = null;
+    this.journal.draft(this.#entry(doc, state, seconds));
+  }
+
+  #endDraft() {
+    clearTimeout(this.drafting);
+    this.drafting = null;
+    this.journal.draft(null);
   }
 
   #stamp() {
