@@ -6,7 +6,6 @@ import sys
 import webbrowser
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HandscopeError
 from ..progress import Progress
 from .options import at_least, names
 from .verb import add_verb, open_run, say
@@ -54,20 +53,17 @@ def _label(arguments: argparse.Namespace, progress: Progress) -> None:
         label_auto(run, progress=progress)
         say("label", labelled(run))
         return
-    try:
-        from ..labeling.order import make_order
-    except ImportError:
-        from ..labeling.interim import make_order
+    from ..labeling.order import make_order
     from ..labeling.server import serve
     from ..labeling.session import Session
 
-    if run.samples().empty:
-        raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")
     order = make_order(run, arguments.order, arguments.seed, arguments.double, arguments.annotators)
     session = Session(run, order, arguments.annotators)
 
     def ready(place: "Place") -> None:
         say("label", f"{len(run.metadata())} samples in {run.samples_dir}, in {order.method} order")
+        if order.note:
+            print(f"  Order      {order.note}")
         print(f"  Open       {place.address}")
         print(f"  From afar  {place.tunnel}   and open the same address there")
         print("  The token in the address is valid until the server ends; Ctrl-C ends it, and what is saved stays.")

@@ -28,6 +28,9 @@ fingers that merge, or only in the whole of it, such as their number."""
 REVIEW = "review"
 """The source of an annotation that settles what annotators disagreed on; more may follow it, behind a comma."""
 
+AUTOMATIC = "handscope"
+"""The author of labels that no person gave in this run."""
+
 
 @dataclass(frozen=True, eq=False)
 class Annotation:

@@ -8,7 +8,7 @@ import anyio
 import numpy as np
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.security import APIKeyCookie
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
@@ -55,7 +55,13 @@ _WRITE = _refusals(400, 404, 408, 409, 413, 422) | {200: {"description": "Writte
 
 def _serve_page(app: FastAPI) -> None:
     @app.get(
-        "/", response_class=FileResponse, responses={**_refusals(), 303: {"description": "The token is a cookie now"}}
+        "/",
+        response_class=HTMLResponse,
+        responses={
+            303: {"description": "The token is a cookie now"},
+            401: {"description": "No token", "content": {"text/html": {}}},
+            403: {"description": "The wrong token, or the wrong name of the server", "content": {"text/html": {}}},
+        },
     )
     def index(token: str | None = None) -> Response:
         return _page_file("index.html")

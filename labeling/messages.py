@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from ..extract.annotation import KINDS, SCOPES, VERDICTS
+from ..extract.annotation import AUTOMATIC, KINDS, SCOPES, VERDICTS
 from ..extract.label_records import RATINGS
 
 Mode = Literal["paint", "rate", "review"]
@@ -33,8 +33,8 @@ def _rating(value: float) -> float:
 def _name(name: str) -> str:
     if not name.isprintable() or name != name.strip():
         raise ValueError("expected printable characters, and no space at either end")
-    if name == "handscope":
-        raise ValueError("handscope is the name of labels that were made without looking; choose another")
+    if name == AUTOMATIC:
+        raise ValueError(f"{AUTOMATIC} is the name of labels that were made without looking; choose another")
     return name
 
 

@@ -117,7 +117,9 @@ class Guard:
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            return _refused(408, f"The request did not arrive within {self.body_seconds:g} seconds: send it again.")
+            late = _refused(408, f"The request did not arrive within {self.body_seconds:g} seconds: send it again.")
+            late.headers["connection"] = "close"  # the rest of it could be taken for the next request
+            return late
         if length > BODY:
             return _refused(413, f"A request may bring {BODY:,} bytes, and this one has more.")
         return bytes(body)

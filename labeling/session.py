@@ -12,23 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import HandscopeError
-from ..extract.annotation import KINDS, REVIEW, SCOPE, Annotation
+from ..extract.annotation import AUTOMATIC, KINDS, REVIEW, SCOPE, Annotation
 from ..extract.labels import Conflict, Labels
 from ..extract.run import Run
 from .grid import token_side, tokens
+from .order import Order
 from .pictures import Pictures
-
-try:
-    from .agreement import agreement, review_queue
-    from .order import Order
-    from .suggest import Suggestions, suggestions
-except ImportError:
-    from .interim import Order, Suggestions, agreement, review_queue, suggestions
+from .suggest import Suggestions, suggestions
 
 PAINTED = "hand"
 """The source of an annotation that somebody painted."""
-RESERVED = "handscope"
-"""The author of labels that were made without looking."""
 CLASSES = (
     {"value": 1, "name": "not hand", "key": "1"},
     {"value": 2, "name": "good hand", "key": "2"},
@@ -53,8 +46,6 @@ class Session:
     """
 
     def __init__(self, run: Run, order: Order, annotators: Sequence[str] = ()) -> None:
-        if not run.metadata():
-            raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")
         self.run, self.order, self.annotators = run, order, tuple(annotators)
         self.labels, self.pictures = Labels(run.labels_path), Pictures(run)
         where = str(run.path.resolve())
@@ -63,13 +54,13 @@ class Session:
         self.side = token_side(run)
         self._rate_orders: dict[str, tuple[str, ...]] = {}
         self._blind: dict[str, str] = {}
-        self._one_at_a_time = threading.Lock()
+        self._comparing, self._suggesting = threading.Lock(), threading.Lock()
         self._agreed: tuple[int, list[str], list[dict[str, Any]]] = (-1, [], [])
         self.order_id = order.record(self.labels)
 
     def describe(self, annotator: str | None) -> dict[str, Any]:
         """What a page needs to know before the first picture."""
-        known = {state.author for state in self.labels.states()} - {RESERVED}
+        known = {state.author for state in self.labels.states()} - {AUTOMATIC}
         return {
             "run": self.name,
             "run_id": self.run_id,
@@ -132,7 +123,7 @@ class Session:
             found["others"] = [
                 {"author": other.author, **_said(other, row["image_sha256"], rows, columns)}
                 for other in self.labels.by_author(sample).values()
-                if other.author != RESERVED and other.image_sha256 == row["image_sha256"]
+                if other.author != AUTOMATIC and other.image_sha256 == row["image_sha256"]
             ]
         return found
 
@@ -172,6 +163,8 @@ class Session:
                     f"Expected {what} of {sample} on {rows} by {columns} tokens, {rows * columns} bytes, found "
                     f"{len(grid)}: load the picture again."
                 )
+        if done and verdict is None:
+            raise HandscopeError(f"A finished picture needs a verdict, and {sample} has none: give one.")
         annotation = Annotation(
             sample,
             row["image_sha256"] if known is None else image_sha256,
@@ -245,7 +238,7 @@ class Session:
         states = [
             state
             for state in self.labels.states()
-            if state.author != RESERVED and state.image_sha256 == _image(rows, state.sample)
+            if state.author != AUTOMATIC and state.image_sha256 == _image(rows, state.sample)
         ]
         finished = Counter(state.author for state in states if state.done)
         mine = [state for state in states if state.author == annotator]
@@ -272,7 +265,7 @@ class Session:
     def suggest(self, name: str) -> Suggestions:
         """What could be suggested for a sample, and why other sources have nothing; one sample at a time."""
         sample = self.real(name)
-        with self._one_at_a_time:
+        with self._suggesting:
             return suggestions(self.run, sample)
 
     def real(self, name: str) -> str:
@@ -313,9 +306,12 @@ class Session:
 
     def _agreement(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Samples to review and how far annotators agree, made again only where something was written since."""
-        with self._one_at_a_time:
+        with self._comparing:
             last = self.labels.last_revision()
             if last != self._agreed[0]:
+                # It brings scipy and scikit-learn with it, and those who paint first need not wait for them.
+                from .agreement import agreement, review_queue
+
                 table = agreement(self.run)
                 rows = table.astype(object).where(table.notna(), None).to_dict("records")
                 self._agreed = (last, review_queue(self.run)["sample"].tolist(), rows)
@@ -343,8 +339,6 @@ def _said(state: Annotation | None, image_sha256: str, rows: int, columns: int) 
 
 def _check_finished(annotation: Annotation) -> None:
     """Refuse a finished state whose verdict and cells say different things."""
-    if not annotation.verdict:
-        raise HandscopeError(f"A finished picture needs a verdict, and {annotation.sample} has none: give one.")
     bad = annotation.verdict.startswith("bad")
     if annotation.verdict != "unsure" and np.any(annotation.labels >= 2) and np.any(annotation.labels == 3) != bad:
         raise HandscopeError(

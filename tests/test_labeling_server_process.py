@@ -1,0 +1,122 @@
+"""The labelling server as a command: killed, interrupted, on a port that is taken."""
+
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from handscope.errors import HandscopeError
+from handscope.extract.labels import Labels
+from handscope.extract.run import Run
+from handscope.labeling.server import Place, _listen
+from made_runs import annotating, cells, make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path / "pictures")
+
+
+def command(run: Run, *options: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "handscope", "label", str(run.path), "--no-open", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said_address(server: subprocess.Popen) -> tuple[str, str, str]:
+    """(what was said, the address, the token) once a server can be reached."""
+    said = ""
+    for line in server.stdout:
+        said += line
+        if "Ctrl-C" in line:
+            found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\S+)", said)
+            assert found, said
+            return said, found[1], found[2]
+    raise AssertionError(said + server.stderr.read())
+
+
+def test_a_server_killed_in_mid_stroke_has_all_that_it_acknowledged(run: Run) -> None:
+    server = command(run, "--port", "0")
+    said, address, token = said_address(server)
+    assert "6 samples" in said and "ssh -N -L" in said and "valid until the server ends" in said
+    acknowledged: list[int] = []
+    enough = threading.Event()
+
+    def paint() -> None:
+        with annotating(address, "Ann", token) as ann:
+            sample = ann.sample(ann.queue()[0]["sample"])
+            while True:
+                try:
+                    answer = ann.stroke(sample, cells(sample, len(acknowledged) % 3))
+                except httpx.TransportError:
+                    return
+                assert answer.status_code == 201
+                sample["revision"] = answer.json()["revision"]
+                acknowledged.append(sample["revision"])
+                if len(acknowledged) == 25:
+                    enough.set()
+
+    painter = threading.Thread(target=paint)
+    painter.start()
+    assert enough.wait(60)
+    server.kill()
+    painter.join(60)
+    server.communicate()
+    name = next(sample for _, sample, *_ in Labels(run.labels_path).states())
+    stored = [state.revision for state in reversed(Labels(run.labels_path).history(name))]
+    assert stored[: len(acknowledged)] == acknowledged and len(stored) <= len(acknowledged) + 1
+    server = command(run, "--port", address.rpartition(":")[2])
+    _, again, token = said_address(server)
+    assert again == address, "the port is free at once, so that the browser's journal is of the same address"
+    with annotating(address, "Ann", token) as ann:
+        assert ann.sample(name)["revision"] == stored[-1]
+    server.send_signal(signal.SIGINT)
+    out, err = server.communicate(timeout=60)
+    assert server.returncode == 0 and err == "" and "label" in out
+
+
+def test_a_taken_port_is_said(run: Run) -> None:
+    with _listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        server = command(run, "--port", str(port))
+        _, err = server.communicate(timeout=60)
+    assert server.returncode == 2 and f"Port {port} of 127.0.0.1 is taken" in err and f"--port {port + 1}" in err
+
+
+@pytest.mark.parametrize(("host", "port"), [("203.0.113.77", 0), ("no.such.name.invalid", 0), ("127.0.0.1", 99999)])
+def test_an_address_that_is_not_this_machines_is_refused(host: str, port: int) -> None:
+    with pytest.raises(HandscopeError, match=f"Could not listen on {host}, port {port}"):
+        _listen(host, port)
+
+
+def test_another_address_is_warned_of(run: Run) -> None:
+    server = command(run, "--port", "0", "--host", "0.0.0.0")
+    said_address(server)
+    server.send_signal(signal.SIGINT)
+    _, err = server.communicate(timeout=60)
+    assert "other machines can reach" in err and server.returncode == 0
+
+
+def test_places_are_said_as_a_browser_takes_them() -> None:
+    assert Place("::1", 5, "t").address == "http://[::1]:5/?token=t"
+    assert Place("0.0.0.0", 5, "t").address == "http://127.0.0.1:5/?token=t" and Place("::", 5, "t").open_to_others
+    assert Place("127.0.0.1", 5, "t").tunnel.startswith("ssh -N -L 5:127.0.0.1:5 USER@")
+    assert Place("::1", 5, "t").tunnel.startswith("ssh -N -L 5:[::1]:5 ") and not Place("::1", 5, "t").open_to_others
+
+
+def test_a_run_without_samples_and_a_path_without_run_are_refused(tmp_path: Path) -> None:
+    Run(tmp_path / "empty")
+    for name, message in (("empty", "run generate first"), ("none", "no run folder")):
+        server = subprocess.run(
+            [sys.executable, "-m", "handscope", "label", tmp_path / name, "--no-open"], capture_output=True, text=True
+        )
+        assert server.returncode == 2 and message in server.stderr
+    assert not (tmp_path / "none").exists()
