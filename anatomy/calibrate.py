@@ -138,8 +138,14 @@ def folds_of(y: NDArray[np.bool_], groups: NDArray[Any], folds: int = FOLDS) -> 
     n = len(np.unique(groups))
     if n < folds:
         raise HandscopeError(
-            f"Held-out numbers need hands of at least {folds} groups (prompts, or generators), found {n}: label more, or "
-            "give each picture a group of its own."
+            f"Held-out numbers need hands of at least {folds} groups (prompts, or generators), found {n}: label more, "
+            "or give each picture a group of its own."
+        )
+    fewest = min(int(y.sum()), int((~y).sum()))
+    if fewest < folds:
+        raise HandscopeError(
+            f"Held-out numbers need at least {folds} good and {folds} bad hands that were found; there are {int(y.sum())} "
+            f"bad ones among {len(y)}: label more."
         )
     splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(y, y, groups))
     for train, _ in splits:
@@ -154,7 +160,7 @@ def folds_of(y: NDArray[np.bool_], groups: NDArray[Any], folds: int = FOLDS) -> 
 def held_out(
     x: NDArray[np.float64], y: NDArray[np.bool_], groups: NDArray[Any], names: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Probability of "bad" of each row, from a fit that saw no row of its group, its penalty chosen without it: (m,)."""
+    """Probability of "bad" of each row, from a fit, and a choice of penalty, that saw no row of its group: (m,)."""
     p = np.empty(len(y))
     for train, test in folds_of(y, groups):
         l2 = best_penalty(x[train], y[train], groups[train], names)
@@ -166,10 +172,10 @@ def best_penalty(
     x: NDArray[np.float64], y: NDArray[np.bool_], groups: NDArray[Any], names: Sequence[str]
 ) -> float:
     """The strength of the penalty with the least log loss over grouped folds."""
-    n_folds = min(FOLDS, len(np.unique(groups)))
+    n_folds = min(FOLDS, len(np.unique(groups)), int(y.sum()), int((~y).sum()))
     if n_folds < 2:
         return PENALTIES[-1]
-    splits = [(train, test) for train, test in folds_of(y, groups, n_folds)]
+    splits = folds_of(y, groups, n_folds)
     losses = []
     for l2 in PENALTIES:
         loss = 0.0
@@ -186,8 +192,8 @@ def agreement_of(
     """Agreement of a method with the labels, a row for each way to count hands that were not found.
 
     Columns: method, undetected (how they are counted), n, bad, good, groups, undetected_bad and undetected_good (shares
-    of those labelled so), and agreement, kappa, sensitivity, specificity, each with ``_lo`` and ``_hi``, and auc, auc_lo,
-    auc_hi (of `calibrated`, among those found).
+    of those labelled so), and agreement, kappa, sensitivity, specificity, each with ``_lo`` and ``_hi``, and auc,
+    auc_lo, auc_hi (of `calibrated`, among those found).
     """
     lost = np.ones(len(bad), bool)
     lost[table["place"]] = False
@@ -230,8 +236,8 @@ def _trust(agreement: pd.DataFrame, table: pd.DataFrame, method: str) -> dict[st
 def _rates(table: pd.DataFrame, method: str) -> dict[str, Any]:
     """The share of bad hands by label, by verdict, and by verdict with the error taken off.
 
-    The correction of a fold's hands comes from the other folds: sensitivity and specificity of the same hands would give
-    the labelled share back, whatever the method.
+    The correction of a fold's hands comes from the other folds: sensitivity and specificity of the same hands would
+    give the labelled share back, whatever the method.
     """
     y, flagged = table["bad"].to_numpy(bool), table[method].to_numpy(bool)
     corrected = np.full(len(y), np.nan)

@@ -62,7 +62,8 @@ class Calibration:
             card = json.loads(Path(path).read_text(encoding="utf-8"))
             if not isinstance(card, dict) or card.pop("handscope_calibration", None) != SCHEMA:
                 raise ValueError(f"no calibration of schema {SCHEMA}")
-            read = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in card.items()})
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
+            read = cls(**values)
             lengths = {len(part) for part in (read.names, read.mean, read.scale, read.weights)}
             numbers = [*read.mean, *read.scale, *read.weights, read.intercept, read.threshold]
             if len(lengths) != 1 or not np.isfinite(np.array(numbers, float)).all() or min(read.scale, default=1) <= 0:

@@ -57,8 +57,8 @@ class Journal:
         if made is not None and made != journal.settings:
             differing = [f"{key} {made.get(key)!r}" for key, value in settings.items() if made.get(key) != value]
             raise HandscopeError(
-                f"{folder} holds what was read with {', '.join(differing) or 'other settings'}, which does not mix with "
-                "what is asked for now: name another folder with --out, or remove this one."
+                f"{folder} holds what was read with {', '.join(differing) or 'other settings'}, which does not mix "
+                "with what is asked for now: name another folder with --out, or remove this one."
             )
         if len(whole) < len(data):  # killed while it wrote: the half line goes, and its picture is looked at again
             os.truncate(path, len(whole))

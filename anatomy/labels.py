@@ -67,7 +67,7 @@ def labelled(table: pd.DataFrame, source: Path) -> Labelled:
     if missing:
         raise HandscopeError(
             f"Expected columns path and label (and group, raised, x0, y0, x1, y1 if known) in {source}; "
-            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not among {', '.join(map(str, table.columns))}."
+            f"{' and '.join(missing)} cannot be found among {', '.join(map(str, table.columns))}."
         )
     table = table.reset_index(drop=True)
     wrong = table.index[~table["label"].isin([*VERDICTS, UNSURE])]

@@ -79,8 +79,8 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]], besides: Path | None 
     """
     pictures: dict[Path, Path] = {}
     others: list[Path] = []
-    paths = [Path(path) for path in paths]
-    for path in paths:
+    given = [Path(path) for path in paths]
+    for path in given:
         if not path.exists():
             raise HandscopeError(f"There is no picture or folder {path}: check its name.")
         for file in _below(path, besides) if path.is_dir() else [path]:
@@ -91,7 +91,7 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]], besides: Path | None 
     if not pictures:
         ends = ", ".join(sorted(SUFFIXES))
         raise HandscopeError(
-            f"There are no pictures in {', '.join(map(str, paths))} ({len(others)} other files): expected names that "
+            f"There are no pictures in {', '.join(map(str, given[:3]))} ({len(others)} other files): expected names that "
             f"end in {ends}."
         )
     return Found(list(pictures.values()), others)
@@ -116,9 +116,9 @@ def read_picture(path: str | os.PathLike[str]) -> Picture | Skipped:
 
     Notes
     -----
-    A JPEG of more than 64 megapixels is made 2, 4 or 8 times smaller while it is decoded, which bounds the memory; other
-    kinds, progressive JPEGs among them, must be decoded whole and are skipped at that size. What is left is made at most
-    4096 pixels long.
+    A JPEG of more than 64 megapixels is made 2, 4 or 8 times smaller while it is decoded, which bounds the memory;
+    other kinds, progressive JPEGs among them, must be decoded whole and are skipped at that size. What is left is made
+    at most 4096 pixels long.
     """
     path = Path(path)
     try:
@@ -133,7 +133,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture | Skipped:
         return Skipped(path, "the file is empty")
     try:
         with warnings.catch_warnings():
-            # Pillow's own warnings: of sizes, which are looked at below, and of damaged EXIF, which is then no rotation.
+            # Pillow warns of sizes, which are looked at below, and of damaged EXIF, which then turns nothing.
             warnings.simplefilter("ignore")
             pixels, scale, notes = _decode(data)
     except _TooMuch as error:
@@ -168,8 +168,9 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8], float, list[str]]:
                 f"{width:,} × {height:,} pixels are more than the {DECODED >> 20} megapixels that are read: make it "
                 "smaller"
             )
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append(f"the first of {image.n_frames} frames")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            notes.append(f"the first of {frames} frames")
             image.seek(0)
         image.load()
         rgb = _rgb(ImageOps.exif_transpose(image), notes)
@@ -181,7 +182,7 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8], float, list[str]]:
     scale = max(rgb.size) / max(width, height)
     if scale < 1:
         notes.append(f"made {1 / scale:.3g} times smaller, from {width:,} × {height:,} pixels")
-    return np.asarray(rgb), scale, notes
+    return np.array(rgb), scale, notes  # a copy: Pillow's own is read-only, which torch warns of
 
 
 def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -194,9 +195,9 @@ def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:
         return Image.fromarray((values // 256).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise _TooMuch("its values are floating-point numbers, whose white is not known")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
+        if np.asarray(image.getchannel("A")).min() < 255:
             notes.append("transparent parts shown white")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if image.mode == "CMYK":

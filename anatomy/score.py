@@ -61,10 +61,12 @@ class Scores:
         return outcome
 
     def table(self) -> pd.DataFrame:
-        """A row a hand: image, hand (from 1; 0 where none was found), outcome (plausible, implausible, undetected), score
-        (higher is more plausible), reasons, found_by, presence, side, x, y, size, rotation (degrees), count (4 for fewer
-        than five, 6 for more, 0 unknown), count_probability, and the method's subscores. Where no hand was found the
-        numbers are missing and the outcome says why.
+        """A row a hand, and one for each picture without one.
+
+        Columns: image, hand (from 1; 0 where none was found), outcome (plausible, implausible, undetected), score
+        (higher is more plausible), reasons, found_by, presence, side, x, y, size, rotation (degrees), count (4 for
+        fewer than five, 6 for more, 0 unknown), count_probability, and the method's subscores. Where no hand was found
+        the numbers are missing and the outcome says why.
         """
         import pandas as pd
 

@@ -130,8 +130,8 @@ def corrected_rate(
 ) -> tuple[float, float, float]:
     """Rogan and Gladen's rate of `flagged` of `n` hands, and its interval.
 
-    The interval holds both uncertainties: hands are drawn again with replacement, and so are the groups that sensitivity
-    and specificity come from. It assumes that these hold for the new hands too.
+    The interval holds both uncertainties: hands are drawn again with replacement, and so are the groups that
+    sensitivity and specificity come from. It assumes that these hold for the new hands too.
     """
     total = counts.total()
     rate = float(rogan_gladen(flagged / n, sensitivity(total), specificity(total)))

@@ -3,8 +3,8 @@
     python bench/anatomy_evaluation.py CACHE [--photographs photos.csv] [--write]
 
 Sources: renders with planted faults (512 sound and 512 faulty to fit to, as many with other seeds to measure on), the
-organism's 640 hand-labelled pictures (folds by prompt), and photographs of normal hands (a CSV with path, hands, source;
-folds by source), which are not shipped. Hands that were found, and evidence, are cached in the folder CACHE; it can be
+organism's 640 hand-labelled pictures (folds by prompt), and photographs of normal hands (a CSV with path, hands,
+source; folds by source), which are not shipped. The hands that were found are cached in the folder CACHE; it can be
 killed and started again. ``--write`` writes ``anatomy/calibrated.json``. Tables are printed as markdown.
 """
 
@@ -27,7 +27,8 @@ from handscope.organism.render import render_dataset
 
 FITTED, MEASURED = 970_001, 980_001  # seeds of the renders that are fitted to, and of those that are measured on
 RENDERS, SIDE = 512, 192
-KINDS = {"six": "count", "four": "count", "fused": "fused", "backward": "joint", "proportion": "proportion", "detached": "missing"}
+KINDS = {"six": "count", "four": "count", "fused": "fused", "backward": "joint", "proportion": "proportion"}
+KINDS |= {"detached": "missing"}
 HERE = Path(anatomy.__file__).parent
 
 

@@ -95,8 +95,9 @@ def _summary(scores: "Scores") -> str:
     if not missed:
         return text + f"{flagged} of {pictures} pictures hold one, and a hand was found in all of them"
     return text + (
-        f"{flagged} of {pictures} pictures hold one; in {missed} no hand was found, so the share of pictures with an "
-        f"implausible hand is {flagged / pictures:.1%} if those are sound and {(flagged + missed) / pictures:.1%} if not"
+        f"{flagged} of {pictures} pictures hold one; in {missed} no hand was found, so that the share of pictures with "
+        f"an implausible hand is {flagged / pictures:.1%} if those are sound, and {(flagged + missed) / pictures:.1%} "
+        "if they are not"
     )
 
 
@@ -113,8 +114,8 @@ def _corrected(scores: "Scores", calibration: "Calibration") -> str:
     if rate != rate:
         return f"{scores.method} flags good hands as often as bad ones, so that its share cannot be corrected"
     return (
-        f"{bad / hands:.1%} of the hands that were found are flagged; with the error of {scores.method} on the labelled "
-        f"hands taken off, {rate:.1%} ({low:.1%} to {high:.1%}) are bad, if it errs as often on these"
+        f"{bad / hands:.1%} of the hands that were found are flagged; with the error of {scores.method} on the "
+        f"labelled hands taken off, {rate:.1%} ({low:.1%} to {high:.1%}) are bad, if it errs as often on these"
     )
 
 
@@ -202,8 +203,8 @@ def _say_agreement(result: "Calibrated", labels: "Labelled") -> None:
             groups = f"{row.groups} groups" if labels.grouped else "pictures as their own groups, since none are given"
             say(
                 "hands",
-                f"{row.bad} bad and {row.good} good ones found, in {groups}; not found: {row.undetected_bad:.1%} of the "
-                f"bad and {row.undetected_good:.1%} of the good; {labels.unsure} unsure ones left out",
+                f"{row.bad} bad and {row.good} good ones found, in {groups}; not found: {row.undetected_bad:.1%} of "
+                f"the bad and {row.undetected_good:.1%} of the good; {labels.unsure} unsure ones left out",
             )
         say(
             row.method,

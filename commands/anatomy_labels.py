@@ -32,7 +32,8 @@ def _of_run(folder: Path) -> Labelled:
         entry = samples.loc[sample]
         if annotation.image_sha256 != entry["image_sha256"]:
             raise HandscopeError(
-                f"The label of {sample} was made on another image than {run.image_path(sample)} now holds: label it again."
+                f"The label of {sample} was made on another image than {run.image_path(sample)} now holds: label it "
+                "again."
             )
         row = {
             "path": run.image_path(sample).resolve().relative_to(folder.resolve()).as_posix(),
