@@ -7,7 +7,21 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from .commands import anatomy, commit, extract, generate, label, labels, power, report, statistics, store, study, survey, watch
+from .commands import (
+    anatomy,
+    commit,
+    extract,
+    generate,
+    label,
+    labels,
+    power,
+    report,
+    statistics,
+    store,
+    study,
+    survey,
+    watch,
+)
 from .errors import HandscopeError
 from .progress import bars
 

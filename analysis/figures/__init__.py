@@ -9,6 +9,7 @@ from .clouds import label_legend, scatter
 from .grids import grid, survey_map
 from .lines import curves, forest, rates, series
 from .matrices import cosines, transfer
+from .settling import decided_share, filmstrip
 from .sheets import contact_sheet
 from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, STYLE, figure, save
 from .watching import score_limit, watch_frame, watch_strip
@@ -25,7 +26,9 @@ __all__ = [
     "contact_sheet",
     "cosines",
     "curves",
+    "decided_share",
     "figure",
+    "filmstrip",
     "forest",
     "grid",
     "label_legend",
