@@ -1,0 +1,90 @@
+"""Distances between sets of pictures, written out; and what a picture looks like."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from handscope.errors import HandscopeError
+from handscope.evaluation.quality import SHIFTS, appearance, diversity, hand_features, kernel_distance, shifts
+
+RANDOM = np.random.default_rng(0)
+
+
+def kid(x: np.ndarray, y: np.ndarray) -> float:
+    """The unbiased estimate as it is printed."""
+    d = x.shape[1]
+    xx = [(a @ b / d + 1) ** 3 for i, a in enumerate(x) for j, b in enumerate(x) if i != j]
+    yy = [(a @ b / d + 1) ** 3 for i, a in enumerate(y) for j, b in enumerate(y) if i != j]
+    xy = [(a @ b / d + 1) ** 3 for a in x for b in y]
+    return float(np.mean(xx) + np.mean(yy) - 2 * np.mean(xy))
+
+
+def test_the_distance_is_the_printed_one() -> None:
+    x, y = RANDOM.normal(size=(12, 5)), RANDOM.normal(0.5, 1.2, (9, 5))
+    found, low, high = kernel_distance(x, y, groups=np.arange(12) // 2)
+    assert found == pytest.approx(kid(x, y))
+    assert low < high
+
+
+def test_one_distribution_is_at_zero_and_a_moved_one_is_not() -> None:
+    reference = RANDOM.normal(size=(500, 16))
+    same = [kernel_distance(RANDOM.normal(size=(80, 16)), reference, draws=200, seed=i) for i in range(30)]
+    assert abs(np.mean([value for value, _, _ in same])) < 0.02
+    moved, low, _ = kernel_distance(RANDOM.normal(0.5, 1, (80, 16)), reference, draws=200)
+    assert moved > max(value for value, _, _ in same) and low > 0
+
+
+def test_diversity_is_the_mean_distance_within_prompts() -> None:
+    x = RANDOM.normal(size=(7, 3))
+    groups = np.array([0, 0, 0, 1, 1, 2, 2])
+    expected = [
+        np.mean([np.linalg.norm(x[i] - x[j]) for i in some for j in some if i != j])
+        for some in ([0, 1, 2], [3, 4], [5, 6])
+    ]
+    assert diversity(x, groups) == pytest.approx(np.mean(expected))
+    with pytest.raises(HandscopeError, match="two pictures"):
+        diversity(x, np.arange(7))
+
+
+def bar(angle: float, brightness: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A bar through the middle that leans to the right by an angle in degrees, on black."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    lean = np.radians(angle)
+    along, across = x * np.sin(lean) - y * np.cos(lean), x * np.cos(lean) + y * np.sin(lean)
+    mask = (np.abs(along) < 24) & (np.abs(across) < 5)
+    return np.where(mask[..., None], brightness, 0).astype(np.uint8).repeat(3, 2), mask
+
+
+@pytest.mark.parametrize("angle", [-60, -20, 0, 35, 80])
+def test_angle_and_brightness_are_read_back(angle: float) -> None:
+    picture, mask = bar(angle, 128)
+    row = appearance(picture[None], [mask]).iloc[0]
+    assert row["angle"] == pytest.approx(angle, abs=1.5)
+    assert row["brightness"] == pytest.approx(128 / 255, abs=1e-6) and row["contrast"] == pytest.approx(0, abs=1e-6)
+    assert row["area"] == pytest.approx(mask.mean()) and row["centre_x"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_shifts_are_in_standard_deviations_and_axes_turn_the_short_way() -> None:
+    before = pd.DataFrame(RANDOM.normal(size=(50, len(SHIFTS))), columns=list(SHIFTS))
+    before["angle"] = RANDOM.normal(85, 3, 50)
+    after = before.copy()
+    after["brightness"] += 2.0
+    after["angle"] = after["angle"] + 10 - 180
+    found = shifts(before, after)
+    assert found["brightness"] == pytest.approx(2 / before["brightness"].std())
+    assert found["angle"] == pytest.approx(10 / before["angle"].std())
+    assert found["area"] == 0
+    empty = appearance(np.zeros((1, 8, 8, 3), np.uint8), [np.zeros((8, 8), bool)])
+    assert empty.isna().all(axis=None)
+
+
+def test_features_are_of_the_hand_network() -> None:
+    pictures = RANDOM.integers(0, 255, (3, 48, 48, 3)).astype(np.uint8)
+    found = hand_features(pictures, batch_size=2)
+    assert found.shape == (3, 1152) and np.isfinite(found).all()
+    assert np.abs(found[:1] - hand_features(pictures[:1])).max() < 1e-3 * np.abs(found).max()
+
+
+@pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.zeros((5, 3)), np.full((5, 4), np.nan)])
+def test_what_makes_no_sense_is_refused(bad: np.ndarray) -> None:
+    with pytest.raises(HandscopeError):
+        kernel_distance(bad, np.zeros((5, 4)))
