@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 from handscope import anatomy
 from handscope.anatomy.detect import detect
+from handscope.anatomy.examine import Search
 from handscope.anatomy.hands import TENSORS, Hands
+from handscope.anatomy.networks import Size
 from handscope.anatomy.pictures import Picture, read_picture
 from handscope.labeling.fit_judge import majority
 from handscope.labeling.shipped import ShippedLabels
@@ -72,23 +74,44 @@ def photographs(path: Path) -> tuple[list[torch.Tensor], pd.DataFrame]:
     return [one.tensor() for one in read if isinstance(one, Picture)], table
 
 
-def found(name: str, images: list[torch.Tensor], cache: Path, networks: str = "full") -> Hands:
-    """Hands of the pictures, 16 at a time from the cache."""
-    code = "".join((HERE / f"{module}.py").read_text() for module in ("detect", "palm", "regions", "networks"))
-    key = hashlib.sha256(code.encode()).hexdigest()[:8]
-    parts = []
-    for start in range(0, len(images), 16):
-        batch = images[start : start + 16]
+def found(name: str, images: list[torch.Tensor], cache: Path, networks: Size = "full") -> Hands:
+    """Hands of the pictures as `detect` finds them: the plain pass, and the search where that finds none.
+
+    Kept 16 pictures at a time; the search is made again when its code has changed.
+    """
+    code = "".join((HERE / f"{module}.py").read_text() for module in ("detect", "palm", "regions"))
+    version = hashlib.sha256(code.encode()).hexdigest()[:8]
+    plain = _kept(f"{name}_{networks}_plain", images, list(range(len(images))), cache, networks, "plain")
+    left = sorted(set(range(len(images))) - set(plain.image.tolist()))
+    searched = _kept(f"{name}_{networks}_{version}", images, left, cache, networks, "thorough")
+    hands = Hands.cat([plain, searched])
+    return hands.select(hands.image.argsort(stable=True))
+
+
+def _kept(
+    name: str, images: list[torch.Tensor], which: list[int], cache: Path, networks: Size, search: Search
+) -> Hands:
+    parts = [_none(networks)]
+    for start in range(0, len(which), 16):
+        chosen = which[start : start + 16]
+        batch = [images[i] for i in chosen]
         pixels = hashlib.sha256(b"".join((255 * image).byte().numpy().tobytes() for image in batch)).hexdigest()[:12]
-        path = cache / f"{name}_{networks}_{key}_{start:05d}_{pixels}.pt"
+        path = cache / f"{name}_{pixels}.pt"
         if not path.exists():
-            hands = detect(batch, networks=networks, max_hands=2)
-            saved: dict[str, Any] = {one: getattr(hands, one) for one in TENSORS} | {"found_by": hands.found_by}
-            torch.save(saved, path.with_suffix(".tmp"))
+            hands = detect(batch, networks=networks, search=search)
+            made: dict[str, Any] = {one: getattr(hands, one) for one in TENSORS} | {"found_by": hands.found_by}
+            torch.save(made, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").rename(path)
         saved = torch.load(path, weights_only=True)
-        saved["image"] = saved["image"] + start
+        saved["image"] = torch.tensor([chosen[i] for i in saved["image"].tolist()], dtype=torch.long)
         parts.append(Hands(**saved))
-        print(f"\r{name}: {start + len(batch)} of {len(images)}", end="", flush=True)
+        print(f"\r{name}: {min(start + 16, len(which))} of {len(which)}", end="", flush=True)
     print()
     return Hands.cat(parts)
+
+
+def _none(networks: Size) -> Hands:
+    widths = {"image": (0,), "region": (0, 4), "points": (0, 21, 3), "world": (0, 21, 3), "presence": (0,), "right": (0,)}
+    tensors = {one: torch.zeros(shape) for one, shape in widths.items()}
+    tensors["image"] = tensors["image"].long()
+    return Hands(**tensors, embedding=torch.zeros(0, 1152 if networks == "full" else 672), found_by=[])

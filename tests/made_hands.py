@@ -1,0 +1,53 @@
+"""Examined hands made by hand, for tests that need no network, and folders of rendered ones for those that do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from handscope.anatomy.examine import Examined
+from handscope.anatomy.hands import Hands
+from handscope.anatomy.limits import reference_ratios
+from PIL import Image
+
+
+def examined(
+    images: Sequence[int], pictures: int, evidence: dict[str, Sequence[float]] | None = None, count: int = 5
+) -> Examined:
+    """Straight hands, one for each entry of `images`, at the middle of a 200-pixel picture, with this evidence."""
+    m = len(images)
+    base = torch.tensor([[60.0 + 20 * digit, 100.0] for digit in range(5)])
+    digits = torch.stack([base + torch.tensor([0.0, -15.0 * joint]) for joint in range(4)], 1).reshape(20, 2)
+    points = torch.cat([torch.tensor([[100.0, 170.0]]), digits])
+    points = torch.cat([points, torch.zeros(21, 1)], 1).expand(m, 21, 3).clone()
+    hands = Hands(
+        image=torch.tensor(images, dtype=torch.long),
+        region=torch.tensor([100.0, 100.0, 160.0, 0.0]).expand(m, 4).clone(),
+        points=points,
+        world=points / 1000,
+        presence=torch.full((m,), 0.9),
+        right=torch.full((m,), 0.8),
+        embedding=torch.zeros(m, 0),
+        found_by=["palm"] * m,
+    )
+    return Examined(
+        pictures,
+        hands,
+        torch.zeros(m, 15),
+        reference_ratios()[0].expand(m, 5).clone(),
+        torch.full((m,), count),
+        torch.full((m,), 0.9),
+        {name: torch.tensor(values, dtype=torch.float32) for name, values in (evidence or {}).items()},
+    )
+
+
+def rendered(folder: Path, n: int, seed: int = 5, corrupt: bool = False, size: int = 192) -> list[Path]:
+    """Write `n` renders of the organism's renderer as PNGs."""
+    from handscope.organism.render import render_dataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, image in enumerate(render_dataset(n, seed, size, corrupt).images):
+        paths.append(folder / f"{'bad' if corrupt else 'good'}_{i:02d}.png")
+        Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(paths[-1])
+    return paths
