@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from handscope.extract.labels import Annotation, Labels
@@ -22,7 +21,10 @@ def chromium() -> Iterator[Browser]:
     """The Chromium of this machine, without a window."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
-    assert path, f"Expected a browser to test the labelling page with, found none of {', '.join(names)}: install one, on Debian `apt-get install chromium`."
+    assert path, (
+        f"Expected a browser to test the labelling page with, found none of {', '.join(names)}: install one, on Debian "
+        "with `apt-get install chromium`."
+    )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
@@ -43,7 +45,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "handscope", "label", str(self.run.path), "--port", str(self.port), "--no-open"]
+        command = [sys.executable, "-m", "handscope", "label", self.run.path, "--no-open", "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         said = ""
         for line in self.process.stdout:
@@ -100,7 +102,7 @@ class Desk:
         return Labels(self.server.run.labels_path).history(sample, self.name)
 
     def close(self) -> None:
-        """Close, and check that nothing went wrong but what matches `expected`, and that no request left the machine."""
+        """Close, and check that only what matches `expected` went wrong, and that no request left the machine."""
         self.context.close()
         assert [error for error in self.errors if not re.search(self.expected, error)] == []
         own = f"http://127.0.0.1:{self.server.port}/"
@@ -115,7 +117,7 @@ class Tab:
 
     def ask(self, expression: str):
         """The value of an expression in which `app` is the page's application."""
-        return self.page.evaluate(f"async () => {{ const {{ app }} = await import('/page/app.js'); return {expression}; }}")
+        return self.page.evaluate(f"import('/page/app.js').then(({{ app }}) => ({expression}))")
 
     @property
     def sample(self) -> str:
@@ -130,8 +132,8 @@ class Tab:
 
     def grids_now(self) -> set[tuple[int, int]]:
         """The cells of a hand that are painted at this moment, those of an unfinished stroke among them."""
-        columns, painted = self.ask("[app.doc.columns, [...app.painter.state.labels.keys()].filter((i) => app.painter.state.labels[i] > 1)]")
-        return {divmod(cell, columns) for cell in painted}
+        columns, labels = self.ask("[app.doc.columns, [...app.painter.state.labels]]")
+        return {divmod(cell, columns) for cell, label in enumerate(labels) if label > 1}
 
     def place(self, row: float, column: float) -> tuple[float, float]:
         """Where the middle of a cell is on the screen while the whole picture is shown: largest, and in the middle."""
