@@ -83,6 +83,8 @@ class CountNetwork(nn.Module):
     temperature : (3,) divisors of the three groups of logits, fitted on renders that were not trained on.
     """
 
+    temperature: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -108,8 +110,9 @@ class CountNetwork(nn.Module):
         seen = self.body(crops * 2 - 1)
         pooled = torch.cat([seen.mean((2, 3)), self.where(seen).flatten(1)], 1)
         embedding = torch.relu(self.hidden(pooled))
-        parts = self.last(embedding).float().split([COUNTS, len(RELATIONS), len(FAULTS)], 1)
-        return Logits(*(part / t for part, t in zip(parts, self.temperature, strict=True)), embedding)
+        count, relation, fault = self.last(embedding).float().split([COUNTS, len(RELATIONS), len(FAULTS)], 1)
+        for_count, for_relation, for_fault = self.temperature
+        return Logits(count / for_count, relation / for_relation, fault / for_fault, embedding)
 
 
 @cache

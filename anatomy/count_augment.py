@@ -174,7 +174,7 @@ def compose(drawn: Tensor, relation: Tensor, pool: Tensor, g: torch.Generator) -
     lost = (covered > LOST) | empty
     sure = (covered < KEPT) | lost
     relation = torch.where(lost, RELATIONS.index("unreadable"), relation)
-    return Composed(_photograph(picture, g, uniform) * (1 - outside), relation, sure, sure & ~lost)
+    return Composed(photographed(picture, g) * (1 - outside), relation, sure, sure & ~lost)
 
 
 def _sample(layers: Tensor, turn: Tensor, scale: Tensor, shift: Tensor, side: Tensor) -> Tensor:
@@ -216,9 +216,12 @@ def _outside(n: int, turn: Tensor, uniform: Callable[..., Tensor]) -> Tensor:
     return (masks[0] | masks[1])[:, None].float()
 
 
-def _photograph(picture: Tensor, g: torch.Generator, uniform: Callable[..., Tensor]) -> Tensor:
+def photographed(picture: Tensor, g: torch.Generator) -> Tensor:
     """Exposure, colour cast, contrast, grey, blur, block artefacts and noise, each on some of the pictures."""
     n = len(picture)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*(shape or (n,)), generator=g)
 
     def some(share: float) -> Tensor:
         return (uniform(0, 1) < share)[:, None, None, None]
@@ -228,12 +231,16 @@ def _photograph(picture: Tensor, g: torch.Generator, uniform: Callable[..., Tens
     picture = ((picture * cast - 0.5) * contrast + 0.5 + light).clamp(0, 1)
     picture = picture ** torch.exp(uniform(-0.4, 0.4))[:, None, None, None]
     picture = torch.where(some(0.07), picture.mean(1, keepdim=True).expand_as(picture), picture)
-    i = (uniform(0, 1) < 0.25).nonzero()[:, 0]
-    picture[i] = avg_pool2d(picture[i], 3, 1, 1, count_include_pad=False)
-    i = (uniform(0, 1) < 0.15).nonzero()[:, 0]
-    picture[i] = interpolate(avg_pool2d(picture[i], 2), CROP, mode="bilinear")
-    i = (uniform(0, 1) < 0.25).nonzero()[:, 0]
-    picture[i] = _blocks(picture[i], uniform(0.02, 0.09)[i, None, None, None, None])
+    coarse = uniform(0.02, 0.09)[:, None, None, None, None]
+    changes: list[tuple[float, Callable[[Tensor, Tensor], Tensor]]] = [
+        (0.25, lambda its, i: avg_pool2d(its, 3, 1, 1, count_include_pad=False)),
+        (0.15, lambda its, i: interpolate(avg_pool2d(its, 2), CROP, mode="bilinear")),
+        (0.25, lambda its, i: _blocks(its, coarse[i])),
+    ]
+    for share, change in changes:
+        i = (uniform(0, 1) < share).nonzero()[:, 0]
+        if len(i):
+            picture[i] = change(picture[i], i)
     noise = torch.randn(picture.shape, generator=g) * uniform(0, 0.04)[:, None, None, None]
     return (picture + noise * some(0.5)).clamp(0, 1)
 

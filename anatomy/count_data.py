@@ -104,11 +104,8 @@ def draw(n: int, seed: int, family: str = "seen") -> Drawn:
             }
         )
     tilt = torch.rad2deg(torch.acos(_rotation(camera)[:, 2, 2]))
-    return Drawn(
-        torch.stack([row["pixels"] for row in rows]),
-        *(torch.tensor([row[k] for row in rows]) for k in ("count", "relation", "fault", "raised", "back")),
-        tilt,
-    )
+    labels = {k: torch.tensor([row[k] for row in rows]) for k in ("count", "relation", "fault", "raised", "back")}
+    return Drawn(torch.stack([row["pixels"] for row in rows]), **labels, tilt=tilt)
 
 
 def _gestures(n: int, generator: torch.Generator) -> Tensor:
