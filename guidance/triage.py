@@ -203,8 +203,13 @@ def cost(pass_share: float, attempts: int, step: int, steps: int) -> float:
     """
     fail = 1 - pass_share
     begun = attempts if fail == 1 else (1 - fail**attempts) / pass_share
+    return calls_of(begun, step, steps) / steps
+
+
+def calls_of(begun: Any, step: int, steps: int) -> Any:
+    """Calls of the transformer when so many samples are begun and one is finished."""
     before = min(steps, steps - step + 1)
-    return (before * begun + steps - before) / steps
+    return before * begun + steps - before
 
 
 def threshold_for(scores: NDArray, wanted: float, attempts: int, step: int, steps: int) -> float:
