@@ -13,13 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.reliability import Array, cohen_kappa, coincidences, confusion, krippendorff_alpha, over_groups
-from ..extract.annotation import Annotation
+from ..extract.annotation import AUTOMATIC, Annotation
 from ..extract.label_records import RATINGS
 from ..extract.labels import Labels
 from ..extract.run import Run
 
-AUTOMATIC = "handscope"
-"""The author of labels that no person gave in this run: `labeling.auto`."""
 SAME_HAND = 0.7
 """Two annotators' hand tokens agree where their intersection over union is at least this."""
 COLUMNS = ["measure", "of", "value", "low", "high", "samples", "prompts", "note"]

@@ -148,7 +148,7 @@ def write_coco(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
         )
         image["judgements"].append(said)
         of_token = classes(annotation.labels, annotation.hands)
-        for hand, category in sorted(set(zip(annotation.hands.flat, of_token.flat)) - {(0, 0)}):
+        for hand, category in sorted(set(zip(annotation.hands.ravel().tolist(), of_token.ravel().tolist())) - {(0, 0)}):
             mask = (of_token == category) & (annotation.hands == hand)
             objects.append(
                 {
@@ -185,8 +185,7 @@ def write_tokens(run: Run, path: Path, annotations: Sequence[Annotation]) -> Non
     table = pd.concat(parts, ignore_index=True)
     with atomic(path) as temporary:
         if ending(path) == ".parquet":
-            _need_pyarrow(path)
-            table.to_parquet(temporary, index=False)
+            _write_parquet(table, path, temporary)
         else:
             table.to_csv(temporary, index=False, compression="gzip" if ending(path) == ".csv.gz" else None)
 
@@ -201,9 +200,9 @@ WRITERS = {
 }
 
 
-def _need_pyarrow(path: Path) -> None:
+def _write_parquet(table: pd.DataFrame, path: Path, temporary: Path) -> None:
     try:
-        import pyarrow  # noqa: F401
+        table.to_parquet(temporary, index=False)
     except ImportError as error:
         raise HandscopeError(
             f"{path} needs pyarrow: pip install 'handscope[parquet]', or give a name that ends in .csv."
@@ -218,7 +217,8 @@ def _size(run: Run, annotation: Annotation) -> tuple[int, int]:
 def _palette() -> list[int]:
     """Colours of the classes; further numbers, of hands, in turns."""
     random = np.random.default_rng(0)
-    return [*np.array(PALETTE).ravel().tolist(), *random.integers(40, 256, 3 * (256 - len(PALETTE))).tolist()]
+    known = [shade for colour in PALETTE for shade in colour]
+    return [*known, *random.integers(40, 256, 3 * 256 - len(known)).tolist()]
 
 
 def _mask(mask: np.ndarray) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def read_tokens(path: Path) -> Iterator[Read]:
         both = [np.zeros(shape, np.int64) for _ in range(2)]
         for filled, name in zip(both, ("label", "hand")):
             filled[tuple(cells)] = part[name]
-        yield unflat(said.iloc[0].to_dict()), *(_small(filled, path) for filled in both)
+        yield unflat(said.iloc[0].to_dict()), _small(both[0], path), _small(both[1], path)
 
 
 READERS = {

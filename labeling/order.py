@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import HandscopeError
+from ..extract.annotation import AUTOMATIC
 from ..extract.labels import Labels
 from ..extract.run import Run
-from .agreement import AUTOMATIC
 
 METHODS = ("random", "uncertain", "given")
 

@@ -110,12 +110,12 @@ def hand_region(points: NDArray[np.floating], height: int, width: int, shape: tu
     bool array of shape (rows, columns)
         Tokens whose centre lies on the palm, or within a finger's half-width (and a third of a token) of a bone.
     """
-    (rows, columns), points = shape, np.asarray(points, np.float64)
+    (rows, columns), joints = shape, np.asarray(points, np.float64)
     y, x = (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns
     centres = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-    reach = FINGER * np.linalg.norm(points[9] - points[0]) + REACH * max(height / rows, width / columns)
-    near = np.min([_distance(centres, points[a], points[b]) for a, b in _BONES], axis=0) <= reach
-    return (near | _inside(centres, points[_PALM])).reshape(shape)
+    reach = FINGER * np.linalg.norm(joints[9] - joints[0]) + REACH * max(height / rows, width / columns)
+    near = np.min([_distance(centres, joints[a], joints[b]) for a, b in _BONES], axis=0) <= reach
+    return (near | _inside(centres, joints[_PALM])).reshape(shape)
 
 
 _FINGERS = [range(first, first + 4) for first in (1, 5, 9, 13, 17)]
