@@ -122,9 +122,9 @@ export class Stroke {
   }
 
   #fill(u, v) {
-    const [row, column] = [Math.floor(u), Math.floor(v)];
-    if (this.last || row < 0 || column < 0 || row >= this.rows || column >= this.columns) return null;
-    this.last = [row, column];
+    if (this.last) return null;
+    const [row, column] = (this.last = [Math.floor(u), Math.floor(v)]);
+    if (row < 0 || column < 0 || row >= this.rows || column >= this.columns) return null;
     const cells = flood(this.before, this.rows, this.columns, row * this.columns + column);
     for (const cell of cells) this.#set(Math.floor(cell / this.columns), cell % this.columns);
     return [0, 0, this.rows, this.columns];
