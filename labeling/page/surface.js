@@ -58,16 +58,9 @@ export class Surface {
     this.moved();
   }
 
-  /** The view has moved: lay the picture at its new place, where the frames of a stroke find it scaled already. */
+  /** The view has moved: the picture is laid at its new place, where the frames of a stroke find it scaled already. */
   moved() {
-    const { x, y, scale, rows, columns } = this.view;
-    const context = this.ground.getContext("2d", { alpha: false });
-    context.fillStyle = GROUND;
-    context.fillRect(0, 0, this.ground.width, this.ground.height);
-    context.setTransform(this.sharpness, 0, 0, this.sharpness, 0, 0);
-    context.imageSmoothingQuality = "high";
-    if (this.image) context.drawImage(this.image, x, y, columns * scale, rows * scale);
-    context.setTransform(1, 0, 0, 1, 0, 0);
+    this.groundIsOld = true;
     this.redraw();
   }
 
@@ -88,8 +81,21 @@ export class Surface {
     return Object.assign(this.canvas.ownerDocument.createElement("canvas"), { width, height });
   }
 
+  #drawGround() {
+    const { x, y, scale, rows, columns } = this.view;
+    const context = this.ground.getContext("2d", { alpha: false });
+    context.fillStyle = GROUND;
+    context.fillRect(0, 0, this.ground.width, this.ground.height);
+    context.setTransform(this.sharpness, 0, 0, this.sharpness, 0, 0);
+    context.imageSmoothingQuality = "high";
+    if (this.image) context.drawImage(this.image, x, y, columns * scale, rows * scale);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    this.groundIsOld = false;
+  }
+
   #frame() {
     const { view, context, look } = this;
+    if (this.groundIsOld) this.#drawGround();
     const { state, settled, cursor, locked } = this.scene();
     const [top, left, bottom, right] = this.stale;
     const near = [
