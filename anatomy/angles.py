@@ -17,8 +17,9 @@ from torch.linalg import cross, vector_norm
 from ..errors import HandscopeError
 from .skeleton import CHAINS
 
-# The long axis goes through this point between the two metacarpal heads of the palm's plane, and the thumb's metacarpal
-# moves between these two directions, (across, along, palmar): as in the kinematic hand that draws the project's renders.
+# As in the kinematic hand that draws the project's renders: the long axis goes through this point between the two
+# metacarpal heads of the palm's plane; the straight thumb is lifted out of that plane by this share of its length, and
+# flexes across the palm and towards its front in this proportion.
 AXIS_INDEX, AXIS_RING = 14 / 39, 25 / 39
 THUMB_LIFT, THUMB_SLANT = 0.25, 0.6
 _FACING = 1e-5  # weight of "fingers flex about the palm's width" where a finger itself shows no axis

@@ -1,8 +1,8 @@
 """Evidence about hands as named numbers, for a classifier to weigh: always finite, and what is missing says so.
 
 Names begin with what they come from: `joints_`, `spread_`, `ratio_` and `side_` from the landmarks in space, `points_`
-from those in the picture, `sil_`, `digit_`, `web_` and `arcs_` from the silhouette. Where a value cannot be had it is 0,
-and a companion `..._missing` is 1.
+from those in the picture, `sil_`, `digit_`, `web_` and `arcs_` from the silhouette. Where the silhouette is unknown its
+values are 0 and `sil_missing` is 1.
 """
 
 from collections.abc import Sequence

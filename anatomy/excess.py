@@ -27,7 +27,7 @@ def spread_excess(spread: Tensor, angles: Tensor) -> Tensor:
 
 
 def ratio_deviation(ratios: Tensor) -> Tensor:
-    """How far digit ratios lie from the reference: (m, 5) spreads of the logarithm, signed; the middle finger's is 0."""
+    """How far digit ratios lie from the reference: (m, 5) spreads of the logarithm, signed; the middle finger has 0."""
     reference, spread = (values.to(ratios) for values in reference_ratios())
     deviation = (ratios.clamp_min(1e-6) / reference).log() / spread.clamp_min(1e-6)
     return torch.where(spread > 0, deviation, torch.zeros_like(deviation))

@@ -16,6 +16,7 @@ REACH = 4.5  # half-widths from the skeleton beyond which a face or another hand
 RINGS = (0.8, 0.95, 1.1, 1.25, 1.4)  # circles around the middle of the palm, in palm lengths
 STEPS = 180  # samples on a circle
 GAP = 35.0  # degrees on each side of the forearm that are not looked at
+RIM = 0.03  # palm lengths taken off all round the residual: outlines go, digits stay
 PART = 0.01  # palm lengths squared from which a piece of silhouette counts as a part
 
 
@@ -24,7 +25,7 @@ class Outline:
     """Attributes, for m hands; areas in palm lengths squared.
 
     residual : (m,) foreground near the skeleton that no capsule explains. joined : (m,) what of it hangs together with
-    the hand. solid : (m,) what of it survives taking off half a finger's
+    the hand. solid : (m,) what of it survives taking off a third of a finger's
     half-width all round: an extra digit does, a wide outline does not. missing : (m,) skeleton without foreground.
     parts : (m,) separate pieces. second : (m,) area of the second largest.
     holes : (m,) area of background enclosed by foreground.
@@ -48,7 +49,7 @@ def outline(mask: Tensor, shape: Shape, inside: Tensor) -> Outline:
     mask = mask & (shape.nearness < REACH)
     free = (shape.nearness > EXPLAINED) & ~shape.forearm & inside
     extra = mask & free
-    kept = _eroded(extra, shape.palm * 0.045)
+    kept = _eroded(extra, shape.palm * RIM)
     bare = (shape.nearness < 0.8) & inside & ~mask & ~shape.forearm
     main, parts, second, hollow = _pieces(mask & ~shape.forearm, shape.nearness < 1, unit)
     return Outline(

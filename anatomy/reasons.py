@@ -41,7 +41,7 @@ def ratio_bounds() -> tuple[Tensor, Tensor]:
 
 
 def outside(angles: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor]:
-    """Which joints (m, 15) leave the passive range by more than its tolerance, and which ratios (m, 5) the usual one."""
+    """Which joints (m, 15) leave the passive range and its tolerance, and which ratios (m, 5) the usual range."""
     low, high = (end.to(angles) for end in bounds("passive", tolerance=True))
     least, most = (end.to(ratios) for end in ratio_bounds())
     bad = (ratios < least) | (ratios > most)

@@ -1,10 +1,10 @@
 """Verdicts: the published score as it stands, and "any violation".
 
-The source study gives S = .3 [n = 5] + .4 Π [a_i within limits] + .3 sim(r, r_ref), implausible below .5. It leaves open
-(and here is chosen): `sim` (cosine similarity), the limits (active ranges of `limits.py`, no tolerance), which way an
-angle counts (flexion positive), where the count comes from and what an unknown one means (the caller's count; an
-unknown one passes), and what becomes of a hand that is not found (no score). Whatever `sim` in [0, 1] is chosen, one
-wrong thing alone passes: see the truth table.
+The source study gives S = .3 [n = 5] + .4 Π [a_i within limits] + .3 sim(r, r_ref), implausible below .5. It leaves
+open, and here is chosen: `sim` (cosine similarity), the limits (active ranges of `limits.py`, no tolerance), which way
+an angle counts (flexion positive), where the count comes from and what an unknown one means (the caller's count; an
+unknown one passes), and what becomes of a hand that is not found (no score). With a similarity near 1, which is what
+nearly every hand has, one wrong thing alone passes: see the truth table.
 """
 
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ def paper_score(count: Tensor, angles: Tensor, ratios: Tensor) -> Tensor:
 
     Parameters
     ----------
-    count : (m,) int, fingers; -1 where unknown, which passes.
+    count : (m,) int, digits that the hand has, folded ones included; -1 where unknown, which passes.
     angles : (m, 15) degrees. ratios : (m, 5).
     """
     parts = _parts(count, angles, ratios)

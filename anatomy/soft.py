@@ -1,8 +1,8 @@
 """The differentiable path: how far a hand is from plausible, as a loss with a gradient; and its soft subscores.
 
 The published score is made of indicators, whose gradient is zero. Here each limit is a squared hinge whose unit is the
-limit's tolerance, so that a joint at the edge of what any-violation allows costs 1. A subscore is exp(-loss): the sum of
-losses is minus the logarithm of the product of subscores.
+limit's tolerance, so that a joint at the edge of what any-violation allows costs 1. A subscore is exp(-loss): the sum
+of losses is minus the logarithm of the product of subscores.
 
 Parts: `joints` (flexion beyond the passive range), `proportions` (digit lengths more than two spreads from the
 reference), `presence` (minus the logarithm of the network's probability that there is a hand) and `count` (minus the

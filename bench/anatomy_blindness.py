@@ -14,6 +14,7 @@ from handscope.anatomy.angles import joint_angles, side
 from handscope.anatomy.detect import detect
 from handscope.anatomy.evidence import evidence
 from handscope.anatomy.hands import Hands
+from handscope.anatomy.limits import RATIOS
 from handscope.anatomy.ratios import digit_ratios
 from handscope.anatomy.scores import any_violation, paper
 from handscope.organism.captions import CAPTIONS
@@ -25,6 +26,7 @@ EVIDENCE = (
     "joints_sum", "ratio_sum", "presence_doubt", "points_mismatch", "sil_residual", "sil_joined", "sil_second",
     "arcs_more_most", "arcs_fewer_most", "web_most", "digit_apart_least", "digit_cover_least",
 )  # fmt: skip
+XRAY = torch.tensor([row.xray for row in RATIOS])
 FALLS = ("digit_apart_least", "digit_cover_least")  # less of it speaks against the hand
 
 
@@ -68,24 +70,22 @@ def main() -> None:
             + " | ".join(f"{value:.2f}" for value in values)
             + " |"
         )
-    for fault, read, truth, bad in (
-        ("backward", joint_angles, "angles", lambda t: t < -40),
-        ("proportion", None, "ratios", None),
-    ):
-        drawn, hands, _ = found[fault]
-        if fault == "backward":
-            planted = drawn.angles[hands.image]
-            seen = read(hands.world, side(hands.world, hands.right))
-            at = bad(planted)
-            title = "PIP bent back"
-        else:
-            planted, seen = drawn.ratios[hands.image], digit_ratios(hands.world)
-            usual = torch.tensor([0.64, 0.89, 1.0, 0.96, 0.76])
-            at = ((planted / usual).log().abs() > 0.35) & (planted != 1)
-            title = "digit's ratio"
-        print(f"\n{title}: drawn, median {float(planted[at].median()):.2f}; read, median {float(seen[at].median()):.2f}, "
-              f"quartiles {float(seen[at].quantile(0.25)):.2f} to {float(seen[at].quantile(0.75)):.2f}; "
-              f"correlation {float(torch.corrcoef(torch.stack([planted[at], seen[at]]))[0, 1]):.2f} (n = {int(at.sum())})")  # fmt: skip
+    _, hands, _ = found["backward"]
+    angles = joint_angles(hands.world, side(hands.world, hands.right))
+    planted = found["backward"][0].angles[hands.image]
+    compare("degrees of a PIP joint bent back", planted, angles, planted < -40)
+    drawn, hands, _ = found["proportion"]
+    planted = drawn.ratios[hands.image]
+    changed = (planted / XRAY).log().abs() > 0.35
+    compare("length of a digit over the middle finger's", planted, digit_ratios(hands.world), changed)
+
+
+def compare(what: str, planted: Tensor, read: Tensor, where: Tensor) -> None:
+    drawn, seen = planted[where], read[where]
+    low, middle, high = seen.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    together = float(torch.corrcoef(torch.stack([drawn, seen]))[0, 1])
+    print(f"\n{what} (n = {len(drawn)}): drawn, median {float(drawn.median()):.2f}; read, median {middle:.2f},")
+    print(f"quartiles {low:.2f} to {high:.2f}; correlation {together:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The published score, any-violation and their words: truth table, monotony, and documents that say what the code does."""
+"""The published score, any-violation and their words: truth table, monotony, and a page that agrees with the code."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_any_violation_flags_every_single_violation_and_says_which():
     for single, words in [
         ({"five": False}, ["6 fingers counted (expected 5)"]),
         ({"joints": False}, ["index PIP bent back 60° (limit −15°)"]),
-        ({"similar": False}, ["index 1.62 of the middle finger's length"]),
+        ({"similar": False}, [f"index {1.8 * RATIOS[1].reference:.2f} of the middle finger's length"]),
     ]:
         verdict = any_violation(*hand(**single))[0]
         assert verdict.plausible is False and verdict.score == 0 and min(verdict.subscores.values()) < 1
@@ -116,8 +116,8 @@ def test_excess_is_nothing_inside_and_grows_outside(joint, start, more, way):
 def test_excess_is_one_at_the_edge_of_what_any_violation_allows():
     low, high = bounds("passive", tolerance=True)
     assert torch.allclose(angle_excess(torch.stack([low, high])), torch.ones(2, 15))
-    spread, upright = torch.tensor([[limit.passive[1] + limit.tolerance for limit in SPREAD_LIMITS]]), torch.zeros(1, 15)
-    assert torch.allclose(spread_excess(spread, upright), torch.ones(1, 4))
+    spread = torch.tensor([[limit.passive[1] + limit.tolerance for limit in SPREAD_LIMITS]])
+    assert torch.allclose(spread_excess(spread, torch.zeros(1, 15)), torch.ones(1, 4))
     bent = torch.full((1, 15), 90.0)
     assert spread_excess(spread, bent).max() < 1e-6  # a bent finger has no direction in the palm's plane
 

@@ -9,7 +9,6 @@ from handscope.anatomy.count import load_count
 from handscope.anatomy.networks import load_landmarks
 from handscope.anatomy.ratios import digit_ratios
 from handscope.anatomy.reasons import violations
-from handscope.anatomy.skeleton import JOINTS
 from handscope.anatomy.soft import robust_loss, soft_loss, soft_parts
 from handscope.errors import HandscopeError
 from handscope.organism.hands import pose_hands, sample_pose
@@ -36,7 +35,7 @@ def test_plausible_hands_cost_nothing_and_each_fault_costs():
     assert parts[0].max() < 1e-3 and parts[1].min() > 8
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_gradients_agree_with_finite_differences(seed):
     """On arbitrary points, where many hinges act, and on hands with a fault; in float64."""
     generator = torch.Generator().manual_seed(seed)
