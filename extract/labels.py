@@ -210,7 +210,7 @@ class Labels(LabelRecords):
                 f"WHERE {of_author} NOT review GROUP BY author, sample",
                 {"author": author},
             )
-            return [State(*row[:3], bool(row[3]), row[4]) for row in rows]
+            return [State(name, sample, image, bool(done), seconds) for name, sample, image, done, seconds, _ in rows]
 
     def last_revision(self) -> int:
         """The newest revision of all; 0 where there is none."""

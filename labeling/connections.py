@@ -1,7 +1,6 @@
 """Connections that cannot be held without asking for anything: idle, slow and malformed clients are let go."""
 
 import asyncio
-from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -22,8 +21,9 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self._waiting: asyncio.TimerHandle | None = None
         self._wait()
-        idle: list[Any] = [other for other in self.connections if other is not self and not other.busy]
-        if len(self.connections) > self.most and idle:
+        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        idle = [other for other in others if not other.busy]
+        if len(others) >= self.most and idle:
             min(idle, key=lambda other: other.heard).transport.abort()
 
     def data_received(self, data: bytes) -> None:

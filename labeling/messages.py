@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -11,8 +12,8 @@ from ..extract.label_records import RATINGS
 
 Mode = Literal["paint", "rate", "review"]
 Painting = Literal["paint", "review"]
-Kind = Literal[(*KINDS, *(f"{kind}:{scope}" for kind in KINDS for scope in SCOPES))]  # type: ignore[valid-type]
-Verdict = Literal[VERDICTS]  # type: ignore[valid-type]
+Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})(:({'|'.join(SCOPES)}))?$")]
+Verdict = Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, VERDICTS))})$")]
 
 
 def _decoded(text: Any) -> bytes:
