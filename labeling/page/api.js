@@ -21,14 +21,14 @@ export class Refused extends Error {
 }
 
 /** JSON from the server, or whatever `as` names (blob). */
-export async function call(path, { body, as = "json", keepalive = false } = {}) {
+export async function call(path, { body, as = "json", keepalive = false, patience = PATIENCE } = {}) {
   const post = body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   let answer;
   try {
-    answer = await fetch(path, { ...post, keepalive, signal: AbortSignal.timeout(PATIENCE) });
+    answer = await fetch(path, { ...post, keepalive, signal: AbortSignal.timeout(patience) });
     if (answer.ok) return await answer[as]();
-  } catch (error) {
-    throw new Unreachable(`The server does not answer (${error.message}).`);
+  } catch {
+    throw new Unreachable("The server does not answer.");
   }
   if (answer.status >= 500 || answer.status === 408 || answer.status === 429) {
     throw new Unreachable(`The server is in trouble (${answer.status}).`);

@@ -1,8 +1,8 @@
 // The labelling page: which picture is shown, and what becomes of each stroke.
 
-import { Refused, Unreachable, call, stateOf } from "./api.js";
+import { Refused, Unreachable, call } from "./api.js";
 import { Clock } from "./clock.js";
-import { askConflict, askName, closable, showHelp, showHistory } from "./dialogs.js";
+import { askName, closable, showHelp } from "./dialogs.js";
 import { editing } from "./editing.js";
 import { handsOf } from "./grid.js";
 import { Journal } from "./journal.js";
@@ -11,9 +11,10 @@ import { Offers } from "./offers.js";
 import { Painter } from "./painter.js";
 import { Panel, byId } from "./panel.js";
 import { Samples } from "./samples.js";
-import { Saver, chainOf } from "./saver.js";
+import { Saver } from "./saver.js";
 import { actionOf } from "./shortcuts.js";
-import { note, say, showCounts, showStatus } from "./status.js";
+import { note, say, sayCell, showCounts, showStatus } from "./status.js";
+import { bringBack, settle } from "./versions.js";
 
 const AGAIN = 2000;
 const NEWS = 30000;
@@ -27,7 +28,7 @@ class App {
       columns: 1,
       onStroke: (state) => this.#stroke(state),
       onProgress: (stroke) => this.#progressed(stroke),
-      onCursor: (row, column) => this.#sayCell(row, column),
+      onCursor: (row, column) => sayCell(this.painter, row, column),
       onLook: () => this.panel?.showTools(),
     });
     this.painter.locked = true;
@@ -41,7 +42,7 @@ class App {
       rate: (value) => this.#rate(Number(value)),
       travel: (step) => this.open(this.index + step),
       unlabelled: () => this.#nextOpen(),
-      earlier: () => this.#earlier(),
+      earlier: () => bringBack(this),
       help: () => showHelp(this.mode),
       escape: () => this.offers.dismiss() || this.painter.canvas.focus(),
     };
@@ -219,40 +220,13 @@ class App {
     return note(place < 0 ? "All pictures are done." : "This is the last picture that is open.");
   }
 
-  async #earlier() {
-    const { doc } = this;
-    try {
-      await showHistory(doc, this.saver, (answer) => {
-        this.saver.opened(chainOf(doc), answer.revision, stateOf(answer));
-        this.#follow(stateOf(answer));
-      });
-    } catch (error) {
-      note(error.message);
-    }
-  }
-
-  // A state that is on the server, or on its way, follows in the history of the picture.
-  #follow(state) {
+  /** A state that is on the server, or on its way, follows in the history of the picture. */
+  follow(state) {
     this.doc.history.push(state);
     this.items[this.index].done = state.done;
     this.painter.refresh();
     this.panel.showState();
     this.#count();
-  }
-
-  async #resolve(chain) {
-    const busy = () => document.querySelector("dialog[open]") || this.painter.stroke || !this.saver.conflicts.has(chain);
-    if (busy()) return;
-    const { current, sample, sha, mine, base } = this.saver.sides(chain);
-    const image = await call(current.image, { as: "blob" }).then(createImageBitmap).catch(() => null);
-    if (busy()) return;
-    const choice = await askConflict({ mine, base, current, image, isAnother: sha !== current.image_sha256 });
-    if (choice === undefined || !this.saver.conflicts.has(chain)) return;
-    const after = choice && { ...choice, done: choice.done && problems(choice).length === 0 };
-    this.saver.resolve(chain, after);
-    if (!this.doc || chainOf(this.doc) !== chain) return this.samples.forget(sample);
-    Object.assign(this.doc, { sha: current.image_sha256, image: current.image });
-    this.#follow(after ?? stateOf(current));
   }
 
   #retry(error, act) {
@@ -274,17 +248,10 @@ class App {
     showCounts(this.items, this.progress);
   }
 
-  #sayCell(row, column) {
-    const cell = row * this.doc.columns + column;
-    const { labels, hands } = this.painter.state;
-    const name = { 0: hands[cell] ? "unsure" : "unlabelled", 1: "not hand", 2: "good", 3: "bad" }[labels[cell]];
-    say(`Row ${row + 1}, column ${column + 1}: ${name}${hands[cell] ? ` hand ${hands[cell]}` : ""}`);
-  }
-
   #listen() {
     const { saver } = this;
     saver.addEventListener("status", () => showStatus(saver.status));
-    saver.addEventListener("conflict", ({ detail }) => this.#resolve(detail));
+    saver.addEventListener("conflict", ({ detail }) => settle(this, detail));
     saver.addEventListener("settled", ({ detail }) => {
       this.samples.forget(detail);
       byId("conflict").close();
@@ -292,7 +259,7 @@ class App {
     });
     byId("status").addEventListener("click", () => {
       const [chain] = saver.conflicts.keys();
-      if (chain) this.#resolve(chain);
+      if (chain) settle(this, chain);
       else saver.hurry();
     });
     byId("who").addEventListener("click", () => this.#rename());

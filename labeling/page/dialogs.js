@@ -1,11 +1,9 @@
 // What lies over the page at times: the annotator's name, a conflict, earlier states, help.
 
-import { Refused, address, call, stateOf } from "./api.js";
+import { Refused, call, stateOf } from "./api.js";
 import { difference, rebase } from "./grid.js";
-import { unique } from "./journal.js";
 import { Painter } from "./painter.js";
-import { byId, make } from "./panel.js";
-import { chainOf } from "./saver.js";
+import { byId, faultsText, make } from "./panel.js";
 import { SHORTCUTS } from "./shortcuts.js";
 
 /** Close buttons of dialogs work from now on. */
@@ -39,18 +37,18 @@ export function askName(annotators, name, mayCancel) {
   });
 }
 
-function describe(state) {
-  const faults = Object.entries(state.faults).map(([hand, kinds]) => `hand ${hand}: ${kinds.join(", ")}`).join("; ");
-  return [state.verdict ?? "no verdict", state.done ? "done" : "not done", faults].filter(Boolean).join(" · ");
+function describe({ verdict, done, faults }) {
+  return [verdict ?? "no verdict", done ? "done" : "not done", faultsText(faults)].filter(Boolean).join(" · ");
 }
 
-/** Both versions side by side; resolves to the state to save after the saved one, null for the saved one, or undefined. */
+/** Both versions side by side; resolves to the state to save next, null for the saved one, undefined for neither. */
 export function askConflict({ mine, base, current, image, isAnother }) {
   const { rows, columns } = current;
   const theirs = stateOf(current);
+  const differing = `The two differ in ${difference(mine, theirs)} of ${rows * columns} cells.`;
   byId("conflict-text").textContent = isAnother
     ? "The picture itself was generated anew since you painted: look whether your labels still fit."
-    : `Another window saved labels of it under your name. The two differ in ${difference(mine, theirs)} of ${rows * columns} cells.`;
+    : `Another window saved labels of it under your name. ${differing}`;
   byId("mine-text").textContent = describe(mine);
   byId("theirs-text").textContent = describe(theirs);
   byId("take-both").hidden = !base;
@@ -76,26 +74,24 @@ export function askConflict({ mine, base, current, image, isAnother }) {
   });
 }
 
-/** The saved states of a picture; `restored(answer)` is called with what the server brought back. */
-export async function showHistory(doc, saver, restored) {
-  const { items } = await call(address(doc.sample, "/history", doc.mode));
+/** The saved states of a picture, the newest first; `restore(revision)` is called with the one that is chosen. */
+export function showHistory(items, restore) {
   const list = byId("history-list");
-  list.replaceChildren(...items.map(({ revision, made: when, author, done, verdict, kinds }) =>
-    make("div", { className: "state" },
-      make("span", { textContent: `${when} · ${author} · ${verdict ?? "no verdict"}${done ? " · done" : ""} ${kinds.join(", ")}` }),
-      make("button", { textContent: "Bring back", onclick: () => restore(revision) }))));
-  if (!items.length) list.textContent = "None yet.";
-  byId("history").showModal();
-
-  async function restore(revision) {
-    const body = { uid: unique(), annotator: saver.annotator, revision, base: saver.revision(chainOf(doc)) ?? null };
+  const choose = (revision) => async () => {
     try {
-      restored(await call(address(doc.sample, "/restore", doc.mode), { body }));
+      await restore(revision);
       byId("history").close();
     } catch (error) {
       list.prepend(make("p", { className: "error", role: "alert", textContent: error.message }));
     }
-  }
+  };
+  list.replaceChildren(...items.map(({ revision, made: when, author, done, verdict, kinds }) => {
+    const said = [when, author, verdict ?? "no verdict", done && "done", ...kinds].filter(Boolean).join(" · ");
+    const button = make("button", { textContent: "Bring back", onclick: choose(revision) });
+    return make("div", { className: "state" }, make("span", { textContent: said }), button);
+  }));
+  if (!items.length) list.textContent = "None yet.";
+  byId("history").showModal();
 }
 
 /** The keys that work in a mode. */

@@ -121,20 +121,20 @@ export function lattice(context, view, [top, left, bottom, right]) {
   context.stroke();
 }
 
-/** A dot in each cell of a box that is labelled as not hand, which on a dark picture is hard to tell otherwise. */
+/** Dots on cells that are not hand, which on a dark picture are hard to tell otherwise: on each, if it is large. */
 export function dots(context, view, { labels }, [top, left, bottom, right]) {
-  const side = Math.min(3, view.scale / 4);
+  const every = Math.ceil(40 / view.scale);
   context.fillStyle = KINDS[1].edge;
-  for (let row = top; row < bottom; row++) {
-    for (let column = left; column < right; column++) {
+  for (let row = Math.ceil(top / every) * every; row < bottom; row += every) {
+    for (let column = Math.ceil(left / every) * every; column < right; column += every) {
       if (labels[row * view.columns + column] !== 1) continue;
       const [x, y] = view.pixel(row + 0.5, column + 0.5);
-      context.fillRect(x - side / 2, y - side / 2, side, side);
+      context.fillRect(x - 1.25, y - 1.25, 2.5, 2.5);
     }
   }
 }
 
-/** The number of each hand and a sign for its label: at its middle, or above a small one, whose cells it would cover. */
+/** The number of each hand and a sign for its label: at its middle, or above a small one, which it would cover. */
 export function badges(context, view, { labels, hands }) {
   const sums = new Map();
   hands.forEach((hand, cell) => {

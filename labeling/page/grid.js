@@ -6,7 +6,7 @@
 
 export const NOTHING = Object.freeze({ label: 0, hand: 0 });
 
-/** Offsets [row, column] of the cells of a round brush `size` cells across; even sizes have their centre at a corner. */
+/** Offsets [row, column] of the cells of a round brush `size` cells across; an even one has its centre at a corner. */
 export function disc(size) {
   const offsets = [];
   const low = -Math.floor(size / 2);
@@ -69,8 +69,8 @@ export function difference(a, b) {
 /**
  * One stroke, from the moment the pointer goes down until it is lifted.
  *
- * `how`: tool (brush, eraser, rectangle or fill), ink {label, hand}, size of the brush, keep. With keep, only unlabelled
- * cells are painted, and only cells of the ink are erased.
+ * `how`: tool (brush, eraser, rectangle or fill), ink {label, hand}, size of the brush, keep. With keep, only
+ * unlabelled cells are painted, and only cells of the ink are erased.
  */
 export class Stroke {
   constructor(state, rows, columns, how) {
@@ -152,8 +152,8 @@ export class Stroke {
 }
 
 /**
- * `suggested` laid over a state, as one stroke: its hands get the label `label`, the rest of what it says stays as it is.
- * Cells of which it says nothing are left alone; with keep, so are labelled ones.
+ * `suggested` laid over a state, as one stroke: its hands get the label `label`, the rest of what it says stays as it
+ * is. Cells of which it says nothing are left alone; with keep, so are labelled ones.
  */
 export function accept(state, suggested, label, keep) {
   const after = { ...state, labels: state.labels.slice(), hands: state.hands.slice() };

@@ -1,7 +1,7 @@
 // Strokes that the server has not confirmed yet, in the browser's own storage: written before they are sent.
 //
-// An entry is a plain object with a `uid`. A tab keeps, beside its entries, one draft: the stroke that is being painted.
-// A draft whose tab is gone becomes an entry like any other.
+// An entry is a plain object with a `uid`. A tab keeps, beside its entries, one draft: the stroke that is being
+// painted. A draft whose tab is gone becomes an entry like any other.
 
 import { pack, unpack } from "./grid.js";
 

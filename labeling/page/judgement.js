@@ -22,7 +22,8 @@ export function verdictOf(state) {
 export function problems(state) {
   const found = [];
   for (const [hand, labels] of handsOf(state)) {
-    if (labels.size > 1) found.push(`Hand ${hand} is ${[...labels].map((label) => NAMES[label]).join(" and ")} at once: choose one for all of it.`);
+    const names = [...labels].map((label) => NAMES[label]);
+    if (names.length > 1) found.push(`Hand ${hand} is ${names.join(" and ")} at once: choose one for all of it.`);
   }
   const cells = verdictOf(state);
   if (!state.verdict) found.push("Choose a verdict, or paint the hand.");
@@ -34,7 +35,7 @@ export function problems(state) {
   return found;
 }
 
-/** The faults of a state after one step of `kind` for `hand`: not there, where it is usually seen, the other, not there. */
+/** The faults after one step of `kind` for `hand`: from none to its usual scope, to the other scope, to none. */
 export function stepFault(faults, hand, kind, usual) {
   const { [hand]: before = [], ...others } = faults;
   const had = before.find((fault) => fault.split(":")[0] === kind);

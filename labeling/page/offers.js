@@ -1,12 +1,13 @@
 // Labels that are not the annotator's own: suggestions, and in review what others said. Drawn, and taken on request.
 
-import { Refused, Unreachable, call, stateOf } from "./api.js";
+import { Refused, Unreachable, address, call, stateOf } from "./api.js";
 import { tint } from "./drawing.js";
 import { accept, decode } from "./grid.js";
 import { byId } from "./panel.js";
 import { note, say } from "./status.js";
 
 const LOOK = { source: "Look for some" };
+const PATIENCE = 120000; // networks are loaded for the first
 
 export class Offers {
   constructor(app) {
@@ -45,10 +46,14 @@ export class Offers {
     return had;
   }
 
-  /** What is drawn becomes part of the labels, as one stroke; its hands get the class in use. */
+  /** What is drawn becomes part of the labels, as one stroke; the hands of a suggestion get the class in use. */
   accept() {
     const { app, chosen } = this;
     if (!chosen?.hands.some(Boolean)) return;
+    if (chosen.author) {
+      this.take(chosen.author);
+      return;
+    }
     this.#draw(null);
     app.painter.push(accept(app.state, chosen, app.kind === 1 ? 0 : app.painter.ink.label, app.painter.keep));
   }
@@ -56,6 +61,7 @@ export class Offers {
   /** All that another annotator said becomes the state of the picture. */
   take(author) {
     const { labels, hands, faults, verdict } = this.others.find((other) => other.author === author);
+    this.dismiss();
     this.app.painter.push({ labels, hands, faults, verdict, done: false });
   }
 
@@ -64,7 +70,7 @@ export class Offers {
     if (doc.suggestions) return;
     byId("absent").textContent = "Looking…";
     try {
-      const { items, absent } = await call(`/api/samples/${encodeURIComponent(doc.sample)}/suggestions`);
+      const { items, absent } = await call(address(doc.sample, "/suggestions", doc.mode), { patience: PATIENCE });
       const map = (text) => text && new Float32Array(decode(text).buffer);
       doc.suggestions = items.map((item) => (
         { ...item, labels: decode(item.labels), hands: decode(item.hands), map: map(item.map) }));

@@ -4,8 +4,8 @@
 //     painter.tool = "rectangle"; painter.ink = { label: 2, hand: 1 }; painter.undo();
 //
 // A stroke ends when the pointer is lifted; then `onStroke` gets the new state {labels, hands}, and so it does after an
-// undo or redo. States are never changed afterwards. `onProgress` gets a stroke that is not finished yet (null when it is
-// given up), `onCursor` the row and column of the keyboard's cursor, `onLook` is told of a new size or opacity.
+// undo or redo. States are never changed afterwards. `onProgress` gets a stroke that is not finished yet (null when it
+// is given up), `onCursor` the row and column of the keyboard's cursor, `onLook` is told of a new size or opacity.
 
 import { Gestures } from "./gestures.js";
 import { History, Stroke, anchor } from "./grid.js";

@@ -24,13 +24,16 @@ export function make(tag, { data = {}, aria = {}, ...properties } = {}, ...child
   return element;
 }
 
-// Put children in place of others and leave the focus where it was.
-function replace(parent, children) {
-  const focused = [...parent.children].findIndex((child) => child.contains(document.activeElement));
-  const inner = focused < 0 ? -1 : [...parent.children[focused].querySelectorAll("button")].indexOf(document.activeElement);
-  parent.replaceChildren(...children);
-  const child = parent.children[Math.min(focused, parent.children.length - 1)];
-  if (child) (inner < 0 ? child : child.querySelectorAll("button")[inner] ?? child).focus();
+/** The faults of each hand in words. */
+export function faultsText(faults) {
+  return Object.entries(faults).map(([hand, kinds]) => `hand ${hand}: ${kinds.join(", ")}`).join("; ");
+}
+
+// Put buttons in place of others and leave the focus where it was.
+function replace(parent, buttons) {
+  const focused = [...parent.children].indexOf(document.activeElement);
+  parent.replaceChildren(...buttons);
+  if (focused >= 0) parent.children[Math.min(focused, buttons.length - 1)]?.focus();
 }
 
 export class Panel {
@@ -59,14 +62,14 @@ export class Panel {
     for (const [id, action, argument] of BUTTONS) {
       byId(id).addEventListener("click", () => (app.doc || action === "help") && app.act(action, argument));
     }
-    byId("modes").addEventListener("click", ({ target }) => target.dataset.mode && app.act("mode", target.dataset.mode));
+    on("modes", "mode", "mode");
     byId("goto").addEventListener("submit", (event) => {
       event.preventDefault();
       app.open(byId("number").valueAsNumber - 1);
       app.painter.canvas.focus();
     });
-    for (const [type, yes] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false], ["pointerleave", false]]) {
-      byId("hide").addEventListener(type, () => app.act("hide", yes));
+    for (const type of ["pointerdown", "pointerup", "pointercancel", "pointerleave"]) {
+      byId("hide").addEventListener(type, () => app.act("hide", type === "pointerdown"));
     }
     byId("size").addEventListener("input", ({ target }) => (app.painter.size = Number(target.value)));
     byId("opacity").addEventListener("input", ({ target }) => (app.painter.opacity = target.value / 100));
@@ -113,10 +116,13 @@ export class Panel {
     const applies = label === "bad" || label === "mixed" || state.verdict?.startsWith("bad") || state.faults[hand];
     byId("faults").hidden = !applies;
     const chosen = new Map((state.faults[hand] ?? []).map((fault) => fault.split(":")));
-    replace(byId("faults"), kinds.map((kind) => make("button", {
-      data: { kind }, aria: { pressed: chosen.has(kind) },
-      title: `${kind}: press for ${scopes[kind]}, again for ${scopes[kind] === "local" ? "global" : "local"}, again for none`,
-    }, kind, make("span", { className: "scope", textContent: chosen.has(kind) ? chosen.get(kind) ?? scopes[kind] : "–" }))));
+    replace(byId("faults"), kinds.map((kind) => {
+      const scope = chosen.has(kind) ? chosen.get(kind) ?? scopes[kind] : "–";
+      const other = scopes[kind] === "local" ? "global" : "local";
+      const title = `${kind}: press for ${scopes[kind]}, again for ${other}, again for none`;
+      const about = { data: { kind }, aria: { pressed: chosen.has(kind) }, title };
+      return make("button", about, kind, make("span", { className: "scope", textContent: scope }));
+    }));
   }
 
   /** Show the suggestions that there are, which is drawn, and why others are not there. */
@@ -124,24 +130,29 @@ export class Panel {
     const own = items.filter(({ author }) => !author);
     replace(byId("suggestions"), own.map(({ source }) =>
       make("button", { textContent: source, data: { source }, aria: { pressed: source === chosen?.source } })));
-    byId("absent").textContent = Object.entries(absent).map(([source, reason]) => `No ${source}: ${reason}`).join(" ");
+    const reasons = Object.entries(absent).map(([source, reason]) => `No ${source}: ${reason}`);
+    byId("absent").textContent = reasons.join(" ");
     byId("offer").hidden = !chosen;
     if (!chosen) return;
-    byId("offer-text").textContent = `${chosen.map && !chosen.hands.some(Boolean) ? "Map" : "Suggestion"}: ${chosen.source}. Not part of the labels.`;
+    const what = chosen.author ? "Labels of" : chosen.hands.some(Boolean) ? "Suggestion:" : "Map:";
+    byId("offer-text").textContent = `${what} ${chosen.source}. Not part of your labels.`;
     byId("accept").hidden = !chosen.hands.some(Boolean);
   }
 
   /** Show what others said of the picture; `draw(canvas, other)` makes their thumbnails. */
   showOthers(others, draw) {
-    replace(byId("others"), others.map((other) => {
+    byId("others").replaceChildren(...others.map((other) => {
+      const { author, verdict, faults } = other;
       const canvas = make("canvas", { width: 96, height: 96 });
       draw(canvas, other);
-      const faults = Object.entries(other.faults).map(([hand, kinds]) => `hand ${hand}: ${kinds.join(", ")}`).join("; ");
+      const button = (textContent, data) => {
+        const aria = { pressed: false, label: `${textContent} the labels of ${author}` };
+        return make("button", { textContent, data, aria });
+      };
       return make("div", { className: "other" }, canvas, make("div", {},
-        make("p", {}, make("b", { textContent: other.author }), ` ${other.verdict ?? "no verdict"}`),
-        make("p", { className: "small", textContent: faults }),
-        make("button", { textContent: "Show", data: { source: other.author }, aria: { pressed: false, label: `Show the labels of ${other.author}` } }),
-        make("button", { textContent: "Take over", data: { take: other.author }, aria: { label: `Take over the labels of ${other.author}` } })));
+        make("p", {}, make("b", { textContent: author }), ` ${verdict ?? "no verdict"}`),
+        make("p", { className: "small", textContent: faultsText(faults) }),
+        button("Show", { source: author }), button("Take over", { take: author })));
     }));
   }
 

@@ -172,14 +172,15 @@ export class Saver extends EventTarget {
         await call(address(sample, "/rating", mode), { body: { ...common, value: entry.value }, keepalive });
         this.#confirm(entry);
       } else {
-        const { labels, hands, faults, verdict, done } = unpacked(entry);
-        const body = { ...common, base: entry.base, labels: encode(labels), hands: encode(hands), faults, verdict, done };
+        const { labels, hands, ...said } = unpacked(entry);
+        const body = { ...common, base: entry.base, labels: encode(labels), hands: encode(hands), ...said };
         const { revision } = await call(address(sample, "/strokes", mode), { body, keepalive });
         this.#confirm(entry, revision);
       }
     } catch (error) {
       if (!(error instanceof Refused) || error.locked) throw error;
-      if (error.status === 409 && entry.kind === "stroke" && error.body?.current) this.#clash(entry, error.body.current);
+      const { current } = error.body ?? {};
+      if (error.status === 409 && entry.kind === "stroke" && current) this.#clash(entry, current);
       else this.#refuse(entry, error.message);
     }
   }
@@ -191,19 +192,23 @@ export class Saver extends EventTarget {
     // Those that follow learn their revision before the one they wait for leaves the journal.
     if (entry.kind === "stroke") {
       this.saved.set(chainOf(entry), { revision, state: packed(unpacked(entry)) });
-      this.#chain(chainOf(entry)).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, revision));
+      this.#rebase(entry, revision);
     }
     this.entries.splice(index, 1);
     this.journal.remove(entry.uid);
     // What was refused before has a later state of the sample saved over it.
-    const over = this.entries.filter((old) => old.refused && old.kind === entry.kind && chainOf(old) === chainOf(entry));
-    over.forEach((old) => this.#drop(old));
+    const isOver = (old) => old.refused && chainOf(old) === chainOf(entry);
+    this.entries.filter(isOver).forEach((old) => this.#drop(old));
     this.#tell();
   }
 
+  // The one that waits for `entry` is made on `revision`.
   #rebase(entry, revision) {
-    Object.assign(entry, { base: revision, after: null, from: this.saved.get(chainOf(entry))?.state ?? null });
-    this.journal.put(entry);
+    const chain = chainOf(entry);
+    for (const next of this.#chain(chain).filter(({ after }) => after === entry.uid)) {
+      Object.assign(next, { base: revision, after: null, from: this.saved.get(chain)?.state ?? null });
+      this.journal.put(next);
+    }
   }
 
   #drop(entry) {
@@ -227,7 +232,7 @@ export class Saver extends EventTarget {
   #refuse(entry, message) {
     entry.refused = message;
     if (entry.kind === "stroke") {
-      this.#chain(chainOf(entry)).filter(({ after }) => after === entry.uid).forEach((next) => this.#rebase(next, entry.base));
+      this.#rebase(entry, entry.base);
     }
     this.#tell();
   }

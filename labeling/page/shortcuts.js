@@ -57,8 +57,8 @@ export function actionOf(event, mode) {
   const digit = /^(Digit|Numpad)([1-5])$/.exec(event.code);
   if (digit) return digitAction(Number(digit[2]), event.shiftKey, mode);
   const found = PLAIN[event.key] ?? PLAIN[event.key.toLowerCase()];
-  const allowed = found && (found[0] === "escape" || SHORTCUTS.some(([, , act, modes]) => act === found[0] && modes.includes(mode)));
-  return allowed ? found : null;
+  const works = ([, , act, modes]) => act === found?.[0] && modes.includes(mode);
+  return found?.[0] === "escape" || SHORTCUTS.some(works) ? found : null;
 }
 
 function digitAction(digit, shift, mode) {

@@ -1,6 +1,6 @@
 // What the page says of itself: whether all is saved, how far the work is, and notes; aloud too, for screen readers.
 
-import { byId } from "./panel.js";
+import { byId, make } from "./panel.js";
 
 const TEXT = {
   saved: () => "Saved",
@@ -29,16 +29,22 @@ export function showStatus(status) {
   button.dataset.state = status.name;
   clearTimeout(showStatus.timer);
   if (status.name === "saving") return;
-  showStatus.timer = setTimeout(() => (byId("live").textContent = status.name === "saved" ? text : `${text}. ${advice}`), PAUSE);
+  const spoken = status.name === "saved" ? text : `${text}. ${advice}`;
+  showStatus.timer = setTimeout(() => (byId("live").textContent = spoken), PAUSE);
 }
 
 /** Show how many pictures are done, and what the server knows of the pace and of others. */
 export function showCounts(items, progress) {
   const done = items.filter((item) => item.done).length;
   Object.assign(byId("bar"), { max: items.length || 1, value: done });
-  const { seconds_per_image: seconds, annotators = [] } = progress ?? {};
+  const { seconds_per_image: seconds, annotators = [], agreement = [] } = progress ?? {};
   byId("counts").textContent = `${done} of ${items.length} done${seconds ? ` · ${Math.round(seconds)} s each` : ""}`;
   byId("counts").title = annotators.map(({ name, done: n }) => `${name}: ${n} done`).join(", ");
+  byId("agreement").replaceChildren(...(agreement ?? []).filter(({ value }) => value !== null).map(
+    ({ measure, of, value, low, high }) => {
+      const interval = low === null ? "" : ` (${low.toFixed(2)} to ${high.toFixed(2)})`;
+      return make("li", { textContent: `${measure}, ${of}: ${value.toFixed(2)}${interval}` });
+    }));
 }
 
 /** A sentence over the picture; null takes it away. */
@@ -51,4 +57,12 @@ export function note(text) {
 /** A sentence for those who do not see the page. */
 export function say(text) {
   byId("spoken").textContent = text;
+}
+
+/** What the cell under the keyboard's cursor is. */
+export function sayCell({ state, view }, row, column) {
+  const cell = row * view.columns + column;
+  const hand = state.hands[cell];
+  const name = { 0: hand ? "unsure" : "unlabelled", 1: "not hand", 2: "good", 3: "bad" }[state.labels[cell]];
+  say(`Row ${row + 1}, column ${column + 1}: ${name}${hand ? ` hand ${hand}` : ""}`);
 }

@@ -62,7 +62,8 @@ export class View {
 
   // A picture smaller than the canvas stands in the middle; a larger one leaves no gap at an edge.
   #settle() {
-    const place = (at, length, room) => (length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, at)));
+    const inside = (at, gap) => Math.min(0, Math.max(gap, at));
+    const place = (at, length, room) => (length <= room ? (room - length) / 2 : inside(at, room - length));
     this.x = place(this.x, this.columns * this.scale, this.width);
     this.y = place(this.y, this.rows * this.scale, this.height);
   }
