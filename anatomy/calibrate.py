@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import HandscopeError
 from .calibration import Calibration, fit
 from .examine import Examined
-from .score import METHODS, judge
+from .scoring import METHODS, judge
 from .trust import (
     Counts,
     accuracy,

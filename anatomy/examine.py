@@ -1,7 +1,7 @@
 """Everything that is read of the hands of a batch of pictures, before anything is judged.
 
     read = examine(images)           # find hands, read their joints, count their fingers, gather evidence
-    verdicts = judge(read, "paper")  # score.py; any method, from the same reading
+    verdicts = judge(read, "paper")  # scoring.py; any method, from the same reading
 """
 
 from __future__ import annotations
@@ -128,7 +128,6 @@ def examine(
     HandscopeError
         A picture is not a float tensor (3, h, w) of finite values in [0, 1], or `raised` is not one entry a picture.
     """
-    check(images)
     hands = detect(images, networks=networks, search=search, boxes=boxes, detector=detector, max_hands=max_hands)
     return examine_hands(images, hands, raised)
 
@@ -180,22 +179,6 @@ def raised_evidence(count: Count, arcs: Tensor, raised: Sequence[int | None]) ->
     }
     found = {name: torch.where(known, value, torch.zeros_like(value)) for name, value in found.items()}
     return {**found, "raised_missing": (~known).float()}
-
-
-def check(images: Tensor | Sequence[Tensor]) -> None:
-    """HandscopeError, which names the picture, where values are not finite or not in [0, 1]."""
-    for i, image in enumerate(images):
-        if not image.is_floating_point() or image.dim() != 3 or len(image) != 3 or 0 in image.shape:
-            raise HandscopeError(
-                f"Expected pictures as float tensors (3, height, width) in [0, 1]; number {i} is "
-                f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}."
-            )
-        low, high = (float(end) for end in image.aminmax())
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is not
-            raise HandscopeError(
-                f"Expected pictures with values in [0, 1]; number {i} has {low:.4g} to {high:.4g}: divide 8-bit values "
-                "by 255."
-            )
 
 
 def _short(values: Tensor) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..files import atomic
 from ..progress import Progress, quiet
 from .pictures import Picture, read_picture
-from .score import NOT_FOUND, Scores
+from .scoring import NOT_FOUND, Scores
 from .skeleton import CHAINS
 
 TILE, TEXT, GAP = 240, 74, 10  # pixels: a picture's side, the height of the words below it, and between tiles
@@ -109,7 +109,7 @@ def _write(sheet: Image.Image, at: tuple[int, int], scores: Scores, path: Path, 
     pen.rectangle((at[0] - 2, at[1] - 2, at[0] + TILE + 1, at[1] + TILE + 1), outline=COLOURS[outcome], width=3)
     title = outcome if verdict is None or verdict.score is None else f"{outcome} {verdict.score:.2f}"
     pen.text((at[0], at[1] + TILE + 4), title, fill=COLOURS[outcome], font=_font(13, bold=True))
-    name = path.name if len(path.name) <= 20 else f"{path.name[:9]}…{path.name[-9:]}"
+    name = path.name if len(path.name) <= 15 else f"{path.name[:7]}…{path.name[-7:]}"
     pen.text((at[0] + TILE, at[1] + TILE + 5), name, fill="#555555", font=_font(11), anchor="ra")
     reasons = [NOT_FOUND] if verdict is None else verdict.reasons
     lines = [line for reason in reasons for line in wrap(reason, 44)]

@@ -21,7 +21,7 @@ from .examine import Examined, Search, examine
 from .journal import Journal
 from .networks import Size
 from .pictures import Picture, Skipped, read_picture
-from .score import Method, Scores, judge
+from .scoring import Method, Scores, judge
 from .sheet import draw_sheets
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ def score_files(
     calibration: Calibration | None = None,
     networks: Size = "full",
     search: Search = "thorough",
+    raised: Mapping[Path, int] | None = None,
     progress: Progress = quiet,
 ) -> tuple[Scores, Read, pd.DataFrame]:
     """Score pictures and write ``scores.csv``, ``scores.json``, ``skipped.csv`` and ``sheets/*.png`` into `out`.
@@ -177,7 +178,7 @@ def score_files(
     The scores, what was read, and the table that was written: that of `Scores.table`, with the path of the picture
     instead of its number, and what was done to it on reading. Coordinates are in pixels of the file, upright.
     """
-    read = examine_files(paths, out, networks=networks, search=search, progress=progress)
+    read = examine_files(paths, out, networks=networks, search=search, raised=raised, progress=progress)
     if not read.paths:
         raise HandscopeError(_nothing(read.skipped))
     scores = judge(read.examined, method, calibration)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..anatomy.calibration import Calibration
     from ..anatomy.labels import Labelled
     from ..anatomy.pictures import Found
-    from ..anatomy.score import Scores
+    from ..anatomy.scoring import Scores
     from ..anatomy.stage import Read
 
 METHODS = ("calibrated", "any-violation", "paper")
@@ -28,7 +28,12 @@ def add(verbs: Any) -> None:
     inner = group.add_subparsers(title="what to do", metavar="WHAT", required=True)
 
     verb = add_verb(inner, "score", _score, "a verdict with reasons on every hand, as tables and contact sheets")
-    verb.add_argument("pictures", nargs="+", metavar="FOLDER|IMAGE", help="pictures, or folders of pictures")
+    verb.add_argument(
+        "pictures",
+        nargs="+",
+        metavar="FOLDER|IMAGE",
+        help="pictures, or folders of them; prompts in a metadata.jsonl beside them, as in a run's samples, are read",
+    )
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where tables and sheets are written")
     verb.add_argument(
         "--method",
@@ -68,6 +73,7 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..anatomy.calibration import Calibration
     from ..anatomy.pictures import find_pictures
     from ..anatomy.stage import score_files
+    from .anatomy_known import raised_by_prompts
 
     calibration = Calibration.load(arguments.calibration) if arguments.calibration else None
     found = find_pictures(arguments.pictures, besides=arguments.out)
@@ -78,6 +84,7 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
         calibration=calibration,
         networks=arguments.networks,
         search=arguments.search,
+        raised=raised_by_prompts(found.pictures),
         progress=progress,
     )
     say("score", _summary(scores))
@@ -133,7 +140,7 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..anatomy.pictures import find_pictures
     from ..anatomy.stage import examine_files
     from ..files import atomic, sha256
-    from .anatomy_labels import labels_of
+    from .anatomy_known import labels_of
 
     labels = labels_of(arguments.labels)
     table = labels.table.set_index("path")

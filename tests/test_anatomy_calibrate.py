@@ -195,7 +195,7 @@ def test_held_out_probabilities_saw_nothing_of_their_group() -> None:
 
 
 def test_labels_without_meaning_are_not_learnt() -> None:
-    """Each group has one label, and evidence that gives the group away: only grouped folds see that it means nothing."""
+    """Each group has one label, and evidence that gives the group away: grouped folds see that it means nothing."""
     rng = np.random.default_rng(3)
     group = np.repeat(np.arange(40), 6)
     y = rng.random(40)[group] < 0.5

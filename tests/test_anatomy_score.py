@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from handscope.anatomy import score
 from handscope.anatomy.calibrate import calibrate, chosen_hands
 from handscope.anatomy.calibration import Calibration
 from handscope.anatomy.count import Count
 from handscope.anatomy.examine import Examined, raised_evidence
-from handscope.anatomy.score import METHODS, Scores, judge, score
 from handscope.anatomy.scores import paper
+from handscope.anatomy.scoring import METHODS, Scores, judge
 from handscope.errors import HandscopeError
 from handscope.organism.render import render_dataset
 from made_hands import examined
@@ -91,9 +92,9 @@ def test_nothing_found_anywhere() -> None:
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "float tensors"),
         (torch.zeros(1, 1, 64, 64), "float tensors"),
         (torch.zeros(1, 3, 0, 64), "float tensors"),
-        (torch.full((1, 3, 64, 64), 200.0), "number 0 has 200 to 200: divide 8-bit values by 255"),
-        ([torch.zeros(3, 64, 64), torch.full((3, 64, 64), float("nan"))], "number 1 has nan"),
-        (torch.full((1, 3, 64, 64), -0.5), "number 0 has -0.5"),
+        (torch.full((1, 3, 64, 64), 200.0), "number 0 go from 200 to 200. Divide bytes by 255"),
+        ([torch.zeros(3, 64, 64), torch.full((3, 64, 64), float("nan"))], "number 1 go from nan"),
+        (torch.full((1, 3, 64, 64), -0.5), "number 0 go from -0.5"),
     ],
 )
 def test_pictures_of_another_form_are_refused(images, said: str) -> None:

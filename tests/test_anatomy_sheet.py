@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from handscope.anatomy.calibration import Calibration
-from handscope.anatomy.score import Scores, judge
+from handscope.anatomy.scoring import Scores, judge
 from handscope.anatomy.sheet import COLOURS, COLUMNS, GAP, ROWS, TEXT, TILE, draw_sheets
 from made_hands import examined
 from PIL import Image, ImageColor
@@ -35,7 +35,8 @@ def test_order_frames_and_pictures(scored: tuple[Scores, list[Path]], tmp_path: 
     sheets = [np.asarray(Image.open(path).convert("RGB")) for path in written]
     bad = [i for i in range(27, 13, -1) if i != 20]
     good = [i for i in range(13, -1, -1) if i != 3]
-    order = [*((i, "implausible") for i in bad), (3, "undetected"), (20, "undetected"), *((i, "plausible") for i in good)]
+    order = [*((i, "implausible") for i in bad), (3, "undetected"), (20, "undetected")]
+    order += [(i, "plausible") for i in good]
     for place, (i, outcome) in enumerate(order):
         sheet, (x, y) = sheets[place // (COLUMNS * ROWS)], corner(place % (COLUMNS * ROWS))
         assert tuple(sheet[y - 1, x + TILE // 2]) == ImageColor.getrgb(COLOURS[outcome]), (place, i)

@@ -1,5 +1,8 @@
-"""Labels of a run, or of a CSV, as `anatomy calibrate` takes them."""
+"""What is known of pictures beside their pixels: a person's labels, and how many raised digits a prompt asks for."""
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,33 @@ import pandas as pd
 
 from ..anatomy.labels import Labelled, labelled, read_labels
 from ..errors import HandscopeError
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
+
+
+def raised_in(prompt: str) -> int | None:
+    """How many digits a prompt asks for, as in "three fingers raised"; None where it does not say."""
+    said = re.search(rf"\b({'|'.join(NUMBERS)}) fingers? raised\b", prompt)
+    return None if said is None else NUMBERS.index(said[1])
+
+
+def raised_by_prompts(pictures: Sequence[Path]) -> dict[Path, int]:
+    """How many digits pictures should show raised, from the prompts in a ``metadata.jsonl`` beside them, as of a run."""
+    known: dict[Path, int] = {}
+    for folder in {picture.parent for picture in pictures}:
+        path = folder / "metadata.jsonl"
+        if not path.exists():
+            continue
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            asked = {folder / row["file_name"]: raised_in(row.get("prompt", "")) for row in rows}
+        except (ValueError, KeyError, TypeError) as error:
+            raise HandscopeError(
+                f"{path} does not name a file and a prompt in each line ({error}): mend it, or move the pictures away "
+                "from it."
+            ) from error
+        known |= {picture: number for picture, number in asked.items() if number is not None}
+    return {picture: known[picture] for picture in pictures if picture in known}
 
 
 def labels_of(source: Path) -> Labelled:
@@ -18,7 +48,6 @@ def _of_run(folder: Path) -> Labelled:
     """The newest verdict on each sample of a run, with the box of its hand where the label says which tokens it is."""
     from ..extract.labels import Labels
     from ..extract.run import Run
-    from ..organism.captions import GESTURES, Caption
 
     run = Run(folder)
     current = Labels(run.labels_path).current()
@@ -40,10 +69,8 @@ def _of_run(folder: Path) -> Labelled:
             "label": annotation.verdict,
             "group": str(entry["prompt"]),
         }
-        try:
-            row["raised"] = str(sum(GESTURES[Caption.parse(entry["prompt"]).gesture]))
-        except ValueError:
-            row["raised"] = ""
+        asked = raised_in(str(entry["prompt"]))
+        row["raised"] = "" if asked is None else str(asked)
         numbers = np.unique(annotation.hands[annotation.hands > 0])
         if len(numbers) == 1:  # of several hands the verdict says only that one is bad
             y, x = np.nonzero(annotation.hands)
