@@ -258,7 +258,7 @@ def _rows(
                 tolerance = factor * region.tolerance
                 found = commitment(between, tolerance)
                 least = literal(between, timesteps, tolerance)
-                known = found.index is not None
+                index = found.index
                 rows.append(
                     (
                         row.sample,
@@ -267,12 +267,12 @@ def _rows(
                         region.name,
                         region.unit,
                         round(tolerance, 6),
-                        found.index if known else np.nan,
-                        found.at_latest if found.at_latest is not None else np.nan,
-                        steps - found.index if known else np.nan,
-                        sigmas[found.index] if known else np.nan,
-                        decibels(sigmas[found.index]) if known else np.nan,
-                        steps - least if least is not None else np.nan,
+                        np.nan if index is None else index,
+                        np.nan if found.at_latest is None else found.at_latest,
+                        np.nan if index is None else steps - index,
+                        np.nan if index is None else sigmas[index],
+                        np.nan if index is None else decibels(sigmas[index]),
+                        np.nan if least is None else steps - least,
                         found.found,
                         steps,
                         found.reason,

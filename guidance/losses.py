@@ -49,12 +49,29 @@ class PictureLoss:
 
 
 @dataclass(frozen=True, eq=False)
+class LatentLoss:
+    """Log-odds of bad by a linear probe of the predicted clean latents of all tokens.
+
+    Attributes
+    ----------
+    probe : with ``coef_`` of shape (tokens * channels,) and ``intercept_``
+    """
+
+    probe: Any
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        weights = torch.as_tensor(self.probe.coef_, dtype=torch.float32, device=latents.device)
+        return latents.flatten(1) @ weights + self.probe.intercept_
+
+
+@dataclass(frozen=True, eq=False)
 class ProbeLoss:
     """Mean log-odds of bad over image tokens, by linear probes on blocks' outputs; over several blocks their mean.
 
     Attributes
     ----------
-    probes : for each block, a probe with ``coef_`` of shape (width,) and ``intercept_``
+    probes : for each block, a probe with ``coef_`` of shape (width,) and ``intercept_``; or of shape (tokens * width,),
+        a probe of all tokens with their places kept, which has one log-odds for the whole
     tokens : bool array, optional
         The tokens that count, as in `capture`: those of the hand, for a probe that was fitted to hand tokens. All by
         default.
@@ -72,7 +89,10 @@ class ProbeLoss:
 
     def of_block(self, block: str, image: Tensor) -> Tensor:
         """The block's part of the loss, (batch,), from its image tokens (batch, tokens, width)."""
-        scores = image.float() @ self._weights[block].to(image.device) + self.probes[block].intercept_
+        weights, intercept = self._weights[block].to(image.device), self.probes[block].intercept_
+        if len(weights) == image[0].numel() and image.shape[1] > 1:
+            return (image.float().flatten(1) @ weights + intercept) / len(self.probes)
+        scores = image.float() @ weights + intercept
         if self.tokens is None:
             return scores.mean(1) / len(self.probes)
         counted = share(self.tokens, image)

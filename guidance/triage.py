@@ -47,7 +47,8 @@ class Look:
 class Selector(Protocol):
     """How bad samples look: the higher, the worse. `blocks` names those whose output it reads."""
 
-    blocks: tuple[str, ...]
+    @property
+    def blocks(self) -> tuple[str, ...]: ...
 
     def __call__(self, look: Look) -> Tensor:
         """Scores of shape (batch,)."""

@@ -1,0 +1,127 @@
+"""One arm of an experiment: a way to draw the same prompts and seeds, kept as a run folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import HandscopeError
+from ..extract.models import Model
+from ..extract.run import Run, sample_id
+from ..files import atomic
+from ..progress import Progress, quiet
+
+FAMILIES = ("plain", "triage", "steering", "guidance", "control")
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What an arm made of a batch.
+
+    Attributes
+    ----------
+    images : uint8 array of shape (n, height, width, 3)
+    calls : float array of shape (n,), calls of the transformer for each picture
+    share : float, mean length of what was added, over what it was added to (velocity, or token); NaN where nothing was
+    seeds : int array of shape (n,), of the samples that were taken; the ones asked for unless seeds were tried
+    """
+
+    images: NDArray[np.uint8]
+    calls: NDArray[np.float64]
+    share: float = float("nan")
+    seeds: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A way to draw.
+
+    Attributes
+    ----------
+    name : str, also of its folder
+    family : str, one of `FAMILIES`
+    draw : function from prompts and seeds of one batch to `Drawn`
+    alike : function from a prompt to a key: a batch holds prompts of one key, for what is used was fitted without them
+    controls : names of the arms that it has to beat
+    """
+
+    name: str
+    family: str
+    draw: Callable[[Sequence[str], Sequence[int]], Drawn]
+    alike: Callable[[str], Any] = field(default=lambda prompt: None)
+    controls: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise HandscopeError(f"Expected a family of {', '.join(FAMILIES)}, found {self.family!r}.")
+
+
+def draw_arm(
+    model: Model,
+    arm: Arm,
+    run: Run,
+    pairs: Sequence[tuple[str, int]],
+    batch_size: int = 16,
+    progress: Progress = quiet,
+) -> None:
+    """Draw what the arm's run does not have yet: samples, named by prompt and seed, and what each took.
+
+    A picture's line in ``samples/metadata.jsonl`` has `calls`, `seconds` (its part of its batch's), `share` and
+    `seed_taken` beside what every run's has; `steps` and `guidance` there are the baseline's. It can be killed at any
+    moment: a batch that was begun is drawn again.
+    """
+    rows = run.metadata()
+    keyed: dict[Any, list[tuple[str, int]]] = {}
+    for prompt, seed in pairs:
+        name = sample_id(prompt, seed)
+        if name not in rows or not run.image_path(name).exists():
+            keyed.setdefault(arm.alike(prompt), []).append((prompt, seed))
+    left = sum(map(len, keyed.values()))
+    run.write_settings({"arm": {"name": arm.name, "family": arm.family}, "provenance": model.provenance})
+    done = len(pairs) - left
+    progress(arm.name, done, len(pairs))
+    with run.writing_samples():
+        for some in keyed.values():
+            for first in range(0, len(some), batch_size):
+                batch = some[first : first + batch_size]
+                _draw_batch(model, arm, run, batch, rows)
+                done += len(batch)
+                progress(arm.name, done, len(pairs))
+
+
+def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]], rows: dict[str, dict]) -> None:
+    prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
+    began = time.perf_counter()
+    drawn = arm.draw(prompts, seeds)
+    seconds = (time.perf_counter() - began) / len(batch)
+    height, width = drawn.images.shape[1:3]
+    for i, (prompt, seed) in enumerate(batch):
+        name = sample_id(prompt, seed)
+        noise = model.adapter.noise(model.pipe, seed, height, width)
+        rows[name] = {
+            "sample": name,
+            "prompt": prompt,
+            "seed": seed,
+            "file_name": f"{name}.png",
+            "image_sha256": hashlib.sha256(drawn.images[i].tobytes()).hexdigest(),
+            "noise_sha256": hashlib.sha256(noise.numpy().tobytes()).hexdigest(),
+            "height": height,
+            "width": width,
+            "steps": run.settings.get("baseline", {}).get("steps", 0),
+            "guidance": run.settings.get("baseline", {}).get("guidance", 0.0),
+            "batch_size": len(batch),
+            "calls": float(drawn.calls[i]),
+            "seconds": seconds,
+            "share": drawn.share if np.isfinite(drawn.share) else None,
+            "seed_taken": int(seed if drawn.seeds is None else drawn.seeds[i]),
+        }
+        with atomic(run.image_path(name)) as temporary:
+            Image.fromarray(drawn.images[i]).save(temporary)
+    run.write_metadata(rows)

@@ -1,0 +1,132 @@
+"""The experiment: every arm on the same prompts and seeds, judged, compared with the baseline and with its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.inference import benjamini_hochberg
+from ..analysis.table import write_csv
+from ..errors import HandscopeError
+from ..extract.models import Model
+from ..extract.run import Run
+from ..progress import Progress, quiet
+from .arms import Arm, draw_arm
+from .paired import beats_controls, paired_rates
+from .quality import SHIFTS, appearance, diversity, hand_features, kernel_distance, shifts
+
+Judged = Callable[[NDArray[np.uint8], str], float]
+"""From a picture (height, width, 3) and its prompt to 1 bad, 0 good, NaN where it cannot be told."""
+
+Silhouette = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+
+
+def experiment(
+    model: Model,
+    folder: Path,
+    arms: Sequence[Arm],
+    pairs: Sequence[tuple[str, int]],
+    judge: Judged,
+    silhouette: Silhouette,
+    reference: NDArray[np.uint8],
+    baseline: dict[str, float],
+    batch_size: int = 16,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> pd.DataFrame:
+    """Draw every arm, judge every picture, and compare.
+
+    Parameters
+    ----------
+    folder : Path
+        One run folder an arm, and ``arms.csv``. What is drawn already is kept.
+    arms : sequence of Arm, the baseline first
+    pairs : sequence of (prompt, seed), that nothing was fitted to
+    judge : a judge that no arm optimises
+    silhouette : the hand's pixels of a picture
+    reference : uint8 array of shape (m, height, width, 3), what pictures should look like
+    baseline : `steps` and `guidance` of the baseline
+
+    Returns
+    -------
+    DataFrame, one row an arm: see `compared`
+    """
+    if len({arm.name for arm in arms}) < len(arms) or not arms or not pairs:
+        raise HandscopeError(f"Expected arms with a name each, and pairs, found {len(arms)} arms, {len(pairs)} pairs.")
+    runs = {}
+    for arm in arms:
+        run = Run(folder / arm.name.replace(" ", "_"))
+        run.write_settings({"baseline": baseline})
+        draw_arm(model, arm, run, pairs, batch_size, progress)
+        runs[arm.name] = run
+    table = compared(arms, runs, judge, silhouette, hand_features(reference), seed, progress)
+    write_csv(folder / "arms.csv", table)
+    return table
+
+
+def compared(
+    arms: Sequence[Arm],
+    runs: dict[str, Run],
+    judge: Judged,
+    silhouette: Silhouette,
+    reference: NDArray[np.float32],
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> pd.DataFrame:
+    """One row an arm.
+
+    Columns
+    -------
+    arm, family
+    the fields of `Paired` : against the baseline; q, the false discovery rate of p over all arms but controls
+    beats_controls : below every one of its controls; empty without any. Of k controls, all alike, an arm beats every
+        one by chance once in k + 1
+    kernel_distance, kd_lo, kd_hi : to the reference, of the hand network's features; kd_ratio over the baseline's
+    diversity : mean distance of features between pictures of one prompt, over the baseline's
+    calls, seconds : for each picture; calls_per_good; share, the mean length of what was added
+    the names in `SHIFTS` : how far each moved, in standard deviations of the baseline's
+    """
+    first = arms[0].name
+    samples = runs[first].samples()
+    names, prompts = samples["sample"].tolist(), samples["prompt"].to_numpy()
+    bad, features, looks, rows = {}, {}, {}, []
+    for done, arm in enumerate(arms):
+        progress("judge", done, len(arms))
+        pictures = np.stack([runs[arm.name].image(name) for name in names])
+        bad[arm.name] = np.array([judge(picture, prompt) for picture, prompt in zip(pictures, prompts)])
+        features[arm.name] = hand_features(pictures)
+        looks[arm.name] = appearance(pictures, [silhouette(picture) for picture in pictures])
+    usual = diversity(features[first], prompts)
+    for arm in arms:
+        metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]
+        found = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
+        distance, low, high = kernel_distance(features[arm.name], reference, prompts, seed=seed)
+        rates = [np.nanmean(bad[control]) for control in arm.controls if control in bad]
+        calls, good = float(metadata["calls"].mean()), 1 - found.after
+        rows.append(
+            {"arm": arm.name, "family": arm.family}
+            | asdict(found)
+            | {
+                "beats_controls": float(beats_controls(found.after, rates)) if rates else np.nan,
+                "kernel_distance": distance,
+                "kd_lo": low,
+                "kd_hi": high,
+                "diversity": diversity(features[arm.name], prompts) / usual,
+                "calls": calls,
+                "calls_per_good": calls / good if good else np.inf,
+                "seconds": float(metadata["seconds"].median()),
+                "share": float(metadata["share"].astype(float).mean()),
+            }
+            | shifts(looks[first], looks[arm.name])[list(SHIFTS)].to_dict()
+        )
+    progress("judge", len(arms), len(arms))
+    table = pd.DataFrame(rows)
+    table["kd_ratio"] = table["kernel_distance"] / table["kernel_distance"].iloc[0]
+    tested = (table["family"] != "control") & (table["arm"] != first)
+    table["q"] = benjamini_hochberg(table["p"].where(tested))
+    return table

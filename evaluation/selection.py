@@ -1,0 +1,188 @@
+"""Which early look selects good hands best: selectors fitted to labelled samples, held out by prompt, at their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..analysis.inference import auc, bootstrap_auc, grouped_folds
+from ..analysis.table import labelled, sample_table, write_csv
+from ..errors import HandscopeError
+from ..extract.replay import replay
+from ..guidance.selectors import FEATURES, ByPrompt, LinearSelector, features
+from ..guidance.triage import Look, threshold_for
+from ..probes.nested import GRID, nested_scores
+from ..probes.ridge import RidgeProbe
+from ..progress import Progress, quiet
+from .reseed import reseed
+
+if TYPE_CHECKING:
+    from ..extract.models import Model
+    from ..extract.run import Run
+
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A feature at a step, and how it selects.
+
+    Attributes
+    ----------
+    feature, step : str, int
+    scores : float array of shape (n,), held-out log-odds of bad
+    fold : int array of shape (n,)
+    l2 : dict of float, the penalty chosen for each fold
+    by_prompt : ByPrompt, for each prompt the selector that has not seen it
+    """
+
+    feature: str
+    step: int
+    scores: NDArray[np.float64]
+    fold: NDArray[np.intp]
+    l2: dict[int, float]
+    by_prompt: ByPrompt
+
+
+def selection(
+    model: Model,
+    run: Run,
+    steps: Sequence[int],
+    blocks: Sequence[str] = (),
+    wanted: float = 2.0,
+    attempts: int = 4,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> tuple[pd.DataFrame, list[Fitted]]:
+    """Fit a selector for each feature and step, and say what triage by it would have come to.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        Steps that remain at the look.
+    blocks : sequence of str
+        Blocks whose output at all tokens is a feature too, beside `FEATURES`; read by replay.
+    wanted : float
+        The cost that a threshold is chosen for, in plain generations.
+    attempts : int
+        Seeds tried at most with a threshold.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns feature, step, way (``plain``, ``threshold``, ``best of k``), attempts, within_auc, auc_lo, auc_hi,
+        rate, lo, hi, cost (in plain generations), calls_per_good, ratio (rate over that of a plain generation). Also
+        ``analysis/triage.csv``.
+    fitted : list of Fitted
+
+    Raises
+    ------
+    HandscopeError
+        There are too few labelled samples, or a trajectory is missing or of another model.
+    """
+    table = labelled(sample_table(run), "sure", folds, run.path)
+    prompts, bad = table["prompt"].to_numpy(), table["bad"].to_numpy(float)
+    of = int(table["steps"].iloc[0])
+    unknown = [step for step in steps if not 1 <= step <= of]
+    if unknown:
+        raise HandscopeError(f"Expected steps to look at between 1 and {of}, found {unknown}.")
+    x = features_of(model, run, table, steps, blocks, progress)
+    plain = reseed(np.zeros(len(bad)), bad, prompts, of, of, 1, None, seed)
+    rows: list[dict[str, Any]] = [
+        {"feature": "none", "step": np.nan, "way": "plain", "attempts": 1} | _numbers(plain, of, plain.rate)
+    ]
+    fitted = []
+    for done, (name, step) in enumerate(x):
+        progress("select", done, len(x))
+        one = fit_selector(model, run, name, step, x[name, step], bad, prompts, folds, seed)
+        fitted.append(one)
+        low, high = bootstrap_auc(one.scores, bad, prompts, draws=500, seed=seed, within=True)
+        own = {"feature": name, "step": step, "within_auc": float(auc(one.scores, bad, prompts))}
+        own |= {"auc_lo": low, "auc_hi": high}
+        limit = np.empty(len(bad))
+        for number in one.l2:
+            others = one.scores[one.fold != number]
+            limit[one.fold == number] = threshold_for(others, wanted, attempts, step, of)
+        found = reseed(one.scores, bad, prompts, step, of, attempts, limit, seed)
+        rows.append(own | {"way": "threshold", "attempts": attempts} | _numbers(found, of, plain.rate))
+        for k in (2, 4):
+            found = reseed(one.scores, bad, prompts, step, of, k, None, seed)
+            rows.append(own | {"way": f"best of {k}", "attempts": k} | _numbers(found, of, plain.rate))
+    made = pd.DataFrame(rows)
+    write_csv(run.analysis_dir / "triage.csv", made)
+    progress("select", len(x), len(x))
+    return made, fitted
+
+
+def _numbers(found: Any, of: int, plain: float) -> dict[str, float]:
+    return {
+        "rate": found.rate,
+        "lo": found.low,
+        "hi": found.high,
+        "cost": found.calls / of,
+        "calls_per_good": found.calls_per_good,
+        "ratio": found.rate / plain if plain else float("nan"),
+    }
+
+
+def fit_selector(
+    model: Model,
+    run: Run,
+    name: str,
+    step: int,
+    x: NDArray[np.float32],
+    bad: NDArray[np.float64],
+    prompts: NDArray[Any],
+    folds: int,
+    seed: int,
+) -> Fitted:
+    """A ridge probe of a feature (n, width), with penalties chosen inside the training folds, and that of each fold."""
+    fold = grouped_folds(prompts, folds, seed)
+    scores, chosen, _ = nested_scores(RidgeProbe(), x, bad[None], prompts, fold, GRID, seed=seed)
+    generation = run.settings["generation"]
+    height, width = int(generation["height"]), int(generation["width"])
+    l2 = {int(number): float(penalty) for number, penalty in zip(np.unique(fold), chosen[0])}
+    of: dict[str, LinearSelector] = {}
+    for number, penalty in l2.items():
+        own = RidgeProbe(penalty).fit(x[fold != number], bad[fold != number])
+        selector = LinearSelector(own, name, model, height, width)
+        of |= dict.fromkeys(np.unique(prompts[fold == number]).tolist(), selector)
+    return Fitted(name, step, scores[0], fold, l2, ByPrompt(of))
+
+
+def features_of(
+    model: Model, run: Run, table: pd.DataFrame, steps: Sequence[int], blocks: Sequence[str], progress: Progress
+) -> dict[tuple[str, int], NDArray[np.float32]]:
+    """Each feature of every sample at each step, (n, width), as triage itself would see them."""
+    from ..extract.address import Plan
+
+    generation = run.settings["generation"]
+    height, width, of = (int(generation[key]) for key in ("height", "width", "steps"))
+    plan = Plan(list(blocks), sorted(steps, reverse=True), of) if blocks else None
+    parts: dict[tuple[str, int], list[NDArray[np.float32]]] = {}
+    for first in range(0, len(table), BATCH):
+        progress("features", first, len(table))
+        some = table.iloc[first : first + BATCH]
+        prompts = some["prompt"].tolist()
+        paths = [run.trajectory(sample) for sample in some["sample"]]
+        seen = None
+        if plan is not None:
+            seen = replay(model, plan, prompts, paths, float(generation["guidance"]), height, width)
+        for step in steps:
+            index = of - step
+            activations = {} if seen is None else {block: seen[block, step] for block in blocks}
+            latents = torch.stack([path.latents[index] for path in paths])
+            clean = torch.stack([path.x0(index) for path in paths])
+            look = Look(prompts, step, latents, clean, activations)
+            for name in (*FEATURES, *blocks):
+                found = features(name, look, model, height, width).astype(np.float32)
+                parts.setdefault((name, step), []).append(found)
+    progress("features", len(table), len(table))
+    return {key: np.concatenate(found) for key, found in parts.items()}
