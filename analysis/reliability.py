@@ -86,7 +86,7 @@ def over_groups(
     statistic: Callable[[Array], Array],
     counts: ArrayLike,
     groups: ArrayLike,
-    draws: int = 2000,
+    draws: int = 500,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """A statistic of summed counts, and its 95% interval by drawing groups: prompts, where they repeat.

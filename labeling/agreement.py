@@ -4,7 +4,9 @@ The unit is the sample, and prompts are drawn for the intervals: tokens of one i
 are compared: automatic labels are left out, and so are reviews, which were made with the others' labels in view.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -25,8 +27,17 @@ _PLACE = {"good": 0.0, "good?": 1.0, "unsure": 1.5, "bad?": 2.0, "bad": 3.0}
 _SIDES = {"good": 0, "good?": 0, "bad?": 1, "bad": 1}
 
 
-def agreement(run: Run) -> pd.DataFrame:
+Shared = dict[str, list[Annotation]]
+"""The judgements that are compared, by sample; see `shared_judgements`."""
+
+
+def agreement(run: Run, shared: Shared | None = None) -> pd.DataFrame:
     """Agreement of every two annotators, and of all.
+
+    Parameters
+    ----------
+    shared : dict, optional
+        What `shared_judgements` found, for a caller that needs it twice.
 
     Returns
     -------
@@ -44,13 +55,13 @@ def agreement(run: Run) -> pd.DataFrame:
 
         Empty where nobody shares a sample.
     """
-    labels = Labels(run.labels_path)
-    rows = _of_annotations(_shared(run, labels)) + _of_ratings(run, labels)
+    shared = shared_judgements(run) if shared is None else shared
+    rows = _of_annotations(shared) + _of_ratings(run)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def review_queue(run: Run) -> pd.DataFrame:
-    """Samples whose annotators disagree, those who do so most first.
+def review_queue(run: Run, shared: Shared | None = None) -> pd.DataFrame:
+    """Samples whose annotators disagree, those who do so most first; `shared` as in `agreement`.
 
     Returns
     -------
@@ -58,10 +69,10 @@ def review_queue(run: Run) -> pd.DataFrame:
         sample; disagreement, how far verdicts are apart (0 to 1) and how little hand tokens overlap (0 to 1), summed
         for the pair that differs most; why, in words; reviewed (bool), whether a review has settled it.
     """
-    labels = Labels(run.labels_path)
-    settled = {sample for sample, _ in labels.reviewed()}
+    images = _images(run)
+    settled = {sample for sample, image in Labels(run.labels_path).reviewed() if images.get(sample) == image}
     rows = []
-    for sample, judgements in _shared(run, labels).items():
+    for sample, judgements in (shared_judgements(run) if shared is None else shared).items():
         pairs = [_difference(a, b) for a, b in combinations(judgements, 2)]
         amount, why = max(pairs, key=lambda pair: (bool(pair[1]), pair[0]))
         if why:
@@ -71,26 +82,33 @@ def review_queue(run: Run) -> pd.DataFrame:
     return table.sort_values("disagreement", ascending=False, kind="stable", ignore_index=True)
 
 
+def shared_judgements(run: Run) -> Shared:
+    """What two or more people said of the same image and grid of the run: no drafts, reviews or automatic labels."""
+    labels, images = Labels(run.labels_path), _images(run)
+    people = Counter(
+        state.sample
+        for state in labels.states()
+        if state.author != AUTOMATIC and images.get(state.sample) == state.image_sha256
+    )
+    twice = sorted(sample for sample, count in people.items() if count > 1)
+    shared = {}
+    with labels.kept_open() if twice else nullcontext():
+        for sample in twice:
+            of_sample = [a for a in labels.by_author(sample).values() if a.author != AUTOMATIC]
+            judgements = [a for a in of_sample if a.image_sha256 == images[sample]]
+            if len(judgements) > 1 and len({a.labels.shape for a in judgements}) == 1:
+                shared[sample] = judgements
+    return shared
+
+
 def iou(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Intersection over union of the tokens of any hand, from two grids of hand numbers; NaN where neither has one."""
     union = int(((a > 0) | (b > 0)).sum())
     return float(((a > 0) & (b > 0)).sum() / union) if union else float("nan")
 
 
-def _shared(run: Run, labels: Labels) -> dict[str, list[Annotation]]:
-    """The judgements of people on the run's own images, of samples with two or more, by sample."""
-    images = {sample: row["image_sha256"] for sample, row in run.metadata().items()}
-    people: dict[str, int] = {}
-    for state in labels.states():
-        if state.author != AUTOMATIC and images.get(state.sample) == state.image_sha256:
-            people[state.sample] = people.get(state.sample, 0) + 1
-    shared = {}
-    for sample in sorted(sample for sample, count in people.items() if count > 1):
-        of_sample = [a for a in labels.by_author(sample).values() if a.author != AUTOMATIC]
-        judgements = [a for a in of_sample if a.image_sha256 == images[sample]]
-        if len(judgements) > 1 and len({a.labels.shape for a in judgements}) == 1:
-            shared[sample] = judgements
-    return shared
+def _images(run: Run) -> dict[str, str]:
+    return {sample: row["image_sha256"] for sample, row in run.metadata().items()}
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,7 @@ MEASURES = (
 )
 
 
-def _of_annotations(shared: dict[str, list[Annotation]]) -> list[tuple[object, ...]]:
+def _of_annotations(shared: Shared) -> list[tuple[object, ...]]:
     by_pair: dict[tuple[str, str], list[tuple[Annotation, Annotation]]] = {}
     for judgements in shared.values():
         for a, b in combinations(sorted(judgements, key=lambda judgement: judgement.author), 2):
@@ -168,10 +186,9 @@ def _mean_over_pairs(counts: Array) -> Array:
         return np.asarray((np.nan_to_num(values) * weights).sum(-1) / weights.sum(-1))
 
 
-def _of_ratings(run: Run, labels: Labels) -> list[tuple[object, ...]]:
-    ratings = labels.ratings()
-    images = {sample: row["image_sha256"] for sample, row in run.metadata().items()}
-    ratings = ratings[ratings["image_sha256"] == ratings["sample"].map(images)]
+def _of_ratings(run: Run) -> list[tuple[object, ...]]:
+    ratings = Labels(run.labels_path).ratings()
+    ratings = ratings[ratings["image_sha256"] == ratings["sample"].map(_images(run))]
     raters = sorted(ratings["rater"].unique())
     sets = [*combinations(raters, 2), *([tuple(raters)] if len(raters) > 2 else [])]
     rows = []

@@ -178,7 +178,7 @@ def write_tokens(run: Run, path: Path, annotations: Sequence[Annotation]) -> Non
     parts = []
     for annotation in annotations:
         row, col = np.indices(annotation.labels.shape)
-        grids = {"row": row, "col": col, "label": annotation.labels, "hand": annotation.hands}
+        grids: dict[str, np.ndarray] = {"row": row, "col": col, "label": annotation.labels, "hand": annotation.hands}
         said = flat(facts(annotation))
         first = {name: said.pop(name) for name in ("sample", "author")}
         parts.append(pd.DataFrame({**first, **{name: grid.ravel() for name, grid in grids.items()}, **said}))

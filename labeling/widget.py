@@ -61,7 +61,7 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
     if not order.samples:
         raise HandscopeError("Expected at least one sample to label, found none.")
 
-    class LabelWidget(anywidget.AnyWidget):  # type: ignore[misc]
+    class LabelWidget(anywidget.AnyWidget):
         _esm = module()
         _css = (PAGE / "notebook.css").read_text(encoding="utf-8")
         shown = traitlets.Dict().tag(sync=True)

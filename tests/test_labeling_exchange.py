@@ -293,3 +293,16 @@ def test_the_commands(run, other, tmp_path, capsys):
 def test_agreement_of_one_annotator_is_said_in_words(finished_run, capsys):
     assert cli.main(["labels", "agreement", str(finished_run.path)]) == 0
     assert "nothing can be compared" in capsys.readouterr().out
+
+
+def test_parquet_without_pyarrow_is_said(run, tmp_path, monkeypatch):
+    export_labels(run, tmp_path / "a.parquet")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", without_pyarrow)
+    monkeypatch.setattr(pd, "read_parquet", without_pyarrow)
+    for act in (export_labels, import_labels):
+        with pytest.raises(HandscopeError, match=r"pip install 'handscope\[parquet\]'"):
+            act(run, tmp_path / "a.parquet")
+
+
+def without_pyarrow(*_, **__):
+    raise ImportError("Unable to find a usable engine; tried using: 'pyarrow', 'fastparquet'.")
