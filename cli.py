@@ -14,6 +14,7 @@ from .commands import (
     generate,
     label,
     labels,
+    mend,
     power,
     report,
     statistics,
@@ -38,6 +39,7 @@ GROUPS = (
     power,
     watch,
     commit,
+    mend,
     anatomy,
 )
 

@@ -6,14 +6,18 @@ import pytest
 import torch
 from handscope.errors import HandscopeError
 from handscope.evaluation.arms import Arm, Drawn, draw_arm
+from handscope.evaluation.blind import blind, unblind
 from handscope.evaluation.catalogue import Setting, arms
 from handscope.evaluation.experiment import compared, experiment
+from handscope.evaluation.experiment_plate import forest_plate, pairs_plate
 from handscope.evaluation.knowledge import Knowledge, learn
 from handscope.evaluation.quality import SHIFTS, hand_features
 from handscope.evaluation.selection import selection
+from handscope.extract.labels import Annotation, Labels
 from handscope.extract.models import Model, load
 from handscope.extract.run import Run
 from handscope.guidance.triage import Look
+from PIL import Image
 
 STEPS = 4
 
@@ -139,3 +143,58 @@ def test_what_makes_no_sense_is_refused(model: Model, tmp_path) -> None:
         experiment(model, tmp_path, [arm, arm], [("a hand", 1)], bright, bright, np.zeros((2, 8, 8, 3)), {})
     with pytest.raises(HandscopeError, match="family"):
         Arm("baseline", "magic", arm.draw)
+
+
+def planted_arms(folder, finished_run) -> list[str]:
+    """Two arms on disk: of each pair the second is the same picture, but for the red of its first pixel."""
+    names = ["baseline", "triage x"]
+    for value, name in zip((10, 200), names):
+        run = Run(folder / name.replace(" ", "_"))
+        run.samples_dir.mkdir(exist_ok=True)
+        rows = {sample: row | {"calls": 4.0} for sample, row in list(finished_run.metadata().items())[:12]}
+        for sample in rows:
+            image = finished_run.image(sample).copy()
+            image[0, 0] = value
+            Image.fromarray(image).save(run.image_path(sample))
+        run.write_metadata(rows)
+    return names
+
+
+def test_a_blind_look_hides_the_arm_and_gives_it_back(finished_run, tmp_path) -> None:
+    names = planted_arms(tmp_path, finished_run)
+    run = blind(tmp_path, names, n=8)
+    samples = run.samples()
+    assert len(samples) == 16 and samples["sample"].str.fullmatch(r"look-\d{5}").all()
+    text = run.metadata_path.read_text()
+    assert "triage" not in text and "baseline" not in text and "calls" not in text
+    arms_in_order = [int(run.image(name)[0, 0, 0]) for name in samples["sample"]]
+    assert arms_in_order != sorted(arms_in_order)
+    grid = np.ones((4, 4), np.uint8)
+    Labels(run.labels_path).add(
+        [
+            Annotation(row.sample, row.image_sha256, grid * (3 if bad else 2), grid, "bad" if bad else "good")
+            for row in samples.itertuples()
+            for bad in [run.image(row.sample)[0, 0, 0] == 10]
+        ]
+    )
+    found = unblind(tmp_path)["triage x"]
+    assert (found.before, found.after, found.mended, found.n) == (1.0, 0.0, 8, 8)
+    with pytest.raises(HandscopeError, match="already"):
+        blind(tmp_path, names)
+    with pytest.raises(HandscopeError, match="no blind look"):
+        unblind(tmp_path / "elsewhere")
+    planted_arms(tmp_path / "elsewhere", finished_run)
+    with pytest.raises(HandscopeError, match="lacks samples"):
+        blind(tmp_path / "elsewhere", ["baseline", "other"])
+
+
+def test_figures_are_drawn(finished_run, tmp_path) -> None:
+    names = planted_arms(tmp_path, finished_run)
+    pairs_plate(tmp_path, names, n=4).savefig(tmp_path / "pairs.png")
+    rows = [
+        {"arm": name, "family": family, "n": 12, "before": 0.3, "after": 0.3 + d, "difference": d, "low": d - 0.05,
+         "high": d + 0.05, "q": q, "kd_ratio": 1.0, "calls": 20.0}
+        for name, family, d, q in (("baseline", "plain", 0.0, np.nan), ("a", "triage", -0.1, 0.01),
+                                   ("b", "control", 0.02, np.nan))
+    ]  # fmt: skip
+    forest_plate(pd.DataFrame(rows)).savefig(tmp_path / "forest.png")

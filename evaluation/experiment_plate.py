@@ -1,0 +1,78 @@
+"""The experiment as figures: a forest of rates, and pictures before and after, unselected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ..analysis import figures
+from ..extract.run import Run
+
+COLOURS = {"plain": "#555555", "triage": "#009E73", "steering": "#4B2A7B", "guidance": "#0072B2", "control": "#B07D00"}
+
+
+def forest_plate(table: pd.DataFrame) -> Figure:
+    """The change of the malformed rate of each arm, with its interval over prompts, beside what else it moved.
+
+    Parameters
+    ----------
+    table : as of `handscope.evaluation.experiment.compared`
+    """
+    rows = table.iloc[1:].iloc[::-1]
+    base = table.iloc[0]
+    with rc_context(figures.STYLE):
+        drawn = figures.figure(11.0, 1.4 + 0.24 * len(rows))
+        left, middle, right = drawn.subplots(1, 3, sharey=True, width_ratios=[3, 1, 1])
+        place = np.arange(len(rows))
+        colours = [COLOURS[family] for family in rows["family"]]
+        left.hlines(place, 100 * rows["low"], 100 * rows["high"], colors=colours, linewidth=2)
+        known = (rows["q"] <= figures.LEVEL).to_numpy()
+        faces = [colour if one else "white" for colour, one in zip(colours, known)]
+        left.scatter(100 * rows["difference"], place, c=faces, edgecolors=colours, s=34, zorder=3)
+        left.axvline(0, color="#222222", linewidth=0.9)
+        left.axvline(-50 * base["before"], color="#8A8A8A", linewidth=0.9, linestyle="--")
+        left.annotate("half the baseline's", (-50 * base["before"], 1), xycoords=("data", "axes fraction"),
+                      xytext=(3, 2), textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
+        left.set_yticks(place, rows["arm"])
+        left.set_xlabel(f"change of the malformed rate, points (baseline {base['before']:.1%}, n = {base['n']})\n"
+                        "filled: q ≤ 0.05")  # fmt: skip
+        middle.scatter(rows["kd_ratio"], place, c=colours, s=22)
+        middle.axvspan(0.9, 1.1, color="#DDDDDD", zorder=0)
+        middle.set_xlabel("distance to renders,\nover the baseline's")
+        right.scatter(rows["calls"] / base["calls"], place, c=colours, s=22)
+        right.set_xlabel("calls a picture,\nover the baseline's")
+        for panel in (left, middle, right):
+            panel.tick_params(axis="y", length=0)
+            panel.grid(axis="x", color="#EEEEEE")
+            panel.set_axisbelow(True)
+        for family in dict.fromkeys(rows["family"].iloc[::-1]):
+            left.plot([], [], "o", color=COLOURS[family], label=family)
+        left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=5)
+    return drawn
+
+
+def pairs_plate(folder: Path, arms: list[str], n: int = 10) -> Figure:
+    """The first `n` pairs of the baseline and some arms: whatever they show.
+
+    Parameters
+    ----------
+    folder : the experiment's
+    arms : names; the baseline first
+    """
+    runs = [Run(folder / name.replace(" ", "_")) for name in arms]
+    names = runs[0].samples()["sample"].head(n)
+    with rc_context(figures.STYLE):
+        drawn = figures.figure(1.1 * n + 1.6, 1.15 * len(arms) + 0.2)
+        panels = drawn.subplots(len(arms), n, squeeze=False)
+        for line, name, run in zip(panels, arms, runs):
+            for panel, sample in zip(line, names):
+                panel.imshow(run.image(sample), interpolation="nearest")
+                panel.set_xticks([])
+                panel.set_yticks([])
+                panel.spines[:].set_visible(False)
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return drawn
