@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..analysis.stage import UNPAIRED
 from .calibration import calibration
 from .crossval import CrossValidation, cross_validate
 from .massmean import MassMeanProbe
@@ -17,6 +18,8 @@ from .ridge import RidgeProbe
 METHODS = {"ridge": (RidgeProbe(), GRID), "mass_mean": (MassMeanProbe(), None)}
 """Probes beside the logistic one. That of ridge chooses its penalty inside the training folds, for every permuted
 labelling anew: in closed form that is cheap, and it shows if the fixed penalty of the logistic one costs it much."""
+
+NO_PENALTY = "a difference of means has no penalty, so l2 is empty"
 
 PERMUTATIONS = 50
 """At most so many permutations in their nulls: each chooses among eight penalties, and more would double the stage."""
@@ -51,13 +54,17 @@ def statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
 
 
 def other_methods(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any], **settings: int) -> list[dict[str, Any]]:
-    """A row for each of `METHODS`; `l2` is the median of the penalties that the folds chose."""
+    """A row for each of `METHODS`; `l2` is the median of the penalties that the folds chose, and `reason` says why a
+    number is missing.
+    """
     settings["permutations"] = min(settings["permutations"], PERMUTATIONS)
     rows = []
     for name, (probe, grid) in METHODS.items():
         result = cross_validate(probe, x, y, groups, l2=grid, **settings)
         chosen = float(np.median(result.l2)) if grid else np.nan
-        rows.append({"method": name, "l2": chosen, **statistics(result, y)})
+        row = {"method": name, "l2": chosen, **statistics(result, y)}
+        reasons = ("" if grid else NO_PENALTY, UNPAIRED if np.isnan(result.within_auc) else "")
+        rows.append(row | {"reason": "; ".join(filter(None, reasons))})
     return rows
 
 

@@ -123,6 +123,8 @@ def test_the_other_tables_say_what_they_are_of(probed):
             ("methods", "calibration", "reliability", "conditional", "probe_transfer")}  # fmt: skip
     assert read["methods"].groupby("method").size().to_dict() == {"ridge": 9, "mass_mean": 9}
     assert read["methods"].query("method == 'ridge'")["l2"].gt(0).all()
+    missing = read["methods"][["l2", "within_auc"]].isna().any(axis=1)
+    assert missing.any() and (read["methods"]["reason"].notna() == missing).all()
     assert read["calibration"].groupby("log_odds").size().to_dict() == {"raw": 9, "platt": 9}
     bins = read["reliability"].groupby(["block", "step", "log_odds"])["n"].sum()
     probes = pd.read_csv(probed.analysis_dir / "probes.csv").query("subset == 'sure'")
