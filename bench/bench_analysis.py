@@ -32,7 +32,9 @@ GRID, STEPS, WIDTH = 12, 20, 128
 READ = [20, 19, 18, 17, 15, 12, 8, 3]
 
 
-def synthetic_run(folder: Path, samples: int, blocks: int, seed: int = 0) -> Run:
+def synthetic_run(
+    folder: Path, samples: int, blocks: int, seed: int = 0, width: int = WIDTH, hand_share: float = 0.35
+) -> Run:
     """A run whose hands are noise with a faint direction in it, ten seeds a prompt, about 50 hand tokens a sample."""
     rng = np.random.default_rng(seed)
     run = Run(folder)
@@ -60,15 +62,15 @@ def synthetic_run(folder: Path, samples: int, blocks: int, seed: int = 0) -> Run
             "guidance": 3.5,
             "batch_size": 16,
         }
-        hands = (rng.random((GRID, GRID)) < 0.35).astype(np.uint8)
+        hands = (rng.random((GRID, GRID)) < hand_share).astype(np.uint8)
         label = 3 if bad else 2
         verdict = ("bad" if bad else "good") + ("?" if number % 7 == 0 else "")
         annotations.append(Annotation(sample, digest, np.where(hands > 0, label, 1), hands, verdict))
         where = np.argwhere(hands > 0)
         tokens = np.array([(r, c, label, 1) for r, c in where], TOKEN)
-        own = rng.normal(size=(len(plan.cells), 1, WIDTH)) + 0.3 * bad * (np.arange(WIDTH) == 0)
-        x = own + rng.normal(size=(len(plan.cells), len(where), WIDTH))
-        bits = torch.tensor(x).to(torch.bfloat16).view(torch.uint16).numpy()
+        own = rng.normal(size=(len(plan.cells), 1, width)) + 0.3 * bad * (np.arange(width) == 0)
+        x = rng.standard_normal((len(plan.cells), len(where), width), np.float32) + own.astype(np.float32)
+        bits = torch.from_numpy(x).to(torch.bfloat16).view(torch.uint16).numpy()
         attrs = {
             "plan": plan.to_json(),
             "sample": sample,
