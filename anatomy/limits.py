@@ -16,7 +16,7 @@ AAOS = "AAOS/ASHT goniometry tables"
 EATON = "clinical tables after Eaton (e-hand)"
 MODEL = "kinematic hand models after Peña-Pitarch and Sancho-Bru"
 FUNCTIONAL = "26-degree-of-freedom functional model, after AAOS and papers"
-ENVELOPE = "widest of the sources above, with contact (a finger pushed) in mind"
+ENVELOPE = "chosen here: the widest source and a little more, since contact pushes fingers further"
 CHATZIOGLOU = "Chatzioglou 2024, 51 adults, mean + 3 sd"
 
 
@@ -45,7 +45,7 @@ def _joint(name: str) -> Limit:
     digit, joint = name.split()
     if joint == "CMC":
         # As read here, flexion of this joint holds palmar abduction too, so its upper end is that of abduction.
-        return Limit(name, (-25, 35), (-30, 75), 20, MODEL, f"{FUNCTIONAL}; palmar abduction of 60 to 75 included")
+        return Limit(name, (-25, 35), (-30, 75), 20, MODEL, f"{ENVELOPE}; palmar abduction (60 to 75) included")
     if digit == "thumb":
         active, passive = {"MCP": ((-10, 55), (-20, 90)), "IP": ((-15, 80), (-30, 95))}[joint]
         return Limit(name, active, passive, 15, EATON, ENVELOPE)
