@@ -110,7 +110,7 @@ class CountNetwork(nn.Module):
         seen = self.body(crops * 2 - 1)
         pooled = torch.cat([seen.mean((2, 3)), self.where(seen).flatten(1)], 1)
         embedding = torch.relu(self.hidden(pooled))
-        count, relation, fault = self.last(embedding).float().split([COUNTS, len(RELATIONS), len(FAULTS)], 1)
+        count, relation, fault = self.last(embedding).split([COUNTS, len(RELATIONS), len(FAULTS)], 1)
         for_count, for_relation, for_fault = self.temperature
         return Logits(count / for_count, relation / for_relation, fault / for_fault, embedding)
 

@@ -153,7 +153,7 @@ def reliability(found: Count, truth: Tensor, counted: Tensor) -> dict[str, Any]:
     return {"bins": bins, "expected_error": round(float(error), 3)}
 
 
-def on_organism_renders(network: CountNetwork, n: int = 600) -> dict[str, Any]:
+def on_organism_renders(network: CountNetwork, n: int = 300) -> dict[str, Any]:
     """Renders of the organism's own training family, half with faults; the whole picture is the crop."""
     good, bad = render_dataset(n, 990_001), render_dataset(n, 990_002, corrupt=True)
     found = look(torch.cat([good.images, bad.images]).float() / 255, network)
