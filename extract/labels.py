@@ -212,6 +212,16 @@ class Labels(LabelRecords):
             )
             return [State(name, sample, image, bool(done), seconds) for name, sample, image, done, seconds, _ in rows]
 
+    def judgements(self) -> tuple[int, int]:
+        """The newest revision that is no draft, and the newest rating: while both stay, so do all judgements."""
+        if not self.path.exists():
+            return 0, 0
+        with self._file.reading() as database:
+            newest = "SELECT id FROM annotations WHERE done ORDER BY id DESC LIMIT 1"
+            return database.execute(
+                f"SELECT coalesce(({newest}), 0), coalesce((SELECT max(id) FROM ratings), 0)"
+            ).fetchone()
+
     def last_revision(self) -> int:
         """The newest revision of all; 0 where there is none."""
         if not self.path.exists():

@@ -15,6 +15,8 @@ from ..errors import HandscopeError
 from ..extract.annotation import AUTOMATIC, KINDS, REVIEW, SCOPE, Annotation
 from ..extract.labels import Conflict, Labels
 from ..extract.run import Run
+from .blind import Blind
+from .comparing import Comparing
 from .grid import token_side, tokens
 from .order import Order
 from .pictures import Pictures
@@ -48,14 +50,13 @@ class Session:
     def __init__(self, run: Run, order: Order, annotators: Sequence[str] = ()) -> None:
         self.run, self.order, self.annotators = run, order, tuple(annotators)
         self.labels, self.pictures = Labels(run.labels_path), Pictures(run)
+        self.comparing = Comparing(run, self.labels)
         where = str(run.path.resolve())
         self.run_id = hashlib.sha256(where.encode()).hexdigest()[:16]
         self.name = run.path.resolve().name
         self.side = token_side(run)
-        self._rate_orders: dict[str, tuple[str, ...]] = {}
-        self._blind: dict[str, str] = {}
-        self._comparing, self._suggesting = threading.Lock(), threading.Lock()
-        self._agreed: tuple[int, list[str], list[dict[str, Any]]] = (-1, [], [])
+        self.blind = Blind(run, self.labels, self.run_id, order.seed)
+        self._one_at_a_time = threading.Lock()
         self.order_id = order.record(self.labels)
 
     def describe(self, annotator: str | None) -> dict[str, Any]:
@@ -85,12 +86,10 @@ class Session:
         if mode == "rate":
             rated = self.labels.rated(annotator)
             done = {sample for sample, (image, _) in rated.items() if image == _image(rows, sample)}
-            return [
-                {"sample": self._opaque(sample), "done": sample in done} for sample in self._rate_order(annotator, rows)
-            ]
+            return [{"sample": self.blind.name(one), "done": one in done} for one in self.blind.order(annotator)]
         if mode == "review":
             done = {sample for sample, image in self.labels.reviewed() if image == _image(rows, sample)}
-            samples: Sequence[str] = self._agreement()[0]
+            samples: Sequence[str] = self.comparing.fresh().review
         else:
             states = self.labels.states(annotator)
             done = {state.sample for state in states if state.done and state.image_sha256 == _image(rows, state.sample)}
@@ -252,7 +251,7 @@ class Session:
             "rated": len(self.labels.rated(annotator)) if annotator else 0,
             "seconds_per_image": statistics.median(seconds) if seconds else None,
             "annotators": [{"name": name, "done": finished[name]} for name in names],
-            "agreement": self._agreement()[1],
+            "agreement": self.comparing.last().agreement,
         }
 
     def picture(self, name: str, sha: str | None) -> Path:
@@ -265,26 +264,15 @@ class Session:
     def suggest(self, name: str) -> Suggestions:
         """What could be suggested for a sample, and why other sources have nothing; one sample at a time."""
         sample = self.real(name)
-        with self._suggesting:
+        with self._one_at_a_time:
             return suggestions(self.run, sample)
 
     def real(self, name: str) -> str:
         """The sample of a name in a URL, which may be the opaque one of a rating; Missing where there is none."""
-        if name in self.run.metadata():
-            return name
-        sample = self._blind.get(name)
-        if sample is None:
-            rows = self.run.metadata()
-            if len(self._blind) != len(rows):
-                self._blind = {self._opaque(row): row for row in rows}
-            sample = self._blind.get(name)
+        sample = name if name in self.run.metadata() else self.blind.sample(name)
         if sample is None:
             raise Missing(f"There is no sample of this name in {self.name}: load the queue again.")
         return sample
-
-    def _opaque(self, sample: str) -> str:
-        """A name that tells nothing of a sample's prompt or seed, the same in every session of this run."""
-        return "p" + hashlib.sha256(f"{self.run_id}:{sample}".encode()).hexdigest()[:20]
 
     def _painted_by(self, annotator: str, rows: Mapping[str, Any]) -> list[str]:
         """An annotator's share of the order; for one without a share the whole, and behind it what is new since."""
@@ -292,30 +280,6 @@ class Session:
             return self.order.queue(annotator)
         known = set(self.order.samples)
         return [*self.order.samples, *(sample for sample in rows if sample not in known)]
-
-    def _rate_order(self, rater: str, rows: Mapping[str, Any]) -> tuple[str, ...]:
-        """A rater's own random order of all samples, recorded."""
-        order = self._rate_orders.get(rater)
-        if order is None or len(order) != len(rows):
-            names = sorted(rows)
-            seed = int.from_bytes(hashlib.sha256(f"{self.order.seed}:{rater}".encode()).digest()[:4])
-            order = tuple(names[i] for i in np.random.default_rng(seed).permutation(len(names)))
-            self.labels.record_order("rate", seed, order, {"rater": rater})
-            self._rate_orders[rater] = order
-        return order
-
-    def _agreement(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Samples to review and how far annotators agree, made again only where something was written since."""
-        with self._comparing:
-            last = self.labels.last_revision()
-            if last != self._agreed[0]:
-                # It brings scipy and scikit-learn with it, and those who paint first need not wait for them.
-                from .agreement import agreement, review_queue
-
-                table = agreement(self.run)
-                rows = table.astype(object).where(table.notna(), None).to_dict("records")
-                self._agreed = (last, review_queue(self.run)["sample"].tolist(), rows)
-            return self._agreed[1:]
 
 
 def _image(rows: Mapping[str, Any], sample: str) -> str | None:

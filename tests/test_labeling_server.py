@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.labels import Labels
 from handscope.extract.run import Run
-from handscope.labeling import api
+from handscope.labeling import api, comparing
 from handscope.labeling.grid import FLUX_TOKEN, grid, token_side
 from made_runs import TOKEN, Annotator, annotating, cells, encoded, make_run, serving
 from PIL import Image
@@ -117,6 +118,24 @@ def test_a_review_sees_the_others_and_outranks_them(ann: Annotator, address: str
     assert (progress["samples"], progress["done"], progress["mine"]) == (6, 1, 1)
     assert progress["annotators"] == [{"name": "Ann É.", "done": 1}, {"name": "Bob", "done": 1}]
     assert progress["seconds_per_image"] == 2.5
+
+
+def test_agreement_is_said_and_nobody_waits_for_it(
+    ann: Annotator, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare, may_end = comparing._compare, threading.Event()
+    monkeypatch.setattr(comparing, "_compare", lambda *given: may_end.wait(60) and compare(*given))
+    with annotating(address, "Bob") as bob:
+        for item in ann.queue():
+            for who in (ann, bob):
+                sample = who.sample(item["sample"])
+                assert who.stroke(sample, cells(sample, 2), verdict="good", done=True).status_code == 201
+    assert ann.get("progress").json()["agreement"] == ann.get("progress").json()["agreement"] == []
+    may_end.set()
+    assert ann.queue("review") == [], "they agree; and this one was waited for"
+    rows = ann.get("progress").json()["agreement"]
+    overlaps = [(row["value"], row["samples"]) for row in rows if row["measure"] == "hand IoU"]
+    assert overlaps and set(overlaps) == {(1.0, 6)}
 
 
 def test_a_rating_is_blind(ann: Annotator, address: str, run: Run) -> None:
