@@ -270,7 +270,7 @@ def test_a_server_killed_in_mid_stroke_gets_the_stroke_later(browser: Browser, t
     server.start()
     if left == "tab stays":
         tab.status("locked")
-        assert "token" in tab.page.get_attribute("#status", "title").lower()
+        expect(tab.page.locator("#note")).to_contain_text("open the address that it printed")
     other = desk.tab()
     other.status("saved")
     if left == "tab stays":
@@ -334,6 +334,7 @@ def test_a_conflict_can_wait_and_is_still_there_after_a_reload(desk: Desk) -> No
 def test_strokes_made_offline_are_sent_in_their_order(desk: Desk, tab: Tab) -> None:
     desk.expected = OFFLINE
     samples = []
+    tab.page.wait_for_load_state("networkidle")
     desk.context.set_offline(True)
     for row in (5, 15, 25):
         tab.drag((row, 5), (row, 20))
@@ -345,10 +346,15 @@ def test_strokes_made_offline_are_sent_in_their_order(desk: Desk, tab: Tab) -> N
     tab.drag((7, 7), (9, 9))
     tab.keys("Enter")
     assert "5 kept here" in tab.page.inner_text("#status")
-    tab.keys("p")
+    tab.page.fill("#number", "7")  # which nobody has fetched ahead
+    tab.page.press("#number", "Enter")
+    expect(tab.page.locator("#note")).to_contain_text("does not answer")
+    here = tab.sample
     assert not Labels(desk.server.run.labels_path).history(samples[0], desk.name)
     desk.context.set_offline(False)
     tab.status("saved")
+    tab.picture(7)
+    assert tab.sample != here
     counts = [int((state.labels == 2).sum()) for state in desk.history(samples[0])]
     assert sorted(counts, reverse=True) == counts and len(counts) == 3
     assert len([state for state in Labels(desk.server.run.labels_path).by_author() if state[1] == desk.name]) == 1
@@ -385,7 +391,7 @@ def test_suggestions_are_not_accepted_by_themselves(desk: Desk, tab: Tab) -> Non
         ],
         "absent": {"silhouette": "the picture has no plain background."},
     }
-    tab.page.route("**/suggestions", lambda route: route.fulfill(json=offer))
+    tab.page.route("**/suggestions?*", lambda route: route.fulfill(json=offer))
     sample = tab.sample
     tab.keys("s")
     expect(tab.page.locator("#offer")).to_contain_text("detector")
@@ -612,6 +618,23 @@ def test_a_stroke_that_the_server_refuses_is_kept_and_shown_until_a_later_one_is
     assert cells(desk.newest(tab.sample).labels) == cells(tab.grids()[0]), "the later one has both"
 
 
+def test_a_full_storage_is_said_and_the_stroke_is_sent_all_the_same(desk: Desk, tab: Tab) -> None:
+    desk.expected = OFFLINE
+    tab.page.evaluate("""() => {
+      for (let length = 1 << 20; length > 0; length >>= 1) {
+        try { for (let i = 0; ; i++) localStorage.setItem(`fill ${length} ${i}`, "x".repeat(length)); } catch {}
+      }
+    }""")
+    tab.page.wait_for_load_state("networkidle")
+    desk.context.set_offline(True)
+    tab.drag((5, 5), (5, 20))
+    tab.status("full")
+    expect(tab.page.locator("#note")).to_contain_text("leave this page open")
+    desk.context.set_offline(False)
+    assert stored(desk, tab, 2) == cells(tab.grids()[0] == 2) != set()
+    expect(tab.page.locator("#note")).to_be_hidden()
+
+
 def test_the_name_is_asked_once_and_another_can_take_over(desk: Desk, tab: Tab) -> None:
     tab.drag((5, 5), (5, 20))
     tab.status("saved")
@@ -624,6 +647,27 @@ def test_the_name_is_asked_once_and_another_can_take_over(desk: Desk, tab: Tab) 
         tab.page.press("#annotator", "Enter")
     tab.picture(1)
     assert tab.page.inner_text("#who") == "somebody else" and not tab.grids()[0].any()
+
+
+def test_strokes_of_another_name_wait_for_it(desk: Desk, tab: Tab) -> None:
+    desk.expected = OFFLINE + "|status of 403"
+    sample = tab.sample
+    tab.page.wait_for_load_state("networkidle")
+    desk.context.set_offline(True)
+    tab.drag((5, 5), (5, 20))
+    tab.page.close()
+    desk.context.set_offline(False)
+    request = desk.context.request
+    at = f"http://127.0.0.1:{desk.server.port}"
+    for name in ("who came next", desk.name):
+        assert request.post(f"{at}/api/annotator", data={"name": name}, headers={"origin": at}).ok
+        other = desk.tab()
+        other.status("saved")
+        if name != desk.name:
+            expect(other.page.locator("#note")).to_contain_text(f"Strokes of {desk.name} wait")
+            assert desk.newest(sample) is None
+    assert len(desk.history(sample)) == 1
+    assert not Labels(desk.server.run.labels_path).history(sample, "who came next")
 
 
 def test_the_policy_of_the_page_allows_nothing_inline(desk: Desk, tab: Tab) -> None:

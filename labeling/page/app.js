@@ -13,16 +13,15 @@ import { Panel, byId } from "./panel.js";
 import { Samples } from "./samples.js";
 import { Saver } from "./saver.js";
 import { actionOf } from "./shortcuts.js";
-import { note, say, sayCell, showCounts, showStatus } from "./status.js";
+import { explain, note, say, sayCell, showCounts, showStatus } from "./status.js";
 import { bringBack, settle } from "./versions.js";
 
 const AGAIN = 2000;
 const NEWS = 30000;
-const NEW_TOKEN = "The server was started anew: open the address that it printed. This page goes on by itself then.";
 
 class App {
   constructor() {
-    Object.assign(this, { items: [], index: -1, ticket: 0, kind: 2, hand: 1, clock: new Clock() });
+    Object.assign(this, { items: [], index: -1, goal: -1, ticket: 0, kind: 2, hand: 1, clock: new Clock() });
     this.painter = new Painter(byId("canvas"), {
       rows: 1,
       columns: 1,
@@ -40,7 +39,7 @@ class App {
       accept: () => this.offers.accept(),
       take: (author) => this.offers.take(author),
       rate: (value) => this.#rate(Number(value)),
-      travel: (step) => this.open(this.index + step),
+      travel: (step) => this.open(this.goal + step),
       unlabelled: () => this.#nextOpen(),
       earlier: () => bringBack(this),
       help: () => showHelp(this.mode),
@@ -65,7 +64,9 @@ class App {
     this.#listen();
     this.panel.showTools();
     await this.saver.replay();
-    return this.#enter(localStorage.getItem(`${this.place}mode`) ?? "paint");
+    await this.#enter(localStorage.getItem(`${this.place}mode`) ?? "paint");
+    const names = this.saver.absent.join(", ");
+    return names && note(`Strokes of ${names} wait in this browser: they are sent when that name is chosen again.`);
   }
 
   /** Do what a key or a control stands for. */
@@ -81,16 +82,19 @@ class App {
   /** Show the picture at a place of the queue. */
   async open(index) {
     if (!this.items[index]) return say(index < 0 ? "This is the first picture." : "This is the last picture.");
-    this.#leave();
     const ticket = ++this.ticket;
     const { sample } = this.items[index];
-    this.index = index;
+    this.goal = index;
     try {
       const [doc, picture] = await this.samples.open(sample);
       if (ticket !== this.ticket) return undefined;
+      this.#leave();
+      Object.assign(this, { index, goal: index });
       this.#show(doc, picture);
     } catch (error) {
-      return ticket === this.ticket && this.#retry(error, () => ticket === this.ticket && this.open(index));
+      if (ticket !== this.ticket) return undefined;
+      byId("number").value = this.doc ? this.index + 1 : "";
+      return this.#retry(error, () => ticket === this.ticket && this.open(index));
     }
     localStorage.setItem(this.place + this.mode, sample);
     for (const near of [index + 1, index - 1, this.#openAfter(index), index + 2]) {
@@ -100,10 +104,9 @@ class App {
   }
 
   #show(doc, picture) {
-    const { rows, columns, history } = doc;
     this.doc = doc;
     this.painter.locked = this.mode === "rate" || !picture;
-    this.painter.show({ rows, columns, history, image: picture });
+    this.painter.show({ ...doc, image: picture });
     this.hand = handsOf(this.state).keys().next().value ?? 1;
     this.clock.start(doc.seconds);
     byId("number").value = this.index + 1;
@@ -126,7 +129,7 @@ class App {
   async #enter(mode) {
     this.#leave();
     const ticket = ++this.ticket;
-    Object.assign(this, { mode, doc: null, items: [], index: -1, samples: new Samples(this.saver, mode) });
+    Object.assign(this, { mode, doc: null, items: [], index: -1, goal: -1, samples: new Samples(this.saver, mode) });
     this.painter.locked = true;
     this.#blank();
     localStorage.setItem(`${this.place}mode`, mode);
@@ -183,14 +186,22 @@ class App {
 
   // A picture stays done only while nothing in it contradicts itself.
   #stroke(state) {
+    this.#stay();
     const [problem] = state.done ? problems(state) : [];
     const settled = problem ? { ...state, done: false } : state;
+    note(problem && `No longer done. ${problem}`);
     this.painter.history.amend(settled);
     this.saver.stroke(this.doc, settled, this.clock.seconds);
-    note(problem && `No longer done. ${problem}`);
     this.items[this.index].done = settled.done;
     this.panel.showState();
     this.#count();
+  }
+
+  // Whoever paints while another picture is on its way wants to stay.
+  #stay() {
+    if (this.goal === this.index) return;
+    this.ticket++;
+    this.goal = this.index;
   }
 
   #progressed(stroke) {
@@ -231,7 +242,7 @@ class App {
 
   #retry(error, act) {
     if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
-    note(error.status === 401 ? NEW_TOKEN : error.message);
+    note(explain(error));
     setTimeout(act, AGAIN);
   }
 

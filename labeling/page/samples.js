@@ -49,13 +49,13 @@ export class Samples {
     return promise;
   }
 
-  async #fetch(sample) {
+  async #fetch(sample, isSecond = false) {
     const answer = await call(address(sample, "", this.mode));
     const chain = chainOf({ mode: this.mode, sample });
     const pending = this.saver.pending(chain);
-    // A stroke that was confirmed while the answer was under way makes it old.
+    // A stroke that was confirmed while the answer was under way has made it old.
     const known = this.saver.revision(chain);
-    if (!pending && known && answer.revision < known) return this.#fetch(sample);
+    if (!pending && known && answer.revision < known && !isSecond) return this.#fetch(sample, true);
     if (this.mode !== "rate") this.saver.opened(chain, answer.revision, stateOf(answer));
     const history = new History(stateOf(answer));
     if (pending) history.push(pending);

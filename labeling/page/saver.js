@@ -7,6 +7,7 @@
 import { Refused, Unreachable, address, call, stateOf } from "./api.js";
 import { encode, same } from "./grid.js";
 import { packed, unique, unpacked } from "./journal.js";
+import { explain } from "./status.js";
 
 const PAUSES = [500, 1000, 2000, 4000];
 const DRAFT_EVERY = 150;
@@ -46,6 +47,12 @@ export class Saver extends EventTarget {
       : refused ? "refused"
       : waiting ? "saving" : "saved";
     return { name, waiting, message: this.trouble?.message ?? refused?.refused ?? "" };
+  }
+
+  /** Others whose strokes wait in this browser, to be sent when their name is chosen again. */
+  get absent() {
+    const names = this.journal.entries().map(({ annotator }) => annotator);
+    return [...new Set(names)].filter((name) => name !== this.annotator);
   }
 
   /** The revision of a chain that the next stroke is made on, as far as this page knows; undefined if it knows none. */
@@ -245,7 +252,7 @@ export class Saver extends EventTarget {
 
   #wait(error) {
     if (!(error instanceof Unreachable || error instanceof Refused)) throw error;
-    this.trouble = { name: error instanceof Unreachable ? "offline" : "locked", message: error.message };
+    this.trouble = { name: error instanceof Unreachable ? "offline" : "locked", message: explain(error) };
     this.waits = true;
     const pause = PAUSES[Math.min(this.failures++, PAUSES.length - 1)];
     this.timer = setTimeout(() => {

@@ -17,7 +17,14 @@ const ADVICE = {
   full: "This browser's storage is full: leave this page open until the server answers.",
   conflict: "A picture was labelled in two places. Press to see both.",
 };
+const URGENT = ["locked", "refused", "full"];
 const PAUSE = 400;
+
+/** What an error of the server means for the annotator. */
+export function explain({ status, message }) {
+  if (status !== 401) return message;
+  return "The server was started anew: open the address that it printed. This page goes on by itself then.";
+}
 
 /** Show how the saver stands, at once; say it when it has settled. */
 export function showStatus(status) {
@@ -26,6 +33,8 @@ export function showStatus(status) {
   const advice = ADVICE[status.name] ?? status.message;
   Object.assign(button, { textContent: text, title: advice });
   if (button.dataset.state === status.name) return;
+  if (URGENT.includes(status.name)) note(advice);
+  else if (URGENT.includes(button.dataset.state)) note(null);
   button.dataset.state = status.name;
   clearTimeout(showStatus.timer);
   if (status.name === "saving") return;
