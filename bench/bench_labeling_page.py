@@ -12,6 +12,7 @@ the whole canvas drawn anew in every frame, in turn. Medians of the repeats, and
 import argparse
 import hashlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -93,7 +94,7 @@ def make_run(folder: Path, samples: int, side: int) -> Run:
 
 
 def summary(values: list[float]) -> str:
-    late = sorted(values)[int(0.95 * (len(values) - 1))]
+    late = sorted(values)[math.ceil(0.95 * (len(values) - 1))]
     return f"{statistics.median(values):8.1f} {late:8.1f} {max(values):8.1f}   n = {len(values)}"
 
 

@@ -246,13 +246,10 @@ class App {
     setTimeout(act, AGAIN);
   }
 
+  // Whether the server answers is shown where strokes are saved.
   async #news() {
-    try {
-      this.progress = await call("/api/progress");
-      this.#count();
-    } catch {
-      // Whether the server answers is shown where strokes are saved.
-    }
+    this.progress = await call("/api/progress").catch(() => this.progress);
+    this.#count();
   }
 
   #count() {
