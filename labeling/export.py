@@ -177,11 +177,11 @@ def write_tokens(run: Run, path: Path, annotations: Sequence[Annotation]) -> Non
     """A table with a row a token: sample, author, row, col, label, hand, and the facts of its annotation."""
     parts = []
     for annotation in annotations:
-        row, col = np.indices(annotation.labels.shape)
-        grids: dict[str, np.ndarray] = {"row": row, "col": col, "label": annotation.labels, "hand": annotation.hands}
+        row, col = np.divmod(np.arange(annotation.labels.size), annotation.labels.shape[1])
+        tokens = {"row": row, "col": col, "label": annotation.labels.ravel(), "hand": annotation.hands.ravel()}
         said = flat(facts(annotation))
         first = {name: said.pop(name) for name in ("sample", "author")}
-        parts.append(pd.DataFrame({**first, **{name: grid.ravel() for name, grid in grids.items()}, **said}))
+        parts.append(pd.DataFrame({**first, **tokens, **said}))
     table = pd.concat(parts, ignore_index=True)
     with atomic(path) as temporary:
         if ending(path) == ".parquet":
