@@ -87,6 +87,25 @@ def test_a_brush_paints_the_cells_under_it_and_the_server_has_them(desk: Desk, t
     assert len(desk.history(tab.sample)) == 10, "one state a stroke, none lost"
 
 
+def test_the_size_of_the_brush_follows_keys_and_the_wheel(tab: Tab) -> None:
+    page, scale = tab.page, tab.ask("app.painter.view.scale")
+    sizes = [tab.ask("app.painter.size")]
+    page.mouse.move(*tab.place(30, 30))
+    for key in "]", "]", "[":
+        tab.keys(key)
+        sizes.append(tab.ask("app.painter.size"))
+    page.keyboard.down("Control")
+    for wheel in -100, 100, 100:
+        page.mouse.wheel(0, wheel)
+        expect(page.locator("#size-value")).to_have_text(str(sizes[-1] - np.sign(wheel)))
+        sizes.append(tab.ask("app.painter.size"))
+    page.keyboard.up("Control")
+    assert sizes == [3, 4, 5, 4, 5, 4, 3] and tab.ask("app.painter.view.scale") == scale
+    for _ in range(5):
+        tab.keys("[")
+    assert tab.ask("app.painter.size") == 1, "there is no smaller one"
+
+
 def test_cells_are_exact_at_every_zoom(desk: Desk, tab: Tab) -> None:
     page = tab.page
     tab.ask("[app.painter.size = 1, app.painter.opacity = 1]")

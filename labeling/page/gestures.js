@@ -12,7 +12,9 @@ export class Gestures {
     const acts = {
       pointerdown: this.#down, pointermove: this.#move, pointerup: this.#up, pointercancel: this.#up,
       lostpointercapture: this.#up, pointerleave: () => painter.hoverAt(null), pointerenter: this.#enter,
-      wheel: this.#wheel, contextmenu: (event) => event.preventDefault(), keydown: this.#keyDown, keyup: this.#keyUp,
+      wheel: this.#wheel, contextmenu: (event) => event.preventDefault(),
+      mousedown: (event) => event.preventDefault(), // the middle button would scroll the page
+      keydown: this.#keyDown, keyup: this.#keyUp,
       focus: () => painter.surface.redraw(), blur: this.#blur,
     };
     for (const [type, act] of Object.entries(acts)) {
