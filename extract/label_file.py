@@ -48,6 +48,10 @@ _REST = (
 )
 
 
+class Unusable(HandscopeError):
+    """The file could not be read or written; what was in it before is unchanged."""
+
+
 class LabelFile:
     """Connections to one file: a new one for each use, or a few that are kept while a server writes.
 
@@ -95,10 +99,11 @@ class LabelFile:
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
+                database.execute("COMMIT")
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:  # a full disk has ended it already
+                    database.execute("ROLLBACK")
                 raise
-            database.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -137,15 +142,15 @@ class LabelFile:
             yield
         except sqlite3.OperationalError as error:
             if "disk is full" in str(error):
-                raise HandscopeError(
+                raise Unusable(
                     f"The disk is full: {self.path} could not be written, and what was in it before is unchanged. Free "
                     "some space and run the same command again."
                 ) from error
-            raise HandscopeError(
+            raise Unusable(
                 f"The labels in {self.path} could not be used ({error}): expected a labels.sqlite of handscope."
             ) from error
         except sqlite3.DatabaseError as error:
-            raise HandscopeError(
+            raise Unusable(
                 f"{self.path} is not a database of labels, or is damaged ({error}): restore it from a copy, or remove "
                 "it and label again."
             ) from error

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
 from ..errors import HandscopeError
+from ..extract.label_file import Unusable
 from ..extract.labels import Conflict
 from . import messages as m
 from .session import Missing, Session
@@ -47,7 +48,7 @@ def make_app(session: Session, cookie: str) -> FastAPI:
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What an operation may answer instead, for the document."""
-    return {status: {"model": m.ConflictSaid if status == 409 else m.Error} for status in (401, 403, *statuses)}
+    return {status: {"model": m.ConflictSaid if status == 409 else m.Error} for status in (401, 403, 503, *statuses)}
 
 
 _WRITE = _refusals(400, 404, 408, 409, 413, 422) | {200: {"description": "Written before, with this uid"}}
@@ -102,7 +103,7 @@ def _serve_samples(app: FastAPI, session: Session) -> None:
     )
     def image(sample: str, sha: str | None = None) -> Response:
         path = session.picture(sample, sha)
-        # The bytes that were checked, all of them, also where the file is replaced meanwhile.
+        # Read at once, and not in parts as it is sent: the file may be replaced meanwhile.
         cached = FOREVER if sha else "private, no-cache"
         return Response(path.read_bytes(), media_type="image/png", headers={"cache-control": cached})
 
@@ -185,6 +186,12 @@ def _explain_refusals(app: FastAPI) -> None:
     @app.exception_handler(Missing)
     def missing(request: Request, error: Missing) -> Response:
         return JSONResponse({"error": str(error)}, 404)
+
+    @app.exception_handler(Unusable)
+    @app.exception_handler(OSError)
+    def unusable(request: Request, error: Exception) -> Response:
+        # Of the server, and not of what was asked: a page asks again, and keeps its strokes until then.
+        return JSONResponse({"error": str(error)}, 503)
 
     @app.exception_handler(HandscopeError)
     def refused(request: Request, error: HandscopeError) -> Response:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from ..extract.annotation import AUTOMATIC, KINDS, SCOPES, VERDICTS
+from ..extract.annotation import KINDS, SCOPES, VERDICTS
 from ..extract.label_records import RATINGS
+from .names import LONGEST, annotator_name
 
 Mode = Literal["paint", "rate", "review"]
 Painting = Literal["paint", "review"]
@@ -31,19 +32,11 @@ def _rating(value: float) -> float:
     return value
 
 
-def _name(name: str) -> str:
-    if not name.isprintable() or name != name.strip():
-        raise ValueError("expected printable characters, and no space at either end")
-    if name == AUTOMATIC:
-        raise ValueError(f"{AUTOMATIC} is the name of labels that were made without looking; choose another")
-    return name
-
-
 _Base64 = Annotated[str, Field(json_schema_extra={"format": "byte"})]
 Given = Annotated[bytes, BeforeValidator(_decoded, json_schema_input_type=_Base64)]
 Grid = Annotated[bytes, PlainSerializer(lambda grid: base64.b64encode(grid).decode(), return_type=_Base64)]
 """A grid in an answer: base64 of its bytes, row after row."""
-Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_name)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(annotator_name)]
 Uid = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{8,64}$", max_length=64)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", max_length=64)]
 Revision = Annotated[int, Field(ge=1, le=2**63 - 1)]

@@ -36,7 +36,7 @@ class Place:
     @property
     def tunnel(self) -> str:
         """The command that makes the same address work on another machine; its user and name are to be filled in."""
-        target = self.host if self.host in LOOPBACK else "127.0.0.1"
+        target = "127.0.0.1" if self.host in ANY else self.host
         target = f"[{target}]" if ":" in target else target
         return f"ssh -N -L {self.port}:{target}:{self.port} USER@{socket.gethostname()}"
 

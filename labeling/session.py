@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import HandscopeError
 from ..extract.annotation import AUTOMATIC, KINDS, REVIEW, SCOPE, Annotation
 from ..extract.labels import Conflict, Labels
@@ -18,12 +16,12 @@ from ..extract.run import Run
 from .blind import Blind
 from .comparing import Comparing
 from .grid import token_side, tokens
+from .names import annotator_name
 from .order import Order
+from .painting import PAINTED, check_finished, grid_of, shown
 from .pictures import Pictures
 from .suggest import Suggestions, suggestions
 
-PAINTED = "hand"
-"""The source of an annotation that somebody painted."""
 CLASSES = (
     {"value": 1, "name": "not hand", "key": "1"},
     {"value": 2, "name": "good hand", "key": "2"},
@@ -48,7 +46,7 @@ class Session:
     """
 
     def __init__(self, run: Run, order: Order, annotators: Sequence[str] = ()) -> None:
-        self.run, self.order, self.annotators = run, order, tuple(annotators)
+        self.run, self.order, self.annotators = run, order, tuple(map(annotator_name, annotators))
         self.labels, self.pictures = Labels(run.labels_path), Pictures(run)
         self.comparing = Comparing(run, self.labels)
         where = str(run.path.resolve())
@@ -102,7 +100,7 @@ class Session:
         row = self.run.metadata()[sample]
         rows, columns = tokens(row["height"], row["width"], self.side)
         state = None if mode == "rate" else self.labels.newest(sample, annotator, mode == "review")
-        said = _said(state, row["image_sha256"], rows, columns)
+        said = shown(state, row["image_sha256"], rows, columns)
         rated = self.labels.rated(annotator).get(sample) if mode == "rate" else None
         found = {
             "sample": name,
@@ -120,7 +118,7 @@ class Session:
         }
         if mode == "review":
             found["others"] = [
-                {"author": other.author, **_said(other, row["image_sha256"], rows, columns)}
+                {"author": other.author, **shown(other, row["image_sha256"], rows, columns)}
                 for other in self.labels.by_author(sample).values()
                 if other.author != AUTOMATIC and other.image_sha256 == row["image_sha256"]
             ]
@@ -156,19 +154,13 @@ class Session:
         if known is None and image_sha256 != row["image_sha256"]:
             raise Conflict(sample, base, self.labels.newest(sample, annotator, mode == "review"))
         rows, columns = tokens(row["height"], row["width"], self.side)
-        for what, grid in (("labels", labels), ("hands", hands)):
-            if len(grid) != rows * columns:
-                raise HandscopeError(
-                    f"Expected {what} of {sample} on {rows} by {columns} tokens, {rows * columns} bytes, found "
-                    f"{len(grid)}: load the picture again."
-                )
         if done and verdict is None:
             raise HandscopeError(f"A finished picture needs a verdict, and {sample} has none: give one.")
         annotation = Annotation(
             sample,
             row["image_sha256"] if known is None else image_sha256,
-            np.frombuffer(labels, np.uint8).reshape(rows, columns),
-            np.frombuffer(hands, np.uint8).reshape(rows, columns),
+            grid_of(sample, "labels", labels, rows, columns),
+            grid_of(sample, "hands", hands, rows, columns),
             verdict or "",
             author=annotator,
             source=REVIEW if mode == "review" else PAINTED,
@@ -177,7 +169,7 @@ class Session:
             seconds=seconds,
         )
         if done:
-            _check_finished(annotation)
+            check_finished(annotation)
         return self.labels.append(annotation, base, uid), known is None
 
     def history(self, name: str, annotator: str, mode: str) -> list[dict[str, Any]]:
@@ -284,28 +276,3 @@ class Session:
 
 def _image(rows: Mapping[str, Any], sample: str) -> str | None:
     return rows[sample]["image_sha256"] if sample in rows else None
-
-
-def _said(state: Annotation | None, image_sha256: str, rows: int, columns: int) -> dict[str, Any]:
-    """The part of a state that a page shows; nothing of one on another picture or grid."""
-    if state is None or state.image_sha256 != image_sha256 or state.labels.shape != (rows, columns):
-        empty = bytes(rows * columns)
-        return {"labels": empty, "hands": empty, "faults": {}, "verdict": None, "done": False, "seconds": None}
-    return {
-        "labels": state.labels.tobytes(),
-        "hands": state.hands.tobytes(),
-        "faults": {str(hand): list(kinds) for hand, kinds in state.faults.items()},
-        "verdict": state.verdict or None,
-        "done": state.done,
-        "seconds": state.seconds,
-    }
-
-
-def _check_finished(annotation: Annotation) -> None:
-    """Refuse a finished state whose verdict and cells say different things."""
-    bad = annotation.verdict.startswith("bad")
-    if annotation.verdict != "unsure" and np.any(annotation.labels >= 2) and np.any(annotation.labels == 3) != bad:
-        raise HandscopeError(
-            f"The verdict on {annotation.sample} is {annotation.verdict}, and its cells say otherwise: a picture is "
-            "bad where any of its hands is."
-        )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
-from handscope.extract.label_file import pack, unpack
+from handscope.extract.label_file import Unusable, pack, unpack
 from handscope.extract.labels import KINDS, SCOPE, Annotation, Conflict, Labels, scopes
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -293,6 +293,27 @@ def test_ratings_and_orders_are_kept_as_they_came(labels: Labels) -> None:
             with pytest.raises(sqlite3.IntegrityError, match="only appended"):
                 database.execute(change)
     database.close()
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = labels.append(annotation("a", "good", author="x"), None, "one")
+    connect = sqlite3.connect
+
+    def full(*given: object, **named: object) -> sqlite3.Connection:
+        database = connect(*given, **named)  # type: ignore[arg-type]
+        database.execute(f"PRAGMA max_page_count = {database.execute('PRAGMA page_count').fetchone()[0]}")
+        return database
+
+    noise = np.random.default_rng(0).integers(0, 2, (200, 200)).astype(np.uint8)
+    large = Annotation("a", "ab" * 32, noise + 1, noise, "good", author="x")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", full)
+        with labels.kept_open():
+            for _ in range(2):
+                with pytest.raises(Unusable, match="disk is full"):
+                    labels.append(large, first, "two")
+                assert labels.last_revision() == first, "and it can still be read"
+    assert labels.append(large, first, "two") == first + 1
 
 
 @pytest.mark.parametrize("kept", [True, False])

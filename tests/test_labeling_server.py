@@ -6,11 +6,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
 from handscope.errors import HandscopeError
+from handscope.extract.label_file import Unusable
 from handscope.extract.labels import Labels
 from handscope.extract.run import Run
 from handscope.labeling import api, comparing
@@ -201,6 +203,16 @@ def test_what_is_no_json_object_is_refused(ann: Annotator, body: bytes) -> None:
     path, headers = f"/api/samples/{ann.queue()[0]['sample']}/strokes", {"content-type": "application/json"}
     refused = ann.client.post(path, content=body, headers=headers)
     assert refused.status_code in (400, 422) and set(refused.json()) == {"error"}
+
+
+def test_a_store_that_cannot_be_written_is_the_servers_fault(ann: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = ann.sample(ann.queue()[0]["sample"])
+    for error in (Unusable("The disk is full."), OSError("Input/output error")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Labels, "append", Mock(side_effect=error))
+            refused = ann.stroke(sample, cells(sample, 1), uid="asked-again")
+        assert refused.status_code == 503 and refused.json() == {"error": str(error)}
+    assert ann.stroke(sample, cells(sample, 1), uid="asked-again").status_code == 201
 
 
 def test_a_stroke_on_a_picture_that_was_made_anew_is_shown_the_new_one(ann: Annotator, run: Run) -> None:

@@ -13,7 +13,9 @@ import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.labels import Labels
 from handscope.extract.run import Run
+from handscope.labeling.order import make_order
 from handscope.labeling.server import Place, _listen
+from handscope.labeling.session import Session
 from made_runs import annotating, cells, make_run
 
 
@@ -22,9 +24,9 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path / "pictures")
 
 
-def command(run: Run, *options: str) -> subprocess.Popen:
+def command(run: Run, *options: str, path: Path | None = None) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "handscope", "label", str(run.path), "--no-open", *options],
+        [sys.executable, "-m", "handscope", "label", str(path or run.path), "--no-open", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -109,14 +111,19 @@ def test_places_are_said_as_a_browser_takes_them() -> None:
     assert Place("::1", 5, "t").address == "http://[::1]:5/?token=t"
     assert Place("0.0.0.0", 5, "t").address == "http://127.0.0.1:5/?token=t" and Place("::", 5, "t").open_to_others
     assert Place("127.0.0.1", 5, "t").tunnel.startswith("ssh -N -L 5:127.0.0.1:5 USER@")
+    assert Place("10.1.2.3", 5, "t").tunnel.startswith("ssh -N -L 5:10.1.2.3:5 ")
     assert Place("::1", 5, "t").tunnel.startswith("ssh -N -L 5:[::1]:5 ") and not Place("::1", 5, "t").open_to_others
 
 
 def test_a_run_without_samples_and_a_path_without_run_are_refused(tmp_path: Path) -> None:
     Run(tmp_path / "empty")
     for name, message in (("empty", "run generate first"), ("none", "no run folder")):
-        server = subprocess.run(
-            [sys.executable, "-m", "handscope", "label", tmp_path / name, "--no-open"], capture_output=True, text=True
-        )
-        assert server.returncode == 2 and message in server.stderr
+        server = command(Run(tmp_path / "empty"), path=tmp_path / name)
+        assert message in server.communicate(timeout=60)[1] and server.returncode == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_a_name_that_nobody_could_choose_is_refused_at_once(run: Run) -> None:
+    for names, message in (([f"Ann,{'x' * 41}"], "1 to 40"), (["Ann", "handscope"], "made without looking")):
+        with pytest.raises(HandscopeError, match=message):
+            Session(run, make_order(run), ",".join(names).split(","))
