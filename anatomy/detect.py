@@ -19,13 +19,16 @@ from torch import Tensor
 from ..errors import HandscopeError
 from .hands import Hands
 from .networks import LANDMARK_INPUT, LandmarkNetwork, PalmNetwork, Size, load_landmarks, load_palm
-from .palm import find_palms, overlap, whole
-from .regions import box_region, crop, hand_region, place, turned
+from .palm import Palms, distinct, find_palms, overlap, whole
+from .regions import box_region, crop, hand_region, landmark_region, place, turned
 
+SLACK = 0.25  # values of a picture may overshoot [0, 1] by this much: resampling does
 BATCH = 32  # pictures or crops that go through a network at once
-LOW = 0.1  # palm probability that the search makes do with; the landmark network's presence still has to agree
+LOW = 0.1  # palm probability that the search makes do with,
+SURE = 0.7  # since both landmark networks, and a second look, then have to be so sure of a hand
+CANDIDATES = 8  # palms of a picture that a pass of the search looks into
 SAME = 0.4  # hands whose landmarks' boxes overlap by more are one
-TURNS = [math.radians(degrees) for degrees in (45, 90, 135, 180, 225, 270, 315)]
+EIGHT = 8  # turns in which a picture, or a box, is looked at
 
 
 class Detector(Protocol):
@@ -55,9 +58,10 @@ def detect(
     images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
     threshold : least probability of a palm (in the plain pass) and of a hand's presence (always)
     search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms, turned views, tiles,
-        each only for pictures that are still without one. "plain" is MediaPipe's own pass and no more
+        each only for pictures that are still without one. What it finds has to convince both landmark networks, and
+        again when it is looked at a second time. "plain" is MediaPipe's own pass and no more
     boxes : for each picture, boxes of hands (k, 4), x0, y0, x1, y1 in pixels, or None; each that holds no hand found
-        so far is read itself
+        so far is read itself, in the surest of eight turns
     detector : another source of such boxes, asked for pictures in which nothing was found
     max_hands : most hands a picture; the surest are kept
 
@@ -68,7 +72,7 @@ def detect(
     Raises
     ------
     HandscopeError
-        A picture is not a float tensor (3, h, w), or `boxes` are not one entry a picture.
+        A picture is not a float tensor (3, h, w) in [0, 1], or `boxes` are not one entry a picture.
     """
     pictures = _pictures(images)
     if boxes is not None and len(boxes) != len(pictures):
@@ -76,20 +80,31 @@ def detect(
     if not pictures:
         raise HandscopeError("There are no pictures to look at.")
     with torch.no_grad():
-        palm, landmarks = _networks(networks, str(pictures[0].device))
-        found = read(pictures, pictures[0].new_zeros(0, 4), landmarks, pictures[0].new_zeros(0, dtype=torch.long))
-        for name, views, least in PASSES if search == "thorough" else PASSES[:1]:
+        device = str(pictures[0].device)
+        palm, landmarks = _networks(networks, device)
+        candidates = _look(pictures, list(range(len(pictures))), palm, _plain, threshold)
+        found = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
+        for name, views in SEARCHES if search == "thorough" else ():
             left = _without(found, pictures)
-            candidates = _look(pictures, left, palm, views, threshold if least is None else min(least, threshold))
-            found = Hands.cat([found, _sure(_read_all(pictures, *candidates, landmarks, name), threshold, max_hands)])
+            if not left:
+                break
+            candidates = _look(pictures, left, palm, views, min(LOW, threshold))
+            seen = _read_all(pictures, *candidates, landmarks, name)
+            seen = seen.select(seen.presence >= max(SURE, threshold))
+            _, other = _networks("full" if networks == "lite" else "lite", device)
+            again = _read_all(pictures, seen.region, seen.image, other, name)
+            seen = seen.select(again.presence >= max(SURE, threshold))
+            seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, name)
+            found = Hands.cat([found, _best(seen, max(SURE, threshold), max_hands)])
         given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
         if detector is not None:
             for i in _without(found, pictures):
                 given[i] += list(detector(pictures[i]))
-        candidates = _regions_of_boxes(given, found)
-        if len(candidates[0]):
-            found = Hands.cat([found, _read_all(pictures, *candidates, landmarks, "box")])
-        return _sure(found, threshold, max_hands)
+        box, image = _empty_boxes(given, found)
+        turns = _read_all(pictures, _in_turns(box_region(box)), image.repeat_interleave(EIGHT), landmarks, "box")
+        surest = turns.presence.reshape(-1, EIGHT).argmax(1) + EIGHT * torch.arange(len(box), device=box.device)
+        seen = _read_all(pictures, landmark_region(turns.select(surest).points), image, landmarks, "box")
+        return _best(Hands.cat([found, seen]), threshold, max_hands)
 
 
 def read(
@@ -126,6 +141,12 @@ def _pictures(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
                 f"Expected pictures as float tensors (3, height, width) in [0, 1]; number {i} is "
                 f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}."
             )
+        low, high = (float(end) for end in image.aminmax())
+        if not (low >= -SLACK and high <= 1 + SLACK):  # not a number fails as well
+            raise HandscopeError(
+                f"Expected pictures with values in [0, 1]; those of number {i} go from {low:g} to {high:g}. "
+                "Divide bytes by 255, and bring [-1, 1] to [0, 1]."
+            )
     return [image.float() for image in images]
 
 
@@ -142,13 +163,17 @@ def _look(
 ) -> tuple[Tensor, Tensor]:
     """Regions (k, 4) of the hands whose palms are seen in views of some pictures, and the pictures' numbers (k,)."""
     jobs = [(i, view) for i in which for view in views(pictures[i])]
-    regions, image = [pictures[0].new_zeros(0, 4)], []
+    seen: dict[int, list[Palms]] = {i: [] for i in which}
     for start in range(0, len(jobs), BATCH):
         part = jobs[start : start + BATCH]
         shown = [pictures[i] for i, _ in part]
         for (i, _), palms in zip(part, find_palms(shown, network, threshold, torch.stack([view for _, view in part]))):
-            regions.append(hand_region(palms.boxes, palms.points))
-            image += [i] * len(palms.scores)
+            seen[i].append(palms)
+    regions, image = [pictures[0].new_zeros(0, 4)], []
+    for i, of_views in seen.items():
+        palms = of_views[0] if len(of_views) == 1 else distinct(of_views)
+        regions.append(hand_region(palms.boxes, palms.points)[:CANDIDATES])
+        image += [i] * len(regions[-1])
     return torch.cat(regions), torch.tensor(image, dtype=torch.long, device=pictures[0].device)
 
 
@@ -162,7 +187,7 @@ def _read_all(pictures: list[Tensor], region: Tensor, image: Tensor, network: La
     return hands
 
 
-def _sure(hands: Hands, threshold: float, max_hands: int) -> Hands:
+def _best(hands: Hands, threshold: float, max_hands: int) -> Hands:
     """Those present, each once, the surest of each picture first, by picture."""
     order = hands.presence.argsort(descending=True, stable=True)
     order = order[hands.presence[order] >= threshold]
@@ -176,22 +201,24 @@ def _sure(hands: Hands, threshold: float, max_hands: int) -> Hands:
     return hands.select(torch.tensor(chosen, dtype=torch.long, device=hands.image.device))
 
 
-def _regions_of_boxes(given: list[list[Tensor]], found: Hands) -> tuple[Tensor, Tensor]:
-    """Regions in all turns of the boxes that hold the middle of no hand found so far."""
+def _empty_boxes(given: list[list[Tensor]], found: Hands) -> tuple[Tensor, Tensor]:
+    """The boxes (k, 4) that hold the middle of no hand found so far, and their pictures' numbers (k,)."""
     centre = found.points[..., :2].mean(1)
-    regions, image = [found.region[:0]], []
+    empty, image = [found.region[:0]], []
     for i, boxes in enumerate(given):
         for box in (one.to(found.region) for one in boxes):
             inside = (centre >= box[:2]) & (centre <= box[2:])
             if not (inside.all(-1) & (found.image == i)).any():
-                regions.append(_in_turns(box_region(box[None])[0]))
-                image += [i] * len(regions[-1])
-    return torch.cat(regions), torch.tensor(image, dtype=torch.long, device=found.region.device)
+                empty.append(box[None])
+                image.append(i)
+    return torch.cat(empty), torch.tensor(image, dtype=torch.long, device=found.region.device)
 
 
-def _in_turns(view: Tensor) -> Tensor:
-    turns = view.new_tensor([0.0, *TURNS])
-    return torch.cat([view[:3].expand(len(turns), 3), turns[:, None]], -1)
+def _in_turns(regions: Tensor) -> Tensor:
+    """Each of the regions (k, 4) in eight turns, the first of them its own: (8 k, 4)."""
+    turns = torch.arange(EIGHT, dtype=regions.dtype, device=regions.device) * 2 * math.pi / EIGHT
+    regions = regions.repeat_interleave(EIGHT, 0)
+    return torch.cat([regions[:, :3], (regions[:, 3] + turns.repeat(len(regions) // EIGHT))[:, None]], -1)
 
 
 def _plain(picture: Tensor) -> Tensor:
@@ -199,14 +226,16 @@ def _plain(picture: Tensor) -> Tensor:
 
 
 def _turned_views(picture: Tensor) -> Tensor:
-    return _in_turns(whole(picture))[1:]
+    return _in_turns(whole(picture)[None])[1:]
 
 
 def _tiles(picture: Tensor) -> Tensor:
-    """Squares over the picture that overlap by half: of its shorter side, of half and of a third of the longer one."""
+    """Squares over the picture that overlap by half: of its shorter side (at least a third of the longer), and of half
+    the longer one."""
     height, width = picture.shape[-2:]
     views = []
-    for size in (min(height, width), max(height, width) / 2, max(height, width) / 3):
+    longer = max(height, width)
+    for size in {max(min(height, width), longer / 3), longer / 2}:
         columns, rows = (max(1, math.ceil(2 * (side - size) / size) + 1) for side in (width, height))
         for y in torch.linspace(min(size, height) / 2, height - min(size, height) / 2, rows).tolist():
             for x in torch.linspace(min(size, width) / 2, width - min(size, width) / 2, columns).tolist():
@@ -214,10 +243,9 @@ def _tiles(picture: Tensor) -> Tensor:
     return picture.new_tensor(views)
 
 
-# The name that a hand found so bears, the views of a picture, and the least probability of a palm if not the caller's.
-PASSES: tuple[tuple[str, Callable[[Tensor], Tensor], float | None], ...] = (
-    ("palm", _plain, None),
-    ("lower threshold", _plain, LOW),
-    ("rotation", _turned_views, LOW),
-    ("tile", _tiles, LOW),
+# The name that a hand found so bears, and the views of a picture in which its palm is looked for.
+SEARCHES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("lower threshold", _plain),
+    ("rotation", _turned_views),
+    ("tile", _tiles),
 )

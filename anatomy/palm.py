@@ -104,6 +104,19 @@ def suppress(boxes: Tensor, points: Tensor, scores: Tensor) -> Palms:
     return Palms(torch.stack(box), torch.stack(point), scores[torch.stack(best_of)])
 
 
+def distinct(views: Sequence[Palms]) -> Palms:
+    """The palms that several views of one picture show, each once, as its best view shows it, the surest first."""
+    boxes, points, scores = (
+        torch.cat([getattr(palms, name) for palms in views]) for name in ("boxes", "points", "scores")
+    )
+    order, kept = scores.argsort(descending=True, stable=True), []
+    while len(order):
+        kept.append(order[0])
+        order = order[overlap(boxes[order[0]], boxes[order]) <= OVERLAP]
+    chosen = torch.stack(kept) if kept else order
+    return Palms(boxes[chosen], points[chosen], scores[chosen])
+
+
 def overlap(box: Tensor, boxes: Tensor) -> Tensor:
     """Intersection over union of one box (4,) with many (k, 4)."""
     low, high = torch.maximum(box[:2], boxes[:, :2]), torch.minimum(box[2:], boxes[:, 2:])

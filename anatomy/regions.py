@@ -19,6 +19,12 @@ from .networks import LANDMARK_INPUT
 PALM_TO_HAND = 2.6  # a hand's square over a palm's
 PALM_SHIFT = -0.5  # and how far up its own axis a palm's square moves, in its own heights
 WRIST, MIDDLE = 0, 2  # of a palm's points: the wrist and the middle finger's MCP
+LANDMARKS_TO_HAND = 2.0  # a hand's square over the upright one about its landmarks but the ends of its fingers
+LANDMARKS_SHIFT = -0.1
+STEADY = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # those landmarks
+# The way from wrist to knuckles in a crop. MediaPipe's older API (mp.solutions) has this; its Tasks API asks for 90
+# degrees in a field that takes radians, and so reads each hand turned by a further 26.6 degrees (0.10.21).
+UPRIGHT = math.pi / 2
 BOX_TO_HAND = 1.3  # a hand's square over the longer side of a box about the hand
 
 
@@ -61,9 +67,7 @@ def turned(points: Tensor, angle: Tensor) -> Tensor:
 
 def hand_region(box: Tensor, points: Tensor) -> Tensor:
     """The regions (k, 4) of hands whose palms have these boxes (k, 4) and points (k, 7, 2): up is wrist to knuckles."""
-    along = points[:, MIDDLE] - points[:, WRIST]
-    turn = math.pi / 2 - torch.atan2(-along[:, 1], along[:, 0])
-    turn = turn - 2 * math.pi * torch.floor((turn + math.pi) / (2 * math.pi))
+    turn = _turn(points[:, MIDDLE] - points[:, WRIST])
     width, height = (box[:, 2:] - box[:, :2]).unbind(-1)
     shift = PALM_SHIFT * height
     centre = (box[:, :2] + box[:, 2:]) / 2 + torch.stack([-shift * turn.sin(), shift * turn.cos()], -1)
@@ -71,10 +75,34 @@ def hand_region(box: Tensor, points: Tensor) -> Tensor:
     return torch.cat([centre, size[:, None], turn[:, None]], -1)
 
 
+def landmark_region(points: Tensor) -> Tensor:
+    """The regions (m, 4) in which to look again for hands that have these landmarks (m, 21, 2 or 3), pixels.
+
+    This is how MediaPipe follows a hand through a video.
+    """
+    points = points[..., :2]
+    turn = _turn(((points[:, 6] + points[:, 14]) / 2 + points[:, 10]) / 2 - points[:, 0])
+    steady = points[:, STEADY]
+    middle = (steady.amin(1) + steady.amax(1)) / 2
+    upright = turned(steady - middle[:, None], -turn)
+    low, high = upright.amin(1), upright.amax(1)
+    width, height = (high - low).unbind(-1)
+    offset = (low + high) / 2 + torch.stack([torch.zeros_like(height), LANDMARKS_SHIFT * height], -1)
+    centre = middle + turned(offset[:, None], turn)[:, 0]
+    size = torch.maximum(width, height) * LANDMARKS_TO_HAND
+    return torch.cat([centre, size[:, None], turn[:, None]], -1)
+
+
 def box_region(boxes: Tensor) -> Tensor:
     """Upright regions (k, 4) about boxes of hands (k, 4), x0, y0, x1, y1."""
     size = (boxes[:, 2:] - boxes[:, :2]).amax(-1, keepdim=True) * BOX_TO_HAND
     return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, size, torch.zeros_like(size)], -1)
+
+
+def _turn(along: Tensor) -> Tensor:
+    """The turn, within half a circle either way, of a hand whose wrist and knuckles lie along (k, 2)."""
+    turn = UPRIGHT - torch.atan2(-along[:, 1], along[:, 0])
+    return turn - 2 * math.pi * torch.floor((turn + math.pi) / (2 * math.pi))
 
 
 def _grid(region: Tensor, size: int) -> Tensor:
