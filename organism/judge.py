@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.reliability import cohen_kappa, confusion
 from ..errors import HandscopeError
 from ..files import atomic
 from .shape import features
@@ -95,11 +96,7 @@ def fit(x: np.ndarray, bad: np.ndarray, names: list[str], summary: dict[str, Any
 
 def kappa(a: np.ndarray, b: np.ndarray) -> float:
     """Cohen's kappa of two binary ratings of shape (n,); 0 where there is none, or where chance agrees perfectly."""
-    if len(a) == 0:
-        return 0.0
-    agree, pa, pb = np.mean(a == b), np.mean(a), np.mean(b)
-    chance = pa * pb + (1 - pa) * (1 - pb)
-    return float((agree - chance) / (1 - chance)) if chance < 1 else 0.0
+    return float(np.nan_to_num(cohen_kappa(confusion(a, b, 2).sum(0))))
 
 
 def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int = 0) -> list[float]:
