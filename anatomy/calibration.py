@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from ..errors import HandscopeError
 from ..files import atomic
 
-SHIPPED = Path(__file__).with_name("calibrated.json")
+SHIPPED = {
+    "general": Path(__file__).with_name("calibrated.json"),
+    "organism": Path(__file__).with_name("calibrated_organism.json"),
+}
+"""Those that ship: "general", fitted to renders and photographs, and "organism", to its hand-labelled pictures."""
 SCHEMA = 1
 CLIP = 6.0  # standard deviations beyond which evidence counts no more: one wild number must not decide
 
@@ -56,10 +60,11 @@ class Calibration:
             temporary.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] = SHIPPED) -> Calibration:
-        """Read one; HandscopeError where the file is not a calibration."""
+    def load(cls, path: str | os.PathLike[str] = "general") -> Calibration:
+        """Read a file, or one of `SHIPPED` by its name; HandscopeError where the file is not a calibration."""
+        path = SHIPPED.get(str(path), Path(path))
         try:
-            card = json.loads(Path(path).read_text(encoding="utf-8"))
+            card = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(card, dict) or card.pop("handscope_calibration", None) != SCHEMA:
                 raise ValueError(f"no calibration of schema {SCHEMA}")
             values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
@@ -88,7 +93,7 @@ def standardised(
 
 def fit(
     x: NDArray[np.float64],
-    bad: NDArray[np.float64],
+    bad: NDArray[np.bool_],
     names: Sequence[str],
     *,
     l2: float,

@@ -127,7 +127,7 @@ def score(
     networks : "full", or "lite", which is faster and less exact
     search, boxes, detector, max_hands : as in `detect`
     raised : for each picture how many digits it should show raised, or None; only `calibrated` looks at it
-    calibration : weights for `calibrated`; the shipped ones unless given
+    calibration : weights for `calibrated`; the shipped general ones unless given
 
     Returns
     -------

@@ -72,8 +72,8 @@ def examine_files(
     journal = Journal.open(
         out, {"handscope_journal": 1, "networks": networks, "search": search, "hands": max_hands, **_weights()}
     )
-    raised, boxes, skipped = raised or {}, boxes or {}, []
-    done = 0
+    raised, boxes = raised or {}, boxes or {}
+    skipped: list[Skipped] = []
     for batch in _batches(_unread(paths, journal, raised, boxes, skipped)):
         found = examine(
             [picture.tensor() for picture in batch],
@@ -89,8 +89,8 @@ def examine_files(
         journal.add(
             [_entry(picture, hands, raised, boxes) for picture, hands in zip(batch, rows, strict=True)]
         )
-        done += len(batch)
-        progress("hands", min(len(paths), sum(str(path) in journal.entries for path in paths)), len(paths))
+        known = sum(str(path) in journal.entries for path in paths)
+        progress("hands", known, len(paths))
     left_out = {one.path for one in skipped}
     read = [path for path in paths if path not in left_out]
     entries = [journal.entries[str(path)] for path in read]
