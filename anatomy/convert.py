@@ -84,7 +84,10 @@ def translate(data: bytes) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor
     Channels come first here, as torch has them; what tflite calls SAME padding is written out, since it is one wider
     at the far side where the stride is 2.
     """
-    import tflite  # type: ignore[import-untyped]
+    try:
+        import tflite  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise HandscopeError("Reading tflite files needs the package tflite: pip install tflite.") from error
 
     model = tflite.Model.GetRootAsModel(data, 0)
     graph = model.Subgraphs(0)

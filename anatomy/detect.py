@@ -24,8 +24,10 @@ from .regions import box_region, crop, hand_region, landmark_region, place, turn
 
 SLACK = 0.25  # values of a picture may overshoot [0, 1] by this much: resampling does
 BATCH = 32  # pictures or crops that go through a network at once
-LOW = 0.1  # palm probability that the search makes do with,
-SURE = 0.7  # since both landmark networks, and a second look, then have to be so sure of a hand
+# What the search makes do with at first, since both landmark networks then have to be sure at a second look.
+LOW = 0.1  # probability of a palm
+GLIMPSE = 0.3  # presence at the first look
+SURE = 0.75  # presence at the second
 CANDIDATES = 8  # palms of a picture that a pass of the search looks into
 SAME = 0.4  # hands whose landmarks' boxes overlap by more are one
 EIGHT = 8  # turns in which a picture, or a box, is looked at
@@ -58,8 +60,8 @@ def detect(
     images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
     threshold : least probability of a palm (in the plain pass) and of a hand's presence (always)
     search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms, turned views, tiles,
-        each only for pictures that are still without one. What it finds has to convince both landmark networks, and
-        again when it is looked at a second time. "plain" is MediaPipe's own pass and no more
+        each only for pictures that are still without one. What it finds has to convince both landmark networks when
+        it is looked at a second time. "plain" is MediaPipe's own pass and no more
     boxes : for each picture, boxes of hands (k, 4), x0, y0, x1, y1 in pixels, or None; each that holds no hand found
         so far is read itself, in the surest of eight turns
     detector : another source of such boxes, asked for pictures in which nothing was found
@@ -90,12 +92,11 @@ def detect(
                 break
             candidates = _look(pictures, left, palm, views, min(LOW, threshold))
             seen = _read_all(pictures, *candidates, landmarks, name)
-            seen = seen.select(seen.presence >= max(SURE, threshold))
-            _, other = _networks("full" if networks == "lite" else "lite", device)
-            again = _read_all(pictures, seen.region, seen.image, other, name)
-            seen = seen.select(again.presence >= max(SURE, threshold))
+            seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
             seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, name)
-            found = Hands.cat([found, _best(seen, max(SURE, threshold), max_hands)])
+            _, other = _networks("full" if networks == "lite" else "lite", device)
+            agreed = _read_all(pictures, seen.region, seen.image, other, name).presence >= max(SURE, threshold)
+            found = Hands.cat([found, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
         given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
         if detector is not None:
             for i in _without(found, pictures):
