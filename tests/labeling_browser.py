@@ -123,6 +123,10 @@ class Tab:
     def sample(self) -> str:
         return self.ask("app.doc.sample")
 
+    def ahead(self) -> None:
+        """Wait until the page has what it fetches ahead of the first picture."""
+        self.ask("Promise.all(app.items.slice(0, 3).map(({ sample }) => app.samples.open(sample))).then(() => true)")
+
     def grids(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels and hands as the page has them now."""
         rows, columns, labels, hands = self.ask(

@@ -270,6 +270,7 @@ def test_a_server_killed_in_mid_stroke_gets_the_stroke_later(browser: Browser, t
     tab.drag((1, 1), (1, 5))
     tab.status("saved")
     sample = tab.sample
+    tab.ahead()
     tab.down(5, 2)
     tab.move(5, 6)
     server.kill()
@@ -353,7 +354,7 @@ def test_a_conflict_can_wait_and_is_still_there_after_a_reload(desk: Desk) -> No
 def test_strokes_made_offline_are_sent_in_their_order(desk: Desk, tab: Tab) -> None:
     desk.expected = OFFLINE
     samples = []
-    tab.page.wait_for_load_state("networkidle")
+    tab.ahead()
     desk.context.set_offline(True)
     for row in (5, 15, 25):
         tab.drag((row, 5), (row, 20))
@@ -439,7 +440,7 @@ def test_suggestions_are_not_accepted_by_themselves(desk: Desk, tab: Tab) -> Non
 def test_rating_is_blind_and_each_rating_is_stored(desk: Desk, tab: Tab) -> None:
     run = desk.server.run
     telling = [*run.samples()["prompt"], *run.samples()["sample"], run.path.name]
-    tab.page.wait_for_load_state("networkidle")
+    tab.ahead()
     desk.requests.clear()
     tab.page.click("[data-mode=rate]")
     tab.page.wait_for_selector("#ratings >> visible=true")
@@ -560,7 +561,7 @@ def test_a_narrow_window_reaches_everything_and_scrolls_one_way(tab: Tab) -> Non
     tab.drag((10, 10), (20, 20))
     for mode in ("paint", "rate", "review"):
         page.click(f"[data-mode={mode}]")
-        page.wait_for_load_state("networkidle")
+        page.wait_for_selector("#of:not(:empty), #note:not([hidden])")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for control in page.locator("button:visible:not(:disabled), input:visible").all():
             control.click(trial=True, timeout=3000)
@@ -644,7 +645,7 @@ def test_a_full_storage_is_said_and_the_stroke_is_sent_all_the_same(desk: Desk, 
         try { for (let i = 0; ; i++) localStorage.setItem(`fill ${length} ${i}`, "x".repeat(length)); } catch {}
       }
     }""")
-    tab.page.wait_for_load_state("networkidle")
+    tab.ahead()
     desk.context.set_offline(True)
     tab.drag((5, 5), (5, 20))
     tab.status("full")
@@ -671,7 +672,7 @@ def test_the_name_is_asked_once_and_another_can_take_over(desk: Desk, tab: Tab) 
 def test_strokes_of_another_name_wait_for_it(desk: Desk, tab: Tab) -> None:
     desk.expected = OFFLINE + "|status of 403"
     sample = tab.sample
-    tab.page.wait_for_load_state("networkidle")
+    tab.ahead()
     desk.context.set_offline(True)
     tab.drag((5, 5), (5, 20))
     tab.page.close()

@@ -15,7 +15,7 @@ from labeling_browser import chromium
 from playwright.sync_api import Page
 
 PAGE = Path(labeling.__file__).parent / "page"
-CASES = 250
+CASES = 150
 
 
 @pytest.fixture(scope="module")
