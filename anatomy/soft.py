@@ -102,7 +102,8 @@ def robust_loss(
 
     One network's gradient on one crop finds pixels that fool that network. So each view turns, moves and scales the
     region, and changes contrast, brightness and noise; every network reads every view, and the mean is what counts
-    (expectation over transformations, Athalye et al. 2018).
+    (expectation over transformations, Athalye et al. 2018). Free pixels fool the networks all the same
+    (docs/anatomy_scores.md): use it where something else keeps the picture a picture, and judge by other means.
 
     Parameters
     ----------
