@@ -130,7 +130,7 @@ def painted(address: str, token: str, names: list[str], annotators: int, strokes
             for i in range(strokes):
                 grid = np.sort(random.integers(1, 3, (GRID, GRID)).astype(np.uint8), 1)
                 body = {
-                    "uid": f"stroke-{turn}-{number}-{i}",
+                    "uid": f"stroke-{annotators}-{turn}-{number}-{i}",
                     "annotator": name,
                     "image_sha256": sample["image_sha256"],
                     "base": base,
