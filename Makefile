@@ -16,6 +16,8 @@ demo: $(VENV)/ready
 	@$(BIN)/handscope study datasets/demo.yaml
 
 test: $(VENV)/ready-test
+	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	    echo "The tests of the labelling page need a Chromium and will fail without one. On Debian: apt-get install chromium" >&2
 	$(BIN)/pytest
 
 check: $(VENV)/ready-test
