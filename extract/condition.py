@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import xxhash
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 
@@ -115,7 +116,7 @@ def conditions(transformer: Any) -> dict[str, str]:
     -------
     dict
         device, attention_backend, quantisation, offload (``none``, ``model``, ``sequential`` or ``group``),
-        compiled_blocks (``yes`` or ``no``) and adapters (LoRA, by name).
+        compiled_blocks (``yes`` or ``no``) and adapters (LoRA: those that act, each by name and a hash of its weights).
     """
     devices = [getattr(hook, "execution_device", None) for hook in _accelerate_hooks(transformer)]
     device = next((device for device in devices if device is not None), next(transformer.parameters()).device)
@@ -125,8 +126,27 @@ def conditions(transformer: Any) -> dict[str, str]:
         "quantisation": _quantisation(transformer),
         "offload": _offload(transformer),
         "compiled_blocks": "yes" if any(part._compiled_call_impl for part in transformer.modules()) else "no",
-        "adapters": ", ".join(sorted(getattr(transformer, "peft_config", None) or {})) or "none",
+        "adapters": ", ".join(_adapters(transformer)) or "none",
     }
+
+
+def _adapters(transformer: nn.Module) -> list[str]:
+    """PEFT's adapters that act, by name and a hash of weights and scales: two of them may have one name.
+
+    Weights that are on no device, as under sequential offload, are left out of the hash.
+    """
+    hashes: dict[str, Any] = {}
+    for where, module in transformer.named_modules():
+        if getattr(module, "disable_adapters", True):
+            continue  # no layer of PEFT, or one that is switched off
+        for name in module.active_adapters:
+            scale = getattr(module, "scaling", {}).get(name)
+            hashes.setdefault(name, xxhash.xxh3_64()).update(f"{where} {scale}".encode())
+            for part, weight in module.named_parameters():
+                if name in part.split(".") and not weight.is_meta:
+                    hashes[name].update(part.encode())
+                    hashes[name].update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return [f"{name} {found.hexdigest()}" for name, found in sorted(hashes.items())]
 
 
 def _diffusers_hooks(transformer: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:

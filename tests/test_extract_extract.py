@@ -28,6 +28,7 @@ from handscope.extract.wanted import in_part
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)  # of `extracted_run`
 
@@ -241,14 +242,37 @@ def test_a_shard_says_how_it_was_made(tiny_model, extracted_run) -> None:
     assert Plan.from_json(attrs["plan"]) == PLAN
 
 
+class Lora(nn.Linear):
+    """What handscope looks at in a layer of PEFT with the adapter `style`."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__(2, 2)
+        self.disable_adapters, self.active_adapters, self.scaling = False, ["style"], {"style": 1.0}
+        self.lora_A = nn.ModuleDict({"style": nn.Linear(2, 2, bias=False)})
+        nn.init.constant_(self.lora_A["style"].weight, weight)
+
+
 def test_activations_with_and_without_an_adapter_are_not_mixed(
     tiny_model, extracted_run, run_copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_copy(extracted_run)
     plan = ActivationStore(run.activations_dir).plan
-    monkeypatch.setattr(tiny_model.transformer, "peft_config", {"style": None}, raising=False)
-    with pytest.raises(HandscopeError, match="its adapters is , expected style"):
+    monkeypatch.setitem(tiny_model.transformer._modules, "extra", Lora(1.0))
+    with pytest.raises(HandscopeError, match="its adapters is , expected style [0-9a-f]{16}"):
         extract(tiny_model, run, plan)
+
+
+def test_adapters_of_one_name_are_told_apart(tiny_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from handscope.extract.condition import conditions
+
+    layers = [Lora(weight) for weight in (1.0, 1.0, 2.0, 1.0, 1.0)]
+    layers[3].scaling["style"] = 0.5
+    layers[4].disable_adapters = True
+    found = []
+    for layer in layers:
+        monkeypatch.setitem(tiny_model.transformer._modules, "extra", layer)
+        found.append(conditions(tiny_model.transformer)["adapters"])
+    assert found[0] == found[1] and len(set(found)) == 4 and found[-1] == "none"
 
 
 def test_two_batches_of_activations_are_held_and_no_more(
