@@ -1,1 +1,1 @@
-"""Labels of samples: shipped, judged, and (later) painted by hand."""
+"""Labels of samples: shipped, judged, and painted by hand on a page."""

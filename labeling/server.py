@@ -14,7 +14,6 @@ from .connections import Connection
 from .security import ANY, LOOPBACK, Guard
 from .session import Session
 
-PORT = 8750
 KEEP_ALIVE = 60
 """Seconds that a connection is kept between two requests."""
 
@@ -65,7 +64,7 @@ def serve(session: Session, host: str, port: int, ready: Callable[[Place], None]
     KeyboardInterrupt
         It was interrupted; what was acknowledged is stored.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port)
     place = Place(host, listener.getsockname()[1], secrets.token_urlsafe(32))
     with listener, session.labels.kept_open():
         server = make_server(session, place, ready)
@@ -97,7 +96,8 @@ def make_server(session: Session, place: Place, ready: Callable[[Place], None]) 
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; HandscopeError where the port is taken or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from handscope.extract.run import COLUMNS, Run, sample_id
 from handscope.labeling.order import make_order
-from handscope.labeling.server import Place, _listen, make_server
+from handscope.labeling.server import Place, listen, make_server
 from handscope.labeling.session import Session
 from PIL import Image
 
@@ -49,7 +49,7 @@ def make_run(folder: Path, n: int = 6, prompts: int = 2, side: int = 96) -> Run:
 def serving(run: Run, annotators: tuple[str, ...] = (), host: str = "127.0.0.1") -> Iterator[str]:
     """The address of a labelling server in a thread of this process, on a free port of loopback."""
     session = Session(run, make_order(run, "random", 0, 0.1, annotators), annotators)
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     place = Place(host, listener.getsockname()[1], TOKEN)
     ready = threading.Event()
     server = make_server(session, place, lambda _: ready.set())

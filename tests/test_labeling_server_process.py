@@ -14,7 +14,7 @@ from handscope.errors import HandscopeError
 from handscope.extract.labels import Labels
 from handscope.extract.run import Run
 from handscope.labeling.order import make_order
-from handscope.labeling.server import Place, _listen
+from handscope.labeling.server import Place, listen
 from handscope.labeling.session import Session
 from made_runs import annotating, cells, make_run
 
@@ -86,7 +86,7 @@ def test_a_server_killed_in_mid_stroke_has_all_that_it_acknowledged(run: Run) ->
 
 
 def test_a_taken_port_is_said(run: Run) -> None:
-    with _listen("127.0.0.1", 0) as taken:
+    with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         server = command(run, "--port", str(port))
         _, err = server.communicate(timeout=60)
@@ -96,7 +96,7 @@ def test_a_taken_port_is_said(run: Run) -> None:
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.77", 0), ("no.such.name.invalid", 0), ("127.0.0.1", 99999)])
 def test_an_address_that_is_not_this_machines_is_refused(host: str, port: int) -> None:
     with pytest.raises(HandscopeError, match=f"Could not listen on {host}, port {port}"):
-        _listen(host, port)
+        listen(host, port)
 
 
 def test_another_address_is_warned_of(run: Run) -> None:
