@@ -144,8 +144,8 @@ def folds_of(y: NDArray[np.bool_], groups: NDArray[Any], folds: int = FOLDS) -> 
     fewest = min(int(y.sum()), int((~y).sum()))
     if fewest < folds:
         raise HandscopeError(
-            f"Held-out numbers need at least {folds} good and {folds} bad hands that were found; there are {int(y.sum())} "
-            f"bad ones among {len(y)}: label more."
+            f"Held-out numbers need at least {folds} good and {folds} bad hands that were found; there are "
+            f"{int(y.sum())} bad ones among {len(y)}: label more."
         )
     splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(y, y, groups))
     for train, _ in splits:

@@ -91,8 +91,8 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]], besides: Path | None 
     if not pictures:
         ends = ", ".join(sorted(SUFFIXES))
         raise HandscopeError(
-            f"There are no pictures in {', '.join(map(str, given[:3]))} ({len(others)} other files): expected names that "
-            f"end in {ends}."
+            f"There are no pictures in {', '.join(map(str, given[:3]))} ({len(others)} other files): expected names "
+            f"that end in {ends}."
         )
     return Found(list(pictures.values()), others)
 

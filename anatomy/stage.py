@@ -69,9 +69,8 @@ def examine_files(
     -------
     Read, in the order of `paths`
     """
-    journal = Journal.open(
-        out, {"handscope_journal": 1, "networks": networks, "search": search, "hands": max_hands, **_weights()}
-    )
+    settings = {"networks": networks, "search": search, "hands": max_hands, "weights": weights_hash()}
+    journal = Journal.open(out, {"handscope_journal": 1, **settings})
     raised, boxes = raised or {}, boxes or {}
     skipped: list[Skipped] = []
     for batch in _batches(_unread(paths, journal, raised, boxes, skipped)):
@@ -154,10 +153,10 @@ def _box(box: Sequence[float] | None, scale: float) -> torch.Tensor | None:
 
 
 @cache
-def _weights() -> dict[str, str]:
-    """A short hash of every network file: readings of other weights do not mix."""
+def weights_hash() -> str:
+    """A short hash of all network files: readings of other weights do not mix."""
     files = sorted((Path(__file__).parent / "weights").glob("*.safetensors"))
-    return {"weights": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]}
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def score_files(

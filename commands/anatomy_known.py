@@ -21,7 +21,7 @@ def raised_in(prompt: str) -> int | None:
 
 
 def raised_by_prompts(pictures: Sequence[Path]) -> dict[Path, int]:
-    """How many digits pictures should show raised, from the prompts in a ``metadata.jsonl`` beside them, as of a run."""
+    """How many digits pictures should show raised: from the prompts in a ``metadata.jsonl`` beside them."""
     known: dict[Path, int] = {}
     for folder in {picture.parent for picture in pictures}:
         path = folder / "metadata.jsonl"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from handscope.anatomy.examine import Examined
 from handscope.anatomy.hands import Hands
@@ -42,12 +41,24 @@ def examined(
 
 
 def rendered(folder: Path, n: int, seed: int = 5, corrupt: bool = False, size: int = 192) -> list[Path]:
-    """Write `n` renders of the organism's renderer as PNGs."""
-    from handscope.organism.render import render_dataset
-
+    """Write `n` renders of open hands as PNGs."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for i, image in enumerate(render_dataset(n, seed, size, corrupt).images):
+    for i, image in enumerate(open_hands(n, seed, size, corrupt)):
         paths.append(folder / f"{'bad' if corrupt else 'good'}_{i:02d}.png")
-        Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(paths[-1])
+        Image.fromarray((image * 255).byte().permute(1, 2, 0).contiguous().numpy()).save(paths[-1])
     return paths
+
+
+def open_hands(n: int, seed: int, size: int = 192, corrupt: bool = False) -> torch.Tensor:
+    """Renders (n, 3, size, size) in [0, 1] of hands with five fingers raised: the plain search finds most of them."""
+    from handscope.organism.captions import CAPTIONS
+    from handscope.organism.hands import FAULTS, pose_hands, sample_pose
+    from handscope.organism.render import render
+
+    captions = [caption for caption in CAPTIONS if caption.gesture == "five"]
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [captions[i] for i in torch.randint(len(captions), (n,), generator=generator).tolist()]
+    faults = [FAULTS[i % len(FAULTS)] if corrupt else "" for i in range(n)]
+    hands = pose_hands(*sample_pose(["five"] * n, generator), generator, faults)
+    return render(hands, chosen, generator, size).images.float() / 255
