@@ -20,7 +20,7 @@ from .examine import Examined, Search, examine
 from .networks import Size
 from .reasons import violations
 from .scores import Verdict, any_violation, paper
-from .words import evidence_in_words
+from .words import WORDS, by_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,14 +173,13 @@ def calibrated(read: Examined, calibration: Calibration) -> list[Verdict]:
     verdicts = []
     for i, said in enumerate(broken):
         plausible = bool(p[i] < calibration.threshold)
-        groups = evidence_in_words(dict(zip(calibration.names, shares[i].tolist(), strict=True)))
-        against = [f"{words} (+{share:.1f})" for words, share in groups if share >= LEAST_SHARE]
+        kinds = by_kind(dict(zip(calibration.names, shares[i].tolist(), strict=True)))
+        against = [f"{WORDS.get(kind, kind)} (+{share:.1f})" for kind, share in kinds.items() if share >= LEAST_SHARE]
         reasons = [] if plausible else [*said, *against[:3]]
         if not plausible and not reasons:
             reasons = ["many small signs, none of which stands out"]
-        verdicts.append(
-            Verdict("calibrated", plausible, float(1 - p[i]), {words: -share for words, share in groups}, reasons)
-        )
+        subscores = {kind: -share for kind, share in kinds.items()}
+        verdicts.append(Verdict("calibrated", plausible, float(1 - p[i]), subscores, reasons))
     return verdicts
 
 

@@ -19,10 +19,10 @@ WORDS = {
 }
 
 
-def evidence_in_words(shares: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Sum shares of log-odds, by evidence's name, over what the names begin with; in words, largest first."""
+def by_kind(shares: Mapping[str, float]) -> dict[str, float]:
+    """Sum shares of log-odds, by evidence's name, over what the names begin with; largest first."""
     sums: dict[str, float] = {}
     for name, share in shares.items():
-        words = WORDS.get(name.split("_")[0], name)
-        sums[words] = sums.get(words, 0.0) + share
-    return sorted(sums.items(), key=lambda pair: -pair[1])
+        kind = name.split("_")[0]
+        sums[kind] = sums.get(kind, 0.0) + share
+    return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
