@@ -60,8 +60,8 @@ def detect(
     images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
     threshold : least probability of a palm (in the plain pass) and of a hand's presence (always)
     search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms, turned views, tiles,
-        each only for pictures that are still without one. What it finds has to convince both landmark networks when
-        it is looked at a second time. "plain" is MediaPipe's own pass and no more
+        each through both palm networks, and only for pictures that are still without a hand. What it finds has to
+        convince both landmark networks when it is looked at a second time. "plain" is MediaPipe's own pass and no more
     boxes : for each picture, boxes of hands (k, 4), x0, y0, x1, y1 in pixels, or None; each that holds no hand found
         so far is read itself, in the surest of eight turns
     detector : another source of such boxes, asked for pictures in which nothing was found
@@ -84,17 +84,17 @@ def detect(
     with torch.no_grad():
         device = str(pictures[0].device)
         palm, landmarks = _networks(networks, device)
-        candidates = _look(pictures, list(range(len(pictures))), palm, _plain, threshold)
+        candidates = _look(pictures, list(range(len(pictures))), [palm], _plain, threshold)
         found = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
         for name, views in SEARCHES if search == "thorough" else ():
             left = _without(found, pictures)
             if not left:
                 break
-            candidates = _look(pictures, left, palm, views, min(LOW, threshold))
+            other_palm, other = _networks("full" if networks == "lite" else "lite", device)
+            candidates = _look(pictures, left, [palm, other_palm], views, min(LOW, threshold))
             seen = _read_all(pictures, *candidates, landmarks, name)
             seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
             seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, name)
-            _, other = _networks("full" if networks == "lite" else "lite", device)
             agreed = _read_all(pictures, seen.region, seen.image, other, name).presence >= max(SURE, threshold)
             found = Hands.cat([found, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
         given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
@@ -158,7 +158,7 @@ def _without(found: Hands, pictures: Sequence[Tensor]) -> list[int]:
 def _look(
     pictures: list[Tensor],
     which: list[int],
-    network: PalmNetwork,
+    networks: Sequence[PalmNetwork],
     views: Callable[[Tensor], Tensor],
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
@@ -167,9 +167,10 @@ def _look(
     seen: dict[int, list[Palms]] = {i: [] for i in which}
     for start in range(0, len(jobs), BATCH):
         part = jobs[start : start + BATCH]
-        shown = [pictures[i] for i, _ in part]
-        for (i, _), palms in zip(part, find_palms(shown, network, threshold, torch.stack([view for _, view in part]))):
-            seen[i].append(palms)
+        shown, seen_in = [pictures[i] for i, _ in part], torch.stack([view for _, view in part])
+        for network in networks:
+            for (i, _), palms in zip(part, find_palms(shown, network, threshold, seen_in)):
+                seen[i].append(palms)
     regions, image = [pictures[0].new_zeros(0, 4)], []
     for i, of_views in seen.items():
         palms = of_views[0] if len(of_views) == 1 else distinct(of_views)

@@ -216,9 +216,9 @@ def test_a_photograph_upside_down_or_lying_is_found_by_turning(photo: Tensor) ->
 
 @pytest.fixture(scope="module")
 def small(photo: Tensor) -> Tensor:
-    """The hand as a twentieth of a wide, empty picture: (3, 700, 1400), the hand near (1064, 420)."""
+    """The hand, small in a wide, empty picture: (3, 1000, 2000), the hand near (1055, 420)."""
     shrunk = torch.nn.functional.interpolate(photo[None], scale_factor=0.2, mode="area")[0]
-    wide = photo[:, :1, :1].expand(3, 700, 1400).clone()
+    wide = photo[:, :1, :1].expand(3, 1000, 2000).clone()
     wide[:, 350 : 350 + shrunk.shape[1], 1000 : 1000 + shrunk.shape[2]] = shrunk
     return wide
 
