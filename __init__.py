@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .extract.store import ActivationStore
     from .study import Study
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "ActivationStore",
