@@ -81,14 +81,19 @@ class LabelFile:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection; what it reads is one state of the file for as long as one statement runs."""
         with self._explained():
-            database = self._kept.pop() if self._kept else self._connect()
+            kept = self._kept
+            try:
+                # Asked for, and not looked for first: another thread may take the last one in between.
+                database = self._connect() if kept is None else kept.pop()
+            except IndexError:
+                database = self._connect()
             try:
                 yield database
             finally:
-                if self._kept is None:
+                if kept is None or kept is not self._kept:
                     database.close()
                 else:
-                    self._kept.append(database)
+                    kept.append(database)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
