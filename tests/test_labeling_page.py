@@ -1,6 +1,7 @@
 """The labelling page in a real browser, before a real server: what is painted is what is stored, whatever happens."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -260,6 +261,59 @@ def test_a_browser_that_dies_in_mid_stroke_loses_nothing_that_was_painted_a_mome
     assert again.page.evaluate("Object.keys(localStorage).filter((key) => key.includes(' draft '))") == []
     again.status("saved")
     assert cells(desk.newest(sample).labels == 2) == painted != set()
+
+
+def test_a_stroke_that_changes_nothing_leaves_nothing_in_the_journal(desk: Desk, tab: Tab) -> None:
+    tab.keys("e")
+    tab.down(10, 10)
+    tab.move(10, 40)
+    tab.page.wait_for_function("Object.keys(localStorage).some((key) => key.includes(' draft '))")
+    tab.page.mouse.up()
+    tab.page.wait_for_timeout(400)
+    assert tab.page.evaluate("Object.keys(localStorage).filter((key) => / (draft|stroke) /.test(key))") == []
+    assert desk.newest(tab.sample) is None
+
+
+def test_strokes_keep_their_order_where_the_clock_is_put_back(desk: Desk, tab: Tab) -> None:
+    desk.expected = OFFLINE
+    desk.context.set_offline(True)
+    tab.drag((5, 5), (5, 9))
+    tab.page.evaluate("Date.now = () => 1000")
+    tab.drag((20, 5), (20, 9))
+    sample, painted = tab.sample, tab.grids()[0]
+    tab.page.close()
+    desk.context.set_offline(False)
+    desk.tab().status("saved")
+    assert [(state.labels == painted).all() for state in desk.history(sample)] == [True, False]
+
+
+def test_a_picture_that_was_generated_anew_is_seen_before_it_is_labelled(browser: Browser, tmp_path: Path) -> None:
+    server = Server(make_run(tmp_path / "run", 3))
+    desk = Desk(browser, server, "anna")
+    desk.expected = "409"
+    tab = desk.tab()
+    tab.ahead()
+    before = server.run.metadata()[tab.sample]["image_sha256"]
+    shown = "(([x, y, w, h]) => [...app.painter.surface.ground.getContext('2d').getImageData(x, y, w, h).data].join())"
+    shown += "([0, 0, app.painter.surface.ground.width, app.painter.surface.ground.height])"
+    old = tab.ask(shown)
+    pixels = server.run.image(tab.sample)[::-1]
+    Image.fromarray(pixels).save(server.run.image_path(tab.sample))
+    rows = server.run.metadata()
+    rows[tab.sample]["image_sha256"] = after = hashlib.sha256(pixels.tobytes()).hexdigest()
+    server.run.write_metadata(rows)
+    tab.drag((1, 1), (1, 5))
+    painted = tab.grids()[0]
+    tab.page.click("#take-mine")
+    tab.status("saved")
+    expect(tab.page.locator("#conflict")).to_be_hidden()
+    tab.page.wait_for_function(f"async () => (await import('/page/app.js')).app.doc.sha === '{after}'")
+    tab.page.wait_for_timeout(300)
+    assert tab.ask(shown) != old and (tab.grids()[0] == painted).all()
+    newest = desk.newest(tab.sample)
+    assert before != after == newest.image_sha256 and (newest.labels == painted).all()
+    desk.close()
+    server.stop()
 
 
 @pytest.mark.parametrize("left", ["tab stays", "tab is closed"])

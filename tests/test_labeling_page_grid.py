@@ -256,11 +256,16 @@ def test_verdicts_follow_the_cells_and_contradictions_are_named(page: Page) -> N
         ([0, 0], [1, 0], "unsure", "unsure", None),
         ([0, 1], [0, 0], "bad", None, None),
         ([2, 3], [1, 1], "bad", "bad", "Hand 1 is good and bad at once"),
+        ([2, 3], [1, 2], "bad", "bad", "Hand 1 has faults and is good", {"1": ["joint"]}),
+        ([2, 3], [1, 2], "bad", "bad", None, {"2": ["joint"]}),
+        ([2, 1], [1, 0], "good?", "good", "Hand 2 has faults and is good?", {"2": ["missing"]}),
+        ([1, 1], [0, 0], "bad", None, None, {"1": ["missing"]}),
     ]
-    results = in_browser(page, "judgement.js", """([labels, hands, verdict], m) =>
-        [m.verdictOf({ labels, hands }), m.problems({ labels, hands, verdict })]
-    """, [case[:3] for case in cases])  # fmt: skip
-    for (*_, verdict, problem), (found, problems) in zip(cases, results, strict=True):
+    cases = [(*case, {})[:6] for case in cases]
+    results = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
+        [m.verdictOf({ labels, hands }), m.problems({ labels, hands, verdict, faults })]
+    """, [(*case[:3], case[5]) for case in cases])  # fmt: skip
+    for (*_, verdict, problem, _faults), (found, problems) in zip(cases, results, strict=True):
         assert found == verdict
         assert (problems == []) if problem is None else (problem in problems[0]), problems
 

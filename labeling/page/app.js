@@ -175,7 +175,12 @@ class App {
     if (this.mode === "rate" || performance.now() - doc.fetched < AGAIN) return;
     doc.fetched = performance.now();
     try {
-      if (!(await samples.refresh(doc)) || this.doc !== doc) return;
+      const newer = await samples.refresh(doc);
+      if (!newer || this.doc !== doc) return;
+      if (newer === "picture") {
+        if (await this.open(this.index)) note("This picture was generated anew, and is shown as it is now.");
+        return;
+      }
       this.painter.refresh();
       this.panel.showState();
       say("Newer labels of this picture were found and are shown; undo brings back what was here.");

@@ -40,7 +40,7 @@ export class Journal {
 
   /** Every entry, oldest first. */
   entries() {
-    return this.#read(this.strokes).sort((a, b) => a.at - b.at || a.n - b.n);
+    return this.#read(this.strokes).sort((a, b) => a.at - b.at);
   }
 
   /** Keep the stroke under way, in place of what was kept of it before; null when it has ended. */

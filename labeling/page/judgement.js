@@ -32,6 +32,11 @@ export function problems(state) {
   } else if (cells === "good" && state.verdict.startsWith("bad")) {
     found.push(`The verdict is ${state.verdict}, and no hand is painted bad: change one of them.`);
   }
+  for (const hand of Object.keys(state.faults ?? {})) {
+    const painted = handsOf(state).get(Number(hand));
+    const said = painted ? nameOf(painted) : state.verdict;
+    if (said?.startsWith("good")) found.push(`Hand ${hand} has faults and is ${said}: change one of them.`);
+  }
   return found;
 }
 

@@ -136,9 +136,13 @@ export class Painter {
 
   /** End a stroke that is under way, as if the pointer had been lifted. */
   finish() {
-    const after = this.stroke?.end();
+    if (!this.stroke) return;
+    const after = this.stroke.end();
     this.stroke = null;
-    if (!after) return;
+    if (!after) {
+      this.onProgress(null); // nothing came of it, and nothing of it is to be kept
+      return;
+    }
     this.history.push(after);
     this.surface.redraw();
     this.onStroke(after);

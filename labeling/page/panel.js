@@ -91,7 +91,7 @@ export class Panel {
     const { painter, doc, hand } = this.app;
     const state = painter.history.now;
     const hands = handsOf(state);
-    const numbers = [...new Set([...hands.keys(), hand])].sort((a, b) => a - b);
+    const numbers = [...new Set([...hands.keys(), ...Object.keys(state.faults).map(Number), hand])].sort((a, b) => a - b);
     replace(byId("hands"), [
       ...numbers.map((number) => make("button", {
         textContent: `${number} ${hands.has(number) ? nameOf(hands.get(number)) : "empty"}`,

@@ -23,15 +23,24 @@ export class Samples {
     this.open(sample).catch(() => {});
   }
 
-  /** Ask the server again; true where it knows something newer, which then follows in the history. */
+  /**
+   * Ask the server again: "labels" where it has newer ones, which then follow in the history, "picture" where it has
+   * another one by now, which is to be opened anew; else null.
+   */
   async refresh(doc) {
     const answer = await call(address(doc.sample, "", this.mode));
     const chain = chainOf(doc);
-    if (this.saver.pending(chain) || answer.revision === this.saver.revision(chain)) return false;
+    if (this.saver.pending(chain)) return null;
+    if (answer.image_sha256 !== doc.sha) {
+      this.forget(doc.sample);
+      return "picture";
+    }
+    // Not newer is also what was read before a stroke that is confirmed by now.
+    if ((answer.revision ?? 0) <= (this.saver.revision(chain) ?? 0)) return null;
     this.saver.opened(chain, answer.revision, stateOf(answer));
-    Object.assign(doc, { others: answer.others ?? [], sha: answer.image_sha256, image: answer.image });
+    doc.others = answer.others ?? [];
     doc.history.push(stateOf(answer));
-    return true;
+    return "labels";
   }
 
   /** Forget a document, so that it is fetched anew. */

@@ -21,7 +21,7 @@ export class Saver extends EventTarget {
   constructor(journal, annotator) {
     super();
     Object.assign(this, { journal, annotator, entries: [], saved: new Map(), conflicts: new Map() });
-    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, count: 0 });
+    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, latest: 0 });
     addEventListener("online", () => this.hurry());
     addEventListener("pagehide", () => this.#send(this.#next(), true).catch(() => {}));
     addEventListener("storage", ({ key }) => key?.startsWith(journal.strokes) && this.#forgetResolved());
@@ -33,6 +33,7 @@ export class Saver extends EventTarget {
     const known = new Set(this.entries.map(({ uid }) => uid));
     const left = this.journal.entries().filter(({ uid, annotator }) => annotator === this.annotator && !known.has(uid));
     this.entries = [...left, ...this.entries];
+    this.latest = Math.max(this.latest, ...left.map(({ at }) => at));
     this.#tell();
     this.pump();
   }
@@ -143,8 +144,10 @@ export class Saver extends EventTarget {
     this.journal.draft(null);
   }
 
+  // Later than any before it, though somebody may have put the clock back.
   #stamp() {
-    return { uid: unique(), annotator: this.annotator, at: Date.now(), n: this.count++ };
+    this.latest = Math.max(Date.now(), this.latest + 1);
+    return { uid: unique(), annotator: this.annotator, at: this.latest };
   }
 
   #entry({ sample, mode, sha }, state, seconds) {

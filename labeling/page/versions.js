@@ -15,14 +15,16 @@ export async function settle(app, chain) {
   const { current, sample, sha, mine, base } = saver.sides(chain);
   const image = await call(current.image, { as: "blob" }).then(createImageBitmap).catch(() => null);
   if (cannot()) return;
-  const choice = await askConflict({ mine, base, current, image, isAnother: sha !== current.image_sha256 });
+  const isAnother = sha !== current.image_sha256;
+  const choice = await askConflict({ mine, base, current, image, isAnother });
   if (choice === undefined || !saver.conflicts.has(chain)) return;
   const after = choice && { ...choice, done: choice.done && problems(choice).length === 0 };
   saver.resolve(chain, after);
-  if (app.doc && chainOf(app.doc) === chain) {
-    Object.assign(app.doc, { sha: current.image_sha256, image: current.image });
-    app.follow(after ?? stateOf(current));
-  } else app.samples.forget(sample);
+  const isShown = app.doc && chainOf(app.doc) === chain;
+  if (isShown) app.follow(after ?? stateOf(current));
+  if (isShown && !isAnother) return;
+  app.samples.forget(sample);
+  if (isShown) app.open(app.index); // what is seen is still the picture before
 }
 
 /** List the earlier states of the picture that is shown, and bring one back. */
