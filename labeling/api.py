@@ -169,14 +169,11 @@ def _serve_writes(app: FastAPI, session: Session) -> None:
         "/api/samples/{sample}/rating",
         status_code=201,
         response_model=dict[str, str],
-        responses=_refusals(400, 404, 408, 409, 413, 422),
+        responses=_refusals(400, 404, 408, 413, 422),
     )
     def rating(request: Request, sample: str, rating: m.Rating) -> Any:
         who = _author(request, rating)
-        try:
-            session.rate(sample, who, rating.uid, rating.image_sha256, rating.value, rating.seconds)
-        except Conflict as conflict:
-            return _conflict(conflict, session.sample(sample, who, "rate"))
+        session.rate(sample, who, rating.uid, rating.image_sha256, rating.value, rating.seconds)
         return {}
 
 

@@ -217,10 +217,10 @@ class Session:
     def rate(
         self, name: str, annotator: str, uid: str, image_sha256: str, value: float, seconds: float | None
     ) -> None:
-        """Store a rating of a whole picture; Conflict where the picture is another one by now."""
+        """Store a rating of a whole picture; HandscopeError where the picture is another one by now."""
         sample = self.real(name)
         if image_sha256 != self.run.metadata()[sample]["image_sha256"]:
-            raise Conflict(sample, None, None)
+            raise HandscopeError(f"The picture of {name} was generated anew since: load it again and rate it.")
         self.labels.rate(sample, image_sha256, annotator, value, seconds, uid)
 
     def progress(self, annotator: str | None) -> dict[str, Any]:

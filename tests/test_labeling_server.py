@@ -228,7 +228,9 @@ def test_a_stroke_on_a_picture_that_was_made_anew_is_shown_the_new_one(ann: Anno
     assert late.status_code == 409 and late.json()["current"]["image_sha256"] == after["image_sha256"]
     assert ann.client.get(before["image"]).status_code == 404 and ann.client.get(after["image"]).status_code == 200
     body = {"image_sha256": before["image_sha256"], "value": 1, "seconds": None}
-    assert ann.post(f"samples/{name}/rating", body).status_code == 409
+    blind = ann.queue("rate")[0]["sample"]
+    refused = ann.post(f"samples/{blind}/rating", body)
+    assert refused.status_code == 422 and f"{blind} was generated anew" in refused.json()["error"]
     assert "another picture" in ann.post(f"samples/{name}/restore", {"revision": 1, "base": 1}).json()["error"]
     assert ann.stroke(after, cells(after, 2)).status_code == 201
 
