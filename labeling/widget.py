@@ -19,7 +19,9 @@ from ..extract.annotation import Annotation
 from ..extract.labels import Conflict, Labels
 from ..extract.run import Run
 from .grid import grid
+from .names import annotator_name
 from .order import make_order
+from .painting import PAINTED
 
 PAGE = Path(__file__).with_name("page")
 MODULES = ("grid", "view", "drawing", "surface", "gestures", "painter", "judgement", "notebook")
@@ -34,7 +36,7 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
     Parameters
     ----------
     annotator : str
-        Who paints: 1 to 40 printable characters.
+        Who paints; see `names.annotator_name`.
     samples : sequence of str, optional
         Which samples, in this order; by default all, in the random order of seed 0, as the page shows them.
 
@@ -46,7 +48,7 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
     Raises
     ------
     HandscopeError
-        anywidget is not installed, or there are no such samples.
+        anywidget is not installed, it is no annotator's name, or there are no such samples.
     """
     try:
         import anywidget
@@ -55,8 +57,7 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
         raise HandscopeError(
             "Painting in a notebook needs anywidget: pip install 'handscope[notebook]', or run `handscope label`."
         ) from error
-    if not 1 <= len(annotator) <= 40 or not annotator.isprintable():
-        raise HandscopeError(f"Expected the annotator's name as 1 to 40 printable characters, found {annotator!r}.")
+    annotator_name(annotator)
     order = make_order(run, "random" if samples is None else "given", samples=samples)
     if not order.samples:
         raise HandscopeError("Expected at least one sample to label, found none.")
@@ -177,7 +178,7 @@ class Easel:
                 hands,
                 message["verdict"] or "",
                 author=self.annotator,
-                source="hand",
+                source=PAINTED,
                 done=bool(message["done"]),
                 faults={hand: kinds for hand, kinds in kept.items() if (labels[hands == hand] == 3).any()},
             )

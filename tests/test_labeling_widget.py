@@ -129,8 +129,9 @@ def test_what_cannot_be_is_refused_in_words(run, monkeypatch):
     assert short["kind"] == "refused" and Labels(run.labels_path).newest(sample, "ada") is None
     with pytest.raises(HandscopeError, match="no sample 'nobody'"):
         easel.go("nobody")
-    with pytest.raises(HandscopeError, match="printable"):
-        label_widget(run, "")
+    for name, message in (("", "printable"), ("handscope", "without looking")):
+        with pytest.raises(HandscopeError, match=message):
+            label_widget(run, name)
     monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(HandscopeError, match=r"pip install 'handscope\[notebook\]'"):
         label_widget(run, "ada")
