@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -104,5 +104,6 @@ def annotation(
 
 
 def _time(made: str) -> str:
-    datetime.fromisoformat(made)
-    return made
+    """A time as SQLite writes it, in UTC: what is compared with the times of a run's own labels is of one form."""
+    time = datetime.fromisoformat(made)
+    return str((time.astimezone(UTC) if time.tzinfo else time).replace(tzinfo=None))

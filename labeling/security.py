@@ -50,7 +50,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, cookie: str, host: str, body_seconds: float = BODY_SECONDS) -> None:
         self.app, self.token, self.cookie, self.body_seconds = app, token, cookie, body_seconds
         self.any_address = host in ANY
-        self.names = {*LOOPBACK, host, *([socket.gethostname().lower()] if self.any_address else [])}
+        self.names = {*LOOPBACK, host.lower(), *([socket.gethostname().lower()] if self.any_address else [])}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
