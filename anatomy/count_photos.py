@@ -1,6 +1,7 @@
 """Photographs of normal hands for the finger-count head: some to learn from, others to measure false alarms on.
 
-For training and measuring only; no photograph is shipped. The list is a CSV with the columns path and source.
+For training and measuring only; no photograph is shipped. The list is a CSV with the columns path, hands ("0" for a
+photograph without one) and source.
 """
 
 import csv
@@ -26,20 +27,26 @@ STORED = 144
 
 
 def cut(photos: Path, folder: Path, progress: Progress = quiet) -> None:
-    """Crops of every hand that plain detection finds, as ``photos-learnt`` and ``photos-test`` in `folder`."""
+    """Crops of every hand that plain detection finds, as ``photos-learnt`` and ``photos-test`` in `folder`.
+
+    ``photos-none`` are the middles of photographs without a hand.
+    """
     with photos.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    found: dict[str, list[Tensor]] = {"learnt": [], "test": []}
+    found: dict[str, list[Tensor]] = {"learnt": [], "test": [], "none": []}
     for number, row in enumerate(rows):
-        with Image.open(row["path"]) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(row["path"]) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
         picture.thumbnail((1280, 1280))
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
-        hands = detect([pixels], search="plain", max_hands=8)
-        region = count_region(hands.region) * torch.tensor([1, 1, ROOM, 1])
-        found["learnt" if row["source"].startswith(LEARNT) else "test"].append(
-            crop([pixels], region, STORED, hands.image)
-        )
+        if row["hands"] == "0":
+            height, width = pixels.shape[1:]
+            part, region = "none", torch.tensor([[width / 2, height / 2, min(width, height), 0.0]])
+        else:
+            part = "learnt" if row["source"].startswith(LEARNT) else "test"
+            region = count_region(detect([pixels], search="plain", max_hands=8).region)
+        which = torch.zeros(len(region), dtype=torch.long)
+        found[part].append(crop([pixels], region * torch.tensor([1, 1, ROOM, 1]), STORED, which))
         progress("photographs", number + 1, len(rows))
     for part, crops in found.items():
         with atomic(folder / f"photos-{part}.safetensors") as temporary:

@@ -20,7 +20,7 @@ FIVE, UNREADABLE = RELATIONS.index("five"), RELATIONS.index("unreadable")
 
 @pytest.fixture(scope="module")
 def hands():
-    return draw(96, 4_000_000)
+    return draw(64, 4_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +116,11 @@ def test_logits_have_the_gradient_of_finite_differences(composed):
     for _ in range(4):
         direction = torch.randn(crop.shape, generator=generator, dtype=torch.float64)
         ends = []
-        for step in (1e-6, -1e-6):
-            moved = network(crop.detach() + step * direction)
-            ends.append((torch.cat([moved.count, moved.relation, moved.fault], 1) * weights).sum())
-        slope = (ends[0] - ends[1]) / 2e-6
-        assert float(slope) == pytest.approx(float((gradient * direction).sum()), rel=1e-3, abs=1e-5)
+        for step in (1e-8, -1e-8):  # larger steps cross kinks of some of the many ReLUs
+            with torch.no_grad():
+                moved = network(crop + step * direction)
+                ends.append(float((torch.cat([moved.count, moved.relation, moved.fault], 1) * weights).sum()))
+        assert (ends[0] - ends[1]) / 2e-8 == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
 
 
 def test_a_step_against_the_gradient_makes_five_digits_likelier(hands, composed):
@@ -156,7 +156,7 @@ def test_digits_and_evidence_follow_the_probabilities():
 
 
 def test_drawing_is_the_same_for_the_same_seed_and_no_other(hands):
-    again, other = draw(96, 4_000_000), draw(96, 4_000_001)
+    again, other = draw(64, 4_000_000), draw(64, 4_000_001)
     assert torch.equal(again.pixels, hands.pixels)
     assert not torch.equal(other.count, hands.count)
 
@@ -165,7 +165,7 @@ def test_labels_say_what_was_drawn(hands):
     """A slow count from the parts: raised digits, less those taken, more those grown."""
     raised = torch.tensor([bin(bits).count("1") for bits in hands.raised.tolist()])
     relation, number = hands.relation, hands.count
-    assert hands.pixels.shape == (96, 5, SIZE, SIZE)
+    assert hands.pixels.shape == (64, 5, SIZE, SIZE)
     assert ((relation != FIVE) | (number == raised)).all()
     assert ((relation != RELATIONS.index("more")) | (number > 0)).all()
     assert ((relation != RELATIONS.index("fewer")) | (number < raised)).all()
@@ -175,19 +175,19 @@ def test_labels_say_what_was_drawn(hands):
 
 
 def test_families_of_appearance_differ():
-    """Natural skins are redder than they are blue; those of the test are not."""
+    """Natural skins are redder than they are blue; those of the test are of any hue, or grey."""
 
     def red_over_blue(family):
         pixels = draw(24, 4_000_002, family).pixels.float()
         fingers = pixels[:, 4:] > 0
         return ((pixels[:, 0:1] - pixels[:, 2:3]) * fingers).sum((1, 2, 3)) / fingers.sum((1, 2, 3)).clamp_min(1)
 
-    assert (red_over_blue("seen") >= 0).all()
-    assert (red_over_blue("unseen") < 0).sum() > 3
+    assert (red_over_blue("seen") > 15).all()
+    assert (red_over_blue("unseen") < 15).sum() > 8
 
 
 def test_composed_pictures_and_where_labels_hold(hands, composed):
-    assert composed.pictures.shape == (96, 3, CROP, CROP)
+    assert composed.pictures.shape == (64, 3, CROP, CROP)
     assert composed.pictures.min() >= 0
     assert composed.pictures.max() <= 1
     changed = composed.relation != hands.relation
@@ -198,7 +198,7 @@ def test_composed_pictures_and_where_labels_hold(hands, composed):
 
 
 def test_held_out_hands_are_counted(hands, composed):
-    """Floors well below the measured rates, with 96 hands."""
+    """Floors well below the measured rates, with 64 hands."""
     with torch.no_grad():
         found = count_fingers(composed.pictures)
     counted = composed.counted
@@ -222,6 +222,7 @@ def test_the_organisms_renders_are_counted():
 def test_training_takes_up_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(count_train, "SHARD", 64)
     monkeypatch.setattr(count_train, "BATCH", 8)
+    monkeypatch.setattr(count_train, "textures", lambda family, seed: textures(family, seed, 12))
     monkeypatch.setattr(count_train, "PARTS", {"train": ("seen", 0, 1)})
     (shard,) = count_train.drawn(tmp_path, "train")
     before = shard.stat().st_mtime_ns
