@@ -267,10 +267,12 @@ def test_a_stroke_that_changes_nothing_leaves_nothing_in_the_journal(desk: Desk,
     tab.keys("e")
     tab.down(10, 10)
     tab.move(10, 40)
-    tab.page.wait_for_function("Object.keys(localStorage).some((key) => key.includes(' draft '))")
+    tab.page.wait_for_timeout(400)
+    kept = "Object.keys(localStorage).filter((key) => / (draft|stroke) /.test(key)).length"
+    assert tab.page.evaluate(kept) == 1
     tab.page.mouse.up()
     tab.page.wait_for_timeout(400)
-    assert tab.page.evaluate("Object.keys(localStorage).filter((key) => / (draft|stroke) /.test(key))") == []
+    assert tab.page.evaluate(kept) == 0
     assert desk.newest(tab.sample) is None
 
 
@@ -307,9 +309,11 @@ def test_a_picture_that_was_generated_anew_is_seen_before_it_is_labelled(browser
     tab.page.click("#take-mine")
     tab.status("saved")
     expect(tab.page.locator("#conflict")).to_be_hidden()
-    tab.page.wait_for_function(f"async () => (await import('/page/app.js')).app.doc.sha === '{after}'")
-    tab.page.wait_for_timeout(300)
-    assert tab.ask(shown) != old and (tab.grids()[0] == painted).all()
+    for _ in range(50):  # until the new picture is drawn
+        if tab.ask(shown) != old:
+            break
+        tab.page.wait_for_timeout(100)
+    assert tab.ask("app.doc.sha") == after and tab.ask(shown) != old and (tab.grids()[0] == painted).all()
     newest = desk.newest(tab.sample)
     assert before != after == newest.image_sha256 and (newest.labels == painted).all()
     desk.close()
