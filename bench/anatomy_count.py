@@ -1,6 +1,6 @@
 """The finger-count head beside a probe on the landmark network's features: the same held-out hands, and the time.
 
-``python bench/anatomy_count.py FOLDER [N]`` with the shards of ``handscope.anatomy.count_train``; prints a table.
+``python bench/anatomy_count.py FOLDER [N]`` with the shards of ``handscope.anatomy.counting.train``; prints a table.
 Both learn from pictures composed alike: the head from all of its training, the probes (logistic regression on the
 pooled features of the frozen network) from N pictures, since each costs a pass through that network.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from handscope.anatomy.count import RELATIONS, count_fingers, load_count
-from handscope.anatomy.count_augment import compose, textures
-from handscope.anatomy.count_measure import FIVE, UNREADABLE, anomaly, auc, composed, look
-from handscope.anatomy.count_train import Shards
+from handscope.anatomy.counting.augment import compose, textures
+from handscope.anatomy.counting.measure import FIVE, UNREADABLE, anomaly, auc, composed, look
+from handscope.anatomy.counting.train import Shards
 from handscope.anatomy.networks import LANDMARK_INPUT, LandmarkNetwork, load_landmarks
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 import torch
-from handscope.anatomy import count, count_train
+from handscope.anatomy import count
 from handscope.anatomy.count import FAULTS, RELATIONS, CountNetwork, count_evidence, count_fingers, digits, load_count
-from handscope.anatomy.count_augment import CROP, compose, textures
-from handscope.anatomy.count_data import SIZE, draw
+from handscope.anatomy.counting import train
+from handscope.anatomy.counting.augment import CROP, compose, textures
+from handscope.anatomy.counting.data import SIZE, draw
 from handscope.errors import HandscopeError
 from handscope.organism.render import render_dataset
 from hypothesis import given, settings
@@ -66,7 +67,7 @@ def test_a_wrong_shape_is_refused(shape):
 def test_counting_needs_neither_the_organism_nor_the_training_code():
     code = (
         "import sys, torch, handscope.anatomy.count as c; c.count_fingers(torch.rand(1, 3, 96, 96));"
-        "print([m for m in sys.modules if 'organism' in m or 'count_' in m])"
+        "print([m for m in sys.modules if 'organism' in m or 'counting' in m])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -220,18 +221,18 @@ def test_the_organisms_renders_are_counted():
 
 
 def test_training_takes_up_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(count_train, "SHARD", 64)
-    monkeypatch.setattr(count_train, "BATCH", 8)
-    monkeypatch.setattr(count_train, "textures", lambda family, seed: textures(family, seed, 12))
-    monkeypatch.setattr(count_train, "PARTS", {"train": ("seen", 0, 1)})
-    (shard,) = count_train.drawn(tmp_path, "train")
+    monkeypatch.setattr(train, "SHARD", 64)
+    monkeypatch.setattr(train, "BATCH", 8)
+    monkeypatch.setattr(train, "textures", lambda family, seed: textures(family, seed, 12))
+    monkeypatch.setattr(train, "PARTS", {"train": ("seen", 0, 1)})
+    (shard,) = train.drawn(tmp_path, "train")
     before = shard.stat().st_mtime_ns
-    count_train.train(tmp_path, steps=2)
+    train.train(tmp_path, steps=2)
     first = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    network = count_train.train(tmp_path, steps=3)
+    network = train.train(tmp_path, steps=3)
     second = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert (first["done"], second["done"]) == (2, 3)
-    assert count_train.drawn(tmp_path, "train") == [shard]
+    assert train.drawn(tmp_path, "train") == [shard]
     assert shard.stat().st_mtime_ns == before
     assert not torch.equal(first["network"]["last.bias"], second["network"]["last.bias"])
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())

@@ -1,9 +1,9 @@
-"""Train the finger-count head: ``python -m handscope.anatomy.count_train STAGE FOLDER``.
+"""Train the finger-count head: ``python -m handscope.anatomy.counting.train STAGE FOLDER``.
 
 Stages: ``draw`` writes the hands as shards into FOLDER; ``photos`` cuts the hands out of listed photographs;
 ``train`` learns from what is ready, and writes a checkpoint every fifty steps; ``ship`` fits temperatures and the
 threshold of "unknown", and writes the weights that the package carries. Each takes up where it was killed.
-``count_measure.py`` makes the numbers of ``count_card.md``.
+``measure.py`` makes the numbers of ``count_card.md``.
 """
 
 import json
@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..files import atomic
-from ..progress import Progress, bars, quiet
-from .count import FAULTS, RELATIONS, WEIGHTS, CountNetwork, Logits, count_fingers
-from .count_augment import Composed, compose, photographed, textures
-from .count_data import Drawn, draw
-from .count_photos import cut, jittered, learnt
+from ...files import atomic
+from ...progress import Progress, bars, quiet
+from ..count import FAULTS, RELATIONS, WEIGHTS, CountNetwork, Logits, count_fingers
+from .augment import Composed, compose, photographed, textures
+from .data import Drawn, draw
+from .photos import cut, jittered, learnt
 
 SHARD = 512
 # Family, first seed and number of shards. No two parts share a seed.
@@ -209,7 +209,7 @@ def ship(folder: Path, path: Path = WEIGHTS) -> None:
 def main(arguments: list[str]) -> None:
     """Run one stage."""
     if len(arguments) < 2 or arguments[0] not in ("draw", "photos", "train", "ship"):
-        sys.exit("Usage: python -m handscope.anatomy.count_train draw|photos|train|ship FOLDER [PHOTOGRAPHS]")
+        sys.exit("Usage: python -m handscope.anatomy.counting.train draw|photos|train|ship FOLDER [PHOTOGRAPHS]")
     stage, folder = arguments[0], Path(arguments[1])
     torch.set_num_threads(1)
     with bars() as progress:

@@ -1,7 +1,7 @@
 """What the finger-count head gets right on pictures it was not trained on.
 
-``python -m handscope.anatomy.count_measure FOLDER`` writes the numbers of ``count_card.md`` to FOLDER/measured.json;
-FOLDER holds the shards and the photographs of `count_train`.
+``python -m handscope.anatomy.counting.measure FOLDER`` writes the numbers of ``count_card.md`` to FOLDER/measured.json;
+FOLDER holds the shards and the photographs of `train`.
 """
 
 import csv
@@ -16,17 +16,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..files import atomic
-from ..organism.captions import GESTURES, Caption
-from ..organism.hands import FAULTS as PLANTED
-from ..organism.render import render_dataset
-from .count import FAULTS, RELATIONS, Count, CountNetwork, count_fingers, load_count
-from .count_augment import compose, textures
-from .count_photos import narrowed
-from .count_train import drawn, read
+from ...files import atomic
+from ...organism.captions import GESTURES, Caption
+from ...organism.hands import FAULTS as PLANTED
+from ...organism.render import render_dataset
+from ..count import FAULTS, RELATIONS, Count, CountNetwork, count_fingers, load_count
+from .augment import compose, textures
+from .photos import narrowed
+from .train import drawn, read
 
 FIVE, UNREADABLE = RELATIONS.index("five"), RELATIONS.index("unreadable")
-LABELS = Path(__file__).parents[1] / "datasets" / "hand_labels.csv"
+LABELS = Path(__file__).parents[2] / "datasets" / "hand_labels.csv"
 
 
 def look(crops: Tensor, network: CountNetwork) -> Count:

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from ..files import atomic
-from ..progress import Progress, quiet
-from .count import SIDE, count_region
-from .detect import detect
-from .regions import crop
+from ...files import atomic
+from ...progress import Progress, quiet
+from ..count import SIDE, count_region
+from ..detect import detect
+from ..regions import crop
 
 # Packages whose photographs are learnt from; those of every other package are for the test.
 LEARNT = ("soft-ui-design-system", "material-kit")

@@ -1,7 +1,7 @@
 """Pictures to learn the finger count from: this project's kinematic hands, drawn with more variety than the organism's.
 
 For training and measuring only; `count.py` does not need it. A hand is drawn once, with its digits' mask, and kept;
-`count_augment.py` puts it before ever new backgrounds. Families of appearance: "seen" is learnt from, "unseen" is kept
+`augment.py` puts it before ever new backgrounds. Families of appearance: "seen" is learnt from, "unseen" is kept
 for the test (skins of other hues, other light, and textures of another kind).
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, normalize, pad
 
-from ..organism.hands import Hands, pose_hands
-from ..organism.render import _rotation, _surface
-from .count import FAULTS, RELATIONS
+from ...organism.hands import Hands, pose_hands
+from ...organism.render import _rotation, _surface
+from ..count import FAULTS, RELATIONS
 
 SIZE, FIELD = 144, 300.0  # pixels and millimetres across a drawn hand
 HIDDEN = 0.3  # a tip of which a smaller share than this shows is not counted

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
-from .count import RELATIONS
-from .count import SIDE as CROP
-from .count_data import FIELD
+from ..count import RELATIONS
+from ..count import SIDE as CROP
+from .data import FIELD
 
 WINDOW = 240.0  # millimetres across a crop: what the detector's region holds around a hand of common size
 KEPT, LOST = 0.06, 0.4  # shares of the digits' pixels covered: labels stay below the first, unreadable above the second
