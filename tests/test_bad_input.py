@@ -247,6 +247,15 @@ def test_file_of_the_run_that_is_not_what_it_should_be(name: str, refused: Refus
     assert contents(run.path) == before
 
 
+def test_a_sample_whose_name_leaves_the_folder(refused: Refused, finished_run, run_copy) -> None:
+    run = run_copy(finished_run)
+    text = run.metadata_path.read_text()
+    first = next(iter(run.metadata()))
+    run.metadata_path.write_text(text.replace(f'"{first}"', '"../../elsewhere"', 1))
+    message = refused("extract", run.path, "--blocks", "double.1", "--steps", "4")
+    assert "'../../elsewhere'" in message and "without a folder" in message
+
+
 def test_metadata_truncated(refused: Refused, finished_run, run_copy) -> None:
     run = run_copy(finished_run)
     cut(run.metadata_path)
