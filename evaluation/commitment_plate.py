@@ -60,10 +60,9 @@ def sentences(run: Run, summary: pd.DataFrame, regions: Sequence[Region]) -> lis
         if whole.reason:
             said.append(f"{within}: no median ({whole.reason}; {counts})")
             continue
-        text = (
-            f"{within}: half are decided by step {whole.median_step:g} (95% {whole.steps_lo:g} to {whole.steps_hi:g}), "
-            f"at {whole.snr_db:.1f} dB; {counts}"
-        )
+        noise = f"at {whole.snr_db:.1f} dB" if np.isfinite(whole.snr_db) else "in pure noise"
+        interval = f"95% {whole.steps_lo:g} to {whole.steps_hi:g}"
+        text = f"{within}: half are decided by step {whole.median_step:g} ({interval}), {noise}; {counts}"
         if np.isfinite(bad.p):
             later = "later" if bad.difference > 0 else "earlier"
             text += f"; bad hands {abs(bad.difference):.1f} steps {later} (p = {bad.p:.3g})"

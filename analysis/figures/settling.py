@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from .style import BAD, FAINT, GOOD, INK, SERIES, STEPS_LABEL, scale, scaled
@@ -38,10 +38,11 @@ def decided_share(lines: Mapping[str, Survival], steps: int, ax: Axes) -> Axes:
     ax.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
     ax.set_xlim(steps + 0.5, 0.5)
     ax.set_ylim(0, 1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel(STEPS_LABEL)
     ax.set_ylabel("decided by then")
-    ax.legend(loc="upper left")
+    ax.legend(loc="lower right")
     return ax
 
 
