@@ -159,8 +159,8 @@ class Run:
                     )
                 if row["sample"] != Path(str(row["sample"])).name:
                     raise HandscopeError(
-                        f"Line {number} of {self.metadata_path} names a sample {row['sample']!r}: expected the name of a "
-                        "file without a folder. Remove the line."
+                        f"Line {number} of {self.metadata_path} names a sample {row['sample']!r}: expected the name of "
+                        "a file without a folder. Remove the line."
                     )
                 rows[row["sample"]] = row
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
