@@ -84,7 +84,8 @@ def _serve_session(app: FastAPI, session: Session) -> None:
 
     @app.get("/api/queue", responses=_refusals(422))
     def queue(request: Request, mode: m.Mode = "paint") -> m.Queue:
-        return m.Queue(mode=mode, items=[m.Queued(**item) for item in session.queue(_annotator(request), mode)])
+        who = _annotator(request)
+        return m.Queue(annotator=who, mode=mode, items=[m.Queued(**item) for item in session.queue(who, mode)])
 
     @app.get("/api/progress", responses=_refusals())
     def progress(request: Request) -> m.ProgressSaid:
@@ -126,7 +127,8 @@ def _serve_samples(app: FastAPI, session: Session) -> None:
 
     @app.get("/api/samples/{sample}/history", responses=_refusals(404, 422))
     def history(request: Request, sample: str, mode: m.Painting = "paint") -> m.History:
-        return m.History(items=[m.Past(**past) for past in session.history(sample, _annotator(request), mode)])
+        who = _annotator(request)
+        return m.History(annotator=who, items=[m.Past(**past) for past in session.history(sample, who, mode)])
 
 
 def _serve_writes(app: FastAPI, session: Session) -> None:

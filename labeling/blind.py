@@ -2,10 +2,9 @@
 
 import hashlib
 
-import numpy as np
-
 from ..extract.labels import Labels
 from ..extract.run import Run
+from .order import share
 
 
 class Blind:
@@ -40,9 +39,8 @@ class Blind:
         """The samples in a rater's own random order, which is recorded as method ``rate``."""
         rows, order = self.run.metadata(), self._orders.get(rater)
         if order is None or len(order) != len(rows):
-            names = sorted(rows)
-            seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{rater}".encode()).digest()[:4])
-            order = tuple(names[i] for i in np.random.default_rng(seed).permutation(len(names)))
-            self.labels.record_order("rate", seed, order, {"rater": rater})
+            # By the rank of a hash, as in `make_order`: what is generated later leaves the others in their order.
+            order = tuple(sorted(rows, key=lambda sample: share(self.seed, f"rate {rater}", sample)))
+            self.labels.record_order("rate", self.seed, order, {"rater": rater})
             self._orders[rater] = order
         return order

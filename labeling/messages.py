@@ -117,7 +117,13 @@ class Queued(BaseModel):
     done: bool
 
 
-class Queue(BaseModel):
+class Answer(BaseModel):
+    """What is read of an annotator's: `annotator` says whose, since the cookie may be of another name by now."""
+
+    annotator: str
+
+
+class Queue(Answer):
     mode: Mode
     items: list[Queued]
 
@@ -135,7 +141,7 @@ class Other(Painted):
     author: str
 
 
-class Sample(Painted):
+class Sample(Painted, Answer):
     sample: str
     prompt: str | None
     height: int
@@ -175,7 +181,7 @@ class Past(BaseModel):
     kinds: list[str]
 
 
-class History(BaseModel):
+class History(Answer):
     items: list[Past]
 
 

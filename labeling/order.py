@@ -44,11 +44,6 @@ class Order:
     assigned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
 
-    @property
-    def unbiased(self) -> bool:
-        """Whether the first samples of the order, however many, are a random sample of all."""
-        return self.method == "random"
-
     def queue(self, annotator: str) -> list[str]:
         """What an annotator is shown: their share, or everything where they were not named."""
         return list(self.assigned.get(annotator, self.samples))
@@ -95,7 +90,7 @@ def make_order(
     note = ""
     if method == "random":
         # By the rank of a hash: a later sample takes its place among the others, and these keep theirs.
-        ordered = sorted(every, key=lambda sample: _share(seed, "order", sample))
+        ordered = sorted(every, key=lambda sample: share(seed, "order", sample))
     elif method == "uncertain":
         from .uncertain import by_doubt
 
@@ -126,16 +121,16 @@ def divide(
     names, n = sorted(annotators), len(annotators)
     own: dict[str, list[str]] = {name: [] for name in names}
     for sample in samples:
-        first = int(n * _share(seed, "annotator", sample))
+        first = int(n * share(seed, "annotator", sample))
         chosen = {first}
-        if n > 1 and _share(seed, "double", sample) < double_share:
-            chosen.add((first + 1 + int((n - 1) * _share(seed, "second", sample))) % n)
+        if n > 1 and share(seed, "double", sample) < double_share:
+            chosen.add((first + 1 + int((n - 1) * share(seed, "second", sample))) % n)
         for number in chosen:
             own[names[number]].append(sample)
     return {name: tuple(own[name]) for name in annotators}
 
 
-def _share(seed: int, purpose: str, sample: str) -> float:
+def share(seed: int, purpose: str, sample: str) -> float:
     """A number in 0..1 that a sample's name, a seed and a purpose decide, evenly spread over names."""
     digest = hashlib.sha256(f"{seed}\n{purpose}\n{sample}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

@@ -103,6 +103,7 @@ class Session:
         said = shown(state, row["image_sha256"], rows, columns)
         rated = self.labels.rated(annotator).get(sample) if mode == "rate" else None
         found = {
+            "annotator": annotator,
             "sample": name,
             "prompt": None if mode == "rate" else row["prompt"],
             "height": row["height"],
@@ -168,8 +169,7 @@ class Session:
             faults=faults,
             seconds=seconds,
         )
-        if done:
-            check_finished(annotation)
+        check_finished(annotation)
         return self.labels.append(annotation, base, uid), known is None
 
     def history(self, name: str, annotator: str, mode: str) -> list[dict[str, Any]]:

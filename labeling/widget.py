@@ -21,7 +21,7 @@ from ..extract.run import Run
 from .grid import grid
 from .names import annotator_name
 from .order import make_order
-from .painting import PAINTED
+from .painting import PAINTED, check_finished
 
 PAGE = Path(__file__).with_name("page")
 MODULES = ("grid", "view", "drawing", "surface", "gestures", "painter", "judgement", "notebook")
@@ -182,6 +182,7 @@ class Easel:
                 done=bool(message["done"]),
                 faults={hand: kinds for hand, kinds in kept.items() if (labels[hands == hand] == 3).any()},
             )
+            check_finished(made)
             self._bases[sample] = self.store.append(made, self._bases.get(sample), str(message["uid"]))
         except Conflict as conflict:
             return {"kind": "refused", "said": f"not saved: {conflict} Another sample and back shows the newest."}

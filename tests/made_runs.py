@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from handscope.extract.run import COLUMNS, Run, sample_id
 from handscope.labeling.order import make_order
 from handscope.labeling.server import Place, listen, make_server
@@ -43,6 +44,26 @@ def make_run(folder: Path, n: int = 6, prompts: int = 2, side: int = 96) -> Run:
         rows[sample] = {column: known.get(column, 1) for column in COLUMNS}
     run.write_metadata(rows)
     return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Six pictures."""
+    return make_run(tmp_path / "pictures")
+
+
+@pytest.fixture
+def address(run: Run) -> Iterator[str]:
+    """A server of them."""
+    with serving(run) as address:
+        yield address
+
+
+@pytest.fixture
+def ann(address: str) -> Iterator["Annotator"]:
+    """Its annotator."""
+    with annotating(address, "Ann É.") as annotator:
+        yield annotator
 
 
 @contextmanager
@@ -115,8 +136,6 @@ class Annotator:
 
 def encoded(grid: np.ndarray) -> str:
     """A grid as the page sends it."""
-
-
     return base64.b64encode(grid.astype(np.uint8).tobytes()).decode()
 
 

@@ -27,7 +27,7 @@ def made_run(folder, n):
 def test_a_random_order_holds_every_sample_once_and_stays_when_the_run_grows(tmp_path):
     small, large = made_run(tmp_path / "a", 400), made_run(tmp_path / "b", 500)
     first, again, other, grown = (make_order(r, seed=s) for r, s in ((small, 3), (small, 3), (small, 4), (large, 3)))
-    assert first == again and first.samples != other.samples and first.unbiased and first.note == ""
+    assert first == again and first.samples != other.samples and first.method == "random" and first.note == ""
     assert sorted(first.samples) == sorted(small.metadata())
     assert [s for s in grown.samples if s in small.metadata()] == list(first.samples)
 
@@ -126,7 +126,7 @@ def test_the_most_uncertain_come_first_a_prompt_a_round(probed):
     order = make_order(probed, "uncertain")
     found = order.parameters["log_odds"]
     assert found == pytest.approx(slow, abs=2e-3) and order.parameters["scored"] == len(slow) == 48
-    assert not order.unbiased and "no random sample" in order.note
+    assert order.method == "uncertain" and "no random sample" in order.note
     # All samples of the fixture are labelled by a person, so they are one group.
     prompts = probed.samples().set_index("sample")["prompt"]
     for first in range(0, 48, 8):

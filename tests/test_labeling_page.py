@@ -748,6 +748,50 @@ def test_strokes_of_another_name_wait_for_it(desk: Desk, tab: Tab) -> None:
     assert not Labels(desk.server.run.labels_path).history(sample, "who came next")
 
 
+def test_a_name_chosen_in_one_tab_is_not_taken_for_that_of_another(desk: Desk) -> None:
+    desk.expected = "status of 403"
+    hers, his = desk.tab(), desk.tab()
+    his.page.click("#who")
+    his.page.fill("#annotator", "who came between")
+    with his.page.expect_navigation():
+        his.page.press("#annotator", "Enter")
+    his.picture(1)
+
+    def to_the_sixth(tab: Tab) -> None:  # which nobody has fetched ahead
+        tab.page.fill("#number", "6")
+        tab.page.press("#number", "Enter")
+
+    def is_there(tab: Tab) -> bool:
+        return bool(tab.ask("app.index === 5") or tab.page.wait_for_timeout(100))
+
+    to_the_sixth(his)
+    assert any(is_there(his) for _ in range(100))
+    his.drag((5, 5), (5, 20))
+    his.status("saved")
+    sample, first = his.sample, hers.sample
+    assert sample != first
+    hers.page.bring_to_front()
+    to_the_sixth(hers)
+    expect(hers.page.locator("#note")).to_contain_text(f"This page is of {desk.name}, and who came between is painting")
+    assert hers.sample == first, "his labels are not shown as hers"
+    hers.drag((30, 30), (30, 40))
+    hers.status("locked")
+    hers.page.click("#who")
+    hers.page.fill("#annotator", desk.name)
+    hers.page.press("#annotator", "Enter")
+    assert stored(desk, hers, 2) == cells(hers.grids()[0] == 2) != set()
+    to_the_sixth(hers)
+    assert any(is_there(hers) for _ in range(100))
+    assert hers.sample == sample and not hers.grids()[0].any()
+    hers.drag((50, 50), (50, 50))
+    assert stored(desk, hers, 2) == disc(50, 50, 3)
+    expect(hers.page.locator("#note")).to_be_hidden()
+    his.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(his.page.locator("#note")).to_contain_text(f"This page is of who came between, and {desk.name} is painting")
+    his_states = Labels(desk.server.run.labels_path).history(sample, "who came between")
+    assert len(his_states) == len(desk.history(sample)) == 1
+
+
 def test_the_policy_of_the_page_allows_nothing_inline(desk: Desk, tab: Tab) -> None:
     answer = desk.context.request.get(f"http://127.0.0.1:{desk.server.port}/")
     policy = answer.headers["content-security-policy"]

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 from math import floor
@@ -11,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from handscope import labeling
+from handscope.errors import HandscopeError
+from handscope.extract.annotation import VERDICTS, Annotation
+from handscope.labeling.painting import check_finished, problems
 from labeling_browser import chromium
 from playwright.sync_api import Page
 
 PAGE = Path(labeling.__file__).parent / "page"
 CASES = 150
+CELLS = ((0, 0), (1, 0), (2, 1), (3, 1), (0, 1), (2, 2), (3, 2), (0, 2))
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +271,33 @@ def test_verdicts_follow_the_cells_and_contradictions_are_named(page: Page) -> N
     results = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
         [m.verdictOf({ labels, hands }), m.problems({ labels, hands, verdict, faults })]
     """, [(*case[:3], case[5]) for case in cases])  # fmt: skip
-    for (*_, verdict, problem, _faults), (found, problems) in zip(cases, results, strict=True):
+    for (*_, verdict, problem, _faults), (found, named) in zip(cases, results, strict=True):
         assert found == verdict
-        assert (problems == []) if problem is None else (problem in problems[0]), problems
+        assert (named == []) if problem is None else (problem in named[0]), named
+
+
+def test_the_server_refuses_what_the_page_does(page: Page) -> None:
+    rng, cases = np.random.default_rng(0), []
+    for _ in range(400):
+        which = rng.choice(rng.permutation(len(CELLS))[: rng.integers(1, 4)], 6)
+        labels, hands = ([CELLS[k][part] for k in which] for part in (0, 1))
+        faults = {str(hand): ["joint"] for hand in (1, 2, 3) if rng.random() < 0.2}
+        cases.append([labels, hands, [None, *VERDICTS][rng.integers(6)], faults])
+    found = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
+        m.problems({ labels, hands, verdict, faults })
+    """, cases)  # fmt: skip
+    assert 50 < sum(not named for named in found) < 350
+    for (labels, hands, verdict, faults), expected in zip(cases, found, strict=True):
+        by_hand = {int(hand): tuple(kinds) for hand, kinds in faults.items()}
+        grids = np.array([labels], np.uint8), np.array([hands], np.uint8)
+        state = Annotation("a", "0" * 64, *grids, verdict or "", faults=by_hand, done=False)
+        assert problems(state) == expected
+        check_finished(state)
+        if verdict and expected:
+            with pytest.raises(HandscopeError, match=re.escape(expected[0])):
+                check_finished(replace(state, done=True))
+        elif verdict:
+            check_finished(replace(state, done=True))
 
 
 def test_a_fault_goes_from_its_usual_scope_to_the_other_to_none(page: Page) -> None:

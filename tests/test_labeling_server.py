@@ -4,11 +4,12 @@
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
 import httpx
+import made_runs
 import numpy as np
 import pytest
 from handscope.errors import HandscopeError
@@ -20,22 +21,7 @@ from handscope.labeling.grid import FLUX_TOKEN, grid, token_side
 from made_runs import TOKEN, Annotator, annotating, cells, encoded, make_run, serving
 from PIL import Image
 
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return make_run(tmp_path / "pictures")
-
-
-@pytest.fixture
-def address(run: Run) -> Iterator[str]:
-    with serving(run) as address:
-        yield address
-
-
-@pytest.fixture
-def ann(address: str) -> Iterator[Annotator]:
-    with annotating(address, "Ann É.") as annotator:
-        yield annotator
+run, address, ann = made_runs.run, made_runs.address, made_runs.ann
 
 
 def test_a_stroke_is_stored_and_comes_back(ann: Annotator, run: Run) -> None:
@@ -94,7 +80,7 @@ def test_every_earlier_state_can_be_brought_back(ann: Annotator, address: str) -
     assert ann.post(f"samples/{name}/restore", body | {"uid": "an-older-base"}).status_code == 409
     assert ann.post(f"samples/{name}/restore", {"revision": 77, "base": 4}).status_code == 404
     with annotating(address, "Bob") as bob:
-        assert bob.get(f"samples/{name}/history").json() == {"items": []}
+        assert bob.get(f"samples/{name}/history").json() == {"annotator": "Bob", "items": []}
         assert bob.post(f"samples/{name}/restore", {"revision": 2, "base": None}).status_code == 404
         assert len(bob.get(f"samples/{name}/history", mode="review").json()["items"]) == 4
 
@@ -171,7 +157,8 @@ def test_a_rating_is_blind(ann: Annotator, address: str, run: Run) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"verdict": "bad", "done": True}, "cells say otherwise"),
+        ({"verdict": "bad", "done": True}, "no hand is painted bad"),
+        ({"verdict": "good", "done": True, "faults": {"1": ["count"]}}, "Hand 1 has faults and is good"),
         ({"done": True}, "needs a verdict"),
         ({"labels": encoded(np.zeros(143))}, "12 by 12 tokens, 144 bytes, found 143"),
         ({"labels": encoded(np.full(144, 4))}, "0, 1, 2 or 3"),
@@ -265,10 +252,11 @@ def test_only_the_picture_that_was_generated_is_sent(ann: Annotator, run: Run) -
 
 def test_names_are_kept_and_strokes_stay_their_makers(address: str, ann: Annotator) -> None:
     sample = ann.sample(ann.queue()[0]["sample"])
-    assert ann.get("session").json()["annotator"] == "Ann É."
+    assert ann.get("session").json()["annotator"] == sample["annotator"] == "Ann É."
     for name in ("", " ", "x" * 41, "a\nb", "handscope", " Ann", "\x00"):
         assert ann.client.post("/api/annotator", json={"name": name}).status_code == 422, name
     assert ann.client.post("/api/annotator", json={"name": "Bob"}).status_code == 200  # in another tab
+    assert ann.sample(sample["sample"])["annotator"] == ann.get("queue").json()["annotator"] == "Bob"
     late = ann.stroke(sample, cells(sample, 1))
     assert late.status_code == 403 and "made by Ann É." in late.json()["error"]
     with httpx.Client(base_url=address, params={"token": TOKEN}) as nobody:
@@ -317,12 +305,15 @@ def test_the_page_is_there(ann: Annotator) -> None:
 
 
 def test_what_is_generated_meanwhile_joins_the_queue(ann: Annotator, run: Run, tmp_path: Path) -> None:
-    assert len(ann.queue()) == len(ann.queue("rate")) == 6
+    assert len(ann.queue()) == 6
+    before = [item["sample"] for item in ann.queue("rate")]
     more = make_run(tmp_path / "more", 8)
     for name in set(more.metadata()) - set(run.metadata()):
         run.image_path(name).write_bytes(more.image_path(name).read_bytes())
     run.write_metadata(more.metadata())
-    assert len(ann.queue()) == len(ann.queue("rate")) == 8
+    assert len(ann.queue()) == 8
+    after = [item["sample"] for item in ann.queue("rate")]
+    assert len(after) == 8 and [name for name in after if name in before] == before, "what was there keeps its order"
     assert all(ann.sample(item["sample"], "rate")["rows"] == 12 for item in ann.queue("rate"))
 
 

@@ -4,31 +4,16 @@
 import re
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
+import made_runs
 import pytest
 from handscope.extract.run import Run
 from handscope.labeling import security
 from handscope.labeling.connections import Connection
-from made_runs import TOKEN, Annotator, annotating, cells, make_run, serving
+from made_runs import TOKEN, Annotator, annotating, cells, serving
 
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return make_run(tmp_path / "pictures")
-
-
-@pytest.fixture
-def address(run: Run) -> Iterator[str]:
-    with serving(run) as address:
-        yield address
-
-
-@pytest.fixture
-def ann(address: str) -> Iterator[Annotator]:
-    with annotating(address, "Ann É.") as annotator:
-        yield annotator
+run, address, ann = made_runs.run, made_runs.address, made_runs.ann
 
 
 def test_who_has_no_token_gets_nothing(address: str, run: Run) -> None:
@@ -49,6 +34,14 @@ def test_who_has_no_token_gets_nothing(address: str, run: Run) -> None:
         assert entered.status_code == 303 and entered.headers["location"] == "/"
         assert re.search(r"^handscope_\w+=\S+; HttpOnly; Path=/; SameSite=strict$", entered.headers["set-cookie"])
         assert client.get("/api/session").status_code == 200
+
+
+def test_two_servers_of_one_run_leave_each_other_their_cookies(run: Run) -> None:
+    with serving(run) as first, serving(run) as second, httpx.Client() as client:
+        for address in (first, second):
+            client.get(f"{address}/", params={"token": TOKEN})
+        assert len(client.cookies.jar) == 2, "a browser shares cookies between ports"
+        assert [client.get(f"{address}/api/session").status_code for address in (first, second)] == [200, 200]
 
 
 def test_the_token_is_compared_in_constant_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

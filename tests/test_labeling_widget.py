@@ -125,6 +125,8 @@ def test_what_cannot_be_is_refused_in_words(run, monkeypatch):
     easel = Easel(run, "ada", [sample])
     easel.shown()
     assert "verdict" in stroke(easel, sample, 0, verdict="fine")["said"]
+    answer = stroke(easel, sample, 0, verdict="good", done=True)
+    assert answer["kind"] == "refused" and "painted bad" in answer["said"]
     short = easel.stroke({"uid": "a", "sample": sample, "verdict": None, "done": False}, [b"\0", b"\0"])
     assert short["kind"] == "refused" and Labels(run.labels_path).newest(sample, "ada") is None
     with pytest.raises(HandscopeError, match="no sample 'nobody'"):

@@ -36,6 +36,15 @@ export async function call(path, { body, as = "json", keepalive = false, patienc
   throw new Refused(answer.status, await answer.json().catch(() => null));
 }
 
+/** What is read of `annotator`'s: not another's, whose name was chosen in another tab since. */
+export async function read(path, annotator) {
+  const answer = await call(path);
+  if (answer.annotator === annotator) return answer;
+  const error = `This page is of ${annotator}, and ${answer.annotator} is painting in this browser now: press the name to `
+    + "choose who paints.";
+  throw new Refused(403, { error });
+}
+
 /** The address of what belongs to a sample. */
 export function address(sample, what, mode) {
   return `/api/samples/${encodeURIComponent(sample)}${what}?mode=${mode}`;

@@ -1,6 +1,6 @@
 // The labelling page: which picture is shown, and what becomes of each stroke.
 
-import { Refused, Unreachable, call } from "./api.js";
+import { Refused, Unreachable, call, read } from "./api.js";
 import { Clock } from "./clock.js";
 import { askName, closable, showHelp } from "./dialogs.js";
 import { editing } from "./editing.js";
@@ -140,7 +140,7 @@ class App {
       for (const element of document.getElementsByClassName(name)) element.hidden = is;
     }
     try {
-      const { items } = await call(`/api/queue?mode=${mode}`);
+      const { items } = await read(`/api/queue?mode=${mode}`, this.saver.annotator);
       if (ticket !== this.ticket) return;
       this.items = items;
     } catch (error) {
@@ -176,6 +176,8 @@ class App {
     doc.fetched = performance.now();
     try {
       const newer = await samples.refresh(doc);
+      if (this.isShut) note(null);
+      this.isShut = false;
       if (!newer || this.doc !== doc) return;
       if (newer === "picture") {
         if (await this.open(this.index)) note("This picture was generated anew, and is shown as it is now.");
@@ -186,6 +188,9 @@ class App {
       say("Newer labels of this picture were found and are shown; undo brings back what was here.");
     } catch (error) {
       if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
+      if (!error.locked) return;
+      this.isShut = true;
+      this.#retry(error, () => this.doc === doc && this.#refresh());
     }
   }
 

@@ -1,6 +1,6 @@
 // Pictures and their labels as documents, fetched ahead so that the next one is there at once.
 
-import { Refused, address, call, stateOf } from "./api.js";
+import { Refused, address, call, read, stateOf } from "./api.js";
 import { History } from "./grid.js";
 import { chainOf } from "./saver.js";
 
@@ -28,7 +28,7 @@ export class Samples {
    * another one by now, which is to be opened anew; else null.
    */
   async refresh(doc) {
-    const answer = await call(address(doc.sample, "", this.mode));
+    const answer = await read(address(doc.sample, "", this.mode), this.saver.annotator);
     const chain = chainOf(doc);
     if (this.saver.pending(chain)) return null;
     if (answer.image_sha256 !== doc.sha) {
@@ -59,7 +59,7 @@ export class Samples {
   }
 
   async #fetch(sample, isSecond = false) {
-    const answer = await call(address(sample, "", this.mode));
+    const answer = await read(address(sample, "", this.mode), this.saver.annotator);
     const chain = chainOf({ mode: this.mode, sample });
     const pending = this.saver.pending(chain);
     // A stroke that was confirmed while the answer was under way has made it old.

@@ -1,6 +1,6 @@
 // Other versions of the labels of a picture: what was saved elsewhere meanwhile, and what was saved before.
 
-import { address, call, stateOf } from "./api.js";
+import { address, call, read, stateOf } from "./api.js";
 import { askConflict, showHistory } from "./dialogs.js";
 import { unique } from "./journal.js";
 import { problems } from "./judgement.js";
@@ -38,7 +38,7 @@ export async function bringBack(app) {
     app.follow(stateOf(answer));
   };
   try {
-    const { items } = await call(address(doc.sample, "/history", doc.mode));
+    const { items } = await read(address(doc.sample, "/history", doc.mode), saver.annotator);
     showHistory(items, restore);
   } catch (error) {
     note(error.message);
