@@ -43,7 +43,7 @@ class Imported:
     known : int
         Left, since the author's newest state of the sample is the same.
     older : int
-        Left, since the author has finished another one of the sample in this run since.
+        Left, since the author has painted on the sample in this run since, done or not.
     """
 
     added: int
@@ -78,7 +78,7 @@ def import_labels(run: Run, path: str | os.PathLike[str]) -> Imported:
         newest = labels.newest(one.sample, one.author, one.review)
         if newest is not None and newest.done and _same(newest, one):
             known += 1
-        elif newest is not None and newest.done and one.made and newest.made and newest.made > one.made:
+        elif newest is not None and one.made and newest.made and newest.made > one.made:
             older += 1
         else:
             new.append(one)

@@ -107,13 +107,15 @@ def test_importing_twice_adds_nothing(run, other, tmp_path):
     assert len(Labels(other.labels_path).history(run.samples()["sample"][0])) == 3
 
 
-def test_an_older_state_does_not_go_over_its_authors_later_one(run, other, tmp_path):
+@pytest.mark.parametrize("done", [True, False])
+def test_an_older_state_does_not_go_over_its_authors_later_one(run, other, tmp_path, done):
     sample = run.samples()["sample"][3]
     export_labels(run, tmp_path / "a.npz")
-    later = painted(other, sample, seed=77, made="2999-01-01 00:00:00")
+    later = replace(painted(other, sample, seed=77, made="2999-01-01 00:00:00"), done=done)
     Labels(other.labels_path).add([later])
     assert import_labels(other, tmp_path / "a.npz").older == 1
-    assert np.array_equal(Labels(other.labels_path).current()[sample].labels, later.labels)
+    newest = Labels(other.labels_path).newest(sample, later.author)
+    assert newest is not None and newest.done == done and np.array_equal(newest.labels, later.labels)
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
