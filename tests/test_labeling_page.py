@@ -786,6 +786,8 @@ def test_a_name_chosen_in_one_tab_is_not_taken_for_that_of_another(desk: Desk) -
     hers.drag((50, 50), (50, 50))
     assert stored(desk, hers, 2) == disc(50, 50, 3)
     expect(hers.page.locator("#note")).to_be_hidden()
+    his.page.bring_to_front()
+    his.page.wait_for_timeout(2100)  # it looks again after 2 seconds
     his.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(his.page.locator("#note")).to_contain_text(f"This page is of who came between, and {desk.name} is painting")
     his_states = Labels(desk.server.run.labels_path).history(sample, "who came between")
