@@ -19,9 +19,7 @@ from ..guidance.losses import Loss, PictureLoss, ProbeLoss
 from ..guidance.steer import ablate, random_directions, steer
 from ..guidance.triage import triage
 from .arms import Arm, Drawn
-from .knowledge import Knowledge
-
-SHUFFLES = 5
+from .knowledge import SHUFFLES, Knowledge
 
 
 @dataclass(frozen=True, eq=False)

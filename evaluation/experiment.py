@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def experiment(
     judge: Judged,
     silhouette: Silhouette,
     reference: NDArray[np.uint8],
-    baseline: dict[str, float],
+    baseline: dict[str, Any],
     batch_size: int = 16,
     seed: int = 0,
     progress: Progress = quiet,
@@ -50,7 +51,8 @@ def experiment(
     judge : a judge that no arm optimises
     silhouette : the hand's pixels of a picture
     reference : uint8 array of shape (m, height, width, 3), what pictures should look like
-    baseline : `steps` and `guidance` of the baseline
+    baseline : `steps` and `guidance` of the baseline, and whatever else decides what the arms draw: pictures that were
+        drawn with another are not taken for these
 
     Returns
     -------
@@ -61,6 +63,13 @@ def experiment(
     runs = {}
     for arm in arms:
         run = Run(folder / arm.name.replace(" ", "_"))
+        before = run.settings.get("baseline", baseline)
+        if before != baseline:
+            changed = sorted(key for key in before.keys() | baseline.keys() if before.get(key) != baseline.get(key))
+            raise HandscopeError(
+                f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move {folder} away, or give "
+                "the settings of then."
+            )
         run.write_settings({"baseline": baseline})
         draw_arm(model, arm, run, pairs, batch_size, progress)
         runs[arm.name] = run

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..analysis.table import sample_table
 from ..errors import HandscopeError
 from ..extract.models import Model
 from ..extract.run import Run
+from ..files import sha256
 from ..organism.judge import Judge
 from ..organism.render import render_dataset
 from ..organism.silhouette import silhouette
@@ -81,7 +83,15 @@ def mend(
         return float(judge.verdict(picture, prompt)[1] > 0.5)
 
     reference = render_dataset(REFERENCE, REFERENCE_SEED, settings["height"]).images.permute(0, 2, 3, 1).numpy()
-    baseline = {key: settings[key] for key in ("steps", "guidance")}
+    labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
+    baseline = {key: settings[key] for key in ("steps", "guidance")} | {
+        "model": model.weight_hash,
+        "labels": sha256(repr(labels).encode()),
+        "block": block,
+        "window": list(window),
+        "looks": list(looks),
+        "seed": seed,
+    }
     folder = run.path / "mend"
     return experiment(
         model, folder, chosen, pairs, judged, silhouette, reference, baseline, batch_size, seed, progress

@@ -132,6 +132,8 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
     again = experiment(*given, batch_size=4).set_index("arm")
     assert sum(calls) == 4 * len(pairs) + 1
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds"))
+    with pytest.raises(HandscopeError, match="another window"):
+        experiment(*given[:-1], given[-1] | {"window": [3]}, batch_size=4)
     runs = {arm.name: Run(tmp_path / arm.name) for arm in made}
     alone = compared(made[:2], runs, bright, upper, hand_features(reference))
     assert alone["p"].tolist() == table["p"].tolist()[:2]
