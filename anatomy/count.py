@@ -126,7 +126,12 @@ def load_count() -> CountNetwork:
     network = CountNetwork()
     try:
         with safe_open(WEIGHTS, "pt") as file:
-            network.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()}, strict=False)  # noqa: SIM118
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            left = network.load_state_dict(weights, strict=False)
+            # Batches are counted in training only, and are not shipped.
+            lacking = [name for name in left.missing_keys if not name.endswith("num_batches_tracked")]
+            if lacking or left.unexpected_keys:
+                raise ValueError(f"other tensors than expected: {[*lacking, *left.unexpected_keys][0]}")
             network.threshold = float(json.loads(file.metadata()["handscope"])["threshold"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise HandscopeError(f"The weights in {WEIGHTS} cannot be read ({error}): install handscope again.") from error

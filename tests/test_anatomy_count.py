@@ -15,6 +15,7 @@ from handscope.organism.render import render_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 FIVE, UNREADABLE = RELATIONS.index("five"), RELATIONS.index("unreadable")
 
@@ -236,3 +237,17 @@ def test_training_takes_up_where_it_stopped(tmp_path, monkeypatch):
     assert shard.stat().st_mtime_ns == before
     assert not torch.equal(first["network"]["last.bias"], second["network"]["last.bias"])
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize("change", ["one is missing", "one too many"])
+def test_weights_of_another_form_are_refused(tmp_path, monkeypatch, change):
+    with safe_open(count.WEIGHTS, "pt") as file:
+        weights, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    if change == "one is missing":
+        weights.pop(next(name for name in weights if name.endswith("weight")))
+    else:
+        weights["another"] = torch.zeros(1)
+    save_file(weights, tmp_path / "count.safetensors", metadata)
+    monkeypatch.setattr(count, "WEIGHTS", tmp_path / "count.safetensors")
+    with pytest.raises(HandscopeError, match="other tensors than expected"):
+        load_count.__wrapped__()
