@@ -1,5 +1,6 @@
 """A labelling server from the command line and a real Chromium before it, for tests and measurements of the page."""
 
+import json
 import re
 import shutil
 import signal
@@ -14,6 +15,10 @@ import numpy as np
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.run import Run
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+PATIENCE = 60_000
+"""Milliseconds to wait for what will come: only a machine that is busy with something else needs many of them."""
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
@@ -74,7 +79,7 @@ class Desk:
     def __init__(self, browser: Browser, server: Server, name: str, **settings: object) -> None:
         self.server, self.name = server, name
         self.context: BrowserContext = browser.new_context(**({"viewport": {"width": 1400, "height": 900}} | settings))
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(PATIENCE)
         self.errors: list[str] = []
         self.expected = "^$"
         self.requests: list[str] = []
@@ -85,14 +90,21 @@ class Desk:
     def tab(self, named: bool = True) -> "Tab":
         """A tab in which the first picture is shown, under the annotator's name."""
         page = self.context.new_page()
+        tab = Tab(page, self)
         page.goto(self.server.url)
         if named:
             page.wait_for_selector("#name[open], #who:not(:empty)")
             if page.is_visible("#name"):
                 page.fill("#annotator", self.name)
                 page.press("#annotator", "Enter")
-            expect(page.locator("#number")).to_have_value(re.compile(r"\d"))
-        return Tab(page, self)
+            tab.until("app.doc")
+        return tab
+
+    def take(self, name: str) -> None:
+        """Have somebody choose a name in this browser, outside its tabs."""
+        at = f"http://127.0.0.1:{self.server.port}"
+        answer = self.context.request.post(f"{at}/api/annotator", data={"name": name}, headers={"origin": at})
+        assert answer.ok, answer.text()
 
     def newest(self, sample: str) -> Annotation | None:
         """What the file of labels holds of the annotator, done or not."""
@@ -118,6 +130,23 @@ class Tab:
     def ask(self, expression: str):
         """The value of an expression in which `app` is the page's application."""
         return self.page.evaluate(f"import('/page/app.js').then(({{ app }}) => ({expression}))")
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression in which `app` is the page's application holds."""
+        self.ask(f"""new Promise((resolve, reject) => {{
+          const last = performance.now() + {PATIENCE};
+          const look = () => {{
+            if ({expression}) resolve(true);
+            else if (performance.now() > last) reject(new Error({json.dumps("It never came to " + expression)}));
+            else setTimeout(look, 20);
+          }};
+          look();
+        }})""")
+
+    def drawn(self) -> bytes:
+        """What is seen on the canvas, once it shows how things stand."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return self.page.locator("#canvas").screenshot()
 
     @property
     def sample(self) -> str:
@@ -171,5 +200,6 @@ class Tab:
         self.page.wait_for_selector(f"#status[data-state={name}]")
 
     def picture(self, number: int) -> None:
-        """Wait until a picture is shown, counted from 1."""
+        """Wait until a picture is shown, counted from 1; its number alone can be what a reload found in the field."""
+        self.until(f"app.doc && app.index === {number - 1}")
         expect(self.page.locator("#number")).to_have_value(str(number))
