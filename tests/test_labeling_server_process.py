@@ -1,8 +1,10 @@
 """The labelling server as a command: killed, interrupted, on a port that is taken."""
 
 
+import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -127,3 +129,20 @@ def test_a_name_that_nobody_could_choose_is_refused_at_once(run: Run) -> None:
     for names, message in (([f"Ann,{'x' * 41}"], "1 to 40"), (["Ann", "handscope"], "made without looking")):
         with pytest.raises(HandscopeError, match=message):
             Session(run, make_order(run), ",".join(names).split(","))
+
+
+def test_an_answer_waits_for_no_acknowledgement_of_its_first_part() -> None:
+    async def no_delay() -> int:
+        accepted = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            own = writer.get_extra_info("socket")
+            accepted.set_result(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(connected, sock=listener):
+                with socket.create_connection(listener.getsockname()):
+                    return await accepted
+
+    assert asyncio.run(no_delay())
