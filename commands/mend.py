@@ -21,9 +21,12 @@ def add(verbs: Any) -> None:
     verb = add_verb(verbs, "mend", _mend, "the experiment on the organism: every arm, paired and controlled", run=True)
     verb.add_argument("--seeds", type=at_least(1), default=13, help="new ones for each prompt of the run (default 13)")
     verb.add_argument("--arms", type=names, metavar="LIST", help="only arms whose names begin so, and their controls")
-    verb.add_argument("--block", default="single.1", help="where to steer and to probe (default single.1)")
-    window = list(range(18, 9, -1))
-    verb.add_argument("--window", type=numbers, default=window, metavar="LIST", help="steps to work in (default 18-10)")
+    verb.add_argument("--pilot-seeds", type=at_least(1), default=3, help="for choosing ways and strengths (default 3)")
+    blocks = "single.3,single.1,double.1"
+    verb.add_argument("--blocks", type=names, default=names(blocks), metavar="LIST",
+                      help=f"where to steer and to probe: the first, and all together (default {blocks})")  # fmt: skip
+    verb.add_argument("--window", type=numbers, metavar="LIST",
+                      help="steps to work in (default: until half of the hands are decided, see commit)")  # fmt: skip
     verb.add_argument("--blind", type=names, metavar="LIST", help="make a blind look at these arms and the baseline")
     verb.add_argument("--unblind", action="store_true", help="what the labels of the blind look say")
     model_options(verb)
@@ -62,23 +65,27 @@ def _mend(arguments: argparse.Namespace, progress: Progress) -> None:
         look = blind(folder, ["baseline", *arguments.blind])
         say("mend", f"{len(look.samples())} pictures in {look.path}: `handscope label {look.path}`, then --unblind")
         return
+    from pandas import read_csv
+
     from ..analysis.figures import save
-    from ..evaluation.experiment_plate import forest_plate, pairs_plate
+    from ..evaluation.experiment_plate import doses_plate, forest_plate, pairs_plate
     from ..evaluation.organism import mend
 
     table = mend(
-        model_of(run, arguments), run, arguments.seeds, arguments.block, arguments.window, names=arguments.arms,
-        progress=progress,
+        model_of(run, arguments), run, arguments.seeds, arguments.pilot_seeds, arguments.blocks, arguments.window,
+        names=arguments.arms, progress=progress,
     )  # fmt: skip
     if len(table) < 2:
         raise HandscopeError("Only the baseline was drawn: there is nothing to compare it with.")
     path = save(forest_plate(table), run.figures_dir, "mend")
     leading = table[table["family"] != "control"].iloc[1:].sort_values("after").head(5)["arm"].tolist()
     save(pairs_plate(folder, ["baseline", *leading]), run.figures_dir, "mend_pairs")
+    if (folder / "pilot" / "doses.csv").exists():
+        save(doses_plate(read_csv(folder / "pilot" / "doses.csv")), run.figures_dir, "mend_doses")
     base = table.iloc[0]
     say("mend", f"baseline: {base['before']:.1%} malformed of {base['n']}")
     for row in table[table["arm"].isin(leading)].sort_values("after").itertuples():
-        controls = {1.0: ", below every control", 0.0: ", not below every control"}.get(row.beats_controls, "")
+        controls = f", p = {row.control_p:.3g} against its best control" if row.control_p == row.control_p else ""
         cost = f"{row.calls / base['calls']:.2f} times the calls"
         say("mend", f"{row.arm}: {row.after:.1%} ({cost}; q = {row.q:.3g}){controls}")
     say("mend", f"{folder / 'arms.csv'}, {path} and mend_pairs; judged by the organism's judge: a blind look decides")

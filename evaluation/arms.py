@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..extract.models import Model
 from ..extract.run import Run, sample_id
 from ..files import atomic
 from ..progress import Progress, quiet
+from .memory import peak_memory
 
 FAMILIES = ("plain", "triage", "steering", "guidance", "control")
 
@@ -50,6 +51,7 @@ class Arm:
     draw : function from prompts and seeds of one batch to `Drawn`
     alike : function from a prompt to a key: a batch holds prompts of one key, for what is used was fitted without them
     controls : names of the arms that it has to beat
+    settings : what decides its pictures beside the baseline's settings, in words of YAML
     """
 
     name: str
@@ -57,6 +59,7 @@ class Arm:
     draw: Callable[[Sequence[str], Sequence[int]], Drawn]
     alike: Callable[[str], Any] = field(default=lambda prompt: None)
     controls: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -73,9 +76,9 @@ def draw_arm(
 ) -> None:
     """Draw what the arm's run does not have yet: samples, named by prompt and seed, and what each took.
 
-    A picture's line in ``samples/metadata.jsonl`` has `calls`, `seconds` (its part of its batch's), `share` and
-    `seed_taken` beside what every run's has; `steps` and `guidance` there are the baseline's. It can be killed at any
-    moment: a batch that was begun is drawn again.
+    A picture's line in ``samples/metadata.jsonl`` has `calls`, `seconds` (its part of its batch's), `memory` (MB that
+    its batch took above what was held before, at its highest), `share` and `seed_taken` beside what every run's has;
+    `steps` and `guidance` there are the baseline's. It can be killed at any moment: a batch that was begun is drawn again.
     """
     rows = run.metadata()
     keyed: dict[Any, list[tuple[str, int]]] = {}
@@ -99,7 +102,8 @@ def draw_arm(
 def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]], rows: dict[str, dict]) -> None:
     prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
     began = time.perf_counter()
-    drawn = arm.draw(prompts, seeds)
+    with peak_memory(model.device) as memory:
+        drawn = arm.draw(prompts, seeds)
     seconds = (time.perf_counter() - began) / len(batch)
     height, width = drawn.images.shape[1:3]
     for i, (prompt, seed) in enumerate(batch):
@@ -114,11 +118,12 @@ def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]], 
             "noise_sha256": hashlib.sha256(noise.numpy().tobytes()).hexdigest(),
             "height": height,
             "width": width,
-            "steps": run.settings.get("baseline", {}).get("steps", 0),
-            "guidance": run.settings.get("baseline", {}).get("guidance", 0.0),
+            "steps": run.settings.get("drawn_with", {}).get("steps", 0),
+            "guidance": run.settings.get("drawn_with", {}).get("guidance", 0.0),
             "batch_size": len(batch),
             "calls": float(drawn.calls[i]),
             "seconds": seconds,
+            "memory": memory.megabytes if np.isfinite(memory.megabytes) else None,
             "share": drawn.share if np.isfinite(drawn.share) else None,
             "seed_taken": int(seed if drawn.seeds is None else drawn.seeds[i]),
         }

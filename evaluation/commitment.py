@@ -135,6 +135,25 @@ def summarise(rows: pd.DataFrame, seed: int = 0, draws: int = 1000) -> pd.DataFr
     return pd.DataFrame(found)
 
 
+def decided_by(run: Run, region: str = "hand") -> int:
+    """The step at which half of a region's shapes are decided, at the region's own tolerance, as `commit` found it.
+
+    Raises
+    ------
+    HandscopeError
+        It was not measured, or half were not decided before the end.
+    """
+    path = run.analysis_dir / "commitment_summary.csv"
+    if not path.exists():
+        raise HandscopeError(f"It is not known when the hands of {run.path} are decided: run commit, or give a window.")
+    rows = pd.read_csv(path)
+    rows = rows[(rows["region"] == region) & (rows["group"] == "all")].sort_values("tolerance")
+    own = rows["median_step"].iloc[FACTORS.index(1.0)] if len(rows) == len(FACTORS) else np.nan
+    if not own > 0:
+        raise HandscopeError(f"{path} does not say when half of the region {region!r} are decided: give a window.")
+    return int(own)
+
+
 def _of_group(rows: pd.DataFrame, seed: int, draws: int) -> dict:
     there = rows[rows["reason"] != "no shape at the end"]
     counts = {

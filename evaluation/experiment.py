@@ -18,7 +18,7 @@ from ..extract.models import Model
 from ..extract.run import Run
 from ..progress import Progress, quiet
 from .arms import Arm, draw_arm
-from .paired import beats_controls, paired_rates
+from .paired import paired_rates
 from .quality import SHIFTS, appearance, diversity, hand_features, kernel_distance, shifts
 
 Judged = Callable[[NDArray[np.uint8], str], float]
@@ -51,8 +51,8 @@ def experiment(
     judge : a judge that no arm optimises
     silhouette : the hand's pixels of a picture
     reference : uint8 array of shape (m, height, width, 3), what pictures should look like
-    baseline : `steps` and `guidance` of the baseline, and whatever else decides what the arms draw: pictures that were
-        drawn with another are not taken for these
+    baseline : `steps` and `guidance` of the baseline, and whatever else decides what all arms draw: pictures that were
+        drawn with another, or with other settings of the arm, are not taken for these
 
     Returns
     -------
@@ -63,14 +63,15 @@ def experiment(
     runs = {}
     for arm in arms:
         run = Run(folder / arm.name.replace(" ", "_"))
-        before = run.settings.get("baseline", baseline)
-        if before != baseline:
-            changed = sorted(key for key in before.keys() | baseline.keys() if before.get(key) != baseline.get(key))
+        wanted = {**baseline, **arm.settings}
+        before = run.settings.get("drawn_with", wanted)
+        if before != wanted:
+            changed = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
             raise HandscopeError(
                 f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move {folder} away, or give "
                 "the settings of then."
             )
-        run.write_settings({"baseline": baseline})
+        run.write_settings({"drawn_with": wanted})
         draw_arm(model, arm, run, pairs, batch_size, progress)
         runs[arm.name] = run
     table = compared(arms, runs, judge, silhouette, hand_features(reference), seed, progress)
@@ -93,11 +94,13 @@ def compared(
     -------
     arm, family
     the fields of `Paired` : against the baseline; q, the false discovery rate of p over all arms but controls
-    beats_controls : below every one of its controls; empty without any. Of k controls, all alike, an arm beats every
-        one by chance once in k + 1
+    control_p : the largest p of McNemar's exact test against one of its controls, 1 where that is not above it; empty
+        without controls. Small only if the arm is better than every one of them (an intersection-union test, which
+        needs no correction for their number)
     kernel_distance, kd_lo, kd_hi : to the reference, of the hand network's features; kd_ratio over the baseline's
     diversity : mean distance of features between pictures of one prompt, over the baseline's
-    calls, seconds : for each picture; calls_per_good; share, the mean length of what was added
+    calls, seconds, memory : for each picture, and the most MB that a batch took; calls_per_good; share, the mean length
+        of what was added
     the names in `SHIFTS` : how far each moved, in standard deviations of the baseline's
     """
     first = arms[0].name
@@ -115,13 +118,13 @@ def compared(
         metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]
         found = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
         distance, low, high = kernel_distance(features[arm.name], reference, prompts, seed=seed)
-        rates = [np.nanmean(bad[control]) for control in arm.controls if control in bad]
+        against = [paired_rates(bad[control], bad[arm.name], prompts) for control in arm.controls if control in bad]
         calls, good = float(metadata["calls"].mean()), 1 - found.after
         rows.append(
             {"arm": arm.name, "family": arm.family}
             | asdict(found)
             | {
-                "beats_controls": float(beats_controls(found.after, rates)) if rates else np.nan,
+                "control_p": max((one.p if one.difference < 0 else 1.0 for one in against), default=np.nan),
                 "kernel_distance": distance,
                 "kd_lo": low,
                 "kd_hi": high,
@@ -129,6 +132,7 @@ def compared(
                 "calls": calls,
                 "calls_per_good": calls / good if good else np.inf,
                 "seconds": float(metadata["seconds"].median()),
+                "memory": float(metadata["memory"].astype(float).max()),
                 "share": float(metadata["share"].astype(float).mean()),
             }
             | shifts(looks[first], looks[arm.name])[list(SHIFTS)].to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,39 @@ def forest_plate(table: pd.DataFrame) -> Figure:
         for family in dict.fromkeys(rows["family"].iloc[::-1]):
             left.plot([], [], "o", color=COLOURS[family], label=family)
         left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=5)
+    return drawn
+
+
+def doses_plate(table: pd.DataFrame) -> Figure:
+    """Dose and response: the malformed rate and the distance to renders over strength, each group beside its controls.
+
+    Parameters
+    ----------
+    table : as of `handscope.evaluation.pilot.pilot`
+    """
+    base = table.iloc[0]
+    counts = table[table["family"] != "control"].groupby("group", sort=False)["dose"].nunique()
+    groups = [group for group, doses in counts.items() if doses > 1]
+    with rc_context(figures.STYLE):
+        drawn = figures.figure(2.9 * len(groups) + 0.6, 5.6)
+        panels = drawn.subplots(2, len(groups), sharex=True, sharey="row", squeeze=False)
+        for column, group in zip(panels.T, groups):
+            own = table[table["group"] == group]
+            beside = "random" if own["family"].iloc[0] == "steering" else "contrast"
+            own = pd.concat([own, table[table["group"] == beside]])
+            for (way, rows), (colour, marker) in zip(own.groupby("way", sort=False), cycle(figures.SERIES)):
+                control = rows["family"].iloc[0] == "control"
+                line = {"color": COLOURS["control"] if control else colour, "linestyle": ":" if control else "-"}
+                column[0].plot(rows["dose"], 100 * rows["after"], marker=marker, markersize=4, label=way, **line)
+                column[1].plot(rows["dose"], rows["kd_ratio"], marker=marker, markersize=4, **line)
+            column[0].axhline(100 * base["after"], color="#222222", linewidth=0.9)
+            column[1].axhline(1, color="#222222", linewidth=0.9)
+            column[1].axhspan(0.9, 1.1, color="#DDDDDD", zorder=0)
+            column[0].set_title(group)
+            column[0].legend(fontsize=7)
+            column[1].set_xlabel("strength")
+        panels[0, 0].set_ylabel(f"malformed, % of {base['n']}\n(line: baseline)")
+        panels[1, 0].set_ylabel("distance to renders,\nover the baseline's")
     return drawn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ..analysis.inference import auc, permuted_labels
 from ..analysis.table import labelled, sample_table
 from ..extract.labels import Labels
-from ..guidance.losses import LatentLoss, ProbeLoss
 from ..guidance.triage import Selector, threshold_for
 from ..probes.ridge import RidgeProbe
 from ..progress import Progress, quiet
@@ -43,55 +42,60 @@ class LookAt:
 
 
 @dataclass(frozen=True, eq=False)
+class Lesson:
+    """What one set of labels taught of all prompts but those of one fold.
+
+    Attributes
+    ----------
+    directions : for each block, an array of shape (width,)
+        From bad to good: the difference of mean hand tokens, each prompt's own mean taken off.
+    by_token : array of shape (tokens, width), the same in the first block with every token in its place
+    centres : for each block, an array of shape (width,), mean hand tokens of good hands
+    gate : probe of the mean hand token in the first block, 0 for the average hand
+    probes : for each block, a probe of all its tokens
+    picture : probe of the predicted clean latents of all tokens
+    """
+
+    directions: dict[str, NDArray[np.float32]]
+    by_token: NDArray[np.float32]
+    centres: dict[str, NDArray[np.float32]]
+    gate: RidgeProbe
+    probes: dict[str, RidgeProbe]
+    picture: RidgeProbe
+
+
+@dataclass(frozen=True, eq=False)
 class Knowledge:
     """Fitted to the surely labelled samples of a run, in folds of prompts; see the functions for what it gives.
 
     Attributes
     ----------
     fold : dict of int by prompt
-    block : str
-        The block that steering and the block probe work on.
+    blocks : tuple of str
+        The blocks that interventions work on; arms of one block have the first.
     aucs : dict of float, the held-out AUC within prompts of each selector
     looks : dict of LookAt by name
     """
 
     fold: dict[str, int]
-    block: str
+    blocks: tuple[str, ...]
     aucs: dict[str, float]
     looks: dict[str, LookAt]
-    _directions: dict[tuple[int, int | None], NDArray] = field(repr=False)
-    _centres: dict[int, NDArray] = field(repr=False)
-    _probes: dict[tuple[str, int, int | None], RidgeProbe] = field(repr=False)
+    _lessons: dict[tuple[int, int | None], Lesson] = field(repr=False)
 
     def fold_of(self, prompt: str) -> int:
         """Which fold a prompt is in; one that was never labelled may use any, and is in the first."""
         return self.fold.get(prompt, 0)
 
-    def directions(self, prompt: str) -> Mapping[str, NDArray]:
-        """From bad to good, mean hand tokens of the block: the difference of means."""
-        return {self.block: self._directions[self.fold_of(prompt), None]}
-
-    def shuffled_directions(self, prompt: str, k: int) -> Mapping[str, NDArray]:
-        """The same of labels permuted within prompts; `k` below `SHUFFLES`."""
-        return {self.block: self._directions[self.fold_of(prompt), k]}
-
-    def centres(self, prompt: str) -> Mapping[str, NDArray]:
-        """The mean of good hands' tokens."""
-        return {self.block: self._centres[self.fold_of(prompt)]}
-
-    def block_loss(self, prompt: str, k: int | None) -> ProbeLoss:
-        """A probe of the block's output at all tokens; of labels permuted within prompts where `k` is given."""
-        return ProbeLoss({self.block: self._probes["block", self.fold_of(prompt), k]})
-
-    def picture_loss(self, prompt: str, k: int | None) -> LatentLoss:
-        """A probe of the predicted clean latents of all tokens; shuffled as in `block_loss`."""
-        return LatentLoss(self._probes["picture", self.fold_of(prompt), k])
+    def lesson(self, prompt: str, k: int | None = None) -> Lesson:
+        """What was fitted without the prompt; with `k`, below `SHUFFLES`, of labels permuted within prompts."""
+        return self._lessons[self.fold_of(prompt), k]
 
 
 def learn(
     model: Model,
     run: Run,
-    block: str,
+    blocks: Sequence[str],
     step: int,
     looks: Sequence[int],
     wanted: float = 2.0,
@@ -106,8 +110,8 @@ def learn(
     ----------
     run : Run
         With trajectories and labels.
-    block, step : str, int
-        Where steering and guidance get their directions and probes from.
+    blocks, step : sequence of str, int
+        Where steering and guidance get their directions and probes from; triage looks into the first block.
     looks : sequence of int
         Steps at which triage may look; for each feature the one with the best held-out AUC within prompts is taken.
     wanted, attempts : as of `handscope.evaluation.selection`
@@ -115,32 +119,49 @@ def learn(
     table = labelled(sample_table(run), "sure", folds, run.path)
     prompts, bad = table["prompt"].to_numpy(), table["bad"].to_numpy(float)
     of = int(table["steps"].iloc[0])
-    x = features_of(model, run, table, sorted({*looks, step}), [block], progress)
-    fitted = {key: fit_selector(model, run, *key, x[key], bad, prompts, folds, seed) for key in x}
+    x = features_of(model, run, table, sorted({*looks, step}), blocks[:1], progress)
+    if blocks[1:]:
+        others = features_of(model, run, table, [step], blocks[1:], progress)
+        x |= {(block, step): others[block, step] for block in blocks[1:]}
+    fitted = {}
+    for done, key in enumerate(x):
+        progress("learn", done, len(x))
+        fitted[key] = fit_selector(model, run, *key, x[key], bad, prompts, folds, seed)
     fold = next(iter(fitted.values())).fold
-    shuffled = permuted_labels(bad, prompts, SHUFFLES, seed, within=True)
-    tokens = x[block, step].reshape(len(bad), -1, model.transformer.inner_dim)
-    hands = _hand_means(run, table["sample"].tolist(), tokens)
-    directions, centres, probes = {}, {}, {}
-    for number in np.unique(fold):
-        kept = fold != number
-        for k, y in [(None, bad), *enumerate(shuffled)]:
-            good_mean, bad_mean = (hands[kept & (y == label)].mean(0) for label in (0, 1))
-            directions[int(number), k] = good_mean - bad_mean
-            if k is None:
-                centres[int(number)] = good_mean
-            for name, key in (("block", (block, step)), ("picture", ("x0_flat", step))):
-                l2 = fitted[key].l2[int(number)]
-                probes[name, int(number), k] = RidgeProbe(l2).fit(x[key][kept], y[kept])
+    taken = {block: x[block, step].reshape(len(bad), -1, model.transformer.inner_dim) for block in blocks}
+    hands = {block: _hand_means(run, table["sample"].tolist(), tokens) for block, tokens in taken.items()}
+    within = {block: _within(means, prompts) for block, means in hands.items()}
+    in_place = _within(taken[blocks[0]], prompts)
+    lessons = {}
+    for k, y in [(None, bad), *enumerate(permuted_labels(bad, prompts, SHUFFLES, seed, within=True))]:
+        for number in np.unique(fold).tolist():
+            kept = fold != number
+            good, ill = kept & (y == 0), kept & (y == 1)
+            l2 = {key: fitted[key].l2[number] for key in fitted}
+            lessons[number, k] = Lesson(
+                directions={block: means[good].mean(0) - means[ill].mean(0) for block, means in within.items()},
+                by_token=in_place[good].mean(0) - in_place[ill].mean(0),
+                centres={block: means[good].mean(0) for block, means in hands.items()},
+                gate=_gate(RidgeProbe(l2[blocks[0], step]), hands[blocks[0]][kept], y[kept]),
+                probes={block: RidgeProbe(l2[block, step]).fit(x[block, step][kept], y[kept]) for block in blocks},
+                picture=RidgeProbe(l2["x0_flat", step]).fit(x["x0_flat", step][kept], y[kept]),
+            )
+    progress("learn", len(x), len(x))
+    looked = {key: one for key, one in fitted.items() if key[0] not in blocks[1:]}
     return Knowledge(
         fold={prompt: int(fold[prompts == prompt][0]) for prompt in np.unique(prompts).tolist()},
-        block=block,
+        blocks=tuple(blocks),
         aucs={f"{name} at {at}": float(auc(one.scores, bad, prompts)) for (name, at), one in fitted.items()},
-        looks=_looks(fitted, looks, bad, prompts, of, wanted, attempts),
-        _directions=directions,
-        _centres=centres,
-        _probes=probes,
+        looks=_looks(looked, looks, bad, prompts, of, wanted, attempts),
+        _lessons=lessons,
     )
+
+
+def _gate(probe: RidgeProbe, x: NDArray[np.float32], y: NDArray[np.float64]) -> RidgeProbe:
+    """Fitted, and then set to be 0 on average: most hands are good, and a gate for the bad would never open."""
+    probe.fit(x, y)
+    probe.intercept_ -= float((x @ probe.coef_ + probe.intercept_).mean())
+    return probe
 
 
 def _looks(
@@ -164,6 +185,14 @@ def _looks(
         }
         found[f"{feature} at {best.step}"] = LookAt(best.by_prompt, best.step, attempts, limit)
     return dict(sorted(found.items()))
+
+
+def _within(x: NDArray[np.float32], prompts: NDArray[Any]) -> NDArray[np.float32]:
+    """What is left of (n, ...) once each prompt's own mean is taken off: no caption can be a direction."""
+    left = x.copy()
+    for prompt in np.unique(prompts):
+        left[prompts == prompt] -= x[prompts == prompt].mean(0)
+    return left
 
 
 def _hand_means(run: Run, samples: list[str], tokens: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.table import sample_table
 from ..errors import HandscopeError
 from ..extract.models import Model
+from ..extract.prompts import own_seed
 from ..extract.run import Run
 from ..files import sha256
 from ..organism.judge import Judge
@@ -19,21 +21,26 @@ from ..organism.render import render_dataset
 from ..organism.silhouette import silhouette
 from ..progress import Progress, quiet
 from .arms import Arm
-from .catalogue import Setting, arms
+from .catalogue import chosen_arms, plain_arms
+from .commitment import decided_by
 from .experiment import experiment
 from .knowledge import learn
+from .pilot import pilot
+from .ways import Setting
 
-FIRST_SEED = 2000  # of the pairs: labelled samples have smaller ones
+PILOT_SEED, FIRST_SEED = 1900, 2000  # of each prompt's pairs: labelled samples come before
 SPARE = 1_000_000  # of the seeds that triage tries beside a pair's own
 REFERENCE, REFERENCE_SEED = 1000, 77
+BLOCKS = ("single.3", "single.1", "double.1")
 
 
 def mend(
     model: Model,
     run: Run,
     seeds: int = 13,
-    block: str = "single.1",
-    window: Sequence[int] = tuple(range(18, 9, -1)),
+    pilot_seeds: int = 3,
+    blocks: Sequence[str] = BLOCKS,
+    window: Sequence[int] | None = None,
     looks: Sequence[int] = (18, 16, 14, 12, 10, 8),
     names: Sequence[str] | None = None,
     batch_size: int = 16,
@@ -46,15 +53,19 @@ def mend(
     ----------
     run : Run
         Of the organism, with trajectories and labels: what the arms use is fitted to it, held out by prompt. The
-        arms' own run folders lie in its ``mend/``.
-    seeds : int
-        For each prompt; 13 of 32 prompts are 416 pairs.
-    block, window : str, sequence of int
-        Where and in which steps steering and guidance work.
+        arms' own run folders lie in its ``mend/``, those of the pilot in ``mend/pilot/``.
+    seeds, pilot_seeds : int
+        For each prompt: 13 of 32 prompts are 416 pairs. The pilot, which chooses ways and strengths, has its own.
+    blocks : sequence of str
+        Where steering and guidance work: in the first, and for the ways of several blocks in all.
+    window : sequence of int, optional
+        Steps in which they work; by default from the second step to the one at which half of the hands' skeletons are
+        decided, which ``handscope commit`` has to have measured.
     looks : sequence of int
         Steps at which triage may look.
     names : sequence of str, optional
-        Only arms whose names begin so, with their controls; the baseline always.
+        Only arms whose names begin so, with their controls; the baseline always. The pilot is left out where none of
+        them needs it.
 
     Returns
     -------
@@ -63,7 +74,7 @@ def mend(
     Raises
     ------
     HandscopeError
-        The run is not the organism's, a name is no arm's, or as in `learn`.
+        The run is not the organism's, no window is given or measured, a name is no arm's, or as in `learn`.
     """
     if run.settings.get("provenance", {}).get("name") != "organism":
         raise HandscopeError(
@@ -72,30 +83,31 @@ def mend(
         )
     generation = run.settings["generation"]
     settings: dict[str, Any] = {key: generation[key] for key in ("steps", "guidance", "height", "width")}
-    progress("learn", 0, 1)
-    known = learn(model, run, block, window[len(window) // 2], looks, seed=seed, progress=progress)
-    chosen = _named(arms(Setting(model, **settings, known=known, window=tuple(window), spare=SPARE)), names)
+    worked = list(window) if window else list(range(settings["steps"] - 1, decided_by(run) - 1, -1))
+    known = learn(model, run, blocks, worked[len(worked) // 2], looks, seed=seed, progress=progress)
+    labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
+    taught = {"labels": sha256(repr(labels).encode()), "blocks": list(blocks), "looks": list(looks), "seed": seed}
+    setting = Setting(model, **settings, known=known, window=tuple(worked), spare=SPARE, taught=taught)
+    baseline = {key: settings[key] for key in ("steps", "guidance")} | {"model": model.weight_hash}
     prompts = sorted(run.samples()["prompt"].unique())
-    pairs = [(prompt, FIRST_SEED + i) for i in range(seeds) for prompt in prompts]
     judge = Judge.load()
 
     def judged(picture: NDArray[np.uint8], prompt: str) -> float:
         return float(judge.verdict(picture, prompt)[1] > 0.5)
 
     reference = render_dataset(REFERENCE, REFERENCE_SEED, settings["height"]).images.permute(0, 2, 3, 1).numpy()
-    labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
-    baseline = {key: settings[key] for key in ("steps", "guidance")} | {
-        "model": model.weight_hash,
-        "labels": sha256(repr(labels).encode()),
-        "block": block,
-        "window": list(window),
-        "looks": list(looks),
-        "seed": seed,
-    }
+
+    def compare(folder: Path, some: Sequence[Arm], first: int, of_each: int) -> pd.DataFrame:
+        pairs = [(prompt, own_seed(prompt, first + i)) for i in range(of_each) for prompt in prompts]
+        given = (model, folder, some, pairs, judged, silhouette, reference, baseline)
+        return experiment(*given, batch_size=batch_size, seed=seed, progress=progress)
+
     folder = run.path / "mend"
-    return experiment(
-        model, folder, chosen, pairs, judged, silhouette, reference, baseline, batch_size, seed, progress
-    )
+    every = plain_arms(setting)
+    if names is None or not all(any(arm.name.startswith(name) for arm in every) for name in names):
+        _, chosen = pilot(setting, folder / "pilot", lambda at, some: compare(at, some, PILOT_SEED, pilot_seeds))
+        every += chosen_arms(setting, chosen)
+    return compare(folder, _named(every, names), FIRST_SEED, seeds)
 
 
 def _named(every: list[Arm], names: Sequence[str] | None) -> list[Arm]:

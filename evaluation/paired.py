@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 from ..analysis.inference import bootstrap_weights, codes, interval
@@ -94,9 +94,3 @@ def paired_rates(before: ArrayLike, after: ArrayLike, groups: ArrayLike, draws: 
         broken=broken,
         p=float(p),
     )
-
-
-def beats_controls(rate: float, controls: ArrayLike) -> bool:
-    """Whether an arm's rate is below every control's: with k controls a chance of 1 / (k + 1) where all are alike."""
-    values: NDArray[np.float64] = np.asarray(controls, np.float64)
-    return bool(len(values)) and bool((rate < values).all())

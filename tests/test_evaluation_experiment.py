@@ -1,5 +1,7 @@
 """The experiment end to end on a random FLUX: every arm draws, nothing is drawn twice, the table is of the files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,12 +9,15 @@ import torch
 from handscope.errors import HandscopeError
 from handscope.evaluation.arms import Arm, Drawn, draw_arm
 from handscope.evaluation.blind import blind, unblind
-from handscope.evaluation.catalogue import Setting, arms
+from handscope.evaluation.catalogue import chosen_arms, pilot_arms, plain_arms
 from handscope.evaluation.experiment import compared, experiment
-from handscope.evaluation.experiment_plate import forest_plate, pairs_plate
-from handscope.evaluation.knowledge import Knowledge, learn
+from handscope.evaluation.experiment_plate import doses_plate, forest_plate, pairs_plate
+from handscope.evaluation.knowledge import SHUFFLES, Knowledge, learn
+from handscope.evaluation.memory import peak_memory
+from handscope.evaluation.pilot import choose, pilot
 from handscope.evaluation.quality import SHIFTS, hand_features
 from handscope.evaluation.selection import selection
+from handscope.evaluation.ways import Setting, anatomy_loss, lack_of_contrast, ways
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.models import Model, load
 from handscope.extract.run import Run
@@ -29,7 +34,7 @@ def model(tiny_pipe_folder) -> Model:
 
 @pytest.fixture(scope="module")
 def known(model: Model, finished_run) -> Knowledge:
-    return learn(model, finished_run, "single.1", 2, [2], folds=4)
+    return learn(model, finished_run, ["single.1", "double.1"], 2, [2], folds=4)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +47,14 @@ def test_what_is_used_on_a_prompt_was_fitted_without_it(finished_run, known: Kno
     prompts = table["prompt"].unique()
     assert len({known.fold_of(prompt) for prompt in prompts}) == 4
     one, other = prompts[0], next(p for p in prompts if known.fold_of(p) != known.fold_of(prompts[0]))
-    assert not np.array_equal(known.directions(one)["single.1"], known.directions(other)["single.1"])
-    assert not np.array_equal(known.directions(one)["single.1"], known.shuffled_directions(one, 0)["single.1"])
+    own, others, shuffled = known.lesson(one), known.lesson(other), known.lesson(one, 0)
+    for lesson in (others, shuffled):
+        assert not np.array_equal(own.directions["single.1"], lesson.directions["single.1"])
+        assert not np.array_equal(own.by_token, lesson.by_token)
+        for probe, another in zip([own.gate, own.picture, *own.probes.values()],
+                                  [lesson.gate, lesson.picture, *lesson.probes.values()]):  # fmt: skip
+            assert not np.array_equal(probe.coef_, another.coef_)
+    assert own.directions.keys() == own.probes.keys() == {"single.1", "double.1"}
     look = Look([one, other, one], 2, torch.randn(3, 16, 16), torch.randn(3, 16, 16), {})
     selector = next(at.selector for name, at in known.looks.items() if name.startswith("x0_flat"))
     scores = selector(look)
@@ -69,24 +80,87 @@ def pairs_of(finished_run) -> list[tuple[str, int]]:
     return [(prompt, seed) for prompt in finished_run.samples()["prompt"].unique()[:3] for seed in (90, 91)]
 
 
-def test_every_arm_of_the_catalogue_draws(model: Model, setting: Setting, finished_run, tmp_path) -> None:
+def test_a_direction_has_nothing_of_the_captions(model: Model, finished_run, run_copy, known: Knowledge) -> None:
+    # Were a prompt's own mean in it, a prompt whose hands are all good would bend it.
+    from handscope.evaluation.knowledge import _within
+
+    x, prompts = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), np.array([0, 0, 0, 1, 1, 1])
+    moved = x + 100 * prompts[:, None].astype(np.float32)
+    np.testing.assert_allclose(_within(moved, prompts), _within(x, prompts), atol=1e-4)
+    np.testing.assert_allclose(_within(x, prompts)[:3], x[:3] - x[:3].mean(0), atol=1e-6)
+
+
+def test_every_arm_draws(model: Model, setting: Setting, finished_run, tmp_path) -> None:
     pairs = pairs_of(finished_run)[:2]
-    every = arms(setting)
-    names = [arm.name for arm in every]
-    assert len(set(names)) == len(names) and names[0] == "baseline"
-    assert all(control in names for arm in every for control in arm.controls)
-    guided = [arm for arm in every if arm.family == "guidance"]
-    assert all(len([c for c in arm.controls if c.startswith("shuffled")]) in (0, 5) for arm in guided)
-    pictures = {}
+    chosen = {way.group: (way.name, 0.2 if len(way.doses) > 1 else 1.0) for way in ways(setting)}
+    tried = [one.arm for one in pilot_arms(setting)]
     # One strength of each way is enough here: the others differ by a number.
-    for arm in (arm for arm in every if not any(f" {s}" in arm.name for s in ("0.05", "0.1"))):
+    every = [arm for arm in tried if "0.05" not in arm.name and "0.1" not in arm.name]
+    every += [arm for arm in plain_arms(setting)[1:] if arm.name != "another seed"]
+    assert len({arm.name for arm in every}) == len(every) and every[0].name == "baseline"
+    pictures = {}
+    for arm in every:
         run = Run(tmp_path / arm.name.replace(" ", "_"))
         draw_arm(model, arm, run, pairs)
         pictures[arm.name] = np.stack([run.image(name) for name in run.samples()["sample"]])
+        rows = run.metadata().values()
+        assert all(row["calls"] >= STEPS and row["memory"] >= 0 for row in rows), arm.name
     for name, drawn in pictures.items():
         assert drawn.shape == (2, 32, 32, 3)
         if name != "baseline" and not name.startswith("triage"):
             assert not np.array_equal(drawn, pictures["baseline"]), name
+    last = {way.group: way.name for way in ways(setting)}
+    assert last["block probe"] == "block probe with time travel"
+    arms = {arm.name: arm for arm in chosen_arms(setting, chosen)}
+    beside = {name for arm in arms.values() for name in arm.controls}
+    assert beside <= set(arms) and all(arms[name].family == "control" for name in beside)
+    leading = arms["block probe with time travel 0.2"]
+    assert len([c for c in leading.controls if c.startswith("shuffled")]) == SHUFFLES
+    assert "contrast 0.2" in leading.controls and arms["anatomy 0.2"].controls == ("contrast 0.2",)
+    assert len([c for c in arms["steering in 2 blocks 0.2"].controls if c.startswith("random")]) == 2
+    assert all(arm.settings["window"] == [3, 2] for arm in arms.values())
+
+
+def test_a_pilot_takes_the_lowest_rate_among_pictures_that_stay_what_they_were(setting, tmp_path) -> None:
+    drawn: list[str] = []
+
+    def compare(folder, some) -> pd.DataFrame:
+        drawn.extend(arm.name for arm in some)
+        same = {"after": 0.3, "kd_ratio": 1.0, "n": 4, "before": 0.3}
+        rows = [{"arm": arm.name, "family": arm.family} | same for arm in some]
+        table = pd.DataFrame(rows).set_index("arm", drop=False)
+        table.loc["shuffled steering 0.05 (0)", "after"] = 0.0
+        table.loc["steering by token 0.1", "after"] = 0.1
+        table.loc["steering by token 0.2", ["after", "kd_ratio"]] = [0.05, 1.3]
+        table.loc["gated steering 0.1", "after"] = 0.1
+        table.loc[table["arm"].str.startswith("anatomy"), "kd_ratio"] = [1.5, 1.4, 1.6]
+        return table.reset_index(drop=True)
+
+    table, chosen = pilot(setting, tmp_path, compare)
+    assert chosen["steering"] == ("steering by token", 0.1) and chosen["anatomy"] == ("anatomy", 0.1)
+    assert chosen["block probe"] == ("block probe", 0.05) and chosen["ablation"] == ("ablation", 1.0)
+    assert set(chosen) == {way.group for way in ways(setting)}
+    assert choose(pd.read_csv(tmp_path / "doses.csv", keep_default_na=False)) == chosen
+    plate = doses_plate(table)
+    assert [ax.get_title("left") for ax in plate.axes[:4]] == ["steering", "block probe", "picture probe", "anatomy"]
+    lines = [line.get_label() for line in plate.axes[0].lines]
+    assert "random direction (0)" in lines and "contrast" not in lines and "shuffled steering" in lines
+
+
+def test_the_anatomy_loss_does_not_see_contrast_and_the_contrast_loss_nothing_else() -> None:
+    g = torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 3, 96, 96, generator=g) * 0.4 + 0.3
+    fainter = 0.5 + 0.3 * (pictures - 0.5) + 0.1
+    torch.testing.assert_close(anatomy_loss()(fainter), anatomy_loss()(pictures), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(lack_of_contrast(fainter), 0.3 * lack_of_contrast(pictures))
+
+
+def test_the_highest_memory_is_seen_though_it_was_freed() -> None:
+    with peak_memory() as small:
+        pass
+    with peak_memory() as large:
+        torch.ones(60 * 2**20 // 4).sum()
+    assert small.megabytes < 10 < 50 < large.megabytes < 90
 
 
 def bright(picture: np.ndarray, prompt: str) -> float:
@@ -111,7 +185,7 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
 
     made = [
         Arm("baseline", "plain", drawer(200)),
-        Arm("better", "guidance", drawer(60), controls=("worse", "same")),
+        Arm("better", "guidance", drawer(60), controls=("worse", "same"), settings={"window": [2]}),
         Arm("worse", "control", drawer(205)),
         Arm("same", "control", drawer(200)),
     ]
@@ -121,7 +195,7 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
     assert sum(calls) == 4 * len(pairs)
     assert table.loc["baseline", "before"] == 0.5 and table.loc["baseline", "difference"] == 0
     assert table.loc["better", "after"] == 0 and table.loc["better", "mended"] == 3
-    assert table.loc["better", "beats_controls"] == 1 and np.isnan(table.loc["same", "beats_controls"])
+    assert table.loc["better", "control_p"] == 0.25 and np.isnan(table.loc["same", "control_p"])  # 3 of 3 mended
     assert table.loc["better", "q"] == table.loc["better", "p"] and np.isnan(table.loc["worse", "q"])
     assert table.loc["better", "brightness"] < 0 and table.loc["same", list(SHIFTS)].abs().max() == 0
     assert table.loc["baseline", "kd_ratio"] == 1 and table.loc["same", "diversity"] == 1
@@ -131,9 +205,13 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
     lost.unlink()
     again = experiment(*given, batch_size=4).set_index("arm")
     assert sum(calls) == 4 * len(pairs) + 1
-    pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds"))
-    with pytest.raises(HandscopeError, match="another window"):
-        experiment(*given[:-1], given[-1] | {"window": [3]}, batch_size=4)
+    took = ["seconds", "memory"]
+    pd.testing.assert_frame_equal(again.drop(columns=took), table.drop(columns=took))
+    with pytest.raises(HandscopeError, match="another steps"):
+        experiment(*given[:-1], given[-1] | {"steps": 3}, batch_size=4)
+    made[1] = replace(made[1], settings={"window": [3]})
+    with pytest.raises(HandscopeError, match="better were drawn with another window"):
+        experiment(*given, batch_size=4)
     runs = {arm.name: Run(tmp_path / arm.name) for arm in made}
     alone = compared(made[:2], runs, bright, upper, hand_features(reference))
     assert alone["p"].tolist() == table["p"].tolist()[:2]

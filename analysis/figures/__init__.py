@@ -11,7 +11,7 @@ from .lines import curves, forest, rates, series
 from .matrices import cosines, transfer
 from .settling import decided_share, filmstrip
 from .sheets import contact_sheet
-from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, STYLE, figure, save
+from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, SERIES, STYLE, figure, save
 from .watching import score_limit, watch_frame, watch_strip
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "GOOD",
     "LEVEL",
     "LINE_STYLES",
+    "SERIES",
     "STYLE",
     "contact_sheet",
     "cosines",
