@@ -19,7 +19,10 @@ def add(verbs: Any) -> None:
         type=seeds,
         default=[range(4)],
         metavar="LIST",
-        help="0,1,2 or 0-11; every prompt is drawn with every seed (default 0-3)",
+        help="0,1,2 or 0-11: samples of every prompt, each prompt from noises of its own (default 0-3)",
+    )
+    verb.add_argument(
+        "--shared-noise", action="store_true", help="every prompt from the same noises: to look at, not to analyse"
     )
     verb.add_argument("--steps", type=int, default=20, help="steps of the generation (default 20)")
     verb.add_argument("--guidance", type=float, default=3.5, help="FLUX's embedded guidance (default 3.5)")
@@ -59,6 +62,7 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
         width=arguments.width,
         batch_size=arguments.batch_size,
         trajectories=not arguments.no_trajectories,
+        shared_noise=arguments.shared_noise,
         progress=progress,
     )
     say("generate", generated(run))

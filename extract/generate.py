@@ -18,7 +18,7 @@ from ..files import atomic
 from ..progress import Progress, quiet
 from .adapter import adapter_for
 from .models import Model
-from .prompts import check_seeds
+from .prompts import check_seeds, own_seed
 from .run import Run, sample_id
 from .trajectory import Trajectory
 
@@ -34,10 +34,12 @@ def generate(
     width: int | None = None,
     batch_size: int = 16,
     trajectories: bool = True,
+    shared_noise: bool = False,
     progress: Progress = quiet,
 ) -> pd.DataFrame:
-    """Make one sample of every prompt with every seed, or only those that the run does not have yet.
+    """Make one sample of every prompt for every seed, or only those that the run does not have yet.
 
+    Each prompt has noises of its own: the seed of a sample is `own_seed` of its prompt and the seed that was asked for.
     The initial noise comes from a CPU generator of its own, so a seed means the same image in every batch and on every
     device, up to rounding. Every call of the pipeline has the same batch size (a short last batch is filled up with
     copies), so that a run that was killed and started again has the same bits as one that was not.
@@ -56,6 +58,9 @@ def generate(
     trajectories : bool
         Keep each sample's latents: 11 MB in bfloat16 for 20 steps of FLUX at 1024 by 1024. Without them `extract`
         generates again. Asked for in a later call, they are added.
+    shared_noise : bool
+        Draw every prompt from the same noises, with the seeds as they are given: to see what a prompt changes. Such a
+        run cannot be analysed: what a probe learnt of a noise it would know in held-out prompts too.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def generate(
         A setting is out of range, or the run was begun with another model or other settings, or another process is
         generating into it, or the disk is full.
     """
-    wanted = _wanted(prompts, seeds)
+    wanted = _wanted(prompts, seeds, shared_noise)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise HandscopeError(f"Expected {name} to be a whole number of at least 1, found {value!r}.")
@@ -218,7 +223,7 @@ def _complete(
         progress("generate", done, len(wanted))
 
 
-def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str, int]]:
+def _wanted(prompts: Iterable[str], seeds: Iterable[int], shared_noise: bool) -> dict[str, tuple[str, int]]:
     if isinstance(prompts, str):
         raise HandscopeError(f"Expected a list of prompts, found one text: write [{prompts!r}].")
     prompts, seeds = list(prompts), list(seeds)
@@ -231,9 +236,10 @@ def _wanted(prompts: Iterable[str], seeds: Iterable[int]) -> dict[str, tuple[str
             f"Expected at least one prompt and one seed, found {len(prompts)} prompts and {len(seeds)} seeds."
         )
     wanted: dict[str, tuple[str, int]] = {}
-    for prompt, seed in product(prompts, seeds):
-        if wanted.setdefault(sample_id(prompt, int(seed)), (prompt, int(seed)))[0] != prompt:
+    for prompt, number in product(prompts, seeds):
+        seed = int(number) if shared_noise else own_seed(prompt, number)
+        if wanted.setdefault(sample_id(prompt, seed), (prompt, seed))[0] != prompt:
             raise HandscopeError(
-                f"Two prompts share the sample name {sample_id(prompt, int(seed))}: change a letter of {prompt!r}."
+                f"Two prompts share the sample name {sample_id(prompt, seed)}: change a letter of {prompt!r}."
             )
     return wanted

@@ -1,5 +1,6 @@
 """Prompts and seeds as a user gives them: read and checked before anything heavy is loaded."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from numbers import Integral
@@ -46,3 +47,15 @@ def check_seeds(seeds: Iterable[int]) -> None:
             raise HandscopeError(
                 f"Expected every seed to be a whole number from 0 to {LAST_SEED}, found {seed!r}: give another."
             )
+
+
+def own_seed(prompt: str, seed: int) -> int:
+    """The seed of a prompt's own noise: `seed` counted from a place that the prompt's hash decides.
+
+    Were all prompts drawn from the same noises, a probe that is tested on other prompts would have learnt from the very
+    noises that it is tested on, and a hand is decided by its noise more than by its prompt.
+
+    >>> own_seed("an open hand", 7) - own_seed("an open hand", 0)
+    7
+    """
+    return (int(hashlib.sha256(prompt.encode()).hexdigest()[:8], 16) + int(seed)) % (LAST_SEED + 1)

@@ -107,9 +107,9 @@ def merge(run: Run, folders: Sequence[Path], out: Path) -> pd.DataFrame:
     first, second, third = (read_look(folder) for folder in folders)
     table = run.samples().set_index("sample")[["prompt", "seed", "image_sha256"]]
     rows = []
-    prompts, seeds = sorted(set(table.prompt)), sorted(set(table.seed))
+    prompts, places = sorted(set(table.prompt)), table.groupby("prompt").seed.rank().astype(int) - 1
     tile = run.image(table.index[0]).shape[0]
-    mosaic = np.zeros((len(prompts) * tile, len(seeds) * tile, 3), np.uint8)
+    mosaic = np.zeros((len(prompts) * tile, (places.max() + 1) * tile, 3), np.uint8)
     for sample, entry in table.iterrows():
         looks = [look.loc[sample] for look in (first, second, third) if sample in look.index]
         label = verdict([look.level for look in looks])
@@ -118,7 +118,7 @@ def merge(run: Run, folders: Sequence[Path], out: Path) -> pd.DataFrame:
             if label.startswith("bad")
             else []
         )
-        row, column = prompts.index(entry.prompt), seeds.index(entry.seed)
+        row, column = prompts.index(entry.prompt), int(places[sample])
         mosaic[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile] = run.image(sample)
         rows.append(
             {
