@@ -25,6 +25,14 @@ SEEDS = range(6)
 STEPS = 4
 
 
+def named(prompt: str, number: int) -> str:
+    """The sample that `generate` makes of a prompt for a seed."""
+    from handscope.extract.prompts import own_seed
+    from handscope.extract.run import sample_id
+
+    return sample_id(prompt, own_seed(prompt, number))
+
+
 @pytest.fixture(scope="session")
 def tiny_pipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A FluxPipeline of random weights.

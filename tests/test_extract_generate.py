@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS, SEEDS, STEPS
+from conftest import PROMPTS, SEEDS, STEPS, named
 from handscope.errors import HandscopeError
 from handscope.extract.generate import generate
 from handscope.extract.models import Model
 from handscope.extract.prompts import read_prompts
+from handscope.extract.prompts import own_seed
 from handscope.extract.run import Run, sample_id
 
 
 def test_a_seed_means_the_image_of_the_bare_pipeline(tiny_model: Model, finished_run: Run) -> None:
-    sample = sample_id(PROMPTS[3], 2)
+    sample = named(PROMPTS[3], 2)
     image = tiny_model.pipe(
         PROMPTS[3],
         height=32,
@@ -25,7 +26,7 @@ def test_a_seed_means_the_image_of_the_bare_pipeline(tiny_model: Model, finished
         num_inference_steps=STEPS,
         guidance_scale=3.5,
         max_sequence_length=20,
-        generator=torch.Generator().manual_seed(2),
+        generator=torch.Generator().manual_seed(own_seed(PROMPTS[3], 2)),
         output_type="np",
     ).images[0]
     difference = finished_run.image(sample).astype(int) - (image * 255).round()
@@ -56,8 +57,18 @@ def test_metadata_and_hashes_are_those_of_the_files(finished_run: Run) -> None:
     assert all((finished_run.samples_dir / json.loads(line)["file_name"]).is_file() for line in lines)
 
 
+def test_no_two_prompts_share_a_noise_unless_it_is_asked_for(tiny_model: Model, finished_run: Run, tmp_path: Path) -> None:
+    assert finished_run.samples()["noise_sha256"].is_unique
+    shared = generate(tiny_model, Run(tmp_path), PROMPTS[:3], [4, 5], steps=STEPS, shared_noise=True)
+    assert shared["seed"].tolist() == [4, 5] * 3
+    assert shared.groupby("seed")["noise_sha256"].nunique().tolist() == [1, 1]
+    later = generate(tiny_model, Run(tmp_path / "own"), PROMPTS[:1], [4], steps=STEPS).iloc[0]
+    assert later["seed"] == own_seed(PROMPTS[0], 4) == own_seed(PROMPTS[0], 0) + 4
+    assert own_seed("an open hand", 2**32 - 1) == own_seed("an open hand", 0) - 1  # it goes round
+
+
 def test_a_trajectory_is_the_path_from_noise_to_the_image(tiny_model: Model, finished_run: Run) -> None:
-    sample = sample_id(PROMPTS[0], 0)
+    sample = named(PROMPTS[0], 0)
     path = finished_run.trajectory(sample)
     assert path.latents.shape == (STEPS + 1, 16, 16)
     decoded = tiny_model.decode(path.latents[-1:], 32, 32)[0].permute(1, 2, 0).numpy()
@@ -68,7 +79,7 @@ def test_a_trajectory_is_the_path_from_noise_to_the_image(tiny_model: Model, fin
 
 
 def test_velocity_is_what_the_transformer_said(tiny_model: Model, finished_run: Run) -> None:
-    sample = sample_id(PROMPTS[0], 0)
+    sample = named(PROMPTS[0], 0)
     path = finished_run.trajectory(sample)
     with torch.no_grad():
         inputs = tiny_model.adapter.inputs(tiny_model, [PROMPTS[0]], 3.5, 32, 32)
@@ -85,7 +96,7 @@ def test_the_transformer_sees_rounded_timesteps_in_bfloat16(tiny_pipe_folder: Pa
 
     run = Run(tmp_path)
     generate(load(str(tiny_pipe_folder), dtype="bfloat16"), run, PROMPTS[:1], [0], steps=STEPS)
-    path = run.trajectory(sample_id(PROMPTS[0], 0))
+    path = run.trajectory(named(PROMPTS[0], 0))
     assert path.latents.dtype == torch.bfloat16
     expected = (path.timesteps.bfloat16() / 1000) * 1000
     assert torch.equal(path.model_timesteps, expected.float())
@@ -96,7 +107,7 @@ def test_a_second_call_makes_only_what_is_missing(
     tiny_model: Model, finished_run: Run, run_copy: Callable[[Run], Run]
 ) -> None:
     run = run_copy(finished_run)
-    lost = [sample_id(PROMPTS[0], 1), sample_id(PROMPTS[7], 5)]
+    lost = [named(PROMPTS[0], 1), named(PROMPTS[7], 5)]
     run.image_path(lost[0]).unlink()
     run.trajectory_path(lost[1]).unlink()
     before = {path: path.stat().st_mtime_ns for path in run.samples_dir.glob("*.png")}
@@ -184,7 +195,7 @@ def test_a_bad_prompt_file_is_refused(tmp_path: Path, content: bytes | None, mes
 
 def test_damaged_files_are_named_with_the_mend(finished_run: Run, run_copy: Callable[[Run], Run]) -> None:
     run = run_copy(finished_run)
-    sample = sample_id(PROMPTS[0], 0)
+    sample = named(PROMPTS[0], 0)
     for path, read in ((run.image_path(sample), run.image), (run.trajectory_path(sample), run.trajectory)):
         path.write_bytes(path.read_bytes()[:200])
         with pytest.raises(HandscopeError, match=f"{path.name} is damaged: remove it and run generate again"):
@@ -199,7 +210,7 @@ def test_damaged_files_are_named_with_the_mend(finished_run: Run, run_copy: Call
 
 def test_a_trajectory_of_another_sample_is_refused(finished_run: Run, run_copy: Callable[[Run], Run]) -> None:
     run = run_copy(finished_run)
-    one, other = sample_id(PROMPTS[0], 0), sample_id(PROMPTS[0], 1)
+    one, other = named(PROMPTS[0], 0), named(PROMPTS[0], 1)
     run.trajectory_path(other).replace(run.trajectory_path(one))
     with pytest.raises(HandscopeError, match="belongs to another generation"):
         run.trajectory(one)
@@ -298,7 +309,7 @@ def test_a_pipeline_call_with_a_prompt_goes_on_working(tiny_pipe_folder: Path, t
 @pytest.mark.parametrize("key", ["weight_hash", "height", "width", "scheduler", "noise_sha256", "sample"])
 def test_a_trajectory_of_something_else_is_refused(finished_run: Run, run_copy: Callable[[Run], Run], key: str) -> None:
     run = run_copy(finished_run)
-    sample = sample_id(PROMPTS[0], 0)
+    sample = named(PROMPTS[0], 0)
     metadata = run.trajectory_metadata(run.metadata()[sample])
     assert metadata.keys() == {"sample", "noise_sha256", "weight_hash", "height", "width", "scheduler"}
     path = run.trajectory(sample)
@@ -315,7 +326,7 @@ def test_a_trajectory_of_the_first_version_is_held_to_its_sample_and_noise(
     finished_run: Run, run_copy: Callable[[Run], Run]
 ) -> None:
     run = run_copy(finished_run)
-    sample = sample_id(PROMPTS[0], 0)
+    sample = named(PROMPTS[0], 0)
     path, row = run.trajectory(sample), run.metadata()[sample]
     path.save(run.trajectory_path(sample), {"sample": sample, "noise_sha256": row["noise_sha256"]})
     assert torch.equal(run.trajectory(sample).latents, path.latents)
@@ -360,7 +371,7 @@ def test_two_processes_do_not_generate_into_one_run(tiny_model: Model, finished_
 
 def test_what_a_killed_process_left_is_cleared_away(tiny_model: Model, finished_run: Run, run_copy: Callable) -> None:
     run = run_copy(finished_run)
-    sample = sample_id(PROMPTS[0], 0)
+    sample = named(PROMPTS[0], 0)
     left = [
         run.samples_dir / f".{sample}.0a1b2c3d.tmp.png",
         run.samples_dir / ".metadata.0a1b2c3d.tmp.jsonl",

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS, SEEDS, STEPS, hand_made_labels
+from conftest import PROMPTS, SEEDS, STEPS, hand_made_labels, named
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.capture import capture
@@ -22,7 +22,7 @@ from handscope.extract.generate import generate
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.models import Model, load
 from handscope.extract.replay import replay
-from handscope.extract.run import Run, sample_id
+from handscope.extract.run import Run
 from handscope.extract.store import ActivationStore
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)
@@ -51,7 +51,7 @@ def test_replay_stops_after_the_deepest_wanted_block(tiny_model: Model, finished
         tiny_model,
         Plan(["single.0", "double.0"], [2], of=STEPS),
         PROMPTS[:1],
-        [finished_run.trajectory(sample_id(PROMPTS[0], 0))],
+        [finished_run.trajectory(named(PROMPTS[0], 0))],
         3.5,
         32,
         32,
@@ -93,7 +93,7 @@ def test_the_store_holds_the_hand_tokens_of_the_replayed_stream(
 
 def test_steps_carry_their_noise_level(finished_run: Run, extracted_run: Run) -> None:
     steps = ActivationStore(extracted_run.activations_dir).steps
-    path = finished_run.trajectory(sample_id(PROMPTS[0], 0))
+    path = finished_run.trajectory(named(PROMPTS[0], 0))
     assert list(steps["step"]) == [4, 2, 1] and list(steps["index"]) == [0, 2, 3]
     assert np.array_equal(steps["sigma"], path.sigmas[[0, 2, 3]])
     assert np.array_equal(steps["model_timestep"], path.model_timesteps[[0, 2, 3]])
