@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,20 +119,6 @@ class Labels(LabelRecords):
         with self._file.reading() as database:
             row = database.execute("SELECT id FROM annotations WHERE uid = ?", (uid,)).fetchone()
         return None if row is None else int(row[0])
-
-    def restore(self, revision: int, author: str, uid: str) -> int:
-        """Append an earlier state again, on the author's newest one, and return its revision.
-
-        Raises
-        ------
-        HandscopeError
-            There is no such revision.
-        """
-        earlier = self.revision(revision)
-        if earlier is None:
-            raise HandscopeError(f"There is no revision {revision} in {self.path}.")
-        newest = self.newest(earlier.sample, author, earlier.review)
-        return self.append(replace(earlier, author=author, made=None), newest.revision if newest else None, uid)
 
     def revision(self, revision: int) -> Annotation | None:
         """The state of this number; None where there is none."""

@@ -130,6 +130,11 @@ def _serve_samples(app: FastAPI, session: Session) -> None:
         who = _annotator(request)
         return m.History(annotator=who, items=[m.Past(**past) for past in session.history(sample, who, mode)])
 
+    @app.get("/api/samples/{sample}/history/{revision}", responses=_refusals(404, 422))
+    def earlier(request: Request, sample: str, revision: m.Revision, mode: m.Painting = "paint") -> m.Earlier:
+        who = _annotator(request)
+        return m.Earlier(annotator=who, revision=revision, **session.earlier(sample, who, mode, revision))
+
 
 def _serve_writes(app: FastAPI, session: Session) -> None:
     @app.post("/api/samples/{sample}/strokes", status_code=201, response_model=m.Written, responses=_WRITE)
@@ -154,18 +159,6 @@ def _serve_writes(app: FastAPI, session: Session) -> None:
             return _conflict(conflict, session.sample(sample, who, mode))
         response.status_code = 201 if new else 200
         return m.Written(revision=revision)
-
-    @app.post("/api/samples/{sample}/restore", status_code=201, response_model=m.Sample, responses=_WRITE)
-    def restore(
-        request: Request, response: Response, sample: str, wanted: m.Restore, mode: m.Painting = "paint"
-    ) -> Any:
-        who = _author(request, wanted)
-        try:
-            restored, new = session.restore(sample, who, mode, wanted.uid, wanted.revision, wanted.base)
-        except Conflict as conflict:
-            return _conflict(conflict, session.sample(sample, who, mode))
-        response.status_code = 201 if new else 200
-        return restored
 
     @app.post(
         "/api/samples/{sample}/rating",

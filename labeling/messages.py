@@ -73,11 +73,6 @@ class Stroke(Write):
     seconds: Seconds | None
 
 
-class Restore(Write):
-    revision: Revision
-    base: Revision | None
-
-
 class Rating(Write):
     image_sha256: Sha256
     value: Annotated[
@@ -183,6 +178,10 @@ class Past(BaseModel):
 
 class History(Answer):
     items: list[Past]
+
+
+class Earlier(Painted, Answer):
+    revision: int
 
 
 class Done(BaseModel):

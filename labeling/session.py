@@ -5,7 +5,6 @@ import statistics
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +186,15 @@ class Session:
             if mode == "review" or not state.review
         ]
 
-    def restore(
-        self, name: str, annotator: str, mode: str, uid: str, revision: int, base: int | None
-    ) -> tuple[dict[str, Any], bool]:
-        """Append an earlier state again: the sample as it is then, and whether that was new.
+    def earlier(self, name: str, annotator: str, mode: str, revision: int) -> dict[str, Any]:
+        """What a state in the history of a sample says, to be written again as a stroke.
 
         Raises
         ------
-        Conflict
-            As in `write`.
         Missing
             The sample has no such state, or it is another annotator's and this is no review.
+        HandscopeError
+            It was made on another picture.
         """
         sample, review = self.real(name), mode == "review"
         state = self.labels.revision(revision)
@@ -209,10 +206,7 @@ class Session:
             raise Missing(f"There is no revision {revision} of {name} that you could go back to: load its history.")
         if state.image_sha256 != self.run.metadata()[sample]["image_sha256"]:
             raise HandscopeError(f"Revision {revision} of {name} was made on another picture: label it again.")
-        new = self.labels.written(uid) is None
-        again = replace(state, author=annotator, source=REVIEW if review else PAINTED, made=None)
-        self.labels.append(again, base, uid)
-        return self.sample(name, annotator, mode), new
+        return shown(state, state.image_sha256, *state.labels.shape)
 
     def rate(
         self, name: str, annotator: str, uid: str, image_sha256: str, value: float, seconds: float | None

@@ -240,23 +240,23 @@ def test_every_earlier_state_can_be_brought_back(labels: Labels) -> None:
     faults = {2: ("fused:global",), 1: ("count", "joint")}
     first = labels.append(annotation("a", "bad", 3, author="x", faults=faults, seconds=1.5), None, "one")
     second = labels.append(annotation("a", "good", author="x"), first, "two")
-    third = labels.restore(first, "x", "three")
-    assert labels.restore(first, "x", "three") == third > second
+    earlier = labels.revision(first)
+    assert earlier is not None and labels.revision(99) is None
+    third = labels.append(replace(earlier, made=None), second, "three")
+    assert labels.append(replace(earlier, made=None), second, "three") == third > second
     history = labels.history("a")
     assert [state.revision for state in history] == [third, second, first]
     again = labels.current()["a"]
     assert (again.revision, again.verdict, again.faults, again.seconds) == (third, "bad", faults, 1.5)
     assert again.kinds == ("count", "joint", "fused:global") and (again.labels == history[2].labels).all()
-    mine = labels.restore(first, "y", "four")
+    mine = labels.append(replace(earlier, author="y", made=None), None, "four")
     assert [state.revision for state in labels.history("a", "y")] == [mine] and len(labels.history("a")) == 4
-    with pytest.raises(HandscopeError, match="no revision 99"):
-        labels.restore(99, "x", "five")
 
 
 def test_an_import_keeps_when_it_was_made_and_all_else_is_of_now(labels: Labels) -> None:
     labels.add([annotation("a", "good", made="2020-01-02 03:04:05"), annotation("b", "good")])
     assert labels.current()["a"].made == "2020-01-02 03:04:05" < str(labels.current()["b"].made)
-    labels.restore(1, "x", "one")
+    labels.append(annotation("a", "good", author="x"), None, "one")
     assert labels.current()["a"].made > "2026"  # type: ignore[operator]
 
 

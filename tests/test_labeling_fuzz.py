@@ -87,7 +87,8 @@ def test_every_operation_needs_the_token_and_says_so(name: str, address: str, co
     (token,) = set(cookies) - {"handscope_annotator"}
     for wrong in ("", f"{token}=", f"{token}={TOKEN[:-1]}", f"{token}={TOKEN}x", f"other={TOKEN}", f"{token}=\u00e9"):
         headers = {"cookie": wrong.encode()}
-        assert httpx.request(method, address + path.format(sample="x", file="x"), headers=headers).status_code == 401
+        url = address + path.format(sample="x", file="x", revision=1)
+        assert httpx.request(method, url, headers=headers).status_code == 401
 
 
 def test_the_document_has_every_path_that_is_served(address: str, cookies: dict[str, str]) -> None:

@@ -72,16 +72,17 @@ def test_every_earlier_state_can_be_brought_back(ann: Annotator, address: str) -
         (2, "good", "Ann É."),
         (1, None, "Ann É."),
     ]
-    body = {"uid": "go-back-to-2", "revision": 2, "base": 3}
-    restored = ann.post(f"samples/{name}/restore", body)
-    assert restored.status_code == 201 and restored.json() == ann.sample(name)
-    assert restored.json()["labels"] == encoded(cells(sample, 2)) and restored.json()["revision"] == 4
-    assert ann.post(f"samples/{name}/restore", body).status_code == 200
-    assert ann.post(f"samples/{name}/restore", body | {"uid": "an-older-base"}).status_code == 409
-    assert ann.post(f"samples/{name}/restore", {"revision": 77, "base": 4}).status_code == 404
+    second = ann.get(f"samples/{name}/history/2").json()
+    assert second["labels"] == encoded(cells(sample, 2)) and second["annotator"] == "Ann É."
+    again = {key: second[key] for key in ("labels", "hands", "faults", "verdict", "done", "seconds")}
+    assert ann.stroke(ann.sample(name), cells(sample, 1), **again).json() == {"revision": 4}
+    assert ann.sample(name) == sample | again | {"revision": 4}
+    assert ann.get(f"samples/{name}/history/77").status_code == 404
+    assert ann.get(f"samples/{ann.queue()[1]['sample']}/history/2").status_code == 404
     with annotating(address, "Bob") as bob:
         assert bob.get(f"samples/{name}/history").json() == {"annotator": "Bob", "items": []}
-        assert bob.post(f"samples/{name}/restore", {"revision": 2, "base": None}).status_code == 404
+        assert bob.get(f"samples/{name}/history/2").status_code == 404
+        assert bob.get(f"samples/{name}/history/2", mode="review").json() == second | {"annotator": "Bob"}
         assert len(bob.get(f"samples/{name}/history", mode="review").json()["items"]) == 4
 
 
@@ -218,7 +219,7 @@ def test_a_stroke_on_a_picture_that_was_made_anew_is_shown_the_new_one(ann: Anno
     blind = ann.queue("rate")[0]["sample"]
     refused = ann.post(f"samples/{blind}/rating", body)
     assert refused.status_code == 422 and f"{blind} was generated anew" in refused.json()["error"]
-    assert "another picture" in ann.post(f"samples/{name}/restore", {"revision": 1, "base": 1}).json()["error"]
+    assert "another picture" in ann.get(f"samples/{name}/history/1").json()["error"]
     assert ann.stroke(after, cells(after, 2)).status_code == 201
 
 

@@ -10,11 +10,12 @@ import { problems } from "./judgement.js";
 import { Offers } from "./offers.js";
 import { Painter } from "./painter.js";
 import { Panel, byId } from "./panel.js";
+import { Place } from "./place.js";
 import { Samples } from "./samples.js";
 import { Saver } from "./saver.js";
 import { actionOf } from "./shortcuts.js";
 import { explain, note, say, sayCell, showCounts, showStatus } from "./status.js";
-import { bringBack, settle } from "./versions.js";
+import { attend, bringBack, settle } from "./versions.js";
 
 const AGAIN = 2000;
 const NEWS = 30000;
@@ -57,14 +58,14 @@ class App {
     }
     const { run_id: id, annotator } = this.session;
     byId("who").textContent = annotator;
-    this.place = `handscope ${id} place `;
+    this.place = new Place(id);
     this.saver = new Saver(new Journal(id), annotator);
     this.panel = new Panel(this);
     this.offers = new Offers(this);
     this.#listen();
     this.panel.showTools();
     await this.saver.replay();
-    await this.#enter(localStorage.getItem(`${this.place}mode`) ?? "paint");
+    await this.#enter(this.place.mode);
     const names = this.saver.absent.join(", ");
     return names && note(`Strokes of ${names} wait in this browser: they are sent when that name is chosen again.`);
   }
@@ -96,7 +97,7 @@ class App {
       byId("number").value = this.doc ? this.index + 1 : "";
       return this.#retry(error, () => ticket === this.ticket && this.open(index));
     }
-    localStorage.setItem(this.place + this.mode, sample);
+    this.place.moved(this.mode, sample);
     for (const near of [index + 1, index - 1, this.#openAfter(index), index + 2]) {
       if (this.items[near]) this.samples.ahead(this.items[near].sample);
     }
@@ -132,7 +133,7 @@ class App {
     Object.assign(this, { mode, doc: null, items: [], index: -1, goal: -1, samples: new Samples(this.saver, mode) });
     this.painter.locked = true;
     this.#blank();
-    localStorage.setItem(`${this.place}mode`, mode);
+    this.place.mode = mode;
     byId("run").textContent = mode === "rate" ? "" : this.session.run; // a run's name may tell which arm it is
     for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === mode);
     const hidden = { "paint-only": mode === "rate", "rate-only": mode !== "rate", "review-only": mode !== "review" };
@@ -149,7 +150,7 @@ class App {
     }
     this.#news();
     if (this.items.length) {
-      const last = this.items.findIndex(({ sample }) => sample === localStorage.getItem(this.place + mode));
+      const last = this.items.findIndex(({ sample }) => sample === this.place.sample(mode));
       await this.open(last >= 0 ? last : Math.max(0, this.#openAfter(-1)));
     } else this.#empty();
   }
@@ -275,11 +276,7 @@ class App {
       byId("conflict").close();
       if (this.doc?.sample === detail) this.open(this.index);
     });
-    byId("status").addEventListener("click", () => {
-      const [chain] = saver.conflicts.keys();
-      if (chain) settle(this, chain);
-      else saver.hurry();
-    });
+    byId("status").addEventListener("click", () => attend(this));
     byId("who").addEventListener("click", () => this.#rename());
     addEventListener("keydown", (event) => this.#key(event));
     addEventListener("keyup", ({ key }) => key.toLowerCase() === "l" && this.act("hide", false));

@@ -74,6 +74,21 @@ export function askConflict({ mine, base, current, image, isAnother }) {
   });
 }
 
+/** Whether strokes that the server will not have are to be given up. */
+export function askRefused(where, message, count) {
+  const what = count > 1 ? `${count} strokes on ${where} were` : `A stroke on ${where} was`;
+  byId("refused-text").textContent = `${what} not accepted: ${message}`;
+  const dialog = byId("refused");
+  dialog.showModal();
+  return new Promise((resolve) => {
+    byId("discard").onclick = () => {
+      resolve(true);
+      dialog.close();
+    };
+    dialog.onclose = () => resolve(false);
+  });
+}
+
 /** The saved states of a picture, the newest first; `restore(revision)` is called with the one that is chosen. */
 export function showHistory(items, restore) {
   const list = byId("history-list");

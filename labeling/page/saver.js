@@ -41,13 +41,21 @@ export class Saver extends EventTarget {
   /** How things stand: name (saved, saving, offline, locked, refused, conflict or full), waiting, and a message. */
   get status() {
     const waiting = this.entries.length;
-    const refused = this.entries.find(({ refused }) => refused);
+    const { refused } = this;
     const name = this.full ? "full"
       : this.conflicts.size ? "conflict"
       : this.trouble ? this.trouble.name
       : refused ? "refused"
       : waiting ? "saving" : "saved";
-    return { name, waiting, message: this.trouble?.message ?? refused?.refused ?? "" };
+    return { name, waiting, message: this.trouble?.message ?? refused?.message ?? "" };
+  }
+
+  /** What the server will not have of one picture, {sample, mode, message, count}; null where there is none. */
+  get refused() {
+    const first = this.entries.find(({ refused }) => refused);
+    if (!first) return null;
+    const { sample, mode, refused: message } = first;
+    return { sample, mode, message, count: this.#refusedOf(chainOf(first)).length };
   }
 
   /** Others whose strokes wait in this browser, to be sent when their name is chosen again. */
@@ -110,6 +118,13 @@ export class Saver extends EventTarget {
     this.pump();
   }
 
+  /** Give up what was refused of a chain, which stands at `revision` with this state. */
+  discard(chain, revision, state) {
+    this.#refusedOf(chain).forEach((entry) => this.#drop(entry));
+    this.opened(chain, revision, state);
+    this.#tell();
+  }
+
   /** Try again now. */
   hurry() {
     clearTimeout(this.timer);
@@ -168,6 +183,10 @@ export class Saver extends EventTarget {
     return this.entries.filter((entry) => entry.kind === "stroke" && chainOf(entry) === chain);
   }
 
+  #refusedOf(chain) {
+    return this.entries.filter((entry) => entry.refused && chainOf(entry) === chain);
+  }
+
   // The oldest entry that may be sent: not of a sample in conflict, and not one that the server will not have.
   #next() {
     return this.entries.find((entry) => !entry.refused && !this.conflicts.has(chainOf(entry)));
@@ -207,8 +226,7 @@ export class Saver extends EventTarget {
     this.entries.splice(index, 1);
     this.journal.remove(entry.uid);
     // What was refused before has a later state of the sample saved over it.
-    const isOver = (old) => old.refused && chainOf(old) === chainOf(entry);
-    this.entries.filter(isOver).forEach((old) => this.#drop(old));
+    this.#refusedOf(chainOf(entry)).forEach((old) => this.#drop(old));
     this.#tell();
   }
 
@@ -241,9 +259,7 @@ export class Saver extends EventTarget {
 
   #refuse(entry, message) {
     entry.refused = message;
-    if (entry.kind === "stroke") {
-      this.#rebase(entry, entry.base);
-    }
+    if (entry.kind === "stroke") this.#rebase(entry, entry.base);
     this.#tell();
   }
 

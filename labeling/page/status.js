@@ -7,15 +7,16 @@ const TEXT = {
   saving: ({ waiting }) => `Saving ${waiting}`,
   offline: ({ waiting }) => (waiting ? `Offline: ${waiting} kept here` : "Offline"),
   locked: ({ waiting }) => `Locked out: ${waiting} kept here`,
-  refused: () => "Not accepted",
+  refused: () => "Not accepted: choose",
   conflict: () => "Conflict: choose",
   full: () => "Not kept: storage full",
 };
 const ADVICE = {
-  saved: "Everything painted is on the server.",
-  offline: "The server does not answer. Strokes are kept in this browser and sent as soon as it does.",
-  full: "This browser's storage is full: leave this page open until the server answers.",
-  conflict: "A picture was labelled in two places. Press to see both.",
+  saved: () => "Everything painted is on the server.",
+  offline: () => "The server does not answer. Strokes are kept in this browser and sent as soon as it does.",
+  full: () => "This browser's storage is full: leave this page open until the server answers.",
+  conflict: () => "A picture was labelled in two places. Press to see both.",
+  refused: ({ message }) => `${message} Press “Not accepted” to keep or discard it.`,
 };
 const URGENT = ["locked", "refused", "full"];
 const PAUSE = 400;
@@ -30,7 +31,7 @@ export function explain({ status, message }) {
 export function showStatus(status) {
   const button = byId("status");
   const text = TEXT[status.name](status);
-  const advice = ADVICE[status.name] ?? status.message;
+  const advice = ADVICE[status.name]?.(status) ?? status.message;
   Object.assign(button, { textContent: text, title: advice });
   if (button.dataset.state === status.name) return;
   if (URGENT.includes(status.name)) note(advice);

@@ -1,8 +1,7 @@
 // Other versions of the labels of a picture: what was saved elsewhere meanwhile, and what was saved before.
 
 import { address, call, read, stateOf } from "./api.js";
-import { askConflict, showHistory } from "./dialogs.js";
-import { unique } from "./journal.js";
+import { askConflict, askRefused, showHistory } from "./dialogs.js";
 import { problems } from "./judgement.js";
 import { chainOf } from "./saver.js";
 import { note } from "./status.js";
@@ -27,19 +26,45 @@ export async function settle(app, chain) {
   if (isShown) app.open(app.index); // what is seen is still the picture before
 }
 
-/** List the earlier states of the picture that is shown, and bring one back. */
+/** List the earlier states of the picture that is shown; one that is brought back follows as a stroke does. */
 export async function bringBack(app) {
   const { doc, saver } = app;
-  const chain = chainOf(doc);
   const restore = async (revision) => {
-    const body = { uid: unique(), annotator: saver.annotator, revision, base: saver.revision(chain) ?? null };
-    const answer = await call(address(doc.sample, "/restore", doc.mode), { body });
-    saver.opened(chain, answer.revision, stateOf(answer));
-    app.follow(stateOf(answer));
+    const state = stateOf(await read(address(doc.sample, `/history/${revision}`, doc.mode), saver.annotator));
+    if (chainOf(app.doc) === chainOf(doc)) app.painter.push(state);
   };
   try {
     const { items } = await read(address(doc.sample, "/history", doc.mode), saver.annotator);
     showHistory(items, restore);
+  } catch (error) {
+    note(error.message);
+  }
+}
+
+/** See to what waits: a conflict or a refusal is shown, anything else is sent now. */
+export function attend(app) {
+  const { saver } = app;
+  const [chain] = saver.conflicts.keys();
+  if (chain) settle(app, chain);
+  else if (saver.refused) decide(app, saver.refused);
+  else saver.hurry();
+}
+
+// Is what the server refused of a picture to be kept? If not, what is saved of it is shown again.
+async function decide(app, { sample, mode, message, count }) {
+  const { saver } = app;
+  const chain = chainOf({ sample, mode });
+  const { items } = app;
+  const index = app.mode === mode ? items.findIndex((item) => item.sample === sample) : -1;
+  if (!await askRefused(index >= 0 ? `picture ${index + 1}` : `a picture to ${mode}`, message, count)) return;
+  try {
+    const saved = await read(address(sample, "", mode), saver.annotator);
+    saver.discard(chain, saved.revision, stateOf(saved));
+    app.samples.forget(sample);
+    if (index >= 0) items[index].done = saved.done || saved.rating !== null;
+    if (!app.doc || chainOf(app.doc) !== chain) return;
+    if (mode === "rate") app.open(app.index);
+    else app.follow(stateOf(saved)); // from where undo brings back what was given up
   } catch (error) {
     note(error.message);
   }

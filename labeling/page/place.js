@@ -1,0 +1,33 @@
+// Where an annotator was when the page was closed: the mode, and the picture in each.
+
+export class Place {
+  constructor(run, storage = localStorage) {
+    Object.assign(this, { storage, prefix: `handscope ${run} place ` });
+  }
+
+  get mode() {
+    return this.storage.getItem(`${this.prefix}mode`) ?? "paint";
+  }
+
+  set mode(mode) {
+    this.#keep("mode", mode);
+  }
+
+  /** The sample that was shown last in a mode; null where there was none. */
+  sample(mode) {
+    return this.storage.getItem(this.prefix + mode);
+  }
+
+  moved(mode, sample) {
+    this.#keep(mode, sample);
+  }
+
+  // Not worth a word where the storage is full: what room there is belongs to strokes.
+  #keep(name, value) {
+    try {
+      this.storage.setItem(this.prefix + name, value);
+    } catch {
+      // The page then opens at another picture.
+    }
+  }
+}
