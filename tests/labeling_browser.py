@@ -12,13 +12,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 from handscope.extract.labels import Annotation, Labels
 from handscope.extract.run import Run
+from made_runs import make_run
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 PATIENCE = 60_000
 """Milliseconds to wait for what will come: only a machine that is busy with something else needs many of them."""
 expect.set_options(timeout=PATIENCE)
+SIDE = 64
+"""Tokens along a side of the pictures."""
+OFFLINE = "Failed to load resource: net::ERR_"
+KEPT = "app.painter.stroke && app.saver.drafting === null"
+"""That all of the stroke under way is in the journal."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
+    """8 pictures of 512 pixels, 64 by 64 tokens."""
+    server = Server(make_run(tmp_path_factory.mktemp("page") / "run", 8, side=8 * SIDE))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def desk(browser: Browser, server: "Server", request: pytest.FixtureRequest) -> Iterator["Desk"]:
+    """A browser of an annotator whom no other test knows."""
+    name = re.sub(r"[\W_]+", " ", request.node.name.removeprefix("test_")).strip()
+    desk = Desk(browser, server, name[:20].strip() + name[-20:].strip())
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def tab(desk: "Desk") -> "Tab":
+    """Its first tab."""
+    return desk.tab()
 
 
 @contextmanager
@@ -168,6 +205,11 @@ class Tab:
         columns, labels = self.ask("[app.doc.columns, [...app.painter.state.labels]]")
         return {divmod(cell, columns) for cell, label in enumerate(labels) if label > 1}
 
+    def stored(self, label: int) -> set[tuple[int, int]]:
+        """The cells of a label in the file of labels, once all is saved."""
+        self.status("saved")
+        return cells(self.desk.newest(self.sample).labels == label)
+
     def place(self, row: float, column: float) -> tuple[float, float]:
         """Where the middle of a cell is on the screen while the whole picture is shown: largest, and in the middle."""
         box = self.page.locator("#canvas").bounding_box()
@@ -203,3 +245,24 @@ class Tab:
         """Wait until a picture is shown, counted from 1; its number alone can be what a reload found in the field."""
         self.until(f"app.doc && app.index === {number - 1}")
         expect(self.page.locator("#number")).to_have_value(str(number))
+
+
+def disc(row: int, column: int, size: int) -> set[tuple[int, int]]:
+    """The cells of a round brush over the middle of a cell."""
+    reach = range(-size, size + 1)
+    middle = 0.5 if size % 2 == 0 else 0  # an even brush stands on a corner: that below and to the right of the middle
+    corner = 1 if size % 2 == 0 else 0
+    return {
+        (row + corner + y, column + corner + x)
+        for y in reach
+        for x in reach
+        if (y + middle) ** 2 + (x + middle) ** 2 <= (size / 2) ** 2
+    }
+
+
+def cells(grid: np.ndarray) -> set[tuple[int, int]]:
+    return {(int(row), int(column)) for row, column in np.argwhere(grid)}
+
+
+def box(top: int, left: int, bottom: int, right: int) -> set[tuple[int, int]]:
+    return {(row, column) for row in range(top, bottom + 1) for column in range(left, right + 1)}
