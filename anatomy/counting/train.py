@@ -29,7 +29,7 @@ from .photos import cut, jittered, learnt
 SHARD = 512
 # Family, first seed and number of shards. No two parts share a seed.
 PARTS = {"train": ("seen", 0, 60), "valid": ("seen", 9200, 2), "test": ("seen", 9000, 3), "unseen": ("unseen", 9100, 3)}
-BATCH, STEPS, RATE, DECAY, AVERAGE = 64, 4300, 2e-3, 0.02, 0.998
+BATCH, STEPS, RATE, DECAY, AVERAGE = 64, 12000, 2e-3, 0.02, 0.998
 PHOTOS, SAVE = 5, 50  # photographs a batch; steps between checkpoints
 HALVES = (slice(None, BATCH), slice(BATCH, None))  # renders first, then photographs
 # How much a mistake about each fault weighs: the rare and small ones more. `ship` takes it out of the probabilities.
