@@ -46,6 +46,7 @@ def labels_of(source: Path) -> Labelled:
 
 def _of_run(folder: Path) -> Labelled:
     """The newest verdict on each sample of a run, with the box of its hand where the label says which tokens it is."""
+    from ..analysis.table import check_noise
     from ..extract.labels import Labels
     from ..extract.run import Run
 
@@ -54,6 +55,7 @@ def _of_run(folder: Path) -> Labelled:
     if not current:
         raise HandscopeError(f"{folder} has no labels yet: label it with handscope label {folder}.")
     samples = run.samples().set_index("sample")
+    check_noise(samples, folder)  # the folds that are held out keep prompts together, and nothing else
     rows = []
     for sample, annotation in current.items():
         if sample not in samples.index:
