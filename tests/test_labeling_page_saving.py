@@ -204,6 +204,17 @@ def test_a_stroke_that_the_server_refuses_is_discarded_by_choice_and_undo_has_it
     assert tab.stored(2) == cells(both == 2) and len(desk.history(tab.sample)) == 2
 
 
+def test_a_stroke_on_a_picture_that_is_gone_can_be_discarded(desk: Desk, tab: Tab) -> None:
+    desk.expected = "404"
+    tab.page.route(f"**/samples/{tab.sample}**", lambda route: route.fulfill(status=404, json={"error": "It is gone."}))
+    tab.drag((5, 5), (5, 20))
+    tab.status("refused")
+    tab.page.click("#status")
+    tab.page.click("#discard")
+    tab.status("saved")
+    assert tab.page.evaluate("Object.keys(localStorage).some((key) => key.includes('stroke'))") is False
+
+
 def test_a_rating_that_the_server_refuses_is_discarded_by_choice(desk: Desk, tab: Tab) -> None:
     desk.expected = "422"
     tab.page.route("**/rating?*", lambda route: route.fulfill(status=422, json={"error": "Not that."}), times=1)

@@ -118,11 +118,14 @@ export class Saver extends EventTarget {
     this.pump();
   }
 
-  /** Give up what was refused of a chain, which stands at `revision` with this state. */
-  discard(chain, revision, state) {
+  /** Give up what was refused of a chain; the server has `saved` of it, null for nothing. False if more was painted. */
+  discard(chain, saved) {
+    const isOld = saved && this.revision(chain) > (saved.revision ?? 0);
+    if (isOld || this.#chain(chain).some(({ refused }) => !refused)) return false;
     this.#refusedOf(chain).forEach((entry) => this.#drop(entry));
-    this.opened(chain, revision, state);
+    if (saved) this.opened(chain, saved.revision, stateOf(saved));
     this.#tell();
+    return true;
   }
 
   /** Try again now. */

@@ -31,7 +31,8 @@ export async function bringBack(app) {
   const { doc, saver } = app;
   const restore = async (revision) => {
     const state = stateOf(await read(address(doc.sample, `/history/${revision}`, doc.mode), saver.annotator));
-    if (chainOf(app.doc) === chainOf(doc)) app.painter.push(state);
+    if (chainOf(app.doc) !== chainOf(doc)) throw new Error("Another picture is shown by now: look at its states.");
+    app.painter.push(state);
   };
   try {
     const { items } = await read(address(doc.sample, "/history", doc.mode), saver.annotator);
@@ -58,9 +59,13 @@ async function decide(app, { sample, mode, message, count }) {
   const index = app.mode === mode ? items.findIndex((item) => item.sample === sample) : -1;
   if (!await askRefused(index >= 0 ? `picture ${index + 1}` : `a picture to ${mode}`, message, count)) return;
   try {
-    const saved = await read(address(sample, "", mode), saver.annotator);
-    saver.discard(chain, saved.revision, stateOf(saved));
+    const saved = await read(address(sample, "", mode), saver.annotator).catch((error) => {
+      if (error.status !== 404) throw error;
+      return null; // the run has no such picture any more
+    });
+    if (!saver.discard(chain, saved)) return; // somebody has painted on meanwhile
     app.samples.forget(sample);
+    if (!saved) return;
     if (index >= 0) items[index].done = saved.done || saved.rating !== null;
     if (!app.doc || chainOf(app.doc) !== chain) return;
     if (mode === "rate") app.open(app.index);
