@@ -1,4 +1,8 @@
-"""Change the residual stream while a pipeline runs: push tokens along a direction, or take a direction out of them."""
+"""Change the residual stream while a pipeline runs: push tokens along a direction, or take a direction out of them.
+
+A direction is one for all image tokens, of shape (width,), or token-wise, of shape (tokens, width): one for each image
+token, in rows of the token grid.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,10 +43,12 @@ def steer(
     ----------
     transformer : torch.nn.Module
         A FLUX.1 transformer.
-    directions : for each block, an array of shape (width,)
-        Of any length; `difference_of_means` points from bad to good.
+    directions : for each block, an array of shape (width,), or (tokens, width) for one direction a token
+        Of any length; `difference_of_means` points from bad to good. Of token-wise directions, each is centred, and all
+        are scaled alike, until the root mean square of their lengths is 1: a token with a longer one is pushed further.
     strength : float
-        As a share of each token's length; negative pushes the other way.
+        As a share of each token's length; negative pushes the other way. With token-wise directions, of the root mean
+        square over all tokens of the grid.
     steps : sequence of int
         Steps that remain, as in a `Plan`.
     of : int
@@ -64,7 +70,8 @@ def steer(
 
     def push(block: Block, tokens: Tensor) -> Tensor:
         length = (tokens - tokens.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True)
-        return strength * length * units[str(block)].to(tokens.device)
+        unit = units[str(block)] = units[str(block)].to(tokens.device)
+        return strength * length * unit
 
     with _changing(transformer, units, push, steps, of, tokens, gate):
         yield
@@ -86,10 +93,12 @@ def ablate(
     ----------
     centre : for each block, an array of shape (width,), optional
         Where along the direction the tokens are left: the mean of good hands' tokens, say. The origin by default.
-    transformer, directions, steps, of, tokens, gate
+    directions : for each block, an array of shape (width,)
+        Token-wise ones are refused: their lengths, which say how far to push, would mean nothing here.
+    transformer, steps, of, tokens, gate
         As in `steer`.
     """
-    units = {block: _unit(direction, block, centred=False) for block, direction in directions.items()}
+    units = {block: _unit(_vector(direction, block), block, centred=False) for block, direction in directions.items()}
     centres = {block: float(_vector(point, block) @ units[block]) for block, point in (centre or {}).items()}
 
     def push(block: Block, tokens: Tensor) -> Tensor:
@@ -117,12 +126,18 @@ def probe_gate(probe: Any, threshold: float = 0.0) -> Gate:
 
 
 def random_directions(directions: Mapping[str, ArrayLike], seed: int) -> dict[str, Tensor]:
-    """Directions of the same blocks and widths, drawn evenly from the sphere: the control of every steering."""
+    """Directions of the same blocks and shapes, drawn evenly from the sphere: the control of every steering.
+
+    Token-wise ones keep each token's length, so that the same places are pushed as far.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return {
-        block: torch.nn.functional.normalize(torch.randn(_vector(d, block).shape, generator=generator), dim=0)
-        for block, d in directions.items()
-    }
+    drawn = {}
+    for block, direction in directions.items():
+        given = _finite(direction, block)
+        drawn[block] = torch.nn.functional.normalize(torch.randn(given.shape, generator=generator), dim=-1)
+        if given.ndim == 2:
+            drawn[block] *= _unit(given, block, centred=True).norm(dim=-1, keepdim=True)
+    return drawn
 
 
 @contextmanager
@@ -136,11 +151,17 @@ def _changing(
     gate: Gate | None,
 ) -> Iterator[None]:
     width = transformer.inner_dim
-    wrong = [f"{block} ({len(unit)})" for block, unit in units.items() if len(unit) != width]
+    wrong = [f"{block} ({unit.shape[-1]})" for block, unit in units.items() if unit.shape[-1] != width]
     if wrong:
         raise HandscopeError(f"The residual stream is {width} wide; found directions of other widths: {wrong}.")
 
     def change(call: Call, block: Block, image: Tensor) -> Tensor:
+        unit = units[str(block)]
+        if unit.ndim == 2 and len(unit) != image.shape[1]:
+            raise HandscopeError(
+                f"Expected one direction for each of {image.shape[1]} image tokens, found {len(unit)} at {block}: they "
+                "were made for a token grid of another size."
+            )
         wide = image.float()
         pushed = push(block, wide)
         if gate is not None:
@@ -154,24 +175,35 @@ def _changing(
         yield
 
 
-def _vector(direction: ArrayLike, block: str) -> Tensor:
-    vector = torch.as_tensor(direction).detach().float().cpu()
-    if vector.ndim != 1 or not bool(vector.isfinite().all()):
+def _finite(direction: ArrayLike, block: str) -> Tensor:
+    numbers = torch.as_tensor(direction).detach().float().cpu()
+    if numbers.ndim not in (1, 2) or not bool(numbers.isfinite().all()):
         raise HandscopeError(
-            f"Expected the direction of {block} to be finite numbers of shape (width,), found shape "
-            f"{tuple(vector.shape)}."
+            f"Expected the direction of {block} to be finite numbers of shape (width,) or (tokens, width), found shape "
+            f"{tuple(numbers.shape)}."
+        )
+    return numbers
+
+
+def _vector(direction: ArrayLike, block: str) -> Tensor:
+    vector = _finite(direction, block)
+    if vector.ndim != 1:
+        raise HandscopeError(
+            f"Expected numbers of shape (width,) to ablate at {block}, found shape {tuple(vector.shape)}: token-wise "
+            "directions can be steered along, and not ablated."
         )
     return vector
 
 
 def _unit(direction: ArrayLike, block: str, centred: bool) -> Tensor:
-    vector = _vector(direction, block)
+    """Of length 1; token-wise, of lengths whose root mean square is 1."""
+    numbers = _finite(direction, block)
     if centred:
-        vector = vector - vector.mean()
-    length = vector.norm()
+        numbers = numbers - numbers.mean(-1, keepdim=True)
+    length = numbers.norm() / numbers[..., 0].numel() ** 0.5
     if float(length) < 1e-12:
         raise HandscopeError(
             f"The direction of {block} has no length{' once its mean over channels is taken off' if centred else ''}: "
             "there is nothing to steer along."
         )
-    return vector / length
+    return numbers / length

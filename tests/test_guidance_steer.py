@@ -128,6 +128,34 @@ def test_guided_calls_of_true_cfg_are_both_pushed(model: Model, direction: Tenso
     assert not torch.equal(bare[0], pushed[0]) and not torch.equal(bare[1], pushed[1])
 
 
+def test_token_wise_directions_push_each_token_its_own_way_and_share_one_strength(model: Model) -> None:
+    before = stream(model, "single.1", 3)
+    directions = torch.randn(16, 32, generator=torch.Generator().manual_seed(1)) + 3.0
+    directions *= torch.linspace(0, 2, 16)[:, None]
+    with steer(model.transformer, {"single.1": 7 * directions}, 0.25, steps=[3], of=STEPS):
+        after = stream(model, "single.1", 3)
+    for image in range(2):
+        pushes = []
+        for token in range(16):
+            h, d = before[image, token], directions[token]
+            pushes.append((h - h.mean()).norm() * (d - d.mean()))
+        root = np.sqrt(np.mean([float((d - d.mean()).square().sum()) for d in directions]))
+        torch.testing.assert_close(after[image], before[image] + 0.25 * torch.stack(pushes) / root)
+    assert torch.equal(after[:, 0], before[:, 0])
+    length = (before - before.mean(-1, keepdim=True)).norm(dim=-1)
+    shares = (after - before).norm(dim=-1) / length
+    torch.testing.assert_close(shares.square().mean(1).sqrt(), torch.full((2,), 0.25), rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_direction_at_every_token_is_that_direction(model: Model, direction: Tensor) -> None:
+    mask = np.eye(4, dtype=bool)
+    made = []
+    for given in (direction, direction.expand(16, 32)):
+        with steer(model.transformer, {"double.1": given}, 0.5, steps=[3, 2], of=STEPS, tokens=mask):
+            made.append(call(model))
+    torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-4)
+
+
 def test_random_directions_are_unit_seeded_and_their_own(direction: Tensor) -> None:
     one, two = (random_directions({"single.1": direction, "double.0": direction}, seed) for seed in (0, 1))
     assert one["single.1"].norm() == pytest.approx(1)
@@ -136,12 +164,27 @@ def test_random_directions_are_unit_seeded_and_their_own(direction: Tensor) -> N
     assert not torch.equal(one["single.1"], one["double.0"])
 
 
+def test_random_token_wise_directions_keep_how_far_each_token_is_pushed() -> None:
+    directions = torch.randn(16, 32, generator=torch.Generator().manual_seed(1)) * torch.linspace(0, 2, 16)[:, None]
+    (drawn,) = random_directions({"single.1": directions + 5}, 0).values()
+    length = (directions - directions.mean(-1, keepdim=True)).norm(dim=-1)
+    torch.testing.assert_close(drawn.norm(dim=-1), length / length.square().mean().sqrt())
+    ways = torch.nn.functional.normalize(drawn[1:], dim=-1)
+    assert float((ways @ ways.T - torch.eye(15)).abs().max()) < 0.7
+    (other,) = random_directions({"single.1": directions}, 1).values()
+    assert not torch.allclose(drawn, other, atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"directions": {"single.9": torch.ones(32)}}, "single.9"),
         ({"directions": {"single.1": torch.arange(31.0)}}, "32 wide"),
         ({"directions": {"single.1": torch.full((32,), float("nan"))}}, "finite"),
+        ({"directions": {"single.1": torch.eye(32)[None]}}, "or .tokens, width., found shape .1, 32, 32."),
+        ({"directions": {"single.1": torch.eye(32)[:9]}}, "each of 16 image tokens, found 9 at single.1"),
+        ({"directions": {"single.1": torch.eye(16)}}, "32 wide"),
+        ({"directions": {"single.1": torch.ones(16, 32)}}, "no length once its mean"),
         ({"steps": [5]}, "5"),
         ({"of": 3, "steps": [3]}, "number of inference steps"),
         ({"of": 6, "steps": [3]}, "number of inference steps"),
@@ -155,3 +198,13 @@ def test_what_does_not_fit_is_refused(model: Model, direction: Tensor, change: d
     given = {"directions": {"single.1": direction}, "strength": 0.1, "steps": [3], "of": STEPS} | change
     with pytest.raises(HandscopeError, match=words), steer(model.transformer, **given):
         call(model)
+
+
+def test_ablation_of_token_wise_directions_is_refused(model: Model, direction: Tensor) -> None:
+    every = direction.expand(16, 32)
+    for directions, centre in ((every, None), (direction, {"single.1": every})):
+        with (
+            pytest.raises(HandscopeError, match="steered along, and not ablated"),
+            ablate(model.transformer, {"single.1": directions}, steps=[3], of=STEPS, centre=centre),
+        ):
+            call(model)
