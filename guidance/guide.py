@@ -19,16 +19,17 @@ from torch import Tensor, nn
 
 from ..errors import HandscopeError
 from ..extract.address import Block, Plan
+from .correction import LIMIT, Strength, at_clean, gradient_of, length
 from .hooks import Call, changing, counting
 from .losses import Loss, ProbeLoss
+from .travel import OwnNoise, noised_back
 
 FORMS = ("exact", "frozen")
-LIMIT = 4.0  # sigma / (1 - sigma) diverges towards pure noise; this is sigma = 0.8
 
 
 @dataclass(frozen=True)
 class Guided:
-    """What guidance did at one step.
+    """What guidance did at one step; with time travel, one of the times that the step was made.
 
     Attributes
     ----------
@@ -46,33 +47,6 @@ class Guided:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Strength:
-    """How far the velocity is corrected.
-
-    Attributes
-    ----------
-    scale : float
-        The weight of the loss in ``exp(-scale * loss)``; or, where `relative`, the length of the correction as a share
-        of the velocity's.
-    limit : float
-        Upper limit of the factor sigma / (1 - sigma).
-    relative : bool
-        Take of the gradient its direction alone.
-    """
-
-    scale: float
-    limit: float = LIMIT
-    relative: bool = False
-
-    def correction(self, gradient: Tensor, velocity: Tensor, sigma: float) -> Tensor:
-        """What is added to the velocity (batch, tokens, channels), float32, for the gradient of the loss at x_t."""
-        if self.relative:
-            return self.scale * gradient * (_length(velocity) / _length(gradient).clamp_min(1e-20))
-        factor = self.limit if sigma >= 1 else min(sigma / (1 - sigma), self.limit)
-        return self.scale * factor * gradient
-
-
 @contextmanager
 def guide(
     pipe: Any,
@@ -84,6 +58,7 @@ def guide(
     limit: float = LIMIT,
     relative: bool = False,
     checkpoint: bool = False,
+    travel: int = 1,
 ) -> Iterator[list[Guided]]:
     """Guide whatever the pipeline draws within the block by the gradient of a loss.
 
@@ -112,6 +87,11 @@ def guide(
         change of x_t is a change of the predicted clean latents; cheaper, and of no use for probes.
     checkpoint : bool
         Recompute each block in the backward pass instead of keeping what is inside it (`exact` only).
+    travel : int
+        How often each guided step is made: what it made is noised back to where it began, and it is made again from
+        there, at one more evaluation of transformer and loss each. The noise is seeded by what each image began with.
+        Captures within the block see the last time, steering works each time. For steps of Euler, without true
+        classifier-free guidance.
 
     Yields
     ------
@@ -120,16 +100,19 @@ def guide(
     Raises
     ------
     HandscopeError
-        The form is not known or does not fit the loss, no step is left to guide, the loss gives another shape or is
-        not finite; or as in `capture`.
+        The form is not known or does not fit the loss, no step is left to guide, `travel` is below 1 or meets true
+        classifier-free guidance, the loss gives another shape or is not finite; or as in `capture`.
     """
     if form not in FORMS:
         raise HandscopeError(f"Expected form to be one of {', '.join(FORMS)}, found {form!r}.")
     if form == "frozen" and isinstance(loss, ProbeLoss):
         raise HandscopeError("A probe reads activations, which a frozen velocity does not have: use the exact form.")
+    if travel != int(travel) or travel < 1:
+        raise HandscopeError(f"Expected travel, how often a guided step is made, to be 1 or more, found {travel!r}.")
     trace: list[Guided] = []
     with ExitStack() as stack:
-        guidance = _Guidance(pipe, loss, Strength(scale, limit, relative), window(steps, of), of, form, trace)
+        strength = Strength(scale, limit, relative)
+        guidance = _Guidance(pipe, loss, strength, window(steps, of), of, form, int(travel), trace)
         counter = stack.enter_context(counting(pipe.transformer, of))
         if form == "exact":
             stack.enter_context(_differentiable(pipe.transformer, checkpoint))
@@ -141,7 +124,10 @@ def guide(
             return args, guidance.called(counter.call, kwargs)
 
         stack.enter_context(pipe.transformer.register_forward_pre_hook(called, with_kwargs=True))
-        stack.enter_context(pipe.transformer.register_forward_hook(guidance.returned))
+        # Before all others: while a step is made again, steering and captures still take it for the call that runs.
+        stack.enter_context(
+            pipe.transformer.register_forward_hook(guidance.returned, with_kwargs=True, prepend=True)
+        )
         stack.enter_context(pipe.transformer.register_forward_hook(guidance.ended, always_call=True))
         yield trace
 
@@ -167,7 +153,7 @@ def guidance_callback(
         if index and of - index in window(steps, of):
             sigma, later = float(sigmas[index]), float(sigmas[index + 1])
             velocity = (latents.float() - before[0].float()) / (later - sigma)
-            losses, gradient = _at_clean(loss, before[0].float() - sigma * velocity)
+            losses, gradient = at_clean(loss, before[0].float() - sigma * velocity)
             change = (later - sigma) * strength.correction(gradient, velocity, sigma)
             latents = kwargs["latents"] = (latents.float() + change).to(latents.dtype)
         before[:] = [latents]
@@ -190,10 +176,19 @@ class _Guidance:
     """What the hooks of one guided generation share."""
 
     def __init__(
-        self, pipe: Any, loss: Any, strength: Strength, steps: list[int], of: int, form: str, trace: list[Guided]
+        self,
+        pipe: Any,
+        loss: Any,
+        strength: Strength,
+        steps: list[int],
+        of: int,
+        form: str,
+        travel: int,
+        trace: list[Guided],
     ) -> None:
         self.pipe, self.loss, self.strength = pipe, loss, strength
-        self.steps, self.of, self.form, self.trace = steps, of, form, trace
+        self.steps, self.of, self.form, self.travel, self.trace = steps, of, form, travel, trace
+        self.noise = OwnNoise()
         self.call: Call | None = None
         self.latents: Tensor | None = None
         self.collected: dict[str, Tensor] = {}
@@ -202,19 +197,18 @@ class _Guidance:
 
     def called(self, call: Call | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         self.call, self.latents = None, None
+        if call is not None and self.travel > 1:
+            self._may_travel(call, kwargs)
         if call is None or call.step not in self.steps:
             return kwargs
         self.call = call
         if call.unconditional:
             return kwargs
-        self.latents = kwargs["hidden_states"].detach()
-        if self.form == "frozen":
-            return kwargs
-        self.latents = self.latents.requires_grad_()
-        self.collected = {}
-        self.outer = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        return {**kwargs, "hidden_states": self.latents}
+        latents = self._follow(kwargs["hidden_states"])
+        if self.form == "exact":
+            self.outer = torch.is_grad_enabled()
+            torch.set_grad_enabled(True)
+        return {**kwargs, "hidden_states": latents}
 
     def collect(self, call: Call, block: Block, image: Tensor) -> Tensor:
         """Keep the loss of a probed block; after the last of them no gradient is needed."""
@@ -224,16 +218,20 @@ class _Guidance:
                 torch.set_grad_enabled(False)
         return image
 
-    def returned(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         call = self.call
         if call is None:
             return None
-        velocity = output[0]
+        velocity, tokens = output[0], call.lengths.image
         if not call.unconditional:
             self.correction = self._correct(call, velocity)
         assert self.correction is not None
         changed = velocity.detach().clone()
-        changed[:, : call.lengths.image] += self.correction.to(velocity.dtype)
+        if self.travel == 1:
+            changed[:, :tokens] += self.correction.to(velocity.dtype)
+        else:
+            once = changed[:, :tokens].float() + self.correction
+            changed[:, :tokens] = self._make_again(call, module, args, kwargs, once).to(velocity.dtype)
         return (changed, *output[1:]) if isinstance(output, tuple) else type(output)(sample=changed)
 
     def ended(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
@@ -241,71 +239,84 @@ class _Guidance:
             torch.set_grad_enabled(self.outer)
             self.outer = None
 
+    def _follow(self, latents: Tensor) -> Tensor:
+        """The latents of an evaluation, as those whose gradient is wanted."""
+        self.latents, self.collected = latents.detach(), {}
+        return self.latents if self.form == "frozen" else self.latents.requires_grad_()
+
     def _correct(self, call: Call, velocity: Tensor) -> Tensor:
         assert self.latents is not None
         began = time.perf_counter()
-        sigma, tokens = self._sigma(call.step), call.lengths.image
+        sigma, tokens = self._sigmas(call.step)[0], call.lengths.image
         drawn = velocity[:, :tokens].float()
         if self.form == "frozen":
-            losses, gradient = _at_clean(self.loss, self.latents[:, :tokens].float() - sigma * drawn)
+            losses, gradient = at_clean(self.loss, self.latents[:, :tokens].float() - sigma * drawn)
         else:
             with torch.enable_grad():
                 if isinstance(self.loss, ProbeLoss):
                     losses = torch.stack(list(self.collected.values())).sum(0)
                 else:
                     losses = self.loss(self.latents[:, :tokens].float() - sigma * drawn)
-            gradient = _gradient(losses, self.latents)[:, :tokens]
+            gradient = gradient_of(losses, self.latents)[:, :tokens]
         drawn = drawn.detach()
         correction = self.strength.correction(gradient.float(), drawn, sigma)
-        shares = (_length(correction) / _length(drawn)).flatten().tolist()
+        shares = (length(correction) / length(drawn)).flatten().tolist()
         self.trace.append(Guided(call.step, tuple(losses.tolist()), tuple(shares), time.perf_counter() - began))
         return correction
 
-    def _sigma(self, step: int) -> float:
+    def _may_travel(self, call: Call, kwargs: dict[str, Any]) -> None:
+        if call.unconditional:
+            raise HandscopeError(
+                "Time travel makes the conditional call again but not the unconditional one: with true classifier-free "
+                "guidance use travel=1."
+            )
+        if call.step == self.of:
+            self.noise.begin(kwargs["hidden_states"][:, : call.lengths.image])
+
+    def _make_again(
+        self, call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], velocity: Tensor
+    ) -> Tensor:
+        """The velocity that takes the step's own latents to where its last repeat ends, from that of its first time.
+
+        Both of the image tokens, (batch, tokens, channels), float32. The transformer's forward is called past its
+        hooks, which count calls; those of its blocks run.
+        """
+        assert self.latents is not None
+        (sigma, later), tokens = self._sigmas(call.step), call.lengths.image
+        first = latents = self.latents.detach()
+        for repeat in range(1, self.travel):
+            end = latents[:, :tokens].float() + (later - sigma) * velocity
+            image = noised_back(end, later, sigma, self.noise.draw(call.step, repeat, end))
+            latents = torch.cat([image.to(first.dtype), first[:, tokens:]], 1)
+            with torch.set_grad_enabled(self.form == "exact"):
+                output = module.forward(*args, **{**kwargs, "hidden_states": self._follow(latents)})
+            velocity = self._correct(call, output[0]) + output[0].detach()[:, :tokens].float()
+        return velocity + (latents[:, :tokens].float() - first[:, :tokens].float()) / (later - sigma)
+
+    def _sigmas(self, step: int) -> tuple[float, float]:
+        """The noise where a step begins and where it ends."""
         sigmas = self.pipe.scheduler.sigmas
         if len(sigmas) != self.of + 1:
             raise HandscopeError(
                 f"The scheduler has {len(sigmas) - 1} steps, and the guidance is for a run of {self.of}."
             )
-        return float(sigmas[self.of - step])
-
-
-def _at_clean(loss: Loss, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses (batch,) of predicted clean latents, and their gradient, with the velocity taken as constant."""
-    with torch.enable_grad():
-        clean = clean.detach().requires_grad_()
-        losses = loss(clean)
-        return losses.detach(), _gradient(losses, clean)
-
-
-def _gradient(losses: Tensor, of: Tensor) -> Tensor:
-    if losses.shape != of.shape[:1]:
-        raise HandscopeError(
-            f"Expected the loss to be one number an image, of shape ({len(of)},), found shape {tuple(losses.shape)}."
-        )
-    if not bool(losses.isfinite().all()):
-        raise HandscopeError(f"Expected finite losses, found {losses.tolist()}: there is no gradient to follow.")
-    if not losses.requires_grad:
-        raise HandscopeError("The loss does not depend on what it was given: there is no gradient to follow.")
-    (gradient,) = torch.autograd.grad(losses, of, torch.ones_like(losses))
-    return gradient
-
-
-def _length(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1)[:, None, None]
+        return float(sigmas[self.of - step]), float(sigmas[self.of - step + 1])
 
 
 @contextmanager
 def _differentiable(transformer: Any, checkpoint: bool) -> Iterator[None]:
     """Gradients with respect to the latents alone: none are kept for the weights."""
     weights = [weight for weight in transformer.parameters() if weight.requires_grad]
-    was = transformer.is_gradient_checkpointing
+    was, outer = transformer.is_gradient_checkpointing, torch.is_grad_enabled()
     for weight in weights:
         weight.requires_grad_(False)
     if checkpoint and not was:
         transformer.enable_gradient_checkpointing()
     try:
         yield
+    except BaseException:  # an interrupt from the keyboard inside a call skips the hooks that would end it
+        torch.set_grad_enabled(outer)
+        raise
     finally:
         for weight in weights:
             weight.requires_grad_(True)

@@ -1,19 +1,17 @@
 """Guidance: the sign and size of the correction, against finite differences and a distribution that is known."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from flux_calls import call, hooks
+from guided import distance, sample_normal, tilt, velocity
 from handscope.errors import HandscopeError
 from handscope.extract.models import Model, load
-from handscope.guidance import PictureLoss, ProbeLoss, guidance_callback, guide
-from handscope.guidance.guide import Strength
+from handscope.guidance import PictureLoss, ProbeLoss, guidance_callback, guide, steer
+from handscope.guidance.correction import Strength
 from torch import Tensor
 
 STEPS = 4
@@ -29,10 +27,6 @@ def wanted() -> Tensor:
     return torch.randn(16, 16, generator=torch.Generator().manual_seed(5))
 
 
-def distance(wanted: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda clean: (clean - wanted).square().mean((1, 2))
-
-
 def outputs(model: Model, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
     """What went into the transformer and came out of it, in each call of a run."""
     found: list[tuple[Tensor, Tensor]] = []
@@ -45,14 +39,6 @@ def outputs(model: Model, **kwargs: Any) -> list[tuple[Tensor, Tensor]]:
     finally:
         handle.remove()
     return found
-
-
-def velocity(model: Model, latents: Tensor, sigma: float) -> Tensor:
-    from flux_calls import PROMPTS
-
-    inputs = model.adapter.inputs(model, PROMPTS, 3.5, 32, 32)
-    with torch.no_grad():
-        return model.transformer(hidden_states=latents, timestep=torch.full([2], sigma), **inputs)[0]
 
 
 @pytest.mark.parametrize("form", ["exact", "frozen"])
@@ -89,54 +75,14 @@ def test_guidance_lowers_its_loss_and_the_other_sign_raises_it(model: Model, wan
     assert (after[0.3] < after[0.0]).all() and (after[0.0] < after[-0.3]).all()
 
 
-class FluxTransformer2DModel(diffusers.FluxTransformer2DModel):
-    """The exact velocity of independent standard normal latents."""
-
-    def forward(self, hidden_states: Tensor, timestep: Tensor, **kwargs: Any) -> tuple[Tensor]:
-        sigma = timestep[:, None, None]
-        return ((2 * sigma - 1) * hidden_states / (sigma**2 + (1 - sigma) ** 2),)
-
-
-def sample_normal(scale: float, loss: Callable[[Tensor], Tensor], form: str, steps: int = 200) -> Tensor:
-    """Euler steps from noise to 20,000 standard normal numbers, guided."""
-    transformer = FluxTransformer2DModel(
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=0,
-        attention_head_dim=4,
-        num_attention_heads=1,
-        joint_attention_dim=4,
-        pooled_projection_dim=4,
-        axes_dims_rope=(0, 2, 2),
-    )
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(steps)
-    latents = torch.randn(20, 250, 4, generator=torch.Generator().manual_seed(0))
-    text, ids = torch.zeros(20, 3, 4), torch.zeros(250, 3)
-    pipe = SimpleNamespace(transformer=transformer, scheduler=scheduler)
-    window = range(steps - 1, 0, -1)
-    with torch.no_grad(), guide(pipe, loss, scale, steps=window, of=steps, form=form, limit=1e9):
-        for t in scheduler.timesteps:
-            v = transformer(
-                hidden_states=latents, timestep=(t / 1000).expand(20), encoder_hidden_states=text, img_ids=ids
-            )[0]
-            latents = scheduler.step(v, t, latents, return_dict=False)[0]
-    return latents
-
-
 def test_guidance_reaches_the_mean_of_a_tilted_normal_and_the_wrong_sign_does_not() -> None:
     # exp(a x) times the density of N(0, 1) is that of N(a, 1). For this loss the tilt of x_t is exact as well: the mean
     # of x0 given x_t is linear in it, and the variance does not depend on it.
-    a = 1.5
-
-    def loss(clean: Tensor) -> Tensor:
-        return -a * clean.sum((1, 2))
-
-    tilted = sample_normal(1.0, loss, "exact")
-    assert float(tilted.mean()) == pytest.approx(a, abs=0.05)
+    tilted = sample_normal(1.0, tilt(1.5))
+    assert float(tilted.mean()) == pytest.approx(1.5, abs=0.05)
     assert float(tilted.std()) == pytest.approx(1, abs=0.05)
-    assert float(sample_normal(0.0, loss, "exact").mean()) == pytest.approx(0, abs=0.05)
-    assert float(sample_normal(-1.0, loss, "exact").mean()) == pytest.approx(-a, abs=0.05)
+    assert float(sample_normal(0.0, tilt(1.5)).mean()) == pytest.approx(0, abs=0.05)
+    assert float(sample_normal(-1.0, tilt(1.5)).mean()) == pytest.approx(-1.5, abs=0.05)
 
 
 def test_the_callback_does_what_the_frozen_form_does(model: Model, wanted: Tensor) -> None:
@@ -149,10 +95,19 @@ def test_the_callback_does_what_the_frozen_form_does(model: Model, wanted: Tenso
     torch.testing.assert_close(guided, hooked, rtol=1e-3, atol=1e-4)
 
 
-def test_recomputed_blocks_give_the_same_and_leave_the_model_as_it_was(model: Model, wanted: Tensor) -> None:
+@pytest.mark.parametrize("followed", ["clean", "probes"])
+def test_recomputed_blocks_give_the_same_and_leave_the_model_as_it_was(
+    model: Model, wanted: Tensor, followed: str
+) -> None:
+    probes = ProbeLoss({"double.1": probe(0), "single.0": probe(1)})
+    loss = distance(wanted) if followed == "clean" else probes
+    direction = {"single.0": torch.randn(32, generator=torch.Generator().manual_seed(1))}
     found = []
     for checkpoint in (False, True):
-        with guide(model.pipe, distance(wanted), 1.0, steps=[3, 2], of=STEPS, checkpoint=checkpoint):
+        with (
+            steer(model.transformer, direction, 0.2, steps=[3], of=STEPS),
+            guide(model.pipe, loss, 1.0, steps=[3, 2], of=STEPS, checkpoint=checkpoint),
+        ):
             found.append(call(model))
     torch.testing.assert_close(found[0], found[1])
     assert not model.transformer.is_gradient_checkpointing
@@ -241,10 +196,26 @@ def test_an_error_inside_leaves_no_hook_and_no_gradients_behind(model: Model) ->
     assert all(weight.requires_grad for weight in model.transformer.parameters())
 
 
+@pytest.mark.parametrize("form", ["exact", "frozen"])
+@pytest.mark.parametrize("on", [True, False])
+def test_an_interrupt_leaves_gradients_as_they_were(model: Model, form: str, on: bool) -> None:
+    def interrupted(clean: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    with torch.set_grad_enabled(on):
+        with pytest.raises(KeyboardInterrupt), guide(model.pipe, interrupted, 1.0, steps=[3], of=STEPS, form=form):
+            model.pipe.scheduler.set_timesteps(STEPS, mu=0.5)
+            for sigma in (1.0, 0.8):
+                velocity(model, torch.zeros(2, 16, 16), sigma, no_grad=False)
+        assert torch.is_grad_enabled() == on
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"form": "fast"}, "exact, frozen"),
+        ({"travel": 0}, "1 or more, found 0"),
+        ({"travel": 1.5}, "1 or more, found 1.5"),
         ({"steps": [4]}, "pure noise"),
         ({"steps": [0, 3]}, "between 1 and 3"),
         ({"loss": lambda clean: clean.mean()}, "one number an image"),
