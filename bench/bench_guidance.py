@@ -13,8 +13,10 @@ latents frozen  guidance by a probe of the predicted clean latents, the velocity
 latents exact   the same, through the transformer
   recomputed    the same, blocks recomputed in the backward pass
 probe           guidance by a probe on the block in the middle, through the blocks up to it
-picture frozen  a loss of the decoded picture
-  small decoder the same through a linear decoder of an eighth of the size
+picture frozen  the contrast of the decoded picture
+picture exact   the same, through the transformer
+small frozen    the same through a small decoder that was fitted to the model's own
+small exact     the same, through the transformer
 anatomy frozen  HandAnat's soft loss: decoder, both landmark networks, finger-count head
 """
 
@@ -29,11 +31,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from handscope.evaluation.catalogue import anatomy_loss
+from handscope.evaluation.ways import anatomy_loss, lack_of_contrast
+from handscope.extract.decoder import SmallDecoder, fit_decoder
 from handscope.extract.generate import draw
 from handscope.guidance import LatentLoss, PictureLoss, ProbeLoss, guide, probe_gate, random_directions, steer
 from scaled_flux import build
-from torch import Tensor
 
 STEPS, WINDOW = 20, tuple(range(18, 9, -1))
 PROMPT = "a left hand, palm view, five fingers raised, light skin, blue background"
@@ -83,13 +85,8 @@ def variants(model: Any, size: int) -> dict[str, Callable[[], AbstractContextMan
     gate = probe_gate(SimpleNamespace(coef_=random.normal(size=width), intercept_=0.0))
     latents = LatentLoss(SimpleNamespace(coef_=random.normal(size=tokens * channels), intercept_=0.0))
     probe = ProbeLoss({block: SimpleNamespace(coef_=random.normal(size=tokens * width), intercept_=0.0)})
-    linear = torch.randn(channels, 3, generator=torch.Generator().manual_seed(0)) / channels
-
-    def small(packed: Tensor) -> Tensor:
-        return (packed @ linear).reshape(-1, rows, columns, 3).permute(0, 3, 1, 2).sigmoid()
-
-    def darkness(pictures: Tensor) -> Tensor:
-        return pictures.mean((1, 2, 3))
+    decoders = {"picture": None, "small": fitted(model, size)}
+    pictures = {name: PictureLoss(model, lack_of_contrast, size, size, some) for name, some in decoders.items()}
 
     def guided(loss: Any, form: str, checkpoint: bool = False) -> Callable[[], AbstractContextManager[Any]]:
         return lambda: guide(model.pipe, loss, 0.05, WINDOW, STEPS, form, relative=True, checkpoint=checkpoint)
@@ -102,10 +99,19 @@ def variants(model: Any, size: int) -> dict[str, Callable[[], AbstractContextMan
         "latents exact": guided(latents, "exact"),
         "  recomputed": guided(latents, "exact", checkpoint=True),
         "probe": guided(probe, "exact"),
-        "picture frozen": guided(PictureLoss(model, darkness, size, size), "frozen"),
-        "  small decoder": guided(PictureLoss(model, darkness, size, size, small), "frozen"),
+        "picture frozen": guided(pictures["picture"], "frozen"),
+        "picture exact": guided(pictures["picture"], "exact"),
+        "small frozen": guided(pictures["small"], "frozen"),
+        "small exact": guided(pictures["small"], "exact"),
         "anatomy frozen": guided(PictureLoss(model, anatomy_loss(), size, size), "frozen"),
     }
+
+
+def fitted(model: Any, size: int) -> SmallDecoder:
+    """A small decoder fitted to a few pictures, in few updates: what it costs to use does not depend on either."""
+    drawn = draw(model, [(PROMPT, seed) for seed in range(2)], STEPS, 3.5, size, size)
+    clean = torch.stack([path.x0(i) for path in drawn.trajectories or () for i in range(0, STEPS, 5)])
+    return fit_decoder(model, clean, size, size, updates=50)
 
 
 def reset_peak() -> None:
