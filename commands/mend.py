@@ -12,8 +12,8 @@ from .verb import add_verb, open_run, say
 def add(verbs: Any) -> None:
     """Add ``triage`` and ``mend``."""
     verb = add_verb(verbs, "triage", _triage, "what early looks would have saved on a labelled run", run=True)
-    looks = [18, 16, 14, 12, 10, 8]
-    verb.add_argument("--steps", type=numbers, default=looks, metavar="LIST", help="18,14,10: where to look")
+    looks = [19, 18, 16, 14, 12, 10]
+    verb.add_argument("--steps", type=numbers, default=looks, metavar="LIST", help="19,16,12: where to look")
     verb.add_argument("--blocks", type=names, default=[], metavar="LIST", help="single.1,single.3: read them too")
     verb.add_argument("--cost", type=float, default=2.0, help="of a picture, in plain generations (default 2)")
     model_options(verb)

@@ -78,7 +78,8 @@ def draw_arm(
 
     A picture's line in ``samples/metadata.jsonl`` has `calls`, `seconds` (its part of its batch's), `memory` (MB that
     its batch took above what was held before, at its highest), `share` and `seed_taken` beside what every run's has;
-    `steps` and `guidance` there are the baseline's. It can be killed at any moment: a batch that was begun is drawn again.
+    `steps` and `guidance` there are the baseline's. It can be killed at any moment: a batch that was begun is drawn
+    again.
     """
     rows = run.metadata()
     keyed: dict[Any, list[tuple[str, int]]] = {}

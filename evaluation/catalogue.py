@@ -25,13 +25,12 @@ RANDOM = 2  # random directions beside a steering
 
 
 def plain_arms(setting: Setting) -> list[Arm]:
-    """The arms that need no strength, the baseline first."""
+    """What needs no labels, the baseline first."""
     return [
         Arm("baseline", "plain", _plain(setting)),
         Arm("another seed", "control", _plain(setting, shift=500_000)),
         Arm("twice the steps", "plain", _plain(setting, steps=2 * setting.steps)),
         Arm("true guidance 2", "plain", _true_guidance(setting, 2.0)),
-        *_triage_arms(setting),
     ]
 
 
@@ -83,7 +82,7 @@ def way_arm(setting: Setting, way: Way, dose: float, k: int | None = None) -> Ar
 
     name = way.name if len(way.doses) == 1 else f"{way.name} {dose:g}"
     name, family = (name, way.family) if k is None else (f"shuffled {name} ({k})", "control")
-    settings = {**setting.taught, "window": list(setting.window)}
+    settings = {**setting.taught, "blocks": list(known.blocks), "window": list(setting.window)}
     return Arm(name, family, _plain(setting, around=around, more=way.calls), known.fold_of, settings=settings)
 
 
@@ -138,7 +137,8 @@ def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], S
     return drawn
 
 
-def _triage_arms(setting: Setting) -> list[Arm]:
+def triage_arms(setting: Setting) -> list[Arm]:
+    """One arm a feature that triage may look at."""
     made = []
     for name, look in setting.known.looks.items():
 
@@ -152,5 +152,6 @@ def _triage_arms(setting: Setting) -> list[Arm]:
             calls = before * chosen.attempts + setting.steps - before
             return Drawn(chosen.images, calls.astype(float), seeds=chosen.seeds)
 
-        made.append(Arm(f"triage {name}", "triage", drawn, setting.known.fold_of, settings=setting.taught))
+        settings = {**setting.taught, "attempts": look.attempts, "wanted": look.wanted}
+        made.append(Arm(f"triage {name}", "triage", drawn, setting.known.fold_of, settings=settings))
     return made

@@ -32,12 +32,14 @@ class LookAt:
     ----------
     selector : Selector
     step, attempts : int
+    wanted : float, the cost that the thresholds were chosen for, in plain generations
     threshold : dict of float by prompt, or None for the best of all attempts
     """
 
     selector: Selector
     step: int
     attempts: int
+    wanted: float
     threshold: dict[str, float] | None
 
 
@@ -99,7 +101,7 @@ def learn(
     step: int,
     looks: Sequence[int],
     wanted: float = 2.0,
-    attempts: int = 4,
+    attempts: int = 8,
     folds: int = 5,
     seed: int = 0,
     progress: Progress = quiet,
@@ -183,7 +185,7 @@ def _looks(
             )
             for prompt in np.unique(prompts).tolist()
         }
-        found[f"{feature} at {best.step}"] = LookAt(best.by_prompt, best.step, attempts, limit)
+        found[f"{feature} at {best.step}"] = LookAt(best.by_prompt, best.step, attempts, wanted, limit)
     return dict(sorted(found.items()))
 
 

@@ -21,7 +21,7 @@ from ..organism.render import render_dataset
 from ..organism.silhouette import silhouette
 from ..progress import Progress, quiet
 from .arms import Arm
-from .catalogue import chosen_arms, plain_arms
+from .catalogue import chosen_arms, plain_arms, triage_arms
 from .commitment import decided_by
 from .experiment import experiment
 from .knowledge import learn
@@ -41,7 +41,7 @@ def mend(
     pilot_seeds: int = 3,
     blocks: Sequence[str] = BLOCKS,
     window: Sequence[int] | None = None,
-    looks: Sequence[int] = (18, 16, 14, 12, 10, 8),
+    looks: Sequence[int] = (19, 18, 16, 14, 12, 10),
     names: Sequence[str] | None = None,
     batch_size: int = 16,
     seed: int = 0,
@@ -86,7 +86,7 @@ def mend(
     worked = list(window) if window else list(range(settings["steps"] - 1, decided_by(run) - 1, -1))
     known = learn(model, run, blocks, worked[len(worked) // 2], looks, seed=seed, progress=progress)
     labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
-    taught = {"labels": sha256(repr(labels).encode()), "blocks": list(blocks), "looks": list(looks), "seed": seed}
+    taught = {"labels": sha256(repr(labels).encode()), "seed": seed}
     setting = Setting(model, **settings, known=known, window=tuple(worked), spare=SPARE, taught=taught)
     baseline = {key: settings[key] for key in ("steps", "guidance")} | {"model": model.weight_hash}
     prompts = sorted(run.samples()["prompt"].unique())
@@ -103,11 +103,11 @@ def mend(
         return experiment(*given, batch_size=batch_size, seed=seed, progress=progress)
 
     folder = run.path / "mend"
-    every = plain_arms(setting)
-    if names is None or not all(any(arm.name.startswith(name) for arm in every) for name in names):
+    plain, triage, guided = plain_arms(setting), triage_arms(setting), []
+    if names is None or not all(any(arm.name.startswith(name) for arm in [*plain, *triage]) for name in names):
         _, chosen = pilot(setting, folder / "pilot", lambda at, some: compare(at, some, PILOT_SEED, pilot_seeds))
-        every += chosen_arms(setting, chosen)
-    return compare(folder, _named(every, names), FIRST_SEED, seeds)
+        guided = chosen_arms(setting, chosen)
+    return compare(folder, _named([*plain, *guided, *triage], names), FIRST_SEED, seeds)
 
 
 def _named(every: list[Arm], names: Sequence[str] | None) -> list[Arm]:

@@ -56,7 +56,7 @@ def selection(
     steps: Sequence[int],
     blocks: Sequence[str] = (),
     wanted: float = 2.0,
-    attempts: int = 4,
+    attempts: int = 8,
     folds: int = 5,
     seed: int = 0,
     progress: Progress = quiet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +71,18 @@ class Offset:
 
     @classmethod
     def of(
-        cls, probe: LinearProbe, baseline: ArrayLike, y: Array, groups: ArrayLike, fold: NDArray[np.intp], seed: int = 0
+        cls,
+        probe: LinearProbe,
+        baseline: ArrayLike,
+        y: Array,
+        groups: ArrayLike,
+        fold: NDArray[np.intp],
+        seed: int = 0,
+        l2: Sequence[float] | None = None,
     ) -> Offset:
-        """Fit `probe` to the baseline's features, of shape (n, k)."""
+        """Fit `probe` to the baseline's features, of shape (n, k), with penalties chosen among `l2` where given."""
         x = np.asarray(baseline, np.float32)
-        scores, _, inner = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, None, seed=seed)
+        scores, _, inner = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, l2, seed=seed)
         held_out, steadied = np.empty(len(x)), np.full(inner.shape, np.nan)
         for place, one in enumerate(np.unique(fold)):
             known = ~np.isnan(inner[place])

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.inference import grouped_folds
+from ..analysis.inference import codes, grouped_folds
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Conditional, Offset, conditional_gain
 from .crossval import compare, held_out_scores
 from .logistic import LogisticProbe
+from .nested import GRID, nested_scores
+from .ridge import RidgeProbe
 
 Array = NDArray[Any]
 
@@ -20,7 +22,7 @@ NESTED = ("prompt", "position", "x_t", "x0", "image")
 """Baselines whose features a block's join in one fit; the norm of the block's own tokens is one more of them."""
 
 WIDE = "x0_flat"
-"""The baseline with so many features that a block's would drown among them under one penalty: the logits of two fits
+"""The baseline with so many features that a block's would drown among them in one fit: the log-odds of two fits
 are added instead. "all" holds every other baseline, in one fit."""
 
 INSTEAD = "block"
@@ -40,6 +42,9 @@ def gains(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Compare each cell, given as vectors and norms, with each baseline, on the same folds and draws of prompts.
 
+    Baselines, alone and joined by a block, have ridge probes that choose their penalty inside the training folds; a
+    block alone has the probe of probes.csv, with `l2`, as has what conditional.csv fits beside a baseline.
+
     Returns
     -------
     The rows of added.csv with those of whole_picture.csv, and the rows of conditional.csv.
@@ -47,7 +52,8 @@ def gains(
     fold = grouped_folds(groups, folds, seed)
 
     def logits(x: NDArray[Any]) -> Array:
-        return held_out_scores(LogisticProbe(l2), x, y[None], fold)[0]
+        """Held out, each with a penalty of its own: one for all would weaken whichever it suits least."""
+        return nested_scores(RidgeProbe(), x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)[0][0]
 
     features: dict[tuple[str, int], NDArray[Any]] = {}
     wide, offsets = {}, {}
@@ -56,7 +62,7 @@ def gains(
         wide[step] = logits(known[WIDE])
         features |= {(name, step): known[name] for name in NESTED}
         offsets[step] = {
-            name: Offset.of(LogisticProbe(l2), x, y, groups, fold, seed)
+            name: Offset.of(RidgeProbe(), x, y, groups, fold, seed, GRID)
             for name, x in (("all", np.hstack([known[name] for name in NESTED])), (WIDE, known[WIDE]))
         }
     alone = {(name, step): logits(x) for (name, step), x in features.items()}
@@ -65,7 +71,7 @@ def gains(
         progress("compare with baselines", number, len(cells))
         narrow = {name: features[name, cell.step] for name in NESTED}
         joined = np.hstack([*narrow.values(), norm[:, None]])
-        block = logits(x)
+        block = held_out_scores(LogisticProbe(l2), x, y[None], fold)[0]
         pairs = {name: (alone[name, cell.step], logits(np.hstack([known, x]))) for name, known in narrow.items()}
         pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
         pairs["all"] = logits(joined), logits(np.hstack([joined, x]))

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.inference import benjamini_hochberg, grouped_folds
+from ..analysis.inference import benjamini_hochberg, codes, grouped_folds
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Offset, conditional_gain
-from .crossval import cross_validate, held_out_scores
+from .crossval import cross_validate
 from .gains import WIDE, compared
-from .logistic import LogisticProbe
 from .methods import statistics
+from .nested import GRID, nested_scores
 from .places import flat_block
+from .ridge import RidgeProbe
 
 if TYPE_CHECKING:
     from ..extract.store import ActivationStore
@@ -39,15 +40,19 @@ def block_flat(
 ) -> pd.DataFrame:
     """The table block_flat.csv: one row a cell of a store with all tokens.
 
-    `auc` and the columns that follow it are of the probe of all places, as in probes.csv. ``added_…`` is what it gains
-    beside the whole predicted picture (logits of the two probes added), ``instead_…`` what the picture gains in its
-    place, both with intervals over prompts; ``conditional_…`` is its gain when it is fitted to what the picture's probe
-    leaves, against a null of rows permuted inside prompts.
+    `auc` and the columns that follow it are of the probe of all places: ridge, as the picture's, each with a penalty
+    that is chosen inside the folds. ``added_…`` is what it gains beside the whole predicted picture (log-odds of the two
+    probes added), ``instead_…`` what the picture gains in its place, both with intervals over prompts;
+    ``conditional_…`` is its gain when it is fitted, with `l2`, to what the picture's probe leaves, against a null of
+    rows permuted inside prompts.
     """
-    fold, probe = grouped_folds(groups, folds, seed), LogisticProbe(l2)
+    fold, probe = grouped_folds(groups, folds, seed), RidgeProbe()
     wide = {b.step: b.x for b in baselines if b.name == WIDE}
     pictures = {
-        step: (held_out_scores(probe, x, y[None], fold)[0], Offset.of(probe, x, y, groups, fold, seed))
+        step: (
+            nested_scores(probe, x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)[0][0],
+            Offset.of(probe, x, y, groups, fold, seed, GRID),
+        )
         for step, x in wide.items()
         if step in store.plan.steps
     }
@@ -55,7 +60,8 @@ def block_flat(
     for done, cell in enumerate(store.cells):
         progress("probe all places", done, len(store.cells))
         x = flat_block(store, cell, samples, seed)
-        result = cross_validate(probe, x, y, groups, folds=folds, permutations=permutations, seed=seed)
+        settings = {"folds": folds, "permutations": permutations, "seed": seed}
+        result = cross_validate(probe, x, y, groups, l2=GRID, **settings)
         picture, offset = pictures[cell.step]
         row = {"block": str(cell.block), "step": cell.step, "features": x.shape[1], **statistics(result, y)}
         pairs = {"added": (picture, picture + result.scores), "instead": (result.scores, picture)}

@@ -9,7 +9,7 @@ import torch
 from handscope.errors import HandscopeError
 from handscope.evaluation.arms import Arm, Drawn, draw_arm
 from handscope.evaluation.blind import blind, unblind
-from handscope.evaluation.catalogue import chosen_arms, pilot_arms, plain_arms
+from handscope.evaluation.catalogue import chosen_arms, pilot_arms, plain_arms, triage_arms
 from handscope.evaluation.experiment import compared, experiment
 from handscope.evaluation.experiment_plate import doses_plate, forest_plate, pairs_plate
 from handscope.evaluation.knowledge import SHUFFLES, Knowledge, learn
@@ -96,7 +96,7 @@ def test_every_arm_draws(model: Model, setting: Setting, finished_run, tmp_path)
     tried = [one.arm for one in pilot_arms(setting)]
     # One strength of each way is enough here: the others differ by a number.
     every = [arm for arm in tried if "0.05" not in arm.name and "0.1" not in arm.name]
-    every += [arm for arm in plain_arms(setting)[1:] if arm.name != "another seed"]
+    every += [*plain_arms(setting)[2:], *triage_arms(setting)]
     assert len({arm.name for arm in every}) == len(every) and every[0].name == "baseline"
     pictures = {}
     for arm in every:
