@@ -338,7 +338,7 @@ def print_organism(rows: dict[str, tuple[np.ndarray, np.ndarray]], boxed: Source
 
 
 def print_photographs(one: Source, p: np.ndarray, threshold: float, of_renders: float) -> None:
-    """`of_renders` is the threshold that renders alone ask for: where that of photographs is held out, it is the least."""
+    """`of_renders` is the threshold that renders alone ask for, below which a held-out one never falls."""
     seen = one.table["source"].str.startswith(SEEN).to_numpy()
     folds = list(GroupKFold(5, shuffle=True, random_state=0).split(p, groups=one.group))
     nested = np.zeros(len(p), bool)

@@ -41,8 +41,8 @@ def block_flat(
     """The table block_flat.csv: one row a cell of a store with all tokens.
 
     `auc` and the columns that follow it are of the probe of all places: ridge, as the picture's, each with a penalty
-    that is chosen inside the folds. ``added_…`` is what it gains beside the whole predicted picture (log-odds of the two
-    probes added), ``instead_…`` what the picture gains in its place, both with intervals over prompts;
+    that is chosen inside the folds. ``added_…`` is what it gains beside the whole predicted picture (log-odds of the
+    two probes added), ``instead_…`` what the picture gains in its place, both with intervals over prompts;
     ``conditional_…`` is its gain when it is fitted, with `l2`, to what the picture's probe leaves, against a null of
     rows permuted inside prompts.
     """

@@ -12,8 +12,7 @@ from conftest import PROMPTS, SEEDS, STEPS, named
 from handscope.errors import HandscopeError
 from handscope.extract.generate import generate
 from handscope.extract.models import Model
-from handscope.extract.prompts import read_prompts
-from handscope.extract.prompts import own_seed
+from handscope.extract.prompts import own_seed, read_prompts
 from handscope.extract.run import Run, sample_id
 
 
@@ -57,7 +56,9 @@ def test_metadata_and_hashes_are_those_of_the_files(finished_run: Run) -> None:
     assert all((finished_run.samples_dir / json.loads(line)["file_name"]).is_file() for line in lines)
 
 
-def test_no_two_prompts_share_a_noise_unless_it_is_asked_for(tiny_model: Model, finished_run: Run, tmp_path: Path) -> None:
+def test_no_two_prompts_share_a_noise_unless_it_is_asked_for(
+    tiny_model: Model, finished_run: Run, tmp_path: Path
+) -> None:
     assert finished_run.samples()["noise_sha256"].is_unique
     shared = generate(tiny_model, Run(tmp_path), PROMPTS[:3], [4, 5], steps=STEPS, shared_noise=True)
     assert shared["seed"].tolist() == [4, 5] * 3
