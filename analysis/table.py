@@ -51,8 +51,8 @@ def labelled(table: pd.DataFrame, subset: str, folds: int, where: object) -> pd.
 def check_noise(table: pd.DataFrame, where: object) -> None:
     """Refuse samples whose prompts were drawn from the same noises: folds of prompts would not hold a noise out.
 
-    On the organism, whose hands are decided by their noise more than by their prompt, this alone made an AUC of .57 on
-    noises that were never seen into one of .85.
+    On the organism, whose hands are decided by their noise more than by their prompt, this alone made an AUC of .51 on
+    noises that were never seen into one of .83 (bench/shared_noise.py).
     """
     known = table[table["noise_sha256"] != ""]
     shared = known.groupby("noise_sha256")["prompt"].nunique() > 1

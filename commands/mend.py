@@ -22,9 +22,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--seeds", type=at_least(1), default=13, help="new ones for each prompt of the run (default 13)")
     verb.add_argument("--arms", type=names, metavar="LIST", help="only arms whose names begin so, and their controls")
     verb.add_argument("--pilot-seeds", type=at_least(1), default=3, help="for choosing ways and strengths (default 3)")
-    blocks = "single.3,single.1,double.1"
-    verb.add_argument("--blocks", type=names, default=names(blocks), metavar="LIST",
-                      help=f"where to steer and to probe: the first, and all together (default {blocks})")  # fmt: skip
+    blocks = "where to steer and to probe: the first, and all (default single.3,single.1,double.1)"
+    verb.add_argument("--blocks", type=names, metavar="LIST", help=blocks)
     verb.add_argument("--window", type=numbers, metavar="LIST",
                       help="steps to work in (default: until half of the hands are decided, see commit)")  # fmt: skip
     verb.add_argument("--blind", type=names, metavar="LIST", help="make a blind look at these arms and the baseline")
@@ -69,11 +68,11 @@ def _mend(arguments: argparse.Namespace, progress: Progress) -> None:
 
     from ..analysis.figures import save
     from ..evaluation.experiment_plate import doses_plate, forest_plate, pairs_plate
-    from ..evaluation.organism import mend
+    from ..evaluation.organism import BLOCKS, mend
 
     table = mend(
-        model_of(run, arguments), run, arguments.seeds, arguments.pilot_seeds, arguments.blocks, arguments.window,
-        names=arguments.arms, progress=progress,
+        model_of(run, arguments), run, arguments.seeds, arguments.pilot_seeds, arguments.blocks or BLOCKS,
+        arguments.window, names=arguments.arms, progress=progress,
     )  # fmt: skip
     if len(table) < 2:
         raise HandscopeError("Only the baseline was drawn: there is nothing to compare it with.")

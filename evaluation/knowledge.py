@@ -75,13 +75,11 @@ class Knowledge:
     fold : dict of int by prompt
     blocks : tuple of str
         The blocks that interventions work on; arms of one block have the first.
-    aucs : dict of float, the held-out AUC within prompts of each selector
     looks : dict of LookAt by name
     """
 
     fold: dict[str, int]
     blocks: tuple[str, ...]
-    aucs: dict[str, float]
     looks: dict[str, LookAt]
     _lessons: dict[tuple[int, int | None], Lesson] = field(repr=False)
 
@@ -153,7 +151,6 @@ def learn(
     return Knowledge(
         fold={prompt: int(fold[prompts == prompt][0]) for prompt in np.unique(prompts).tolist()},
         blocks=tuple(blocks),
-        aucs={f"{name} at {at}": float(auc(one.scores, bad, prompts)) for (name, at), one in fitted.items()},
         looks=_looks(looked, looks, bad, prompts, of, wanted, attempts),
         _lessons=lessons,
     )

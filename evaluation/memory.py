@@ -43,7 +43,8 @@ def peak_memory(device: Any = "cpu") -> Iterator[Peak]:
     yield peak
     highest = _resident("VmHWM")
     if before is not None and highest is not None:
-        peak.megabytes = (highest - before) / 2**10
+        # The kernel counts pages in batches: the highest can lie a few below what was held before.
+        peak.megabytes = max(0, highest - before) / 2**10
 
 
 def _resident(name: str) -> int | None:
