@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from .extract.capture import capture
     from .extract.extract import extract
     from .extract.generate import generate
-    from .extract.labels import Labels
-    from .extract.models import load
-    from .extract.run import Run
-    from .extract.store import ActivationStore
+    from .extract.store.store import ActivationStore
+    from .labeling.database.labels import Labels
+    from .models.model import load
+    from .run.folder import Run
     from .study import Study
 
 __version__ = "0.3.0"
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ActivationStore": ".extract.store",
-    "Labels": ".extract.labels",
+    "ActivationStore": ".extract.store.store",
+    "Labels": ".labeling.database.labels",
     "Plan": ".extract.address",
-    "Run": ".extract.run",
+    "Run": ".run.folder",
     "Study": ".study",
     "capture": ".extract.capture",
     "generate": ".extract.generate",
-    "load": ".extract.models",
+    "load": ".models.model",
 }
 
 

@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import summary
 from .errors import HandscopeError
 from .extract.address import Plan
 from .files import atomic
 from .progress import Progress, quiet
+from .report import summary
 from .study_file import read_settings
 
 if TYPE_CHECKING:
-    from .extract.models import Model
-    from .extract.run import Run
+    from .models.model import Model
+    from .run.folder import Run
 
 HERE = Path(__file__).parent
 LABELS = "labels.sqlite"
@@ -161,13 +161,13 @@ class _Work:
 
     @cached_property
     def run(self) -> "Run":
-        from .extract.run import Run
+        from .run.folder import Run
 
         return Run(self.study.folder)
 
     @cached_property
     def model(self) -> "Model":
-        from .extract.models import load
+        from .models.model import load
 
         study = self.study
         return load(
@@ -220,7 +220,7 @@ def _generate(work: _Work) -> None:
 
 def _label(work: _Work) -> None:
     if work.study.labels == "auto":
-        from .labeling.auto import label_auto
+        from .organism.study.auto import label_auto
 
         label_auto(work.run, progress=work.progress)
     elif not work.run.labels_path.exists():
@@ -261,7 +261,7 @@ def _probe(work: _Work) -> None:
 
 
 def _report(work: _Work) -> None:
-    from .report import report
+    from .report.page import report
 
     report(work.run, progress=work.progress)
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from .errors import HandscopeError
-from .extract.prompts import check_seeds, read_prompts
-from .extract.quantise import QUANTISATIONS
+from .models.quantise import QUANTISATIONS
+from .run.prompts import check_seeds, read_prompts
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
 REQUIRED = ("run", "prompts", "seeds")

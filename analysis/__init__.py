@@ -3,6 +3,7 @@
 Arrays are ``(n_samples, width)`` or ``(n_tokens, width)``; labels are 1 for bad and 0 for good; groups are prompts.
 """
 
+from ..labeling.table import sample_table
 from .components import PCA, ContrastivePCA
 from .contrastive import Sweep, contrastive_sweep
 from .covariance import (
@@ -15,14 +16,13 @@ from .covariance import (
 )
 from .directions import Plane, difference_of_means, massive_channels, plane
 from .distance import Bhattacharyya, bhattacharyya, bhattacharyya_test
-from .effects import effect_size
 from .gaussianity import Gaussianity, diagnose
-from .inference import auc, benjamini_hochberg, bootstrap_auc, grouped_folds, p_value, permuted_labels
 from .moments import Moments, coarse_channels
 from .scatter import Scatter, stream_moments
 from .stage import analyze
+from .statistics.effects import effect_size
+from .statistics.inference import auc, benjamini_hochberg, bootstrap_auc, grouped_folds, p_value, permuted_labels
 from .survey import map_survey
-from .table import sample_table
 from .two_sample import TwoSampleTest, classifier_two_sample_test
 
 __all__ = [

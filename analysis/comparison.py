@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .directions import difference_of_means, held_out_projections
 from .distance import bhattacharyya_test, permuted_parts
 from .hand_parts import CellSums, HandParts
-from .inference import auc, bootstrap_auc, p_value, permuted_labels
 from .moments import Moments
+from .statistics.inference import auc, bootstrap_auc, p_value, permuted_labels
 from .two_sample import classifier_two_sample_test
 
 Array = NDArray[np.float64]

@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from ..extract.labels import SCOPES, scopes
-from .inference import check_folds
-from .table import FEWEST
+from ..labeling.database.labels import SCOPES, scopes
+from ..labeling.table import FEWEST
+from .statistics.inference import check_folds
 
 
 @dataclass(frozen=True, eq=False)

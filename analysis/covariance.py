@@ -12,8 +12,8 @@ from ..errors import HandscopeError
 from .components import rows_of
 from .distance import Bhattacharyya
 from .eigen import leading_basis
-from .inference import codes
 from .scatter import Scatter
+from .statistics.inference import codes
 
 Array = NDArray[np.float64]
 

@@ -11,9 +11,9 @@ from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ..errors import HandscopeError
-from .inference import grouped_folds
 from .moments import Moments
 from .scatter import Scatter
+from .statistics.inference import grouped_folds
 
 DENSE = 200
 """Widths up to this are decomposed whole; above it the leading eigenvector alone is iterated for."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
-from .inference import bootstrap_weights, codes, p_value, permuted_labels
 from .moments import Moments
+from .statistics.inference import bootstrap_weights, codes, p_value, permuted_labels
 
 DRAWS = 64
 """Labellings that are worked out at a time, so that memory does not grow with their number."""

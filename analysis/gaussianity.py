@@ -12,9 +12,9 @@ from scipy.stats import norm
 
 from ..errors import HandscopeError
 from .eigen import leading
-from .inference import auc
 from .moments import Moments
 from .scatter import Scatter
+from .statistics.inference import auc
 
 Array = NDArray[np.float64]
 

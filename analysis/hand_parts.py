@@ -18,7 +18,7 @@ from .vectors import HandTokens
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
 
 Array = NDArray[np.float64]
 

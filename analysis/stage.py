@@ -13,22 +13,22 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
 from ..files import atomic
+from ..labeling.table import labelled, sample_table, write_csv
 from ..progress import Progress, quiet
+from ..run.freshness import fingerprint, is_fresh, set_fresh
 from . import held_out
 from .comparison import Comparison
 from .contrasts import Contrast, contrasts
 from .directions import cosines, difference_of_means, half_directions, unit
 from .distance import Bhattacharyya
-from .freshness import fingerprint, is_fresh, set_fresh
 from .hand_parts import CellSums, HandParts
-from .inference import benjamini_hochberg, check_folds, grouped_folds
-from .table import labelled, sample_table, write_csv
+from .statistics.inference import benjamini_hochberg, check_folds, grouped_folds
 from .transfer import SharedDirection, transfer
 from .vectors import HandTokens
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
-    from ..extract.run import Run
+    from ..run.folder import Run
 
 Array = NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def analyze(
     sidecar, outputs = run.analysis_dir / "analyze.json", [run.analysis_dir / name for name in OUTPUTS]
     if is_fresh(sidecar, mark, outputs):
         return pd.read_csv(outputs[0], dtype={"massive_channels": str, "constant_channels": str, "reason": str})
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
 
     store = ActivationStore(run.activations_dir)
     table = sample_table(run)

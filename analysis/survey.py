@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
+from ..labeling.table import labelled, sample_table, write_csv
 from ..progress import Progress, quiet
+from ..run.freshness import is_fresh, set_fresh
 from .directions import contrast, cosines, held_out_projections, massive_channels, unit
 from .distance import bhattacharyya_test
-from .freshness import is_fresh, set_fresh
-from .inference import (
+from .moments import Moments, save_arrays
+from .statistics.inference import (
     auc,
     benjamini_hochberg,
     bootstrap_auc,
@@ -27,15 +29,13 @@ from .inference import (
     p_value,
     permuted_labels,
 )
-from .moments import Moments, save_arrays
-from .table import labelled, sample_table, write_csv
 from .transfer import fold_auc
 from .zoom import Choice
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
-    from ..extract.run import Run
-    from ..extract.surveyed import SurveyStore
+    from ..extract.survey.surveyed import SurveyStore
+    from ..run.folder import Run
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def map_survey(
     hand tokens alone, and the largest at the first step, where the image stream is pure noise, so that what separates
     is the prompt, the noise, or where the hand was labelled.
     """
-    from ..extract.surveyed import SurveyStore, survey_folder
+    from ..extract.survey.surveyed import SurveyStore, survey_folder
 
     store = SurveyStore(survey_folder(run))
     mark = _fingerprint(run, permutations=permutations, folds=folds, seed=seed)
@@ -257,7 +257,7 @@ def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
 
 
 def _fingerprint(run: Run, **settings: Any) -> str:
-    from ..extract.surveyed import survey_folder
+    from ..extract.survey.surveyed import survey_folder
 
     table = sample_table(run)[["sample", "prompt", "verdict", "image_sha256"]]
     files = sorted(path for path in survey_folder(run).glob("*.h5") if not path.name.startswith("."))

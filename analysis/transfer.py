@@ -13,7 +13,15 @@ from scipy.stats import t as student
 
 from ..errors import HandscopeError
 from .directions import contrast, unit
-from .inference import PairWins, auc, benjamini_hochberg, bootstrap_weights, check_folds, p_value, permuted_labels
+from .statistics.inference import (
+    PairWins,
+    auc,
+    benjamini_hochberg,
+    bootstrap_weights,
+    check_folds,
+    p_value,
+    permuted_labels,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

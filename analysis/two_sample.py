@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from ..errors import HandscopeError
-from .inference import auc, bootstrap_auc, check_folds, grouped_folds, p_value, permuted_labels
+from .statistics.inference import auc, bootstrap_auc, check_folds, grouped_folds, p_value, permuted_labels
 
 Array = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..extract.address import Cell
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
 
 
 class HandTokens:

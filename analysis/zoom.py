@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from .inference import auc, bootstrap_auc, p_value
+from .statistics.inference import auc, bootstrap_auc, p_value
 
 if TYPE_CHECKING:
     from ..extract.address import Plan

@@ -7,21 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .calibration import Calibration
-    from .hands import Hands
-    from .regions import crop
-    from .scores import Verdict
-    from .scoring import Scores, score
+    from .judge.calibration import Calibration
+    from .judge.scores import Verdict
+    from .judge.scoring import Scores, score
+    from .read.hands import Hands
+    from .read.regions import crop
 
 __all__ = ["Calibration", "Hands", "Scores", "Verdict", "crop", "score"]
 
 _HOMES = {
-    "Calibration": ".calibration",
-    "Hands": ".hands",
-    "Scores": ".scoring",
-    "Verdict": ".scores",
-    "crop": ".regions",
-    "score": ".scoring",
+    "Calibration": ".judge.calibration",
+    "Hands": ".read.hands",
+    "Scores": ".judge.scoring",
+    "Verdict": ".judge.scores",
+    "crop": ".read.regions",
+    "score": ".judge.scoring",
 }
 
 

@@ -10,12 +10,12 @@ from .verb import add_verb, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..anatomy.calibrate import Calibrated
-    from ..anatomy.calibration import Calibration
-    from ..anatomy.labels import Labelled
-    from ..anatomy.pictures import Found
-    from ..anatomy.scoring import Scores
-    from ..anatomy.stage import Read
+    from ..anatomy.judge.calibrate import Calibrated
+    from ..anatomy.judge.calibration import Calibration
+    from ..anatomy.judge.labels import Labelled
+    from ..anatomy.judge.scoring import Scores
+    from ..anatomy.judge.stage import Read
+    from ..anatomy.read.pictures import Found
 
 METHODS = ("calibrated", "any-violation", "paper")
 NAMED = 5  # skipped files that are named on the terminal; all are in skipped.csv
@@ -72,9 +72,9 @@ def _networks(verb: argparse.ArgumentParser) -> None:
 
 
 def _score(arguments: argparse.Namespace, progress: Progress) -> None:
-    from ..anatomy.calibration import Calibration
-    from ..anatomy.pictures import find_pictures
-    from ..anatomy.stage import score_files
+    from ..anatomy.judge.calibration import Calibration
+    from ..anatomy.judge.stage import score_files
+    from ..anatomy.read.pictures import find_pictures
     from .anatomy_known import raised_by_prompts
 
     calibration = Calibration.load(arguments.calibration) if arguments.calibration else None
@@ -113,7 +113,7 @@ def _summary(scores: "Scores") -> str:
 def _corrected(scores: "Scores", calibration: "Calibration") -> str:
     import numpy as np
 
-    from ..anatomy.trust import Counts, corrected_rate
+    from ..analysis.statistics.trust import Counts, corrected_rate
 
     known = calibration.trust.get(scores.method, {}).get("counts")
     hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
@@ -138,9 +138,9 @@ def _say_skipped(found: "Found", read: "Read") -> None:
 
 
 def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
-    from ..anatomy.calibrate import calibrate
-    from ..anatomy.pictures import find_pictures
-    from ..anatomy.stage import examine_files
+    from ..anatomy.judge.calibrate import calibrate
+    from ..anatomy.judge.stage import examine_files
+    from ..anatomy.read.pictures import find_pictures
     from ..files import atomic, sha256
     from .anatomy_known import labels_of
 
@@ -195,7 +195,7 @@ def _scaled(box: "Sequence[float] | None", scale: float) -> "list[float] | None"
 def _draw_reliability(result: "Calibrated", folder: Path) -> None:
     import matplotlib as mpl
 
-    from ..analysis.figures import STYLE, figure, reliability, save
+    from ..figures import STYLE, figure, reliability, save
 
     with mpl.rc_context(STYLE):
         drawn = figure(4.6, 4.6)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..anatomy.labels import Labelled, labelled, read_labels
+from ..anatomy.judge.labels import Labelled, labelled, read_labels
 from ..errors import HandscopeError
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
@@ -46,9 +46,9 @@ def labels_of(source: Path) -> Labelled:
 
 def _of_run(folder: Path) -> Labelled:
     """The newest verdict on each sample of a run, with the box of its hand where the label says which tokens it is."""
-    from ..analysis.table import check_noise
-    from ..extract.labels import Labels
-    from ..extract.run import Run
+    from ..labeling.database.labels import Labels
+    from ..labeling.table import check_noise
+    from ..run.folder import Run
 
     run = Run(folder)
     current = Labels(run.labels_path).current()

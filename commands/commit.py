@@ -19,9 +19,9 @@ def add(verbs: Any) -> None:
 
 def _commit(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..analysis.figures import save
     from ..evaluation.commitment import commit, default_regions
-    from ..evaluation.commitment_plate import commitment_plate, sentences
+    from ..figures import save
+    from ..report.commitment_plate import commitment_plate, sentences
 
     model = model_of(run, arguments)
     regions = default_regions(run)

@@ -65,7 +65,7 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     Plan(arguments.blocks or ["double.0"], steps, **read)  # what is misspelt is refused before the model is loaded
     from ..extract.estimate import estimate
     from ..extract.extract import extract
-    from ..summary import estimated, extracted
+    from ..report.summary import estimated, extracted
 
     model = model_of(run, arguments)
     plan = Plan(arguments.blocks or model.blocks, steps, **read)

@@ -39,7 +39,7 @@ def add(verbs: Any) -> None:
 
 
 def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
-    from ..extract.prompts import check_seeds, read_prompts
+    from ..run.prompts import check_seeds, read_prompts
 
     prompts = [*(arguments.prompt or []), *(read_prompts(arguments.prompts) if arguments.prompts else [])]
     if not prompts:
@@ -47,7 +47,7 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
     check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
     wanted = [seed for span in arguments.seeds for seed in span]
     from ..extract.generate import generate
-    from ..summary import generated
+    from ..report.summary import generated
 
     model = load_model(arguments)
     run = open_run(arguments)

@@ -11,7 +11,7 @@ from .options import at_least, names
 from .verb import add_verb, open_run, say
 
 if TYPE_CHECKING:
-    from ..labeling.server import Place
+    from ..labeling.server.server import Place
 
 PORT = 8750  # the same every day, so that a browser finds what it kept for the address
 
@@ -45,17 +45,17 @@ def add(verbs: Any) -> None:
 
 def _label(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..summary import labelled
+    from ..report.summary import labelled
 
     if arguments.auto:
-        from ..labeling.auto import label_auto
+        from ..organism.study.auto import label_auto
 
         label_auto(run, progress=progress)
         say("label", labelled(run))
         return
     from ..labeling.order import make_order
-    from ..labeling.server import serve
-    from ..labeling.session import Session
+    from ..labeling.server.server import serve
+    from ..labeling.server.session import Session
 
     order = make_order(run, arguments.order, arguments.seed, arguments.double, arguments.annotators)
     session = Session(run, order, arguments.annotators)

@@ -31,7 +31,7 @@ def add(verbs: Any) -> None:
 
 def _export(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..labeling.export import export_labels
+    from ..labeling.exchange.export import export_labels
 
     found = export_labels(run, arguments.path, arguments.everyone)
     authors = sorted({annotation.author for annotation in found})
@@ -40,7 +40,7 @@ def _export(arguments: argparse.Namespace, progress: Progress) -> None:
 
 def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..labeling.importing import import_labels
+    from ..labeling.exchange.importing import import_labels
 
     done = import_labels(run, arguments.path)
     left = [f"{done.known} were here already"] if done.known else []
@@ -50,8 +50,8 @@ def _import(arguments: argparse.Namespace, progress: Progress) -> None:
 
 def _agreement(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..analysis.table import write_csv
     from ..labeling.agreement import agreement, review_queue
+    from ..labeling.table import write_csv
 
     table, queue = agreement(run), review_queue(run)
     if table.empty:

@@ -66,9 +66,9 @@ def _mend(arguments: argparse.Namespace, progress: Progress) -> None:
         return
     from pandas import read_csv
 
-    from ..analysis.figures import save
-    from ..evaluation.experiment_plate import doses_plate, forest_plate, pairs_plate
-    from ..evaluation.organism import BLOCKS, mend
+    from ..figures import save
+    from ..organism.study.experiment import BLOCKS, mend
+    from ..report.experiment_plate import doses_plate, forest_plate, pairs_plate
 
     table = mend(
         model_of(run, arguments), run, arguments.seeds, arguments.pilot_seeds, arguments.blocks or BLOCKS,

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import HandscopeError
-from ..extract.quantise import QUANTISATIONS
+from ..models.quantise import QUANTISATIONS
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
-    from ..extract.run import Run
+    from ..models.model import Model
+    from ..run.folder import Run
 
 
 def model_options(verb: argparse.ArgumentParser, model: str | None = None, device: str | None = None) -> None:
@@ -37,7 +37,7 @@ def model_options(verb: argparse.ArgumentParser, model: str | None = None, devic
 
 def load_model(arguments: argparse.Namespace) -> "Model":
     """The model that the options name."""
-    from ..extract.models import load
+    from ..models.model import load
 
     return load(
         arguments.model,

@@ -16,8 +16,8 @@ def add(verbs: Any) -> None:
 
 def _power(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..analysis.power import power_table
-    from ..analysis.results import Results
+    from ..analysis.statistics.power import power_table
+    from ..report.results import Results
 
     table = power_table(Results.read(run), arguments.auc, arguments.power)
     print(f"To see a held-out AUC of {arguments.auc:g} (p ≤ 0.05) with a chance of {arguments.power:.0%}:")

@@ -14,8 +14,8 @@ def add(verbs: Any) -> None:
 
 def _report(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..report import report
-    from ..summary import reported
+    from ..report.page import report
+    from ..report.summary import reported
 
     report(run, progress=progress)
     say("report", reported(run))

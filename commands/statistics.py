@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
 def _analyze(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
     from ..analysis.stage import analyze
-    from ..summary import analyzed
+    from ..report.summary import analyzed
 
     analyze(run, permutations=arguments.permutations, folds=arguments.folds, seed=arguments.seed, progress=progress)
     say("analyze", analyzed(run))
@@ -30,7 +30,7 @@ def _analyze(arguments: argparse.Namespace, progress: Progress) -> None:
 def _probe(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
     from ..probes.stage import probe
-    from ..summary import probed
+    from ..report.summary import probed
 
     model = model_of(run, arguments)
     probe(

@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
 
 def _check(arguments: argparse.Namespace, progress: Progress) -> int:
     path = _activations(arguments.path)
-    from ..extract.check import check
+    from ..extract.store.check import check
 
     problems = check(path, progress)
     for problem in problems:
@@ -41,16 +41,16 @@ def _check(arguments: argparse.Namespace, progress: Progress) -> int:
 
 def _info(arguments: argparse.Namespace, progress: Progress) -> None:
     path = _activations(arguments.path)
-    from ..extract.check import info
-    from ..summary import stored
+    from ..extract.store.check import info
+    from ..report.summary import stored
 
     print(stored(info(path)))
 
 
 def _consolidate(arguments: argparse.Namespace, progress: Progress) -> None:
     path = _activations(arguments.path)
-    from ..extract.consolidate import consolidate
-    from ..extract.shard import shards
+    from ..extract.store.consolidate import consolidate
+    from ..extract.store.shard import shards
 
     say("store", f"{consolidate(path, progress)} of {len(shards(path))} shards")
 
@@ -60,8 +60,8 @@ def _merge(arguments: argparse.Namespace, progress: Progress) -> None:
     target = Path(arguments.target)
     if (target / "run.yaml").is_file():
         target = target / "activations"
-    from ..extract.consolidate import merge
-    from ..extract.store import ActivationStore
+    from ..extract.store.consolidate import merge
+    from ..extract.store.store import ActivationStore
 
     path = merge(sources, target, progress)
     say("store", f"{path}: {len(ActivationStore(path).samples)} samples of {len(sources)} sources")

@@ -36,8 +36,8 @@ def add(verbs: Any) -> None:
 
 def _survey(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..extract.survey import survey, unsurveyed
-    from ..extract.surveyed import survey_folder
+    from ..extract.survey.survey import survey, unsurveyed
+    from ..extract.survey.surveyed import survey_folder
 
     # What is there needs no model, which may be large or on another machine.
     if arguments.model is not None or unsurveyed(run) or not survey_folder(run).exists():

@@ -9,7 +9,7 @@ from ..errors import HandscopeError
 from ..progress import Progress
 
 if TYPE_CHECKING:
-    from ..extract.run import Run
+    from ..run.folder import Run
 
 Function = Callable[[argparse.Namespace, Progress], int | None]
 """What a verb does; it returns the exit status where that is not 0."""
@@ -28,7 +28,7 @@ def open_run(arguments: argparse.Namespace, begun: bool = False) -> "Run":
     """The run folder of a verb; one that reads what others wrote does not make an empty folder of a misspelt name."""
     if begun and not os.path.isdir(arguments.run):
         raise HandscopeError(f"There is no run folder {arguments.run}: check its name, or begin one with generate.")
-    from ..extract.run import Run
+    from ..run.folder import Run
 
     return Run(arguments.run)
 

@@ -19,10 +19,10 @@ def add(verbs: Any) -> None:
 
 def _watch(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..analysis.figures import save
-    from ..extract.run import sample_id
+    from ..figures import save
     from ..probes.choose import saved_probes
     from ..probes.watch import watch
+    from ..run.folder import sample_id
 
     probes = saved_probes(run.probes_dir, arguments.blocks)
     model = model_of(run, arguments)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import HandscopeError
-from ..extract.models import Model
-from ..extract.run import Run, sample_id
 from ..files import atomic
+from ..models.model import Model
 from ..progress import Progress, quiet
+from ..run.folder import Run, sample_id
 from .memory import peak_memory
 
 FAMILIES = ("plain", "triage", "steering", "guidance", "control")

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..analysis.statistics.paired import Paired, paired_rates
 from ..errors import HandscopeError
-from ..extract.labels import Labels
-from ..extract.run import Run
 from ..files import atomic
-from .paired import Paired, paired_rates
+from ..labeling.database.labels import Labels
+from ..run.folder import Run
 
 KEY = "key.json"
 

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..analysis.inference import bootstrap_weights, codes, interval, permuted_labels
-from ..analysis.table import write_csv
-from ..anatomy.commitment import commitment, literal
-from ..anatomy.survival import Survival, kaplan_meier
+from ..analysis.commitment import commitment, literal
+from ..analysis.statistics.inference import bootstrap_weights, codes, interval, permuted_labels
+from ..analysis.statistics.survival import Survival, kaplan_meier
 from ..errors import HandscopeError
-from ..extract.clean import decibels
-from ..extract.labels import Labels
-from ..extract.models import Model
-from ..extract.run import Run
-from ..extract.trajectory import Trajectory
 from ..files import atomic
+from ..labeling.database.labels import Labels
+from ..labeling.table import write_csv
+from ..models.clean import decibels
+from ..models.model import Model
 from ..progress import Progress, quiet
+from ..run.folder import Run
+from ..run.trajectory import Trajectory
 from .shapes import Pictures, Region, check_regions, hand_skeletons, of_shapes, organism_regions
 
 FACTORS = (1 / 3, 2 / 3, 1.0, 5 / 3, 8 / 3)

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.inference import benjamini_hochberg
-from ..analysis.table import write_csv
+from ..analysis.statistics.inference import benjamini_hochberg
+from ..analysis.statistics.paired import paired_rates
 from ..errors import HandscopeError
-from ..extract.models import Model
-from ..extract.run import Run
+from ..labeling.table import write_csv
+from ..models.model import Model
 from ..progress import Progress, quiet
+from ..run.folder import Run
 from .arms import Arm, draw_arm
-from .paired import paired_rates
 from .quality import SHIFTS, appearance, diversity, hand_features, kernel_distance, shifts
 
 Judged = Callable[[NDArray[np.uint8], str], float]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from ..analysis.inference import bootstrap_weights, codes, interval
+from ..analysis.statistics.inference import bootstrap_weights, codes, interval
 from ..errors import HandscopeError
 
 SHIFTS = ("brightness", "contrast", "saturation", "area", "height", "centre_x", "centre_y", "angle")
@@ -88,7 +88,7 @@ def hand_features(pictures: NDArray[np.uint8], batch_size: int = 32) -> NDArray[
     A network that has seen real hands, in place of Inception, whose weights cannot be shipped. Guidance through the
     same network may lower the distance by fooling it.
     """
-    from ..anatomy.networks import LANDMARK_INPUT, load_landmarks
+    from ..anatomy.read.networks import LANDMARK_INPUT, load_landmarks
 
     network, found = load_landmarks("full"), []
     with torch.no_grad():

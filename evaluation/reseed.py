@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.inference import bootstrap_weights, codes, interval
+from ..analysis.statistics.inference import bootstrap_weights, codes, interval
 from ..errors import HandscopeError
 from ..guidance.triage import calls_of
 

@@ -11,20 +11,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..analysis.inference import auc, bootstrap_auc, grouped_folds
-from ..analysis.table import labelled, sample_table, write_csv
+from ..analysis.statistics.inference import auc, bootstrap_auc, grouped_folds
 from ..errors import HandscopeError
 from ..extract.replay import replay
 from ..guidance.selectors import FEATURES, ByPrompt, LinearSelector, features
 from ..guidance.triage import Look, threshold_for
+from ..labeling.table import labelled, sample_table, write_csv
 from ..probes.nested import GRID, nested_scores
 from ..probes.ridge import RidgeProbe
 from ..progress import Progress, quiet
 from .reseed import reseed
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
-    from ..extract.run import Run
+    from ..models.model import Model
+    from ..run.folder import Run
 
 BATCH = 16
 

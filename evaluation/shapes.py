@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..anatomy.commitment import along_bones, distances_between
+from ..analysis.commitment import along_bones, distances_between
 from ..errors import HandscopeError
 
 Pictures = NDArray[np.uint8]
@@ -72,8 +72,8 @@ def of_colour(name: str, mask: Callable[[Pictures], NDArray[np.bool_]], toleranc
 
 def hand_skeletons(threshold: float = 0.5) -> Shapes:
     """The surest hand of each picture, as points along its bones; from HandAnat's landmark networks, one pass."""
-    from ..anatomy.detect import detect
-    from ..anatomy.skeleton import DIGIT_BONES, PALM_BONES
+    from ..anatomy.read.detect import detect
+    from ..anatomy.read.skeleton import DIGIT_BONES, PALM_BONES
 
     bones = [(int(a), int(b)) for a, b in torch.cat([DIGIT_BONES, PALM_BONES]).tolist()]
 

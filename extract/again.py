@@ -10,13 +10,13 @@ import pandas as pd
 
 from ..errors import HandscopeError
 from ..files import atomic
+from ..models.model import Model
+from ..run.folder import Run
+from ..run.trajectory import Trajectory
 from .address import Plan
 from .capture import Tokens, capture
 from .generate import draw
-from .models import Model
-from .run import Run
 from .seen import Seen
-from .trajectory import Trajectory
 from .wanted import Batch
 
 COLUMNS = ("sample", "reason", "psnr")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HandscopeError
-from .adapter import FluxAdapter, Lengths, Streams, adapter_for
+from ..models.calls import CallNames, named
+from ..models.condition import conditions
+from ..models.flux import FluxAdapter, Lengths, Streams, adapter_for
 from .address import Block, Plan
-from .calls import CallNames, named
-from .condition import conditions
 from .deepest import Index, only_rows
 from .seen import Seen, copier
 
@@ -34,7 +34,7 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce 
 
     The hooks select tokens on the device and copy the selection to the CPU; they never keep a view of the whole stream,
     and they are removed however the block ends. Steps are counted by the transformer's own calls, conditional and
-    unconditional ones apart (see `handscope.extract.calls`).
+    unconditional ones apart (see `handscope.models.calls`).
 
     Parameters
     ----------

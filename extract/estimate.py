@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from ..models.model import Model
+from ..run.folder import Run
 from .address import Plan
 from .capture import capture
 from .generate import draw
-from .models import Model
 from .replay import replay
-from .run import Run
 from .wanted import Batch, Wanted, batches, wanted
 
 SHARD_BYTES = 9_000

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 from ..errors import HandscopeError
+from ..models.model import Model
 from ..progress import Progress, quiet
+from ..run.folder import Run
+from ..run.trajectory import Trajectory, step_table
 from .address import Plan
 from .again import SetAside, generate_again, set_aside, write_set_aside
-from .consolidate import consolidate
-from .models import Model
 from .replay import batch_difference, replay
-from .run import Run
 from .seen import Seen
-from .shard import fingerprint, heads, reading, shards
-from .store import ActivationStore
-from .trajectory import Trajectory, step_table
+from .store.consolidate import consolidate
+from .store.shard import fingerprint, heads, reading, shards
+from .store.store import ActivationStore
+from .store.writer import ShardWriter
 from .wanted import Batch, Wanted, batches, shard_path, wanted
-from .writer import ShardWriter
 
 STALE = 3600.0
 """Seconds after which a temporary file that nothing was written to is one that a killed process left behind."""

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..files import atomic
+from ..models.flux import adapter_for
+from ..models.model import Model
 from ..progress import Progress, quiet
-from .adapter import adapter_for
-from .models import Model
-from .prompts import check_seeds, own_seed
-from .run import Run, sample_id
-from .trajectory import Trajectory
+from ..run.folder import Run, sample_id
+from ..run.prompts import check_seeds, own_seed
+from ..run.trajectory import Trajectory
 
 
 def generate(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import HandscopeError
+from ..models.model import Model
+from ..run.trajectory import Trajectory, stack
 from .address import Cell, Plan
 from .capture import DeepestReachedError, Reduce, Seen, Tokens, reading
-from .models import Model
-from .trajectory import Trajectory, stack
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class Seen:
     calls : int
         Calls of the transformer so far that the plan counts: the conditional ones, or the unconditional.
     conditions : dict of str
-        What may change the bits, as `handscope.extract.condition` says it, and `batch_size`; empty before the first
+        What may change the bits, as `handscope.models.condition` says it, and `batch_size`; empty before the first
         call.
     """
 

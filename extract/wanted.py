@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import HandscopeError
+from ..labeling.database.labels import Annotation, Labels
+from ..models.condition import conditions
+from ..models.model import Model
+from ..run.folder import Run
 from .address import Plan
-from .condition import conditions
-from .labels import Annotation, Labels
-from .models import Model
-from .run import Run
-from .shard import SCHEMA, TOKEN, check_same, reading
+from .store.shard import SCHEMA, TOKEN, check_same, reading
 
 SELECTIONS = ("hand", "labelled", "all")
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import HandscopeError
 from ..extract.address import Block, Plan
+from ..extract.hooks import Call, changing, counting
 from .correction import LIMIT, Strength, at_clean, gradient_of, length
-from .hooks import Call, changing, counting
 from .losses import Loss, ProbeLoss
 from .travel import OwnNoise, noised_back
 

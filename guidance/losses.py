@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import HandscopeError
-from .hooks import share
+from ..extract.hooks import share
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
+    from ..models.model import Model
 
 Loss = Callable[[Tensor], Tensor]
 """From predicted clean latents (batch, tokens, channels), float32, to losses (batch,): lower is better."""

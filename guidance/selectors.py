@@ -13,7 +13,7 @@ from ..errors import HandscopeError
 from .triage import Look
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
+    from ..models.model import Model
 
 FEATURES = ("x0_flat", "image", "x_t_flat")
 """What can be read without a hook: the predicted clean latents of all tokens, statistics of their decoded picture, and

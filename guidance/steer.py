@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..extract.address import Block, Plan
-from .hooks import Call, changing, counting, share
+from ..extract.hooks import Call, changing, counting, share
 
 Gate = Callable[[Tensor], Tensor]
 """From tokens (batch, tokens, width), float32, to how much of the push each gets, (batch, tokens) in [0, 1]."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import reading
-from ..extract.sampling import Sampling
+from ..models.sampling import Sampling
 from ..progress import Progress, quiet
 
 

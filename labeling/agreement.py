@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.reliability import Array, cohen_kappa, coincidences, confusion, krippendorff_alpha, over_groups
-from ..extract.annotation import AUTOMATIC, Annotation
-from ..extract.label_records import RATINGS
-from ..extract.labels import Labels
-from ..extract.run import Run
+from ..analysis.statistics.agreement import Array, cohen_kappa, coincidences, confusion, krippendorff_alpha, over_groups
+from ..run.folder import Run
+from .database.annotation import AUTOMATIC, Annotation
+from .database.label_records import RATINGS
+from .database.labels import Labels
 
 SAME_HAND = 0.7
 """Two annotators' hand tokens agree where their intersection over union is at least this."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import HandscopeError
-from ..extract.run import Run
+from ..run.folder import Run
 
 FLUX_TOKEN = 16
 """Pixels a side of a token of FLUX.1: its VAE makes one latent of 8 x 8 pixels, the transformer one token of 2 x 2."""

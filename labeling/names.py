@@ -1,7 +1,7 @@
 """What an annotator may be called."""
 
 from ..errors import HandscopeError
-from ..extract.annotation import AUTOMATIC
+from .database.annotation import AUTOMATIC
 
 LONGEST = 40
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import HandscopeError
-from ..extract.annotation import AUTOMATIC
-from ..extract.labels import Labels
-from ..extract.run import Run
+from ..run.folder import Run
+from .database.annotation import AUTOMATIC
+from .database.labels import Labels
 
 METHODS = ("random", "uncertain", "given")
 
@@ -92,7 +92,7 @@ def make_order(
         # By the rank of a hash: a later sample takes its place among the others, and these keep theirs.
         ordered = sorted(every, key=lambda sample: share(seed, "order", sample))
     elif method == "uncertain":
-        from .uncertain import by_doubt
+        from .suggestions.uncertain import by_doubt
 
         ordered, described = by_doubt(run, _labelled_by_people(run), seed)
         parameters |= described

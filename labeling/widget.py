@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import HandscopeError
-from ..extract.annotation import Annotation
-from ..extract.labels import Conflict, Labels
-from ..extract.run import Run
+from ..run.folder import Run
+from .database.annotation import Annotation
+from .database.labels import Conflict, Labels
 from .grid import grid
 from .names import annotator_name
 from .order import make_order
-from .painting import PAINTED, check_finished
+from .server.painting import PAINTED, check_finished
 
 PAGE = Path(__file__).with_name("page")
 MODULES = ("grid", "view", "drawing", "surface", "gestures", "painter", "judgement", "notebook")

@@ -5,7 +5,7 @@ renderer's. So the judge learns from labelled generated pictures, is tested on p
 abstains where it is not sure. It knows this organism's pictures and no others: audit it again before trusting it on
 another model, or on pictures that were steered.
 
-``python -m handscope.labeling.fit_judge`` fits it to the shipped labels and writes ``judge.json``.
+``python -m handscope.organism.study.fit_judge`` fits it to the shipped labels and writes ``judge.json``.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis.reliability import cohen_kappa, confusion
+from ..analysis.statistics.agreement import cohen_kappa, confusion
 from ..errors import HandscopeError
 from ..files import atomic
 from .shape import features

@@ -13,7 +13,7 @@ from ..progress import Progress, quiet
 from .images import STATISTICS, image_statistics
 
 if TYPE_CHECKING:
-    from ..extract.run import Run
+    from ..run.folder import Run
 
 Array = NDArray[np.float64]
 

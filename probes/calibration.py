@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.inference import p_value
-from ..analysis.rates import wilson
+from ..analysis.statistics.inference import p_value
+from ..analysis.statistics.rates import wilson
 from ..errors import HandscopeError
 
 Array = NDArray[Any]

@@ -13,7 +13,7 @@ from .linear import LinearProbe
 from .saved import load_probe
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
+    from ..models.model import Model
 
 TOKENS = "token"
 """A probe whose metadata name their input with this word was fitted to single tokens."""

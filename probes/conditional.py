@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.inference import auc, codes, p_value
+from ..analysis.statistics.inference import auc, codes, p_value
 from .calibration import platt
 from .linear import LinearProbe
 from .nested import nested_scores

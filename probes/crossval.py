@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from ..analysis.inference import (
+from ..analysis.statistics.inference import (
     PairWins,
     auc,
     bootstrap_auc,

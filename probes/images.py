@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.table import write_csv
 from ..errors import HandscopeError
+from ..labeling.table import write_csv
 from ..progress import Progress, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..extract.models import Model
-    from ..extract.run import Run
+    from ..models.model import Model
+    from ..run.folder import Run
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
 
 Array = NDArray[Any]
 

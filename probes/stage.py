@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ..analysis.freshness import fingerprint, is_fresh, set_fresh
-from ..analysis.inference import benjamini_hochberg
-from ..analysis.table import SUBSETS, labelled, sample_table, write_csv
+from ..analysis.statistics.inference import benjamini_hochberg
 from ..analysis.vectors import HandTokens
+from ..labeling.table import SUBSETS, labelled, sample_table, write_csv
 from ..progress import Progress, quiet
+from ..run.freshness import fingerprint, is_fresh, set_fresh
 from .baselines import Baseline, random_projection, run_baselines
 from .calibration import platt
 from .crossval import CrossValidation, cross_validate
@@ -30,9 +30,9 @@ from .transfer import probe_transfer
 from .whole import block_flat
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
-    from ..extract.run import Run
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
+    from ..models.model import Model
+    from ..run.folder import Run
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def probe(
         There are too few samples of a class or too few prompts, or a file that is needed is missing.
     """
     mark = fingerprint(run, version=VERSION, l2=L2, permutations=permutations, folds=folds, seed=seed)
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
 
     store = ActivationStore(run.activations_dir)
     whole = has_all_tokens(store)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.inference import (
+from ..analysis.statistics.inference import (
     PairWins,
     auc,
     bootstrap_auc,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.inference import auc, check_folds, codes, grouped_folds, p_value, permuted_labels
+from ..analysis.statistics.inference import auc, check_folds, codes, grouped_folds, p_value, permuted_labels
 from ..progress import Progress, quiet
 from .linear import LinearProbe
 

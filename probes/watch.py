@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..analysis import figures
+from .. import figures
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import capture
@@ -26,7 +26,7 @@ from ..progress import Progress, quiet
 from .choose import by_block, nearest, of_tokens
 
 if TYPE_CHECKING:
-    from ..extract.models import Model
+    from ..models.model import Model
 
 CAVEAT = (
     "Fitted to means over hand tokens: a single token is not what the probe was fitted to or judged on. "

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.inference import benjamini_hochberg, codes, grouped_folds
+from ..analysis.statistics.inference import benjamini_hochberg, codes, grouped_folds
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Offset, conditional_gain
@@ -20,7 +20,7 @@ from .places import flat_block
 from .ridge import RidgeProbe
 
 if TYPE_CHECKING:
-    from ..extract.store import ActivationStore
+    from ..extract.store.store import ActivationStore
 
 FLAT_PERMUTATIONS = 20
 """Permutations of the conditional null, which for so many features costs a second each five."""

@@ -27,8 +27,8 @@ STEPS = 4
 
 def named(prompt: str, number: int) -> str:
     """The sample that `generate` makes of a prompt for a seed."""
-    from handscope.extract.prompts import own_seed
-    from handscope.extract.run import sample_id
+    from handscope.run.folder import sample_id
+    from handscope.run.prompts import own_seed
 
     return sample_id(prompt, own_seed(prompt, number))
 
@@ -101,7 +101,7 @@ def tiny_pipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_pipe_folder: Path):
     """The tiny pipeline as a `Model`; a test must leave it as it was."""
-    from handscope.extract.models import load
+    from handscope.models.model import load
 
     return load(str(tiny_pipe_folder))
 
@@ -112,8 +112,8 @@ def finished_run(tiny_model, tmp_path_factory: pytest.TempPathFactory):
     use `run_copy`.
     """
     from handscope.extract.generate import generate
-    from handscope.extract.labels import Labels
-    from handscope.extract.run import Run
+    from handscope.labeling.database.labels import Labels
+    from handscope.run.folder import Run
 
     run = Run(tmp_path_factory.mktemp("runs") / "finished")
     generate(tiny_model, run, PROMPTS, SEEDS, steps=STEPS, batch_size=16)
@@ -126,7 +126,7 @@ def extracted_run(tiny_model, finished_run, tmp_path_factory: pytest.TempPathFac
     """`finished_run` with the activations of three blocks at steps 4, 2 and 1 of 4."""
     from handscope.extract.address import Plan
     from handscope.extract.extract import extract
-    from handscope.extract.run import Run
+    from handscope.run.folder import Run
 
     folder = tmp_path_factory.mktemp("runs") / "extracted"
     shutil.copytree(finished_run.path, folder)
@@ -138,7 +138,7 @@ def extracted_run(tiny_model, finished_run, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def run_copy(tmp_path: Path) -> Callable:
     """``run_copy(finished_run)``: a copy of a run that a test may change."""
-    from handscope.extract.run import Run
+    from handscope.run.folder import Run
 
     def copy(run):
         folder = tmp_path / "run"
@@ -154,7 +154,7 @@ def hand_made_labels(run) -> list:
     It is bad when the red of its image there is above the median of its prompt, so that the verdict is in the
     activations; of each prompt's six, the two in the middle are leaning, and every eleventh sample is unsure.
     """
-    from handscope.extract.labels import Annotation
+    from handscope.labeling.database.labels import Annotation
 
     samples = run.samples()
     hands = {}

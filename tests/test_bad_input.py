@@ -272,7 +272,7 @@ def test_store_truncated(verb: str, refused: Refused, extracted_run, run_copy) -
 
 
 def test_labels_of_another_grid(refused: Refused, finished_run, run_copy) -> None:
-    from handscope.extract.labels import Annotation, Labels
+    from handscope.labeling.database.labels import Annotation, Labels
 
     run = run_copy(finished_run)
     row = run.samples().iloc[3]
@@ -285,7 +285,7 @@ def test_labels_of_another_grid(refused: Refused, finished_run, run_copy) -> Non
 
 
 def test_labels_of_another_image(refused: Refused, finished_run, run_copy) -> None:
-    from handscope.extract.labels import Annotation, Labels
+    from handscope.labeling.database.labels import Annotation, Labels
 
     run = run_copy(finished_run)
     row = run.samples().iloc[3]
@@ -295,7 +295,7 @@ def test_labels_of_another_image(refused: Refused, finished_run, run_copy) -> No
 
 
 def test_too_few_labels_to_analyze(refused: Refused, extracted_run, run_copy) -> None:
-    from handscope.extract.labels import Annotation, Labels
+    from handscope.labeling.database.labels import Annotation, Labels
 
     run = run_copy(extracted_run)
     current = Labels(run.labels_path).current()

@@ -47,8 +47,8 @@ def verbs(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[tuple[s
 
 
 def test_stages_one_by_one(tiny_pipe_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from handscope.extract.labels import Labels
-    from handscope.extract.run import Run
+    from handscope.labeling.database.labels import Labels
+    from handscope.run.folder import Run
 
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "run"
     prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
@@ -111,8 +111,8 @@ def test_store_verbs(extracted_run, run_copy, tmp_path: Path, capfd: pytest.Capt
 
 def test_later_verbs_load_the_model_as_the_run_was_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from handscope.commands.options import model_of
-    from handscope.extract import models
-    from handscope.extract.run import Run
+    from handscope.models import model as models
+    from handscope.run.folder import Run
 
     asked: list[tuple] = []
     monkeypatch.setattr(models, "load", lambda *given, **named: asked.append((given, named)))

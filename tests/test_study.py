@@ -30,12 +30,14 @@ SETTINGS = {
 KILLER = """
 import os, signal, sys
 from handscope.cli import main
-from handscope.extract import extract, generate, models
-from handscope.extract.labels import Labels
+from handscope.extract import extract, generate
+from handscope.models import model as models
+from handscope.labeling.database.labels import Labels
 from handscope.analysis import stage as analysis_stage
 from handscope.probes import stage as probes_stage
-from handscope import cli, report
-from handscope.labeling import auto
+from handscope import cli
+from handscope.report.page import page as report
+from handscope.organism.study import auto
 from conftest import hand_made_labels
 
 def label_auto(run, progress):
@@ -76,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_pipe_folder: Path) -> 
     folder = tmp_path_factory.mktemp("study")
     settings = {"run": "run", "model": str(tiny_pipe_folder), **SETTINGS}
     (folder / "study.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support"), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", KILLER, "study.yaml"],
         cwd=folder,
@@ -101,9 +103,9 @@ def test_killed_in_every_stage_it_ends_like_one_that_was_not(
     from handscope.analysis import analyze
     from handscope.extract.address import Plan
     from handscope.extract.extract import extract
-    from handscope.extract.run import Run
-    from handscope.extract.store import ActivationStore
+    from handscope.extract.store.store.store import ActivationStore
     from handscope.probes import probe
+    from handscope.run.folder import Run
 
     log = (folder / "log").read_text().splitlines()
     stages = {line.removeprefix("killed in ") for line in log if line.startswith("killed in ")}
@@ -152,11 +154,11 @@ def ran(study: Study) -> list[str]:
 
 
 def test_only_what_is_missing_is_done(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from handscope.extract.labels import Labels
+    from handscope.labeling.database.labels import Labels
 
     shutil.copytree(folder / "run", tmp_path / "run", copy_function=shutil.copy2)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("handscope.labeling.auto.label_auto", lambda run, progress: None)
+    monkeypatch.setattr("handscope.organism.study.auto.label_auto", lambda run, progress: None)
     study = Study.from_yaml(folder / "study.yaml")
     assert ran(study) == []
 

@@ -1,0 +1,1 @@
+"""What a number is worth: AUC, folds, nulls, intervals, agreement, rates, survival, power."""

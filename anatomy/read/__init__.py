@@ -1,0 +1,1 @@
+"""From a picture to hands: detection, landmarks, and which pixels are hand."""

@@ -1,0 +1,253 @@
+"""Where the hands of pictures are, and their landmarks: MediaPipe's way, then a search where that finds none.
+
+    hands = detect(images)                      # (n, 3, h, w) in [0, 1], or a list of pictures of any sizes
+    undetected = set(range(len(images))) - set(hands.image.tolist())
+
+A picture in which nothing is found stays without a row: undetected is an outcome, to be counted by whoever asks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import HandscopeError
+from .hands import Hands
+from .networks import LANDMARK_INPUT, LandmarkNetwork, PalmNetwork, Size, load_landmarks, load_palm
+from .palm import Palms, distinct, find_palms, overlap, whole
+from .regions import box_region, crop, hand_region, landmark_region, place, turned
+
+SLACK = 0.25  # values of a picture may overshoot [0, 1] by this much: resampling does
+BATCH = 32  # pictures or crops that go through a network at once
+# What the search makes do with at first, since both landmark networks then have to be sure at a second look.
+LOW = 0.1  # probability of a palm
+GLIMPSE = 0.3  # presence at the first look
+SURE = 0.75  # presence at the second
+CANDIDATES = 8  # palms of a picture that a pass of the search looks into
+SAME = 0.4  # hands whose landmarks' boxes overlap by more are one
+EIGHT = 8  # turns in which a picture, or a box, is looked at
+
+
+class Detector(Protocol):
+    """Any other detector of hands: a picture (3, h, w) in [0, 1] -> boxes (k, 4), x0, y0, x1, y1 in pixels.
+
+    >>> def yolo(image):                                                       # doctest: +SKIP
+    ...     return model(image[None])[0].boxes.xyxy
+    """
+
+    def __call__(self, image: Tensor) -> Tensor: ...
+
+
+def detect(
+    images: Tensor | Sequence[Tensor],
+    *,
+    threshold: float = 0.5,
+    networks: Size = "full",
+    search: Literal["thorough", "plain"] = "thorough",
+    boxes: Sequence[Tensor | None] | None = None,
+    detector: Detector | None = None,
+    max_hands: int = 2,
+) -> Hands:
+    """Find hands and read their landmarks; no gradient (`read` gives one, for the regions found here).
+
+    Parameters
+    ----------
+    images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
+    threshold : least probability of a palm (in the plain pass) and of a hand's presence (always)
+    search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms, turned views, tiles,
+        each through both palm networks, and only for pictures that are still without a hand. What it finds has to
+        convince both landmark networks when it is looked at a second time. "plain" is MediaPipe's own pass and no more
+    boxes : for each picture, boxes of hands (k, 4), x0, y0, x1, y1 in pixels, or None; each that holds no hand found
+        so far is read itself, in the surest of eight turns
+    detector : another source of such boxes, asked for pictures in which nothing was found
+    max_hands : most hands a picture; the surest are kept
+
+    Returns
+    -------
+    Hands, by picture and within it by falling presence
+
+    Raises
+    ------
+    HandscopeError
+        A picture is not a float tensor (3, h, w) in [0, 1], or `boxes` are not one entry a picture.
+    """
+    pictures = _pictures(images)
+    if boxes is not None and len(boxes) != len(pictures):
+        raise HandscopeError(f"Expected boxes for each of {len(pictures)} pictures (or None), found {len(boxes)}.")
+    if not pictures:
+        raise HandscopeError("There are no pictures to look at.")
+    with torch.no_grad():
+        device = str(pictures[0].device)
+        palm, landmarks = _networks(networks, device)
+        candidates = _look(pictures, list(range(len(pictures))), [palm], _plain, threshold)
+        found = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
+        for name, views in SEARCHES if search == "thorough" else ():
+            left = _without(found, pictures)
+            if not left:
+                break
+            other_palm, other = _networks("full" if networks == "lite" else "lite", device)
+            candidates = _look(pictures, left, [palm, other_palm], views, min(LOW, threshold))
+            seen = _read_all(pictures, *candidates, landmarks, name)
+            seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
+            seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, name)
+            agreed = _read_all(pictures, seen.region, seen.image, other, name).presence >= max(SURE, threshold)
+            found = Hands.cat([found, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
+        given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
+        if detector is not None:
+            for i in _without(found, pictures):
+                given[i] += list(detector(pictures[i]))
+        box, image = _empty_boxes(given, found)
+        turns = _read_all(pictures, _in_turns(box_region(box)), image.repeat_interleave(EIGHT), landmarks, "box")
+        surest = turns.presence.reshape(-1, EIGHT).argmax(1) + EIGHT * torch.arange(len(box), device=box.device)
+        seen = _read_all(pictures, landmark_region(turns.select(surest).points), image, landmarks, "box")
+        return _best(Hands.cat([found, seen]), threshold, max_hands)
+
+
+def read(
+    images: Tensor | Sequence[Tensor], region: Tensor, network: LandmarkNetwork, image: Tensor | None = None
+) -> Hands:
+    """The landmarks of given regions, differentiable in the pictures and in the regions.
+
+    Parameters
+    ----------
+    images : float (n, 3, h, w) in [0, 1], or n of (3, h, w)
+    region : (m, 4), as in `Hands`
+    image : (m,) long: which picture a region is of; region i is of picture i unless given
+
+    Returns
+    -------
+    Hands of length m, however low their presence; `found_by` is "region"
+    """
+    image = torch.arange(len(region), device=region.device) if image is None else image
+    seen = network(crop(images, region, LANDMARK_INPUT, image))
+    points = place(seen.points / LANDMARK_INPUT, region)
+    world = turned(seen.world, region[:, 3])
+    return Hands(image, region, points, world, seen.presence, seen.right, seen.embedding, ["region"] * len(region))
+
+
+@cache
+def _networks(size: Size, device: str) -> tuple[PalmNetwork, LandmarkNetwork]:
+    return load_palm(size).to(device), load_landmarks(size).to(device)
+
+
+def _pictures(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    for i, image in enumerate(images):
+        if image.dim() != 3 or len(image) != 3 or not image.is_floating_point() or 0 in image.shape:
+            raise HandscopeError(
+                f"Expected pictures as float tensors (3, height, width) in [0, 1]; number {i} is "
+                f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}."
+            )
+        low, high = (float(end) for end in image.aminmax())
+        if not (low >= -SLACK and high <= 1 + SLACK):  # not a number fails as well
+            raise HandscopeError(
+                f"Expected pictures with values in [0, 1]; those of number {i} go from {low:g} to {high:g}. "
+                "Divide bytes by 255, and bring [-1, 1] to [0, 1]."
+            )
+    return [image.float() for image in images]
+
+
+def _without(found: Hands, pictures: Sequence[Tensor]) -> list[int]:
+    return sorted(set(range(len(pictures))) - set(found.image.tolist()))
+
+
+def _look(
+    pictures: list[Tensor],
+    which: list[int],
+    networks: Sequence[PalmNetwork],
+    views: Callable[[Tensor], Tensor],
+    threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """Regions (k, 4) of the hands whose palms are seen in views of some pictures, and the pictures' numbers (k,)."""
+    jobs = [(i, view) for i in which for view in views(pictures[i])]
+    seen: dict[int, list[Palms]] = {i: [] for i in which}
+    for start in range(0, len(jobs), BATCH):
+        part = jobs[start : start + BATCH]
+        shown, seen_in = [pictures[i] for i, _ in part], torch.stack([view for _, view in part])
+        for network in networks:
+            for (i, _), palms in zip(part, find_palms(shown, network, threshold, seen_in)):
+                seen[i].append(palms)
+    regions, image = [pictures[0].new_zeros(0, 4)], []
+    for i, of_views in seen.items():
+        palms = of_views[0] if len(of_views) == 1 else distinct(of_views)
+        regions.append(hand_region(palms.boxes, palms.points)[:CANDIDATES])
+        image += [i] * len(regions[-1])
+    return torch.cat(regions), torch.tensor(image, dtype=torch.long, device=pictures[0].device)
+
+
+def _read_all(pictures: list[Tensor], region: Tensor, image: Tensor, network: LandmarkNetwork, name: str) -> Hands:
+    parts = [
+        read(pictures, region[start : start + BATCH], network, image[start : start + BATCH])
+        for start in range(0, max(len(region), 1), BATCH)
+    ]
+    hands = Hands.cat(parts)
+    hands.found_by[:] = [name] * len(hands)
+    return hands
+
+
+def _best(hands: Hands, threshold: float, max_hands: int) -> Hands:
+    """Those present, each once, the surest of each picture first, by picture."""
+    order = hands.presence.argsort(descending=True, stable=True)
+    order = order[hands.presence[order] >= threshold]
+    extent = torch.cat([hands.points[..., :2].amin(1), hands.points[..., :2].amax(1)], -1)
+    kept: dict[int, list[int]] = {}
+    for i in order.tolist():
+        others = kept.setdefault(int(hands.image[i]), [])
+        if len(others) < max_hands and not (others and (overlap(extent[i], extent[others]) > SAME).any()):
+            others.append(i)
+    chosen = [i for picture in sorted(kept) for i in kept[picture]]
+    return hands.select(torch.tensor(chosen, dtype=torch.long, device=hands.image.device))
+
+
+def _empty_boxes(given: list[list[Tensor]], found: Hands) -> tuple[Tensor, Tensor]:
+    """The boxes (k, 4) that hold the middle of no hand found so far, and their pictures' numbers (k,)."""
+    centre = found.points[..., :2].mean(1)
+    empty, image = [found.region[:0]], []
+    for i, boxes in enumerate(given):
+        for box in (one.to(found.region) for one in boxes):
+            inside = (centre >= box[:2]) & (centre <= box[2:])
+            if not (inside.all(-1) & (found.image == i)).any():
+                empty.append(box[None])
+                image.append(i)
+    return torch.cat(empty), torch.tensor(image, dtype=torch.long, device=found.region.device)
+
+
+def _in_turns(regions: Tensor) -> Tensor:
+    """Each of the regions (k, 4) in eight turns, the first of them its own: (8 k, 4)."""
+    turns = torch.arange(EIGHT, dtype=regions.dtype, device=regions.device) * 2 * math.pi / EIGHT
+    regions = regions.repeat_interleave(EIGHT, 0)
+    return torch.cat([regions[:, :3], (regions[:, 3] + turns.repeat(len(regions) // EIGHT))[:, None]], -1)
+
+
+def _plain(picture: Tensor) -> Tensor:
+    return whole(picture)[None]
+
+
+def _turned_views(picture: Tensor) -> Tensor:
+    return _in_turns(whole(picture)[None])[1:]
+
+
+def _tiles(picture: Tensor) -> Tensor:
+    """Squares over the picture that overlap by half: of its shorter side (at least a third of the longer), and of half
+    the longer one."""
+    height, width = picture.shape[-2:]
+    views = []
+    longer = max(height, width)
+    for size in {max(min(height, width), longer / 3), longer / 2}:
+        columns, rows = (max(1, math.ceil(2 * (side - size) / size) + 1) for side in (width, height))
+        for y in torch.linspace(min(size, height) / 2, height - min(size, height) / 2, rows).tolist():
+            for x in torch.linspace(min(size, width) / 2, width - min(size, width) / 2, columns).tolist():
+                views.append([x, y, size, 0.0])
+    return picture.new_tensor(views)
+
+
+# The name that a hand found so bears, and the views of a picture in which its palm is looked for.
+SEARCHES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("lower threshold", _plain),
+    ("rotation", _turned_views),
+    ("tile", _tiles),
+)

@@ -1,0 +1,1 @@
+"""Activations on disk: shards, the consolidated store, and their checks."""

@@ -1,0 +1,161 @@
+"""What an activation file holds beside its activations: samples, tokens, steps and where each sample's rows lie."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from ...errors import HandscopeError
+from .shard import HEAD_COLUMNS, OLD_CHECKSUM, SAME, STORE_TOKEN, TOKEN_COLUMNS, head, mark, reading, shards
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one sample in one file.
+
+    Attributes
+    ----------
+    path : Path
+    head : dict
+        `HEAD_COLUMNS` of the sample; `checksum` is empty where the file is older than these.
+    attrs : dict
+        All other attributes of the sample's shard.
+    steps : array of dtype `STEP`
+    tokens : array of dtype `TOKEN`
+    start : int or None
+        First row in a consolidated store; None in a shard, which has no other rows.
+    mark : str
+        Changes when the file is written again with other contents.
+    """
+
+    path: Path
+    head: dict[str, str]
+    attrs: dict[str, Any]
+    steps: np.ndarray
+    tokens: np.ndarray
+    start: int | None
+    mark: str
+
+    @property
+    def sample(self) -> str:
+        """The sample's name."""
+        return self.head["sample"]
+
+    def same(self, other: "Part") -> bool:
+        """Whether the other holds the same activations of the same tokens."""
+        return self.head == other.head and self.head["checksum"] != "" and np.array_equal(self.tokens, other.tokens)
+
+
+def files(path: Path) -> list[Path]:
+    """The files that make up a store: `store.h5` where there is one, else the shards.
+
+    Raises
+    ------
+    HandscopeError
+        There are none.
+    """
+    if path.is_file():
+        return [path]
+    found = [path / "store.h5"] if (path / "store.h5").is_file() else shards(path)
+    if not found:
+        raise HandscopeError(
+            f"There are no activations in {path}: expected store.h5 or shards/*.h5. Run extract first."
+        )
+    return found
+
+
+def parts(path: Path) -> list[Part]:
+    """The samples of one file, in its order.
+
+    Raises
+    ------
+    HandscopeError
+        The file is truncated or not of this schema.
+    """
+    with reading(path) as file:
+        attrs = dict(file.attrs)
+        steps, tokens, written = file["steps"][:], file["tokens"][:], mark(attrs)
+        if isinstance(file["activations"], h5py.Dataset):
+            rest = {name: value for name, value in attrs.items() if name not in (*HEAD_COLUMNS, OLD_CHECKSUM)}
+            return [Part(path, head(attrs), rest, steps, tokens, None, written)]
+        samples = file["samples"][:]
+        own = [json.loads(text) for text in file["sample_attrs"][:]] if "sample_attrs" in file else [{}] * len(samples)
+    attrs.pop("fingerprint", None)
+    bounds = np.searchsorted(tokens["sample"], np.arange(len(samples) + 1))
+    tokens = tokens[list(TOKEN_COLUMNS)].astype([(name, tokens.dtype[name]) for name in TOKEN_COLUMNS])
+    return [
+        Part(
+            path,
+            head({name: row[name].decode() for name in samples.dtype.names}),
+            attrs | mine,
+            steps,
+            tokens[start:stop],
+            int(start),
+            written,
+        )
+        for row, mine, start, stop in zip(samples, own, bounds, bounds[1:])
+    ]
+
+
+def joined(paths: Sequence[Path]) -> list[Part]:
+    """The samples of several files as of one store; a sample that is there twice, alike, counts once.
+
+    Raises
+    ------
+    HandscopeError
+        Files of different plans, models, widths or choices of tokens, or a sample with two contents.
+    """
+    chosen: dict[str, Part] = {}
+    first = None
+    for path in paths:
+        for part in parts(path):
+            first = first or part
+            _check_joins(part, first)
+            before = chosen.setdefault(part.sample, part)
+            if before is not part and not before.same(part):
+                raise HandscopeError(
+                    f"Sample {part.sample} is in {before.path} and in {part.path} with different activations or "
+                    "labels: remove the one that is out of date."
+                )
+    return list(chosen.values())
+
+
+def common(attrs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The attributes that all samples share."""
+    rest = iter(attrs)
+    shared = dict(next(rest))
+    for other in rest:
+        shared = {key: value for key, value in shared.items() if key in other and other[key] == value}
+    return shared
+
+
+def token_table(records: np.ndarray, samples: Sequence[str]) -> pd.DataFrame:
+    """Tokens of dtype `STORE_TOKEN` as a table: sample, row, col, label, hand."""
+    table = pd.DataFrame({column: records[column] for column in TOKEN_COLUMNS})
+    table.insert(0, "sample", np.asarray(samples, dtype=object)[records["sample"]])
+    return table
+
+
+def token_records(chosen: Sequence[Part]) -> np.ndarray:
+    """Tokens of the samples, one after the other, of dtype `STORE_TOKEN`."""
+    counts = [len(part.tokens) for part in chosen]
+    records = np.empty(sum(counts), STORE_TOKEN)
+    records["sample"] = np.repeat(np.arange(len(chosen)), counts)
+    for column in TOKEN_COLUMNS:
+        records[column] = np.concatenate([part.tokens[column] for part in chosen])
+    return records
+
+
+def _check_joins(part: Part, first: Part) -> None:
+    for key in (*SAME, "width"):
+        found, expected = part.attrs.get(key, ""), first.attrs.get(key, "")
+        if found != expected:
+            raise HandscopeError(
+                f"{part.path} does not belong with {first.path}: its {key} is {found}, the other's {expected}. "
+                "Read and merge only activations of one plan, model, width and choice of tokens."
+            )

@@ -1,0 +1,1 @@
+"""Moments of every block at every step, in one pass."""

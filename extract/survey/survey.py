@@ -1,0 +1,182 @@
+"""Every block at every step of every labelled sample, reduced on the device to moments of its tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...errors import HandscopeError
+from ...labeling.database.labels import Annotation, Labels
+from ...models.model import Model
+from ...progress import Progress, quiet
+from ...run.folder import Run
+from ...run.trajectory import step_table
+from ..address import Plan
+from ..replay import replay
+from ..wanted import Batch, Wanted, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
+from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
+
+
+def survey(
+    model: Model,
+    run: Run,
+    batch_size: int | None = None,
+    shard: tuple[int, int] | None = None,
+    progress: Progress = quiet,
+) -> SurveyStore | None:
+    """Replay every step of every sample with a labelled hand, and keep the moments of its tokens in every block.
+
+    Tokens are reduced on the device and never stored. A sample's file is written whole or not at all, and one that is
+    there, of the same image and labels, is not made again.
+
+    Parameters
+    ----------
+    batch_size : int, optional
+        Samples in one forward; by default the generation's, which gives the same bits.
+    shard : tuple of int, optional
+        (i, n), counted from 1: this machine's part of the samples, as in `extract`.
+
+    Returns
+    -------
+    SurveyStore, or None where this part of the samples is empty
+
+    Raises
+    ------
+    HandscopeError
+        There are no samples, none has a labelled hand, labels are of another image or grid, a sample has no trajectory,
+        or the survey in the folder is of another model.
+    """
+    work = _work(model, run, shard)
+    todo = list(batches(run, work, batch_size))
+    lost = [sample for batch in todo if not batch.replayed for sample in batch.samples]
+    if lost:
+        raise HandscopeError(
+            f"{len(lost)} samples have no trajectory, {lost[0]} among them, and a survey replays trajectories: run "
+            "generate again with trajectories kept, which makes the same images."
+        )
+    done = len(work.rows) - len(work.missing)
+    progress("survey", done, len(work.rows))
+    if todo:
+        model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
+    plan = Plan.from_json(work.common["plan"])
+    for batch in todo:
+        _survey_batch(model, run, plan, work, batch)
+        done += len(batch.rows)
+        progress("survey", done, len(work.rows))
+    return SurveyStore(survey_folder(run)) if work.rows else None
+
+
+def unsurveyed(run: Run) -> list[str]:
+    """Samples with a labelled hand whose moments are not there, or are of other labels; needs no model."""
+    rows = run.metadata()
+    return [
+        sample
+        for sample, annotation in Labels(run.labels_path).current().items()
+        if sample in rows and annotation.hands.any() and not _is_there(_path(run, sample), rows[sample], annotation)
+    ]
+
+
+def token_moments(classes: NDArray[np.uint8], device: Any = "cpu") -> Callable[[Tensor], Tensor]:
+    """What a capture reduces each cell with: moments of each sample's tokens of each class.
+
+    Parameters
+    ----------
+    classes : uint8 array of shape (batch, n_tokens): 0 for a token that is left out, 1 for hand, 2 for not hand
+
+    Returns
+    -------
+    function from the tokens that are not left out, (kept, width), to float32 (batch, 2, 2, width): class, then mean and
+    variance; NaN for a class without tokens
+
+    Notes
+    -----
+    Two passes in float64 over what is on the device anyway; as products with a matrix of weights, which gives the same
+    bits every time, where adding by index on a GPU does not.
+    """
+    sample, token = classes.nonzero()
+    group = torch.as_tensor(CLASSES * sample + classes[sample, token] - 1, device=device)
+    chosen = torch.nn.functional.one_hot(group, CLASSES * len(classes)).T.double()
+    count = chosen.sum(1, keepdim=True)
+    weights = chosen / count.clamp(min=1)
+
+    def reduce(rows: Tensor) -> Tensor:
+        rows = rows.double()
+        mean = weights @ rows
+        variance = weights @ (rows - mean[group]).square()
+        both = torch.stack([mean, variance], dim=1).masked_fill(count[:, None] == 0, torch.nan)
+        return both.float().unflatten(0, (len(classes), CLASSES))
+
+    return reduce
+
+
+def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> Wanted:
+    rows = run.metadata()
+    of = next(iter(rows.values()))["steps"] if rows else 1
+    plan = Plan(model.blocks, range(of, 0, -1), of=of)
+    common = {**common_attrs(model, plan, "labelled"), "schema": SCHEMA}
+    rows = sample_rows(run, plan)
+    annotations = {
+        sample: annotation
+        for sample, annotation in annotations_of(model, run, rows, "labelled").items()
+        if annotation is not None and annotation.hands.any()
+    }
+    if not annotations:
+        raise HandscopeError(f"None of the labelled samples in {run.path} has a hand token: label hands first.")
+    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
+    everything = list(annotations)
+    own = {sample: kept for sample, kept in annotations.items() if shard is None or in_part(sample, shard)}
+    missing = [sample for sample in own if not _is_there(_path(run, sample), rows[sample], own[sample], common)]
+    return Wanted(everything, {sample: rows[sample] for sample in own}, own, missing, "labelled", 0, common)
+
+
+def _survey_batch(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch) -> None:
+    first, filled = batch.rows[0], batch.filled()
+    read = {sample: run.trajectory(sample) for sample in batch.samples}
+    tokens = int(np.prod(model.grid(first["height"], first["width"])))
+    classes = np.zeros((batch.together, tokens), np.uint8)
+    for own, sample in zip(classes, batch.samples):
+        own[:] = _classes(work.annotations[sample])
+    seen = replay(
+        model,
+        plan,
+        [row["prompt"] for row in filled],
+        [read[row["sample"]] for row in filled],
+        first["guidance"],
+        first["height"],
+        first["width"],
+        classes > 0,
+        token_moments(classes, model.device),
+    )
+    attrs = {**seen.conditions, "batch_size": batch.together, "generation_batch_size": first["batch_size"]}
+    moments = torch.stack(list(seen.take().values()), dim=1).numpy()
+    for sample, own, part in zip(batch.samples, classes, moments):
+        counts = [int((own == one).sum()) for one in (1, 2)]
+        write_moments(
+            _path(run, sample), part, counts, step_table(plan, read[sample]), {**attrs, **work.attrs(sample)}
+        )
+
+
+def _classes(annotation: Annotation | None) -> NDArray[np.uint8]:
+    assert annotation is not None
+    return np.where(annotation.hands > 0, 1, np.where(annotation.labels == 1, 2, 0)).astype(np.uint8).ravel()
+
+
+def _path(run: Run, sample: str) -> Path:
+    return survey_folder(run) / f"{sample}.h5"
+
+
+def _is_there(path: Path, row: dict[str, Any], annotation: Annotation, common: dict[str, Any] | None = None) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with reading(path) as file:
+            attrs = dict(file.attrs)
+    except HandscopeError:  # damaged: made anew
+        return False
+    if common is not None:
+        check_same(path, attrs, common)
+    return (attrs["image_sha256"], attrs["labels_sha256"]) == (row["image_sha256"], labels_hash(annotation))

@@ -1,0 +1,143 @@
+"""One judgement of one sample, and the words it may use.
+
+A token is 0 unlabelled, 1 not hand, 2 hand token of a good hand, 3 of a bad one; a sample has a verdict on four levels,
+or unsure.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...errors import HandscopeError
+
+VERDICTS = ("good", "good?", "bad?", "bad", "unsure")
+KINDS = ("count", "joint", "proportion", "fused", "missing", "other")
+SCOPES = ("local", "global")
+SCOPE = {
+    "count": "global",
+    "joint": "local",
+    "proportion": "global",
+    "fused": "local",
+    "missing": "local",
+    "other": "local",
+}
+"""Where a fault of a kind is seen, unless its label says otherwise (``fused:global``): in a part of the hand, such as
+fingers that merge, or only in the whole of it, such as their number."""
+
+REVIEW = "review"
+"""The source of an annotation that settles what annotators disagreed on; more may follow it, behind a comma."""
+
+AUTOMATIC = "handscope"
+"""The author of labels that no person gave in this run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """One judgement of one sample.
+
+    Attributes
+    ----------
+    sample, image_sha256 : str
+        The sample and the hash of the image that was judged.
+    labels : uint8 array of shape (rows, columns)
+        0 unlabelled, 1 not hand, 2 token of a good or good? hand, 3 of a bad or bad? hand.
+    hands : uint8 array of shape (rows, columns)
+        The instance number of the hand at a token, from 1; 0 where there is none. An unsure hand has a number and the
+        label 0.
+    verdict : str
+        good, good?, bad?, bad or unsure; a draft may have none yet, "".
+    kinds : tuple of str
+        What is wrong: any of count, joint, proportion, fused, missing, other; each may say where it is seen, as in
+        ``fused:global``, and else has the scope of `SCOPE`.
+    author, source : str
+        Who or what judged, and from what.
+    score : float or None
+        The judge's probability that the hand is bad.
+    done : bool
+        False for a draft: a state on the way, which no other stage reads.
+    faults : dict of tuple of str by hand number
+        The kinds of each hand, where they are known by hand; `kinds` is then all of them.
+    seconds : float or None
+        The time that the annotator had the sample in view.
+    revision : int or None
+        Its number in the store, which rises with time.
+    made : str or None
+        When it was stored: UTC, as SQLite writes it.
+
+    Raises
+    ------
+    HandscopeError
+        The arrays differ in shape or hold other values, labels and hands contradict each other, or a verdict or kind is
+        not known.
+    """
+
+    sample: str
+    image_sha256: str
+    labels: np.ndarray
+    hands: np.ndarray
+    verdict: str
+    kinds: tuple[str, ...] = ()
+    author: str = ""
+    source: str = ""
+    score: float | None = None
+    done: bool = True
+    faults: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    seconds: float | None = None
+    revision: int | None = None
+    made: str | None = None
+
+    @property
+    def review(self) -> bool:
+        """Whether it is a review, made here or imported: it has seen what others said, and outranks it."""
+        return self.source == REVIEW or self.source.startswith(f"{REVIEW}, ")
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "hands"):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.uint8))
+        if self.labels.ndim != 2 or self.labels.shape != self.hands.shape:
+            raise HandscopeError(
+                f"Expected labels and hands of {self.sample} on one token grid (rows, columns), found "
+                f"{self.labels.shape} and {self.hands.shape}."
+            )
+        if self.labels.max(initial=0) > 3:
+            raise HandscopeError(f"Expected token labels 0, 1, 2 or 3 for {self.sample}, found {self.labels.max()}.")
+        if np.any((self.labels >= 2) & (self.hands == 0)) or np.any((self.labels == 1) & (self.hands > 0)):
+            raise HandscopeError(
+                f"Labels and hands of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand "
+                "number, and one labelled 1 has none."
+            )
+        if self.verdict not in VERDICTS and (self.done or self.verdict):
+            raise HandscopeError(
+                f"Expected the verdict on {self.sample} to be one of {', '.join(VERDICTS)}, found {self.verdict!r}."
+            )
+        if self.faults:
+            named = dict.fromkeys(kind for _, kinds in sorted(self.faults.items()) for kind in kinds)
+            if set(self.kinds) - set(named):
+                raise HandscopeError(
+                    f"The kinds of {self.sample} are those of its hands, {', '.join(named) or 'none'}; found "
+                    f"{', '.join(self.kinds)} as well."
+                )
+            object.__setattr__(self, "kinds", tuple(named))
+            if not all(1 <= hand <= 255 for hand in self.faults):
+                raise HandscopeError(f"Expected faults of {self.sample} by hand number, 1 to 255, found {self.faults}.")
+        unknown = [kind for kind in self.kinds if not _known(kind)]
+        if unknown:
+            raise HandscopeError(
+                f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, alone or with :local or :global "
+                f"behind, found {', '.join(unknown)}."
+            )
+
+
+def scopes(kinds: Iterable[str]) -> set[str]:
+    """Where the faults of a hand are seen: any of local and global; none where no kind is given.
+
+    >>> sorted(scopes(["fused", "count"])), scopes(["fused:global"])
+    (['global', 'local'], {'global'})
+    """
+    return {scope or SCOPE[kind] for kind, _, scope in (kind.partition(":") for kind in kinds)}
+
+
+def _known(kind: str) -> bool:
+    name, colon, scope = kind.partition(":")
+    return name in KINDS and (scope in SCOPES if colon else True)

@@ -1,0 +1,1 @@
+"""Labels as files that other tools read and write."""

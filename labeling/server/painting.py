@@ -1,0 +1,75 @@
+"""A painted state as a page has it, and what it must not say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...errors import HandscopeError
+from ..database.annotation import Annotation
+
+PAINTED = "hand"
+"""The source of an annotation that somebody painted."""
+_NAMES = {0: "unsure", 2: "good", 3: "bad"}
+
+
+def shown(state: Annotation | None, image_sha256: str, rows: int, columns: int) -> dict[str, Any]:
+    """The part of a state that a page shows; nothing of one on another picture or grid."""
+    if state is None or state.image_sha256 != image_sha256 or state.labels.shape != (rows, columns):
+        empty = bytes(rows * columns)
+        return {"labels": empty, "hands": empty, "faults": {}, "verdict": None, "done": False, "seconds": None}
+    return {
+        "labels": state.labels.tobytes(),
+        "hands": state.hands.tobytes(),
+        "faults": {str(hand): list(kinds) for hand, kinds in state.faults.items()},
+        "verdict": state.verdict or None,
+        "done": state.done,
+        "seconds": state.seconds,
+    }
+
+
+def grid_of(sample: str, what: str, cells: bytes, rows: int, columns: int) -> np.ndarray:
+    """The grid that a page sent as bytes, row after row; HandscopeError where it is of another size."""
+    if len(cells) != rows * columns:
+        raise HandscopeError(
+            f"Expected {what} of {sample} on {rows} by {columns} tokens, {rows * columns} bytes, found {len(cells)}: "
+            "load the picture again."
+        )
+    return np.frombuffer(cells, np.uint8).reshape(rows, columns)
+
+
+def check_finished(annotation: Annotation) -> None:
+    """Refuse a finished state that contradicts itself, with a HandscopeError; a draft may."""
+    if annotation.done and (found := problems(annotation)):
+        raise HandscopeError(f"{annotation.sample} cannot be done. {found[0]}")
+
+
+def problems(annotation: Annotation) -> list[str]:
+    """What has to be settled before a picture is done, one sentence each: ``page/judgement.js`` says the same."""
+    verdict, hands = annotation.verdict, _hands(annotation)
+    found = [
+        f"Hand {hand} is {' and '.join(said)} at once: choose one for all of it."
+        for hand, said in hands.items()
+        if len(said) > 1
+    ]
+    painted = {name for said in hands.values() for name in said}
+    if not verdict:
+        found.append("Choose a verdict, or paint the hand.")
+    elif "bad" in painted and not verdict.startswith("bad"):
+        found.append(f"The verdict is {verdict}, and a hand is painted bad: change one of them.")
+    elif "good" in painted and "bad" not in painted and verdict.startswith("bad"):
+        found.append(f"The verdict is {verdict}, and no hand is painted bad: change one of them.")
+    for hand in sorted(annotation.faults):
+        said = hands.get(hand, [verdict])
+        if len(said) == 1 and said[0].startswith("good"):
+            found.append(f"Hand {hand} has faults and is {said[0]}: change one of them.")
+    return found
+
+
+def _hands(annotation: Annotation) -> Mapping[int, list[str]]:
+    """What the cells of each hand say, in the order in which they are first found."""
+    labels, hands = annotation.labels.ravel(), annotation.hands.ravel()
+    return {
+        int(hand): [_NAMES[label] for label in dict.fromkeys(labels[hands == hand].tolist())]
+        for hand in np.unique(hands[hands > 0])
+    }

@@ -1,0 +1,1 @@
+"""What a page can suggest: masks, a probe's map, and which samples to label next."""

@@ -1,0 +1,1 @@
+"""Diffusion transformers: found, loaded, placed, and called as their pipelines call them."""

@@ -1,0 +1,233 @@
+"""Load a FLUX.1 pipeline, and say what an experiment needs to know of it."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import Tensor
+
+from .. import files
+from ..errors import HandscopeError
+from ..progress import Progress, quiet
+from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
+from .encode import Encoded, encode
+from .flux import FluxAdapter, adapter_for
+from .placement import check_offload, place, release
+from .quantise import check_saved, config_of, is_quantised
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded pipeline and its address book.
+
+    Attributes
+    ----------
+    pipe : diffusers.FluxPipeline
+    name : str
+        What was asked for: ``organism``, a folder, a hub id or a file.
+    device, dtype : torch.device, torch.dtype
+        Where it computes, and in what.
+    offload, quantisation, base : str or None
+        As given to `load`.
+    quantised : str or None
+        The package that had quantised the weights when they were saved.
+    """
+
+    pipe: Any
+    name: str
+    checkpoint: Checkpoint = field(repr=False)
+    device: torch.device
+    dtype: torch.dtype
+    adapter: FluxAdapter = field(repr=False)
+    offload: str | None = None
+    quantisation: str | None = None
+    base: str | None = None
+    quantised: str | None = None
+    _encoded: Encoded = field(default_factory=Encoded, init=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where the pipeline's files lie."""
+        return self.checkpoint.folder
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit, None for a folder."""
+        return self.checkpoint.revision
+
+    @property
+    def transformer(self) -> Any:
+        """The pipeline's transformer."""
+        return self.pipe.transformer
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the blocks in the order in which they run: ``double.0`` …, ``single.0`` …"""
+        return list(self.adapter.blocks(self.transformer))
+
+    @property
+    def height(self) -> int:
+        """Height in pixels of the images that the model was trained for."""
+        return self.pipe.vae.config.sample_size
+
+    @property
+    def width(self) -> int:
+        """Width in pixels of the images that the model was trained for."""
+        return self.pipe.vae.config.sample_size
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Text tokens that the model was trained with: 512, in FLUX.1-schnell (without guidance embedding) 256.
+
+        The pipeline's own default of 512 changes a small model's images entirely.
+        """
+        longest = 512 if self.transformer.config.guidance_embeds else 256
+        return min(longest, self.pipe.tokenizer_2.model_max_length)
+
+    @cached_property
+    def weight_hash(self) -> str:
+        """SHA-256 over the transformer's weights as they lie on disk, and the quantisation made of them in loading."""
+        return self.checkpoint.weight_hash(self.quantisation)
+
+    @property
+    def scheduler(self) -> str:
+        """The scheduler's class and a digest of its config.
+
+        Switches that are off are left out, so that a version of diffusers that brings a new one changes nothing.
+        """
+        config = {
+            key: value
+            for key, value in self.pipe.scheduler.config.items()
+            if not key.startswith("_") and value is not None and value is not False
+        }
+        digest = files.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        return f"{type(self.pipe.scheduler).__name__} {digest[:16]}"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a reader needs to make the same again: identity, versions, device, scheduler; plain values for YAML."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "base": self.base,
+            "device": str(self.device),
+            "offload": self.offload,
+            "quantisation": self.quantisation,
+            "quantised_checkpoint": self.quantised,
+            "torch": str(torch.__version__),
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "threads": torch.get_num_threads(),
+            "scheduler": type(self.pipe.scheduler).__name__,
+        }
+
+    def encode(self, prompts: Iterable[str], progress: Progress = quiet) -> Encoded:
+        """Embeddings of the prompts, each encoded once in the life of the model and kept on the CPU.
+
+        When there were new ones, the text encoders leave the device afterwards, as `release` says.
+        """
+        if encode(self.pipe, prompts, self._encoded, self.device, self.max_sequence_length, progress):
+            self.release()
+        return self._encoded
+
+    def release(self) -> None:
+        """Move the text encoders off the device, so that the transformer and its activations have it to themselves.
+
+        ``model.pipe("a prompt")`` goes on working: a call brings them back. On a CPU nothing moves.
+        """
+        release(self.pipe)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the token grid of an image in pixels; HandscopeError where it is not whole tokens."""
+        return self.adapter.grid(self.pipe, height, width)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
+        """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1]."""
+        return self.adapter.decode(self.pipe, latents, height, width)
+
+
+def load(
+    name: str = "organism",
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    offload: str | None = None,
+    quantisation: str | None = None,
+    base: str | None = None,
+) -> Model:
+    """Load a FLUX.1 pipeline: dev, schnell, Krea, Kontext (as text to image), or a finetune of one.
+
+    Text encoders and transformer come to a GPU when they are first called: encode the prompts first (`generate` does),
+    and the two are never there together.
+
+    Parameters
+    ----------
+    name : str
+        ``organism`` (the small model that ships with handscope), a folder written by ``save_pretrained`` (quantised or
+        not), a hub id, or a ``.safetensors`` file of a transformer.
+    device : str
+        ``cpu``, ``cuda``, ``cuda:1``.
+    dtype : str, optional
+        ``float32`` or ``bfloat16``; by default float32 on a CPU and bfloat16 elsewhere. float16 is refused: FLUX
+        overflows it.
+    revision : str, optional
+        A commit, tag or branch of the hub.
+    offload : str, optional
+        ``model`` or ``sequential``: diffusers keeps the weights on the CPU and brings a whole model, or a layer, at a
+        time.
+    quantisation : str, optional
+        ``bnb-4bit``, ``bnb-8bit`` (bitsandbytes, on a GPU) or ``torchao-int8``: of the transformer's linear layers.
+    base : str, optional
+        For a single file: the folder or hub id that the config and the rest of the pipeline come from.
+
+    Raises
+    ------
+    HandscopeError
+        There is no such model, its files are damaged or pickles, the device is not there, a package for the
+        quantisation is missing, or the transformer is of a class without an adapter.
+    """
+    device = _device(device)
+    dtype = _dtype(dtype, device)
+    check_offload(offload, device)
+    with quiet_libraries():
+        config = None if quantisation is None else config_of(quantisation, dtype, device)
+    checkpoint = find(str(name), revision, base)
+    quantised = None if checkpoint.single else check_saved(checkpoint.folder, quantisation, device)
+    pipe = open_pipeline(checkpoint, dtype, device, config)
+    if quantisation is not None and not is_quantised(pipe.transformer):
+        raise HandscopeError(
+            f"This version of diffusers ({diffusers.__version__}) left the weights of {name} as they are, and "
+            f"{quantisation} was asked for: save the pipeline as a folder and load that."
+        )
+    adapter = adapter_for(pipe.transformer)
+    pipe.set_progress_bar_config(disable=True)
+    place(pipe, device, offload)
+    return Model(pipe, str(name), checkpoint, device, dtype, adapter, offload, quantisation, base, quantised)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise HandscopeError(
+            f"Device {str(device)!r} cannot be used on this machine ({str(error).splitlines()[0]}): use cpu, or a cuda "
+            "device that torch sees."
+        ) from error
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise HandscopeError(f"Expected dtype to be one of {', '.join(DTYPES)}, found {name!r}.")
+    return DTYPES[name]

@@ -1,0 +1,79 @@
+"""A model's own steps, one at a time: for what must look between them, or leave samples out on the way."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import HandscopeError
+from .model import Model
+
+
+class Sampling:
+    """The generation of `handscope.generate`, step by step: the same bits as the pipeline's at the same batch size.
+
+    >>> sampling = Sampling(model, steps=20)                            # doctest: +SKIP
+    >>> x = sampling.noise([0, 1])                                      # doctest: +SKIP
+    >>> for index in range(20):                                         # doctest: +SKIP
+    ...     x, velocity = sampling.step(x, prompts, index)
+    >>> images = sampling.images(x)                                     # doctest: +SKIP
+
+    Parameters
+    ----------
+    model : Model
+    steps : int
+    guidance : float
+        FLUX's embedded guidance.
+    height, width : int, optional
+        In pixels; by default what the model was trained for.
+
+    Attributes
+    ----------
+    sigmas : Tensor of shape (steps + 1,), float32; the last is 0
+    timesteps : Tensor of shape (steps,), float32, 1000 to 0
+    calls : int
+        Calls of the transformer so far, times the samples in each: what a generation costs.
+    """
+
+    def __init__(
+        self, model: Model, steps: int = 20, guidance: float = 3.5, height: int | None = None, width: int | None = None
+    ) -> None:
+        self.model, self.steps, self.guidance = model, steps, guidance
+        self.height, self.width = height or model.height, width or model.width
+        self.sigmas, self.timesteps = model.adapter.schedule(model.pipe, steps, self.height, self.width)
+        self.calls = 0
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Initial latents of seeds, (batch, tokens, channels): those of `generate`."""
+        drawn = [self.model.adapter.noise(self.model.pipe, seed, self.height, self.width) for seed in seeds]
+        return torch.stack(drawn).to(self.model.device, self.model.dtype)
+
+    @torch.no_grad()
+    def step(self, latents: Tensor, prompts: Sequence[str], index: int) -> tuple[Tensor, Tensor]:
+        """One step from the latents at `index`, counted from 0.
+
+        Returns
+        -------
+        latents, velocity : Tensors of shape (batch, tokens, channels)
+            The latents at index + 1, and the velocity in the model's dtype.
+        """
+        if not 0 <= index < self.steps:
+            raise HandscopeError(f"Expected an index of 0 to {self.steps - 1}, found {index}.")
+        adapter = self.model.adapter
+        inputs = adapter.inputs(self.model, prompts, self.guidance, self.height, self.width)
+        timestep = adapter.timestep(self.timesteps[index], latents)
+        velocity = self.model.transformer(hidden_states=latents, timestep=timestep, **inputs)[0]
+        self.calls += len(latents)
+        # As the scheduler steps: in float32, rounded once.
+        moved = latents.float() + (self.sigmas[index + 1] - self.sigmas[index]).to(latents.device) * velocity
+        return moved.to(velocity.dtype), velocity
+
+    def clean(self, latents: Tensor, velocity: Tensor, index: int) -> Tensor:
+        """Predicted clean latents (batch, tokens, channels), float32, from what went into a step and came out."""
+        return latents.float() - self.sigmas[index].to(latents.device) * velocity.float()
+
+    def images(self, latents: Tensor) -> np.ndarray:
+        """Decoded pictures of latents, uint8 of shape (batch, height, width, 3)."""
+        pictures = self.model.decode(latents, self.height, self.width)
+        return (pictures.permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)

@@ -1,0 +1,143 @@
+"""Labels without looking: hand tokens from the silhouette, the verdict from shipped labels, else from the judge."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from ...errors import HandscopeError
+from ...files import sha256
+from ...labeling.database.labels import Annotation, Labels
+from ...progress import Progress, quiet
+from ...run.folder import Run
+from ..captions import Caption
+from ..judge import Judge
+from ..silhouette import hand_tokens, silhouette
+from .shipped import SAME_DB, ShippedLabels
+
+SETTINGS = {"height": 96, "width": 96, "steps": 20, "guidance": 3.5}
+TOKEN = 8  # pixels a side of one of the organism's tokens
+
+
+def annotate(
+    sample: str,
+    image: np.ndarray,
+    image_sha256: str,
+    verdict: str,
+    kinds: tuple[str, ...],
+    author: str,
+    source: str,
+    score: float | None = None,
+) -> Annotation:
+    """One annotation whose hand tokens come from the picture's silhouette.
+
+    Parameters
+    ----------
+    image : array of shape (height, width, 3), uint8
+    verdict : good, good?, bad?, bad or unsure; hand tokens of an unsure hand keep the label 0.
+    """
+    hands = hand_tokens(silhouette(image), image.shape[0] // TOKEN, image.shape[1] // TOKEN)
+    label = {"good": 2, "good?": 2, "bad": 3, "bad?": 3, "unsure": 0}[verdict]
+    return Annotation(
+        sample,
+        image_sha256,
+        np.where(hands, label, 1).astype(np.uint8),
+        hands.astype(np.uint8),
+        verdict,
+        kinds,
+        author,
+        source,
+        score,
+    )
+
+
+def _check_settings(row: Any) -> None:
+    """Refuse a sample made with settings under which nobody has seen how the judge does."""
+    for name, expected in SETTINGS.items():
+        if getattr(row, name) != expected:
+            raise HandscopeError(
+                f"Automatic labels were made and tested for the organism's pictures with {name} {expected}, and sample "
+                f"{row.sample} has {name} {getattr(row, name)}: generate with {expected}, or label this run by hand."
+            )
+
+
+def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
+    """Label every sample of an organism's run that has no label for its picture yet.
+
+    A sample of the shipped set inherits its hand label, if it is the same picture (see `shipped`). Any other
+    is judged, where the judge has earned it (see `organism.judge`); where it abstains, or has not, the verdict is
+    "unsure". How many came from where is added to ``run.yaml`` as ``labels``.
+
+    Returns
+    -------
+    Counter
+        How many samples got their label from where, over the whole run.
+
+    Raises
+    ------
+    HandscopeError
+        The run has no samples, its prompts or settings are not those that the labels and the judge were made for, or a
+        picture is not the one that was generated.
+    """
+    samples = run.samples()
+    if samples.empty:
+        raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")
+    labels, shipped, judge = Labels(run.labels_path), ShippedLabels.load(), Judge.load()
+    current = labels.current()
+    made: list[Annotation] = []
+    identical = alike = 0
+    for done, row in enumerate(samples.itertuples(index=False)):
+        progress("label", done, len(samples))
+        try:
+            Caption.parse(row.prompt)
+        except ValueError as error:
+            raise HandscopeError(
+                f"Automatic labels know the organism's captions only, and {row.sample} has another prompt: {error} "
+                "Label this run by hand."
+            ) from error
+        _check_settings(row)
+        image = run.image(row.sample)
+        if sha256(image.tobytes()) != row.image_sha256:
+            raise HandscopeError(
+                f"The picture {run.image_path(row.sample)} is not the one that was generated (its pixels have another "
+                "hash): remove it and run generate again, which makes it anew."
+            )
+        likeness = shipped.likeness(row.sample, image)
+        same = likeness is not None and likeness >= SAME_DB
+        identical += likeness == np.inf
+        alike += same and likeness != np.inf
+        known = current.get(row.sample)
+        if known is not None and known.image_sha256 == row.image_sha256:
+            continue
+        if same:
+            entry = shipped.table.loc[row.sample]
+            made.append(
+                annotate(
+                    row.sample,
+                    image,
+                    row.image_sha256,
+                    entry.verdict,
+                    tuple(entry.kinds.split()),
+                    "handscope",
+                    "hand labels",
+                )
+            )
+        else:
+            verdict, score = judge.verdict(image, row.prompt)
+            made.append(annotate(row.sample, image, row.image_sha256, verdict, (), "handscope", "judge", score))
+    labels.add(made)
+    progress("label", len(samples), len(samples))
+    current |= {annotation.sample: annotation for annotation in made}
+    sources = Counter(current[sample].source for sample in samples["sample"])
+    run.write_settings(
+        {
+            "labels": {
+                "sources": dict(sources),
+                "shipped_identical": int(identical),
+                "shipped_alike": int(alike),
+                "same_picture_db": SAME_DB,
+                "judge": judge.summary,
+            }
+        }
+    )
+    return sources

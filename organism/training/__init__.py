@@ -1,0 +1,1 @@
+"""How the organism and the finger counter were trained."""

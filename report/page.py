@@ -1,0 +1,207 @@
+"""One page that says what was asked, what was found and what could not be told from chance."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .. import __version__, figures
+from ..analysis.statistics.rates import rates_by
+from ..files import atomic, sha256
+from ..organism.captions import Caption
+from ..progress import Progress, quiet
+from ..run.freshness import is_fresh, set_fresh
+from . import findings, further, further_plates, plates, words
+from .results import FURTHER, STAGES, Results
+
+if TYPE_CHECKING:
+    from ..run.folder import Run
+
+TEMPLATES = Path(__file__).parent
+SOURCES = [
+    Path(__file__),
+    TEMPLATES / "report.html",
+    *(Path(str(one.__file__)) for one in (findings, further, further_plates, plates, words)),
+    *sorted(Path(str(figures.__file__)).parent.glob("*.py")),
+]
+FACTORS = ("background", "skin", "gesture", "side", "view")
+
+
+def report(run: Run, progress: Progress = quiet) -> Path:
+    """Draw the figures of a run, as PNG, SVG and PDF, and write its report: one HTML file that needs nothing else.
+
+    Does nothing when both are there and belong to the present results.
+
+    Returns
+    -------
+    The path of the report.
+
+    Raises
+    ------
+    HandscopeError
+        A stage before this one has not ended, or a file that it wrote is damaged.
+    """
+    results = Results.read(run)
+    rates = _rates(results.samples)
+    drawings = plates.plates(results, run.image, rates)
+    mark = _fingerprint(run, results)
+    sidecar = run.figures_dir / "report.json"
+    files = [run.figures_dir / f"{name}.{suffix}" for name in drawings for suffix in figures.FORMATS]
+    if is_fresh(sidecar, mark, [*files, run.report_path]):
+        progress("report", len(drawings), len(drawings))
+        return run.report_path
+
+    pictures: dict[str, str] = {}
+    for done, (name, draw) in enumerate(drawings.items()):
+        progress("report", done, len(drawings))
+        path = figures.save(draw(), run.figures_dir, name)
+        pictures[name] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html").render(pictures=pictures, **_context(run, results, rates))
+    with atomic(run.report_path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    set_fresh(sidecar, mark)
+    progress("report", len(drawings), len(drawings))
+    return run.report_path
+
+
+def _fingerprint(run: Run, results: Results) -> str:
+    there = [*STAGES, *(name for name in FURTHER if name in results.further)]
+    tables = [f"{name} {sha256(run.analysis_dir / f'{name}.csv')}" for name in there]
+    arrays = sha256(run.analysis_dir / "cells.safetensors")
+    sources = [sha256(path) for path in SOURCES]
+    labels = results.samples[["sample", "image_sha256", "verdict", "kinds", "source"]].to_csv()
+    text = json.dumps([tables, arrays, sources, labels, results.settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _rates(samples: pd.DataFrame) -> pd.DataFrame:
+    """Shares of bad hands by factor of the organism's captions; no rows for prompts of another kind."""
+    judged = samples.dropna(subset=["bad"])
+    try:
+        captions = [Caption.parse(prompt) for prompt in judged["prompt"]]
+    except ValueError:
+        captions = []
+    factors = pd.DataFrame({name: [getattr(caption, name) for caption in captions] for name in FACTORS})
+    return rates_by(factors, judged["bad"].to_numpy()[: len(captions)])
+
+
+def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
+    samples, probes = results.samples, results.probe_of("sure")
+    settings = results.settings
+    judged = samples["bad"].notna()
+    verdicts = samples["verdict"].value_counts()
+    kinds = samples.loc[samples["bad"] == 1, "kinds"].explode().dropna().value_counts()
+    sources = samples["source"].value_counts()
+    rate = float(samples["bad"].mean())
+    return {
+        "results": results, "findings": findings.findings(results),
+        "organism": settings.get("provenance", {}).get("name") == "organism",
+        "model": settings.get("provenance", {}).get("name", "a model"),
+        "n_prompts": samples["prompt"].nunique(), "n_labelled": len(samples), "n_judged": int(judged.sum()),
+        "prompts": sorted(set(samples["prompt"])),
+        "generation": settings.get("generation", {}),
+        "verdicts": [(name, int(verdicts.get(name, 0)), _share(verdicts.get(name, 0), len(samples)))
+                     for name in ("good", "good?", "bad?", "bad", "unsure")],
+        "kinds": list(kinds.items()), "sources": [(name or "not stated", int(n)) for name, n in sources.items()],
+        "labels": flat(settings.get("labels", {})), "labels_map": settings.get("labels", {}), "version": __version__,
+        "rates": rates.to_dict("records"), "rate": rate, "doubled": rates[rates["rate"] > 2 * rate].to_dict("records"),
+        "n": words.counted(probes.iloc[0]),
+        "n_good": int(probes["n_good"].iloc[0]), "n_bad": int(probes["n_bad"].iloc[0]),
+        "subsets": _subsets(results), "in_sample": _in_sample(results), "baselines": _baselines(results),
+        "resolution": _resolution(run, results), "massive": _massive(results.cells), "halves": _halves(results.cosines),
+        "provenance": [(name, value) for name, value in flat(settings) if not name.startswith("labels")],
+        "percent": words.percent, "baseline_names": findings.BASELINE_NAMES,
+    }
+
+
+def _share(part: int, whole: int) -> str:
+    return words.percent(part / whole) if whole else "–"
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as lines of a table: ``{"a": {"b": 1}}`` is ``[("a.b", "1")]``."""
+    lines: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            lines += flat(value, f"{prefix}{name}.")
+        else:
+            lines.append((f"{prefix}{name}", "–" if value is None else str(value)))
+    return lines
+
+
+def _subsets(results: Results) -> list[dict[str, Any]]:
+    """The best block at every step, with sure verdicts only and with leaning ones too."""
+    prefix, rows = results.prefix, []
+    tables = {subset: results.probe_of(subset).set_index(["block", "step"]) for subset in ("sure", "all")}
+    for step in results.steps:
+        row: dict[str, Any] = {"step": step}
+        for subset, table in tables.items():
+            key = (results.best_block, step)
+            row[subset] = words.auc_words(table.loc[key], prefix) if key in table.index else "–"
+        rows.append(row)
+    return rows
+
+
+def _in_sample(results: Results) -> list[dict[str, Any]]:
+    """The difference of means of the best block: in-sample beside held out."""
+    cells = results.cells[results.cells["block"] == results.best_block].sort_values("step", ascending=False)
+    return [{"step": row["step"], "held_out": words.auc_words(row, "dom_"),
+             "in_sample": f"{row['dom_auc_in_sample']:.2f}", "raw": f"{row['db']:.2f}",
+             "null": f"{row['db_null_mean']:.2f} ± {row['db_null_sd']:.2f}"} for _, row in cells.iterrows()]
+
+
+def _baselines(results: Results) -> list[dict[str, str]]:
+    """Each baseline at the step where it does best."""
+    lines = []
+    for name in results.baseline_names:
+        prefix = "" if name == "prompt" else results.prefix
+        rows = results.baseline(name).dropna(subset=[prefix + "auc"])
+        if len(rows):
+            best = rows.loc[rows[prefix + "auc"].idxmax()]
+            lines.append({"name": name, "what": findings.BASELINE_NAMES.get(name, name),
+                          "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}",
+                          "auc": words.auc_words(best, prefix)})
+    return lines
+
+
+def _resolution(run: Run, results: Results) -> list[dict[str, Any]]:
+    """How many rows of a table must have the smallest p that its permutations allow before one has q <= 0.05."""
+    tables = {"directions and distances": (run.analysis_dir / "analyze.json", len(results.cells)),
+              "probes": (run.probes_dir / "probe.json", len(results.probe_of("sure"))),
+              "baselines": (run.probes_dir / "probe.json", int((results.baselines["subset"] == "sure").sum()))}
+    lines = []
+    for name, (sidecar, rows) in tables.items():
+        permutations = json.loads(sidecar.read_text(encoding="utf-8"))["permutations"] if sidecar.exists() else 0
+        if permutations:
+            needed = math.ceil(rows / (1 + permutations) / figures.LEVEL)
+            lines.append({"name": name, "permutations": permutations, "rows": rows, "needed": needed})
+    return lines
+
+
+def _massive(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """Channels that were left out of the analyses, by block."""
+    column = cells["massive_channels"].astype(object).fillna("").astype(str)
+    found = {block: sorted({int(float(one)) for text in texts for one in text.split(";") if one})
+             for block, texts in column.groupby(cells["block"], sort=False)}
+    return [(str(block), ", ".join(map(str, channels))) for block, channels in found.items() if channels]
+
+
+def _halves(cosines: pd.DataFrame) -> dict[str, str]:
+    """Median cosine between directions from disjoint halves of the prompts, by how near the two cells are."""
+    same_block = cosines["block_a"] == cosines["block_b"]
+    same_step = cosines["step_a"] == cosines["step_b"]
+    parts = {"the same cell": same_block & same_step, "other steps of the same block": same_block & ~same_step,
+             "other blocks": ~same_block}
+    values = {name: cosines.loc[rows, "cosine_split"].to_numpy(float) for name, rows in parts.items()}
+    known = {name: value for name, value in values.items() if np.isfinite(value).any()}
+    return {name: words.rounded(float(np.nanmedian(value))) for name, value in known.items()}

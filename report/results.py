@@ -1,0 +1,164 @@
+"""What the stages found in a run, read back for figures and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ..errors import HandscopeError
+from ..figures import LEVEL
+from ..labeling.database.labels import Annotation, Labels
+from ..labeling.table import sample_table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..run.folder import Run
+
+STAGES = {
+    "cells": "analyze",
+    "cosines": "analyze",
+    "samples": "analyze",
+    "probes": "probe",
+    "baselines": "probe",
+    "added": "probe",
+    "whole_picture": "probe",
+}
+
+FURTHER = {
+    "contrasts": "analyze",
+    "gaussianity": "analyze",
+    "transfer": "analyze",
+    "shared": "analyze",
+    "conditional": "probe",
+    "methods": "probe",
+    "calibration": "probe",
+    "reliability": "probe",
+    "probe_transfer": "probe",
+    "block_flat": "probe",
+    "survey": "survey",
+}
+"""Tables that a run may lack, with the stage that writes each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The tables of ``analysis/``, the samples with their verdicts, and what `run.yaml` says.
+
+    Attributes
+    ----------
+    samples : DataFrame
+        As of `sample_table`: every labelled sample.
+    generated : int
+        How many samples there are, labelled or not.
+    cells, cosines, order, probes, baselines, added, whole_picture : DataFrame
+        cells.csv, cosines.csv, samples.csv, probes.csv, baselines.csv, added.csv and whole_picture.csv.
+    coordinates : dict of arrays
+        cells.safetensors.
+    annotations : dict of Annotation by sample
+    settings : dict
+    further : dict of DataFrame
+        Those of `FURTHER` that are there.
+    """
+
+    samples: pd.DataFrame
+    generated: int
+    cells: pd.DataFrame
+    cosines: pd.DataFrame
+    order: pd.DataFrame
+    probes: pd.DataFrame
+    baselines: pd.DataFrame
+    added: pd.DataFrame
+    whole_picture: pd.DataFrame
+    coordinates: dict[str, np.ndarray] = field(repr=False)
+    annotations: dict[str, Annotation] = field(repr=False)
+    settings: dict[str, Any] = field(repr=False)
+    further: dict[str, pd.DataFrame] = field(repr=False, default_factory=dict)
+
+    @classmethod
+    def read(cls, run: Run) -> Results:
+        """Read a run in which `analyze` and `probe` have ended.
+
+        Raises
+        ------
+        HandscopeError
+            A table is missing or damaged; the message names the file and the stage that writes it.
+        """
+        tables = {name: _table(run, name) for name in STAGES}
+        path = run.analysis_dir / "cells.safetensors"
+        try:
+            coordinates = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise HandscopeError(f"{path} is missing or damaged ({error}): run analyze again.") from error
+        return cls(
+            samples=sample_table(run),
+            generated=len(run.samples()),
+            cells=tables["cells"],
+            cosines=tables["cosines"],
+            order=tables["samples"],
+            probes=tables["probes"],
+            baselines=tables["baselines"],
+            added=tables["added"],
+            whole_picture=tables["whole_picture"],
+            coordinates=coordinates,
+            annotations=Labels(run.labels_path).current(),
+            settings=run.settings,
+            further={name: _table(run, name) for name in FURTHER if (run.analysis_dir / f"{name}.csv").exists()},
+        )
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables of `FURTHER`; without rows or columns where the run lacks it."""
+        return self.further.get(name, pd.DataFrame())
+
+    @cached_property
+    def prefix(self) -> str:
+        """``within_``, the columns of pairs within a prompt, if there are any; else empty, the columns of all pairs."""
+        return "within_" if self.probe_of("sure")["within_auc"].notna().any() else ""
+
+    @cached_property
+    def best_block(self) -> str:
+        """The block whose probes have the highest AUC in the mean over steps, chosen on the samples it is shown on."""
+        return str(self.probe_of("sure").groupby("block", sort=False)[self.prefix + "auc"].mean().idxmax())
+
+    def probe_of(self, subset: str) -> pd.DataFrame:
+        """Probes fitted to the samples of a subset, ``sure`` or ``all``."""
+        return self.probes[self.probes["subset"] == subset]
+
+    def baseline(self, name: str, subset: str = "sure") -> pd.DataFrame:
+        """The rows of one baseline; none where it was not made."""
+        return self.baselines[(self.baselines["subset"] == subset) & (self.baselines["baseline"] == name)]
+
+    @cached_property
+    def baseline_names(self) -> list[str]:
+        """The baselines that were made, in the order in which they stand in the table."""
+        return list(dict.fromkeys(self.baselines.loc[self.baselines["subset"] == "sure", "baseline"]))
+
+    @cached_property
+    def added_of_best(self) -> pd.DataFrame:
+        """What the best block adds to each baseline."""
+        return self.added[self.added["block"] == self.best_block]
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps that were read, noisiest first."""
+        return sorted({int(step) for step in self.cells["step"]}, reverse=True)
+
+
+def separable(row: Any, prefix: str = "") -> bool:
+    """Whether a row's `q` lets it be told from chance; never where it could not be computed."""
+    return bool(row[prefix + "q"] <= LEVEL)
+
+
+def _table(run: Run, name: str) -> pd.DataFrame:
+    path, stage = run.analysis_dir / f"{name}.csv", (STAGES | FURTHER)[name]
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise HandscopeError(f"There is no {path}: run {stage} first.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise HandscopeError(f"{path} is damaged ({error}): remove it and run {stage} again.") from error

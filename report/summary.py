@@ -1,0 +1,142 @@
+"""What a run folder holds after each stage, in a sentence read from its files."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..extract.estimate import Estimate
+    from ..extract.store.check import StoreInfo
+    from ..run.folder import Run
+
+NAMED = 5
+"""Samples that a summary names before it counts the rest."""
+ALPHA = 0.05
+"""False-discovery rate below which a cell counts as separable in a summary."""
+
+
+def generated(run: "Run") -> str:
+    """How many samples there are, of how many prompts."""
+    samples = run.samples()
+    return f"{len(samples)} samples of {samples['prompt'].nunique()} prompts in {run.samples_dir}"
+
+
+def labelled(run: "Run") -> str:
+    """How many samples have which verdict."""
+    from ..labeling.database.labels import Labels
+
+    verdicts = Labels(run.labels_path).table()["verdict"].value_counts()
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+    return f"{verdicts.sum()} labels in {run.labels_path}: {counts}"
+
+
+def extracted(run: "Run") -> str:
+    """How many cells of how many samples are in the store, and which samples were set aside."""
+    from ..extract.again import set_aside
+    from ..extract.store.store import ActivationStore
+
+    store = ActivationStore(run.activations_dir)
+    size = f"{len(store.tokens)} tokens of width {store.width}"
+    said = f"{len(store.cells)} cells of {len(store.samples)} samples ({size}) in {run.activations_dir}"
+    aside = set_aside(run)
+    if aside.empty:
+        return said
+    named = ", ".join(f"{row.sample} ({row.reason}, {row.psnr:.1f} dB)" for row in aside.head(NAMED).itertuples())
+    more = f" and {len(aside) - NAMED} more" if len(aside) > NAMED else ""
+    return (
+        f"{said}; set aside {named}{more}, which came out otherwise when generated again: their labels are not used "
+        "(set_aside.csv)"
+    )
+
+
+def estimated(estimate: "Estimate", compression: str | None) -> str:
+    """A short table of what an extraction would cost."""
+    ready = estimate.samples - estimate.missing
+    ways = ", ".join(f"{road.samples} {road.name}" for road in estimate.roads)
+    most = "at most " if compression else ""
+    rows = [
+        ("samples", f"{estimate.missing} to extract" + (f" ({ways})" if ways else "") + f", {ready} there already"),
+        ("cells", f"{estimate.cells} of width {estimate.width}"),
+        ("tokens", f"{estimate.tokens}, {most}{size(estimate.activations)} of activations"),
+        ("disk", f"{most}{size(estimate.shards)} of shards, and {size(estimate.store)} once consolidated"),
+    ]
+    if estimate.memory is not None:
+        rows.append(("memory", f"{size(estimate.memory)} at the peak of one step on {estimate.device}"))
+    rows.append(("", f"{size(estimate.held)} of activations at a time wait in the computer's memory to be written"))
+    for road in estimate.roads:
+        counts = f"{road.batches} batches of {road.batch_size}, {road.calls} calls each"
+        rows.append(("step", f"{road.step_seconds:.3g} s ({road.name}: {counts})"))
+    rows.append(("time", f"about {duration(estimate.seconds)}, measured on one step"))
+    return "\n".join(f"{name:9} {text}" for name, text in rows)
+
+
+def stored(info: "StoreInfo") -> str:
+    """A short table of what a store holds."""
+    plan = info.plan
+    labels = ", ".join(f"{count} {label}" for label, count in info.labels.items())
+    rows = [
+        ("model", f"{info.model} {info.revision}".strip() + f", {info.model_dtype}, weights {info.weight_hash[:12]}"),
+        ("read", f"{plan.stream} stream at each block's {plan.at}, {info.selection} tokens"),
+        ("blocks", ", ".join(map(str, plan.blocks))),
+        ("steps", f"{', '.join(map(str, plan.steps))} of {plan.of}"),
+        ("cells", f"{info.cells} of width {info.width}"),
+        ("samples", f"{info.samples}"),
+        ("tokens", f"{info.tokens}: {labels}"),
+        ("shards", f"{info.shards}, {size(info.shard_bytes)}"),
+        ("store.h5", size(info.store_bytes) if info.store_bytes else "not there: store consolidate writes it"),
+    ]
+    return "\n".join(f"{name:9} {text}" for name, text in rows)
+
+
+def size(count: float) -> str:
+    """Bytes for a reader.
+
+    >>> size(1234567)
+    '1.23 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader.
+
+    >>> duration(200)
+    '3.3 minutes'
+    """
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} seconds"
+
+
+def analyzed(run: "Run") -> str:
+    """In how many cells the difference-of-means direction separates held-out samples."""
+    import pandas as pd
+
+    path = run.analysis_dir / "cells.csv"
+    cells = pd.read_csv(path)
+    return f"{_separable(cells['dom_auc'], cells['dom_q'])} by the difference of means, in {path}"
+
+
+def probed(run: "Run") -> str:
+    """In how many cells a linear probe separates held-out samples."""
+    import pandas as pd
+
+    path = run.analysis_dir / "probes.csv"
+    probes = pd.read_csv(path)
+    probes = probes[probes["subset"] == "sure"]
+    return f"{_separable(probes['auc'], probes['q'])} by a linear probe, in {path}"
+
+
+def reported(run: "Run") -> str:
+    """Where the report is."""
+    return f"{run.report_path.resolve()}"
+
+
+def _separable(auc: "pd.Series", q: "pd.Series") -> str:
+    separable = f"{(q < ALPHA).sum()} of {len(auc)} cells separable (q < {ALPHA})"
+    return f"held-out AUC {auc.min():.2f} to {auc.max():.2f}; {separable}"

@@ -1,0 +1,1 @@
+"""The run folder: samples, trajectories, prompts and seeds, and which results are fresh."""

@@ -1,0 +1,102 @@
+"""The path of one generation: its packed latents before each step and after the last, and their times."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import HandscopeError
+from ..extract.address import Plan
+from ..extract.store.shard import STEP
+from ..files import atomic
+
+LATER = {"weight_hash", "height", "width", "scheduler"}
+"""Metadata that files of the first version lack."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One sample's generation, indexed from 0 (pure noise); index i is step ``steps - i``.
+
+    Attributes
+    ----------
+    latents : Tensor of shape (steps + 1, tokens, channels), in the dtype of the run
+        ``latents[i]`` went into the transformer at index i; the last was decoded.
+    sigmas : Tensor of shape (steps + 1,), float32
+        Share of noise in each; the last is 0.
+    timesteps : Tensor of shape (steps,), float32
+        The scheduler's timesteps, 0 to 1000.
+    model_timesteps : Tensor of shape (steps,), float32
+        The same as the transformer saw them, after rounding to the dtype of the run.
+    """
+
+    latents: Tensor
+    sigmas: Tensor
+    timesteps: Tensor
+    model_timesteps: Tensor
+
+    def velocity(self, i: int) -> Tensor:
+        """The velocity at index i, (tokens, channels) in float32: the Euler step to the next latents solved for it."""
+        return (self.latents[i + 1].float() - self.latents[i].float()) / (self.sigmas[i + 1] - self.sigmas[i])
+
+    def x0(self, i: int) -> Tensor:
+        """The clean latents predicted at index i, (tokens, channels) in float32: ``x - sigma * velocity``."""
+        return self.latents[i].float() - self.sigmas[i] * self.velocity(i)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+        """Write a safetensors file, whole or not at all."""
+        with atomic(path) as temporary:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in vars(self).items()}, temporary, metadata=dict(metadata)
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> "Trajectory":
+        """Read what `save` wrote.
+
+        A file from before handscope recorded model, size and scheduler is held to the sample and its noise only.
+
+        Raises
+        ------
+        HandscopeError
+            The file is missing or truncated, or its metadata differ from `metadata`.
+        """
+        path = Path(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = file.metadata() or {}
+                trajectory = cls(**{name: file.get_tensor(name) for name in cls.__dataclass_fields__})
+        except (OSError, SafetensorError, TypeError) as error:
+            if not path.exists():
+                raise HandscopeError(
+                    f"The trajectory {path} is missing: run generate again with trajectories, which makes it anew."
+                ) from error
+            raise HandscopeError(
+                f"The trajectory {path} is damaged: remove it and run generate again, which makes it anew."
+            ) from error
+        old = not LATER & found.keys()
+        for key, value in metadata.items():
+            if found.get(key) != value and not (old and key in LATER):
+                raise HandscopeError(
+                    f"The trajectory {path} belongs to another generation: expected {key} = {value}, found "
+                    f"{found.get(key)}. Remove it and run generate again."
+                )
+        return trajectory
+
+
+def stack(trajectories: Sequence[Trajectory], i: int) -> Tensor:
+    """Latents at index i of several samples, (n, tokens, channels)."""
+    return torch.stack([trajectory.latents[i] for trajectory in trajectories])
+
+
+def step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
+    """The steps of a plan as they are kept beside activations: an array of dtype `STEP`, in the plan's order."""
+    indices = [plan.index(step) for step in plan.steps]
+    times = (trajectory.sigmas[indices], trajectory.timesteps[indices], trajectory.model_timesteps[indices])
+    return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)

@@ -1,0 +1,193 @@
+"""The recipe of the organism, in seconds: from the renderer to a pipeline that draws."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+from handscope.errors import HandscopeError
+from handscope.organism import model as parts
+from handscope.organism.captions import CAPTIONS, WORDS
+from handscope.organism.training import train
+from handscope.organism.training.codec import autoencoder
+from handscope.organism.training.course import Course, Crew
+from handscope.organism.training.flow import matrices, transformer
+from handscope.organism.training.latents import read_latents
+from handscope.organism.training.muon import Muon, orthogonalise
+from handscope.organism.training.recipe import SMALL
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Two threads on a busy machine wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A folder in which the small recipe has run from the first stage to the last."""
+    folder = tmp_path_factory.mktemp("organism")
+    train.main(["--work", str(folder), "--small"])
+    return folder
+
+
+def test_every_word_is_one_token_also_after_saving(tmp_path):
+    for name, tokenizer in (("clip", parts.clip_tokenizer()), ("t5", parts.t5_tokenizer())):
+        tokenizer.save_pretrained(tmp_path / name)
+        again = type(tokenizer).from_pretrained(tmp_path / name)
+        assert all(len(again.tokenize(word)) == 1 for word in WORDS)
+        for caption in map(str, CAPTIONS):
+            numbers = again(caption).input_ids
+            assert len(numbers) <= parts.TEXT_LENGTH
+            assert numbers == tokenizer(caption).input_ids
+            assert again.unk_token_id not in numbers[1:-1]
+
+
+def test_tokenizers_and_text_encoders_are_those_of_the_shipped_organism():
+    shipped = Path(parts.__file__).parent / "pipe"
+    clip, t5 = parts.clip_tokenizer(), parts.t5_tokenizer()
+    for tokenizer, name in ((clip, "tokenizer"), (t5, "tokenizer_2")):
+        saved = type(tokenizer).from_pretrained(shipped / name)
+        assert tokenizer.get_vocab() == saved.get_vocab()
+        for text in [*map(str, CAPTIONS), " ".join(WORDS), ""]:
+            assert tokenizer(text).input_ids == saved(text).input_ids
+    for encoder, name in zip(parts.text_encoders(clip, t5), ("text_encoder", "text_encoder_2"), strict=True):
+        made, saved = encoder.state_dict(), type(encoder).from_pretrained(shipped / name).state_dict()
+        assert made.keys() == saved.keys()
+        assert all(torch.equal(made[key], saved[key]) for key in saved), name
+
+
+def test_words_that_collide_are_refused():
+    with pytest.raises(HandscopeError, match="'xabz'"):
+        parts.clip_tokenizer(["xabz", "abcde"])  # "ab" joins first, and then no merge begins with "x"
+
+
+def test_every_caption_has_its_own_embeddings():
+    clip, t5 = parts.clip_tokenizer(), parts.t5_tokenizer()
+    pooled, sequence = parts.embed([str(caption) for caption in CAPTIONS], clip, t5, *parts.text_encoders(clip, t5))
+    apart = torch.pdist(pooled).min() / pooled.norm(dim=1).mean()
+    assert apart > 0.1
+    assert torch.pdist(sequence.flatten(1)).min() > 5
+
+
+def test_the_saved_pipeline_loads_offline_and_draws_what_it_was_trained_to(work, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pipe = FluxPipeline.from_pretrained(work / "pipe", local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe(
+        str(CAPTIONS[0]),
+        height=32,
+        width=32,
+        num_inference_steps=2,
+        max_sequence_length=parts.TEXT_LENGTH,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images[0]
+    assert image.shape == (32, 32, 3)
+    assert image.std() > 0
+    trained = torch.load(work / "transformer.pt", weights_only=True)["ema"]
+    assert all(torch.equal(p, trained[name]) for name, p in pipe.transformer.named_parameters())
+    # The pipeline embeds a caption exactly as training did.
+    pooled, sequence = parts.embed(
+        [str(CAPTIONS[0])], pipe.tokenizer, pipe.tokenizer_2, pipe.text_encoder, pipe.text_encoder_2
+    )
+    found, found_pooled, _ = pipe.encode_prompt(str(CAPTIONS[0]), None, max_sequence_length=parts.TEXT_LENGTH)
+    torch.testing.assert_close((found, found_pooled), (sequence, pooled))
+    record = json.loads((work / "pipe" / "training.json").read_text())
+    assert record["trained"]["transformer"]["step"] == SMALL.steps
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_latents_are_normalised_and_mirrored(work):
+    stored, numbers, seal = read_latents(work, SMALL)
+    scaled = (stored.double() - seal["shift_factor"]) * seal["scaling_factor"]
+    assert abs(scaled.mean()) < 1e-3
+    assert abs(scaled.std() - 1) < 1e-3
+    one = SMALL.shard_size
+    for plain, mirrored in zip(numbers[:one], numbers[one : 2 * one], strict=True):
+        assert CAPTIONS[mirrored] == CAPTIONS[plain].mirrored()
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
+    for name in ("renders", "latents"):
+        (tmp_path / name).symlink_to(work / name)
+    steps = SMALL.steps
+    crew = Crew()
+
+    class Stopped(Exception):
+        """Stands in for a kill after the second step's checkpoint."""
+
+    def killed(course, final=False, **contents):
+        wrote = ordinary(course, True, **contents)
+        if course.step == 2:
+            raise Stopped
+        return wrote
+
+    ordinary = Course.save
+    for stage, name in ((autoencoder, "autoencoder"), (transformer, "transformer")):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr(Course, "save", killed)
+            stage(tmp_path, SMALL, crew)
+        assert torch.load(tmp_path / f"{name}.pt", weights_only=True)["state"]["step"] == 2
+        stage(tmp_path, SMALL, crew)
+        again, whole = (torch.load(folder / f"{name}.pt", weights_only=True) for folder in (tmp_path, work))
+        assert again["state"]["step"] == whole["state"]["step"] == steps
+        for kind in ("model", "ema"):
+            assert all(torch.equal(again[kind][key], whole[kind][key]) for key in whole[kind]), (name, kind)
+
+
+def test_a_stage_says_which_stage_it_waits_for(tmp_path):
+    with pytest.raises(HandscopeError, match="run the stage render first"):
+        autoencoder(tmp_path, SMALL, Crew())
+    with pytest.raises(HandscopeError, match="run the stage latents first"):
+        transformer(tmp_path, SMALL, Crew())
+
+
+def test_the_untrained_transformer_predicts_zero_and_muon_has_its_matrices():
+    flux = parts.transformer(parts.Shape(heads=1, double=1, single=1))
+    ids = torch.zeros(20, 3)
+    out = flux(
+        torch.randn(1, 4, 32),
+        torch.randn(1, 16, 64),
+        torch.randn(1, 64),
+        torch.ones(1),
+        ids[:4],
+        ids[:16],
+        torch.ones(1),
+        return_dict=False,
+    )[0]
+    assert not out.any()
+    names = matrices(flux)
+    assert len(names) == 12 + 5  # double: eight of attention, four of feed-forward; single: three and two
+    assert not any("norm" in name or "embed" in name for name in names)
+
+
+def test_orthogonalise_keeps_the_singular_vectors():
+    matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
+    found = orthogonalise(matrices)
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    inner = left.mT @ found @ right.mT
+    diagonal = inner.diagonal(dim1=1, dim2=2)
+    assert ((diagonal > 0.6) & (diagonal < 1.3)).all()
+    assert (inner - torch.diag_embed(diagonal)).abs().max() < 1e-4
+
+
+def test_muon_goes_down():
+    torch.manual_seed(0)
+    wanted = torch.randn(12, 6)
+    weights = torch.nn.Parameter(torch.zeros(12, 6))
+    optimiser = Muon([weights], lr=0.05)
+    losses = []
+    for _ in range(30):
+        loss = (weights - wanted).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert all(after < before for before, after in pairwise(losses[:10]))
+    assert losses[-1] < 0.3 * losses[0]

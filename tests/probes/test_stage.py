@@ -1,0 +1,164 @@
+"""The probe stage on a finished run of a tiny random model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from handscope.errors import HandscopeError
+from handscope.extract.address import Block, Cell
+from handscope.probes import load_probe, probe
+from handscope.probes.baselines import Baseline
+from handscope.probes.gains import NESTED, WIDE, gains
+from handscope.progress import quiet
+
+
+@pytest.fixture(scope="module")
+def probed(extracted_run, tiny_model):
+    probe(extracted_run, tiny_model, permutations=19, folds=4)
+    return extracted_run
+
+
+def test_the_norm_that_a_block_is_compared_with_is_its_own():
+    rng = np.random.default_rng(0)
+    y, groups = np.arange(60) % 2, np.repeat(np.arange(12), 5)
+    baselines = [Baseline(name, 1, rng.normal(size=(60, 3))) for name in (*NESTED, WIDE)]
+    telling, silent = y + 0.1 * rng.normal(size=60), rng.normal(size=60)
+    cells = {
+        Cell(Block.parse(f"single.{number}"), 1): (rng.normal(size=(60, 3)).astype(np.float32), norm)
+        for number, norm in enumerate((telling, silent))
+    }
+    rows = pd.DataFrame(gains(cells, baselines, y, groups, 100.0, 4, 3, 0, quiet)[0]).set_index(["baseline", "block"])
+    assert rows.loc[("norm", "single.0"), "auc_baseline"] > 0.95 > 0.75 > rows.loc[("norm", "single.1"), "auc_baseline"]
+
+
+def test_the_whole_picture_is_compared_with_each_block_and_the_same_step(probed):
+    whole = pd.read_csv(probed.analysis_dir / "whole_picture.csv")
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv").query("subset == 'sure'")
+    baselines = pd.read_csv(probed.analysis_dir / "baselines.csv").query("subset == 'sure' and baseline == 'x0_flat'")
+    both = whole.merge(probes, on=["block", "step"]).merge(baselines, on="step", suffixes=("", "_flat"))
+    np.testing.assert_allclose(both["auc_baseline"], both["auc"], atol=1e-5)
+    np.testing.assert_allclose(both["auc_both"], both["auc_flat"], atol=1e-5)
+
+
+def test_writes_every_table_of_the_contract(probed):
+    statistics = [
+        "n_good", "n_bad", "auc", "lo", "hi", "null_mean", "null_sd", "p", "q", "within_auc", "within_lo",
+        "within_hi", "within_null_mean", "within_null_sd", "within_p", "within_q", "balanced_accuracy", "balanced_lo",
+        "balanced_hi",
+    ]
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv")
+    assert list(probes) == ["subset", "block", "step", *statistics]
+    assert probes.groupby("subset").size().to_dict() == {"sure": 9, "all": 9}
+    assert not probes.isna().any().any()
+    baselines = pd.read_csv(probed.analysis_dir / "baselines.csv")
+    assert list(baselines) == ["subset", "baseline", "step", *statistics]
+    free = baselines[baselines["step"].isna()]
+    assert set(free["baseline"]) == {"prompt", "position", "noise", "final_image"}
+    assert set(baselines["baseline"]) - set(free["baseline"]) == {"x_t", "x0", "x0_flat", "image", "norm", "random"}
+    added = pd.read_csv(probed.analysis_dir / "added.csv")
+    assert {"block", "step", "baseline", "auc_baseline", "auc_both", "added", "lo", "hi", "p", "q"} <= set(added)
+    np.testing.assert_allclose(added["added"], added["auc_both"] - added["auc_baseline"], atol=1e-5)
+
+
+def test_leaning_verdicts_are_in_the_subset_all_only(probed):
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv").set_index("subset")
+    sure, everyone = (probes.loc[name, ["n_good", "n_bad"]].to_numpy()[0] for name in ("sure", "all"))
+    assert (everyone > sure).all()
+
+
+def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_copy, tiny_model):
+    from handscope.labeling.database.labels import Annotation, Labels
+
+    path = probed.analysis_dir / "probes.csv"
+    before = path.stat().st_mtime_ns
+    probe(probed, None, permutations=19, folds=4)
+    assert path.stat().st_mtime_ns == before
+    copy = run_copy(probed)
+    labels = Labels(copy.labels_path)
+    sample, old = next((s, a) for s, a in labels.current().items() if a.verdict == "good")
+    labels.add([Annotation(sample, old.image_sha256, np.where(old.hands > 0, 3, 1), old.hands, "bad")])
+    n_bad = pd.read_csv(path)["n_bad"][0]
+    assert probe(copy, None, permutations=19, folds=4)["n_bad"][0] == n_bad + 1
+
+
+def test_a_saved_probe_reads_sample_vectors(probed):
+    from handscope.extract.store.store.store import ActivationStore
+
+    fitted = load_probe(probed.probes_dir / "single.0_2.safetensors")
+    x, tokens = ActivationStore(probed.activations_dir).read("single.0", 2)
+    vectors = pd.DataFrame(x).groupby(tokens["sample"].to_numpy()).mean()
+    verdicts = pd.read_csv(probed.analysis_dir / "probes.csv")
+    assert fitted.metadata_["block"] == "single.0" and fitted.metadata_["step"] == 2
+    assert fitted.decision_function(vectors).shape == (len(vectors),)
+    assert fitted.metadata_["held_out_auc"] == pytest.approx(
+        verdicts.query("subset == 'sure' and block == 'single.0' and step == 2")["auc"].item(), abs=1e-5
+    )
+
+
+def test_predicted_clean_images_need_a_model_once(probed, run_copy, tiny_model):
+    copy = run_copy(probed)
+    tables = [copy.analysis_dir / name for name in ("image_statistics.csv", "probes.csv")]
+    for path in (*tables, copy.probes_dir / "probe.json"):
+        path.unlink()
+    with pytest.raises(HandscopeError, match="needs a model"):
+        probe(copy, None, permutations=1, folds=4)
+    assert not any(path.exists() for path in tables)
+    probe(copy, tiny_model, permutations=1, folds=4)
+    (copy.probes_dir / "probe.json").unlink()
+    tables[1].unlink()
+    probe(copy, None, permutations=1, folds=4)
+    assert all(path.exists() for path in tables)
+
+
+def test_x0_at_the_last_step_is_the_final_image(probed):
+    from handscope.probes.images import STATISTICS, image_statistics
+
+    table = pd.read_csv(probed.analysis_dir / "image_statistics.csv")
+    last = table[table["step"] == 1].head(8)
+    images = np.stack([probed.image(sample) for sample in last["sample"]]) / 255
+    np.testing.assert_allclose(last[list(STATISTICS)[1:]], image_statistics(images)[:, 1:], atol=0.02)
+
+
+def test_the_other_tables_say_what_they_are_of(probed):
+    read = {name: pd.read_csv(probed.analysis_dir / f"{name}.csv") for name in
+            ("methods", "calibration", "reliability", "conditional", "probe_transfer")}  # fmt: skip
+    assert read["methods"].groupby("method").size().to_dict() == {"ridge": 9, "mass_mean": 9}
+    assert read["methods"].query("method == 'ridge'")["l2"].gt(0).all()
+    missing = read["methods"][["l2", "within_auc"]].isna().any(axis=1)
+    assert missing.any() and (read["methods"]["reason"].notna() == missing).all()
+    assert read["calibration"].groupby("log_odds").size().to_dict() == {"raw": 9, "platt": 9}
+    bins = read["reliability"].groupby(["block", "step", "log_odds"])["n"].sum()
+    probes = pd.read_csv(probed.analysis_dir / "probes.csv").query("subset == 'sure'")
+    assert set(bins) == {probes["n_good"].iloc[0] + probes["n_bad"].iloc[0]}
+    assert read["conditional"].groupby("baseline").size().to_dict() == {"all": 9, "x0_flat": 9}
+    transfer = read["probe_transfer"]
+    own = transfer[
+        (transfer["fitted_block"] == transfer["judged_block"]) & (transfer["fitted_step"] == transfer["judged_step"])
+    ]
+    assert len(transfer) == 81
+    np.testing.assert_allclose(own["auc"], probes["auc"], atol=2e-3)
+    for table in read.values():
+        for column in table.filter(regex="(^|_)[pq]$"):
+            assert table[column].between(0, 1).all(), column
+
+
+def test_a_store_with_all_tokens_is_probed_with_its_places(probed, run_copy, tiny_model):
+    import shutil
+
+    from handscope.extract.address import Plan
+    from handscope.extract.extract import extract
+
+    copy = run_copy(probed)
+    shutil.rmtree(copy.activations_dir)
+    extract(tiny_model, copy, Plan(["single.0"], [2], of=4), tokens="all")
+    probe(copy, tiny_model, permutations=5, folds=4)
+    table = pd.read_csv(copy.analysis_dir / "block_flat.csv")
+    assert table[["block", "step", "features"]].to_numpy().tolist() == [["single.0", 2, 16 * 32]]
+    baseline = pd.read_csv(copy.analysis_dir / "baselines.csv")
+    picture = baseline.query("subset == 'sure' and baseline == 'x0_flat' and step == 2")["auc"].item()
+    assert table["added_auc_baseline"].item() == pytest.approx(picture, abs=2e-3)
+    assert table["instead_auc_baseline"].item() == pytest.approx(table["auc"].item(), abs=2e-3)
+    assert not table.isna().any().any()
+    shutil.rmtree(copy.activations_dir)
+    extract(tiny_model, copy, Plan(["single.0"], [2], of=4))
+    probe(copy, tiny_model, permutations=5, folds=4)
+    assert not (copy.analysis_dir / "block_flat.csv").exists()

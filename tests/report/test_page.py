@@ -1,0 +1,633 @@
+"""The report follows the numbers: runs with invented tables, in which some cells are significant, or none is."""
+
+import html
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from handscope import figures
+from handscope.analysis.statistics.rates import rates_by, wilson
+from handscope.errors import HandscopeError
+from handscope.labeling.database.labels import Annotation, Labels
+from handscope.report.page.findings import CHANCE, findings
+from handscope.report.page.further_plates import further_plates
+from handscope.report.page.page import _rates, flat, report
+from handscope.report.page.results import Results
+from handscope.run.folder import Run, sample_id
+from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.numpy import save_file
+
+BLOCKS, STEPS = ("double.1", "single.0", "single.3"), (20, 12, 4, 1)
+BASELINES = dict.fromkeys(("prompt", "position", "noise", "final_image"), (None,)) | dict.fromkeys(
+    ("x_t", "x0", "image", "norm", "random"), STEPS
+)
+VERDICTS = ("good", "good", "good", "bad", "bad", "good?", "bad?", "unsure")
+FIGURES = {
+    "overview",
+    "sheet_good",
+    "sheet_bad",
+    "sheet_leaning",
+    "sheet_unsure",
+    "rates",
+    "grid_probe",
+    "grid_direction",
+    "grid_distance",
+    "curves",
+    "added",
+    "planes",
+    "components",
+    "cosines",
+    "distance_parts",
+    "power",
+}
+
+
+def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",)) -> Run:
+    """A run whose tables are invented: 24 good and 16 bad hands of 8 prompts, 3 blocks and 4 steps.
+
+    With a `signal` larger than 0 the probes are better at later steps, best in single.3, and significant at steps 4
+    and 1; and blocks add significantly to the baselines named in `beyond`.
+    """
+    run = Run(folder)
+    prompts = [
+        f"a {side} hand, {view} view, five fingers raised, tan skin, {background} background"
+        for side in ("left", "right")
+        for view in ("palm", "back")
+        for background in ("blue", "teal")
+    ]
+    _samples(run, prompts)
+    run.analysis_dir.mkdir()
+    cells = [{"block": block, "step": step} for block in BLOCKS for step in STEPS]
+    counts = {"n_good": 24, "n_bad": 16}
+
+    probes = [
+        {
+            "subset": subset,
+            **cell,
+            **counts,
+            **_scores(cell["step"], signal * (1 if cell["block"] == "single.3" else 0.5)),
+        }
+        for subset in ("sure", "all")
+        for cell in cells
+    ]
+    for row in probes:
+        row["n_good"] += 8 * (row["subset"] == "all")
+    baselines = [
+        {
+            "subset": subset,
+            "baseline": name,
+            "step": step,
+            **counts,
+            **_scores(step or 20, signal * 0.4 * (name == "x0")),
+        }
+        for subset in ("sure", "all")
+        for name, steps in BASELINES.items()
+        for step in steps
+    ]
+    distances = {
+        "db": 4.1,
+        "db_mean_term": 3.0,
+        "db_variance_term": 1.1,
+        "db_null_mean": 3.7,
+        "db_null_sd": 0.8,
+        "db_excess": 0.4,
+        "db_lo": -0.9,
+        "db_hi": 1.7,
+        "db_z": 0.5,
+        "db_p": 0.4,
+        "db_q": 0.6,
+    }
+    directions = [
+        {f"dom_{name}": value for name, value in _scores(cell["step"], signal * 0.7).items()} for cell in cells
+    ]
+    analysed = [
+        {
+            **cell,
+            "sigma": cell["step"] / 20,
+            **counts,
+            "n_prompts": 8,
+            "dom_auc_in_sample": 0.93,
+            **direction,
+            **distances,
+            "pca_var1": 0.5,
+            "pca_var2": 0.2,
+            "massive_channels": "3;17" if cell["block"] == "single.3" else "",
+        }
+        for cell, direction in zip(cells, directions, strict=True)
+    ]
+    added = [
+        {**cell, "baseline": name, **_gain(signal > 0 and name in beyond and cell["step"] < 12)}
+        for cell in cells
+        for name in ("prompt", "position", "norm", "x_t", "x0", "x0_flat", "image", "all")
+    ]
+    pairs = [
+        {
+            "block_a": a["block"],
+            "step_a": a["step"],
+            "block_b": b["block"],
+            "step_b": b["step"],
+            "cosine": 0.5,
+            "cosine_split": 0.4,
+        }
+        for a in cells
+        for b in cells
+    ]
+    sure = run.samples().merge(Labels(run.labels_path).table().query("sure"), on="sample")
+    order = sure.assign(fold=0)[["sample", "prompt", "bad", "fold", "verdict"]]
+    for name, rows in {
+        "probes": probes,
+        "baselines": baselines,
+        "cells": analysed,
+        "added": added,
+        "whole_picture": [{**cell, **_gain(False)} for cell in cells],
+        "cosines": pairs,
+        "samples": order,
+    }.items():
+        pd.DataFrame(rows).to_csv(run.analysis_dir / f"{name}.csv", index=False)
+    rng = np.random.default_rng(0)
+    coordinates = {
+        f"{cell['block']}/{cell['step']}/{kind}": rng.normal(size=(len(sure), 2))
+        for cell in cells
+        for kind in ("pca", "plane")
+    }
+    save_file(
+        {name: array.astype(np.float32) for name, array in coordinates.items()}, run.analysis_dir / "cells.safetensors"
+    )
+    return run
+
+
+def _samples(run: Run, prompts: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    run.samples_dir.mkdir()
+    rows, annotations = {}, []
+    for prompt in prompts:
+        for seed, verdict in enumerate(VERDICTS):
+            sample = sample_id(prompt, seed)
+            Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(run.image_path(sample))
+            rows[sample] = {
+                "sample": sample,
+                "prompt": prompt,
+                "seed": seed,
+                "file_name": f"{sample}.png",
+                "image_sha256": sample,
+                "noise_sha256": "",
+                "height": 32,
+                "width": 32,
+                "steps": 20,
+                "guidance": 3.5,
+                "batch_size": 16,
+            }
+            hands = np.zeros((4, 4), np.uint8)
+            hands[1:4, seed % 2 : 3] = 1
+            label = {"g": 2, "b": 3, "u": 0}[verdict[0]]
+            annotations.append(
+                Annotation(
+                    sample,
+                    sample,
+                    np.where(hands > 0, label, 1),
+                    hands,
+                    verdict,
+                    ("fused",) if label == 3 else (),
+                    "test",
+                    "hand labels",
+                )
+            )
+    run.write_metadata(rows)
+    Labels(run.labels_path).add(annotations)
+    run.write_settings(
+        {
+            "model": {"weight_hash": "0123abcd"},
+            "provenance": {"name": "organism", "torch": "2.13.0"},
+            "generation": {"steps": 20, "guidance": 3.5, "height": 32, "width": 32},
+            "labels": {
+                "sources": {"hand labels": 64},
+                "shipped_identical": 41,
+                "shipped_alike": 23,
+                "same_picture_db": 40.0,
+            },
+        }
+    )
+
+
+def _scores(step: int, gain: float) -> dict[str, float]:
+    """The statistics of a row, for all pairs and for pairs within a prompt."""
+    auc, found = 0.5 + gain * (1 - step / 20), gain > 0 and step < 12
+    row = {
+        "auc": auc,
+        "lo": auc - 0.06,
+        "hi": auc + 0.06,
+        "null_mean": 0.5,
+        "null_sd": 0.03,
+        "p": 0.001 if found else 0.4,
+        "q": 0.004 if found else 0.6,
+    }
+    return row | {f"within_{name}": value for name, value in row.items()}
+
+
+def _gain(found: bool) -> dict[str, float]:
+    row = dict(
+        zip(
+            ("auc_baseline", "auc_both", "added", "lo", "hi", "p", "q"),
+            (0.6, 0.67, 0.07, 0.02, 0.12, 0.001, 0.01) if found else (0.6, 0.61, 0.01, -0.04, 0.05, 0.5, 0.7),
+            strict=True,
+        )
+    )
+    return row | {f"within_{name}": value for name, value in row.items()}
+
+
+def edited(run: Run, table: str, change) -> Results:
+    """The results of a run after `change` was made to one of its tables."""
+    path = run.analysis_dir / f"{table}.csv"
+    rows = pd.read_csv(path)
+    change(rows)
+    rows.to_csv(path, index=False)
+    return Results.read(run)
+
+
+def words(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.S))).split())
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
+    """A run with a signal, and its page."""
+    run = invented(tmp_path_factory.mktemp("reports") / "signal", 0.4)
+    return run, report(run).read_text(encoding="utf-8")
+
+
+def test_every_figure_is_there_as_png_and_svg_and_in_the_page(reported):
+    run, page = reported
+    assert (
+        {path.stem for path in run.figures_dir.glob("*.png")}
+        == {path.stem for path in run.figures_dir.glob("*.svg")}
+        == FIGURES
+    )
+    for path in run.figures_dir.glob("*.png"):
+        with Image.open(path) as image:
+            assert image.width >= 700 and image.info["dpi"][0] == pytest.approx(150, abs=1)
+    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert sum(path.stat().st_size for path in run.figures_dir.glob("*.svg")) < 5e6
+
+
+def test_the_page_needs_nothing_but_itself(reported):
+    page = reported[1]
+    assert "://" not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
+    assert "<script" not in page and "<link" not in page
+    targets = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert targets and all(target.startswith(("data:image/png", "#")) for target in targets)
+    assert all(f'id="{target[1:]}"' in page for target in targets if target[0] == "#")
+
+
+def test_the_page_is_well_formed(reported):
+    open_tags: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img"):
+                open_tags.append(tag)
+            assert tag != "img" or dict(attrs)["alt"]
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag, self.getpos()
+
+    Parser().feed(reported[1])
+    assert not open_tags
+
+
+def test_the_page_tells_what_was_found_with_n_and_interval(reported):
+    text = words(reported[1])
+    assert "24 of 56" in text and "43% (95% interval 31% to 56%)" in text
+    assert "in 6 of 12 cells (q ≤ 0.05), best in single.3 at step 1: AUC 0.88 (0.82 to 0.94; n = 40)" in text
+    assert "not separable from chance (n = 40)" in text
+    assert "hypothesis about FLUX" in text
+    assert "41 are identical" in text and "23 more are the same at a PSNR of 40.0 dB" in text
+    assert "0123abcd" in text and "2.13.0" in text
+    assert "Direction, in-sample" in text and "0.93" in text
+    assert "single.3: 3, 17" in text
+    assert "fused (24)" in text
+
+
+def test_a_second_call_does_nothing_until_something_changes(reported, monkeypatch):
+    run, _ = reported
+    # As a copy that a test may change would cost as much again, the page is marked instead of drawn anew.
+    run.report_path.write_text("untouched", encoding="utf-8")
+    before = {path: path.stat().st_mtime_ns for path in run.figures_dir.iterdir()}
+    assert report(run).read_text(encoding="utf-8") == "untouched"
+    assert {path: path.stat().st_mtime_ns for path in run.figures_dir.iterdir()} == before
+    os.utime(run.analysis_dir / "probes.csv")
+    assert report(run).read_text(encoding="utf-8") == "untouched"
+    edited(run, "cells", lambda rows: rows.__setitem__("dom_auc_in_sample", 0.71))
+    # The words are what is looked at: figures are drawn, and their files left as they are.
+    monkeypatch.setattr(figures, "save", lambda drawn, folder, name: folder / f"{name}.png")
+    assert "0.71" in words(report(run).read_text(encoding="utf-8"))
+
+
+def answers(results: Results) -> dict[str, tuple[str, str]]:
+    return {one.question: (one.mark, f"{one.brief} {one.detail}") for one in findings(results)}
+
+
+SEPARABLE = "Can the activations tell a bad hand from a good one?"
+WHEN = "When does it know?"
+BEYOND = "Does it know more than its own half-finished picture shows?"
+ELSE = "What else predicts the verdict?"
+DIRECTION = "Is one direction, the difference of means, enough?"
+DISTANCE = "How far apart are the two clouds of hand tokens?"
+DOUBT = "Does the answer hang on doubtful labels?"
+
+
+def test_a_null_run_says_so_everywhere(tmp_path):
+    said = answers(Results.read(invented(tmp_path / "null", 0.0)))
+    for question in (SEPARABLE, WHEN, BEYOND, DIRECTION, DISTANCE):
+        assert said[question][0] == "chance" and "not separable from chance (n = 40)" in said[question][1], question
+    assert said[ELSE][0] == "no" and said[DOUBT][0] == "no"
+    assert not any("Yes" in text for _, text in said.values())
+
+
+def test_words_follow_a_signal(tmp_path):
+    said = answers(Results.read(invented(tmp_path / "signal", 0.4)))
+    assert said[SEPARABLE][0] == "yes"
+    assert "can first be told from chance at step 4: AUC 0.82 (0.76 to 0.88; n = 40)" in said[WHEN][1]
+    assert "step that was read, 20: AUC 0.50 (0.44 to 0.56), not separable from chance (n = 40)" in said[WHEN][1]
+    assert "That may be a leak: what it adds there to the outline of the finished hand" in said[WHEN][1]
+    assert "grows through the generation" in said[WHEN][1]
+    assert said[DIRECTION][0] == "yes" and "6 of 12 cells" in said[DIRECTION][1] and "in-sample" in said[DIRECTION][1]
+    assert said[DISTANCE][0] == "chance"
+    assert (
+        "1 of 9 baselines do" in said[ELSE][1] and "predicted clean latents x0 at the hand at step 1" in said[ELSE][1]
+    )
+    assert "6 of 12 cells can be told from chance (n = 40); with leaning ones too, 6 of 12 (n = 48)" in said[DOUBT][1]
+
+
+@pytest.mark.parametrize(
+    ("beyond", "mark", "start"),
+    [
+        ((), "chance", "These data do not show it"),
+        (("x0",), "partly", "Only in part: single.3 adds to the predicted clean latents"),
+        (("image",), "partly", "Only in part: single.3 adds to plain statistics"),
+        (("x0", "image", "all"), "partly", "Only in part: single.3 adds to the predicted clean latents"),
+        (("x0", "x0_flat", "image", "all"), "yes", "Yes: single.3 adds"),
+    ],
+)
+def test_the_honest_question_is_answered_by_what_the_block_adds(tmp_path, beyond, mark, start):
+    said = answers(Results.read(invented(tmp_path / "run", 0.4, beyond)))[BEYOND]
+    assert said[0] == mark and said[1].startswith(start)
+    assert (CHANCE in said[1]) == (len(beyond) < 4 or "steps 20 and 12" in said[1])
+    if beyond:
+        assert (
+            "it gains at steps 4 and 1, most at step 4, from AUC 0.60 to 0.67 (+0.07, +0.02 to +0.12; n = 40)"
+            in said[1]
+        )
+    else:
+        assert "(+0.01, −0.04 to +0.05; n = 40)" in said[1]
+
+
+def test_it_is_said_where_the_whole_predicted_picture_tells_more_than_the_block(tmp_path):
+    run = invented(tmp_path / "run", 0.4, ("x0",))
+    assert "whole predicted picture tells more" not in answers(Results.read(run))[BEYOND][1]
+
+    def gain_early(rows: pd.DataFrame) -> None:
+        for name, value in _gain(True).items():
+            rows.loc[rows["step"] >= 12, name] = value
+
+    said = answers(edited(run, "whole_picture", gain_early))[BEYOND][1]
+    assert "picture tells more than one of single.3 at steps 20 and 12, most at step" in said
+    assert "AUC 0.67 against 0.60 (+0.07, +0.02 to +0.12; n = 40)" in said
+
+
+@pytest.mark.parametrize(
+    ("beyond", "mark", "words"),
+    [
+        ((), "chance", "These data do not show it"),
+        (("norm",), "partly", "can be told from chance at steps 4 and 1, and is not separable from chance (n = 40) at"),
+    ],
+)
+def test_the_length_of_the_activations_is_asked_first(tmp_path, beyond, mark, words):
+    said = answers(Results.read(invented(tmp_path / "run", 0.4, beyond)))
+    said = said["Is it more than how large the activations are?"]
+    assert said[0] == mark and words in said[1] and "that length alone reaches AUC 0.60" in said[1]
+
+
+def test_a_block_that_adds_to_the_outline_of_the_hand_is_no_leak(tmp_path):
+    said = answers(Results.read(invented(tmp_path / "run", 0.4, ("position",))))[WHEN][1]
+    assert "That is more than the outline of the finished hand" in said and "leak" not in said
+
+
+def test_separation_that_fades_is_said_to_fade_and_overlap_is_no_trend(tmp_path):
+    run = invented(tmp_path / "run", 0.4)
+    assert "fades" in answers(edited(run, "probes", lambda rows: _reverse(rows)))[WHEN][1]
+
+    def widen(rows: pd.DataFrame) -> None:
+        rows["within_lo"], rows["within_hi"] = 0.3, 0.95
+
+    assert "neither a rise nor a fall" in answers(edited(run, "probes", widen))[WHEN][1]
+
+
+def _reverse(rows: pd.DataFrame) -> None:
+    rows["step"] = rows["step"].map(dict(zip(STEPS, reversed(STEPS))))
+
+
+def test_without_pairs_inside_prompts_all_pairs_are_used_and_it_is_said(tmp_path):
+    run = invented(tmp_path / "run", 0.4)
+
+    def clear(rows: pd.DataFrame) -> None:
+        rows[[name for name in rows if name.startswith("within_")]] = np.nan
+
+    for table in ("baselines", "added"):
+        edited(run, table, clear)
+    results = edited(run, "probes", clear)
+    said = answers(results)
+    assert results.prefix == "" and "of different prompts, since no prompt has both" in said[SEPARABLE][1]
+    assert said[BEYOND][0] == "partly"
+
+
+@pytest.mark.parametrize("name", ["probes.csv", "added.csv", "cells.csv", "cells.safetensors"])
+def test_a_missing_or_damaged_table_names_the_stage_to_run(tmp_path, name):
+    run = invented(tmp_path / "run", 0.4)
+    path = run.analysis_dir / name
+    path.write_bytes(path.read_bytes()[:0])
+    with pytest.raises(HandscopeError, match="run (analyze|probe) "):
+        report(run)
+    path.unlink()
+    with pytest.raises(HandscopeError, match=re.escape(str(path))):
+        report(run)
+    assert not run.report_path.exists()
+
+
+def test_wilson_agrees_with_the_published_table():
+    # Newcombe (1998), Statistics in Medicine 17, table I, method 3.
+    for bad, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert np.allclose(wilson(bad, n), (low, high), atol=5e-5)
+
+
+def test_rates_are_counted_by_level():
+    factors = pd.DataFrame({"side": ["left", "left", "right", "right"], "view": ["palm", "back", "palm", "palm"]})
+    table = rates_by(factors, [1, 0, 1, 1]).set_index(["factor", "level"])
+    assert table.loc[("side", "left"), ["bad", "n", "rate"]].tolist() == [1, 2, 0.5]
+    assert table.loc[("view", "palm"), ["bad", "n", "rate"]].tolist() == [3, 3, 1.0]
+
+
+def test_a_grid_hatches_what_cannot_be_told_from_chance():
+    cells = pd.DataFrame(
+        {
+            "block": ["a", "a", "b", "b"],
+            "step": [1, 20, 1, 20],
+            "auc": [0.9, 0.5, 0.8, np.nan],
+            "q": [0.01, 0.2, 0.05, np.nan],
+        }
+    )
+    drawn = Figure()
+    ax = figures.grid(cells, "auc", "q", drawn.subplots(), centre=0.5)
+    assert sorted(patch.get_xy() for patch in ax.patches) == [(-0.5, -0.5), (-0.5, 0.5)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["20", "1"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.texts] == ["0.50", "0.90", "–", "0.80"]
+
+
+def test_curves_run_from_the_noisiest_step_to_the_last():
+    rows = pd.DataFrame([{"step": step, **_scores(step, 0.4)} for step in (1, 20, 4)])
+    free = pd.DataFrame([{"step": np.nan, **_scores(20, 0.0)}])
+    ax = figures.curves({"single.3": rows, "prompt": free}, "", Figure().subplots())
+    left, right = ax.get_xlim()
+    assert left > 20 > 1 > right
+    block, prompt = (line for line in ax.lines if len(line.get_xdata()) == 3)
+    assert list(block.get_xdata()) == list(prompt.get_xdata()) == [20, 4, 1]
+    assert list(prompt.get_ydata()) == [0.5, 0.5, 0.5]
+
+
+def test_prompts_of_another_kind_have_no_rates():
+    assert _rates(pd.DataFrame({"prompt": ["a dog", "a cat"], "bad": [1.0, 0.0]})).empty
+
+
+def test_settings_become_lines():
+    assert flat({"a": {"b": 1, "c": None}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "–"), ("d", "[1, 2]")]
+
+
+def further(run: Run, found: bool) -> Results:
+    """The same run with every table that a run may lack; separable at steps below 12 if `found`, and nowhere else."""
+    cells = [{"block": block, "step": step} for block in BLOCKS for step in STEPS]
+    counts = {"n_good": 24, "n_bad": 10}
+    scored = [{**cell, **counts, **_scores(cell["step"], 0.3 * found)} for cell in cells]
+    direction = [{f"dom_{name}" if name in _scores(1, 0) else name: v for name, v in row.items()} for row in scored]
+    no_pairs = {"dom_auc": np.nan, "dom_q": np.nan, "reason": "2 bad samples have global faults alone"}
+    ways = [{**a, "judged_block": b["block"], "judged_step": b["step"]} for a in cells for b in cells]
+    bins = [{"predicted": at, "observed": at, "lo": at - 0.1, "hi": at + 0.1, "n": 8} for at in (0.2, 0.4, 0.6, 0.8)]
+    tables = {
+        "contrasts": [{"contrast": "local", **row, "cosine_all": 0.6, "reason": ""} for row in direction]
+        + [{"contrast": "global", **cell, "n_good": 24, "n_bad": 2, **no_pairs} for cell in cells],
+        "gaussianity": [
+            {
+                **cell, "effective_rank": 30.0, "kurtosis": 2.0, "kurtosis_max": 9.0, "norm_outliers": 0.01,
+                "llr_auc_implied": 0.93, "llr_auc_in_sample": 0.8, "llr_auc": 0.52,
+                "reason": "heavy tails" if found else "",
+            }
+            for cell in cells
+        ],
+        "transfer": [
+            {
+                "block_a": way["block"], "step_a": way["step"], "block_b": way["judged_block"],
+                "step_b": way["judged_step"], "auc": 0.6, "q": 0.01 if found else 0.4,
+            }
+            for way in ways
+        ],
+        "shared": [{"cells": 12, "auc": 0.66, "lo": 0.55, "hi": 0.74, "p": 0.01 if found else 0.3}],
+        "methods": [{"method": name, "l2": 10.0, **row} for name in ("ridge", "mass_mean") for row in scored],
+        "calibration": [
+            {**cell, "log_odds": name, "ece": 0.12, "null_mean": 0.07, "q": 0.01 if found and name == "raw" else 0.4}
+            for name in ("raw", "platt")
+            for cell in cells
+        ],
+        "reliability": [
+            {**cell, "log_odds": name, **row} for name in ("raw", "platt") for row in bins for cell in cells
+        ],
+        "probe_transfer": [
+            {"fitted_block": way["block"], "fitted_step": way["step"], "auc": 0.55} | dict(list(way.items())[2:])
+            for way in ways
+        ],
+        "conditional": [
+            {**cell, "baseline": name, **_gain(found and cell["step"] < 12)}
+            for name in ("all", "x0_flat")
+            for cell in cells
+        ],
+        "survey": [
+            {
+                **{f"ridge_{name}" if name in ("auc", "lo", "hi", "q") else name: v for name, v in row.items()},
+                "db_excess": 0.4, "db_q": 0.3, "split_cosine": 0.2,
+            }
+            for row in scored
+        ],
+    }  # fmt: skip
+    for name, rows in tables.items():
+        pd.DataFrame(rows).to_csv(run.analysis_dir / f"{name}.csv", index=False)
+    return Results.read(run)
+
+
+WHAT_ELSE = {
+    "shared": "Does one direction do for all blocks and steps?",
+    "contrasts": "Is it faults of a part of the hand, or of the whole?",
+    "gaussianity": "Are the clouds as Gaussian as the distance takes them to be?",
+    "methods": "Does the answer hang on the kind of probe?",
+    "calibration": "May the probe's probabilities be believed?",
+    "conditional": "Fitted to what the predicted picture leaves, does the block say more than by chance?",
+    "survey": "Where, over all blocks and all steps?",
+}
+
+
+def test_further_tables_are_told_only_where_they_are(tmp_path):
+    run = invented(tmp_path / "run", 0.4)
+    assert not set(WHAT_ELSE.values()) & set(answers(Results.read(run)))
+    assert set(WHAT_ELSE.values()) <= set(answers(further(run, True)))
+    for name in ("transfer", *WHAT_ELSE):
+        (run.analysis_dir / f"{name}.csv").unlink()
+        said = answers(Results.read(run))
+        assert WHAT_ELSE.get(name, WHAT_ELSE["shared"]) not in said
+    (run.analysis_dir / "methods.csv").write_bytes(b"")
+    with pytest.raises(HandscopeError, match="run probe again"):
+        Results.read(run)
+
+
+def test_words_follow_the_further_tables(tmp_path):
+    said = answers(further(invented(tmp_path / "run", 0.4), True))
+    assert said[WHAT_ELSE["shared"]][0] == "yes" and "AUC 0.66 (0.55 to 0.74; n = 40)" in said[WHAT_ELSE["shared"]][1]
+    assert "in 132 of 132 pairs of cells" in said[WHAT_ELSE["shared"]][1]
+    mark, text = said[WHAT_ELSE["contrasts"]]
+    assert mark == "yes" and "Local: in 6 of 12 cells" in text and "n = 34)" in text
+    assert "Global: not tested, since 2 bad samples have global faults alone" in text
+    assert said[WHAT_ELSE["gaussianity"]][0] == "no" and "implies an AUC of 0.93" in said[WHAT_ELSE["gaussianity"]][1]
+    assert "logistic 6 of 12, ridge 6 of 12, difference of means 6 of 12" in said[WHAT_ELSE["methods"]][1]
+    mark, text = said[WHAT_ELSE["calibration"]]
+    assert mark == "yes" and "As fitted, they are off by more than chance in 12 of 12 cells" in text
+    mark, text = said[WHAT_ELSE["conditional"]]
+    assert mark == "partly" and "can be told from chance at steps 4 and 1 (n = 40); the largest gain is +0.07" in text
+    assert "separates in 6 of 12 cells (q ≤ 0.05), most in" in said[WHAT_ELSE["survey"]][1]
+
+
+def test_further_tables_of_nothing_say_so(tmp_path):
+    said = answers(further(invented(tmp_path / "run", 0.0), False))
+    for name in ("shared", "contrasts", "conditional", "survey"):
+        mark, text = said[WHAT_ELSE[name]]
+        assert mark == "chance" and CHANCE in text, name
+    assert said[WHAT_ELSE["gaussianity"]][0] == "yes" and said[WHAT_ELSE["methods"]][0] == "no"
+    power = said["What could these data have shown?"]
+    assert "(n = 40)" in power[1] and "labelled hands would give 80%" in power[1]
+
+
+def test_every_further_figure_is_drawn(tmp_path):
+    results = further(invented(tmp_path / "run", 0.4), True)
+    drawings = further_plates(results)
+    assert set(drawings) == {
+        "contrasts", "gaussianity", "transfer", "probe_transfer", "methods", "reliability", "survey_probe",
+        "survey_distance", "distance_parts", "power",
+    }  # fmt: skip
+    titles = {name: [ax.get_title() for ax in draw().axes] for name, draw in drawings.items()}
+    assert titles["contrasts"] == ["Difference of means in double.1"]
+    assert titles["reliability"] == ["As fitted: single.3 at step 1", "Calibrated: single.3 at step 1"]
