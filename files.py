@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import HandscopeError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -48,3 +52,9 @@ def sha256(data: bytes | str | os.PathLike[str]) -> str:
         return hashlib.sha256(data).hexdigest()
     with open(data, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a tidy CSV file, whole or not at all; a number that could not be computed is an empty field."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
-from ..files import atomic
-from ..labeling.table import labelled, sample_table, write_csv
+from ..files import atomic, write_csv
+from ..labeling.table import labelled, sample_table
 from ..progress import Progress, quiet
 from ..run.freshness import fingerprint, is_fresh, set_fresh
 from . import held_out

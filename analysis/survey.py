@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
-from ..labeling.table import labelled, sample_table, write_csv
+from ..files import write_csv
+from ..labeling.table import labelled, sample_table
 from ..progress import Progress, quiet
 from ..run.freshness import is_fresh, set_fresh
 from .directions import contrast, cosines, held_out_projections, massive_channels, unit

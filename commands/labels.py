@@ -50,8 +50,8 @@ def _import(arguments: argparse.Namespace, progress: Progress) -> None:
 
 def _agreement(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
+    from ..files import write_csv
     from ..labeling.agreement import agreement, review_queue
-    from ..labeling.table import write_csv
 
     table, queue = agreement(run), review_queue(run)
     if table.empty:

@@ -17,9 +17,8 @@ from ..analysis.commitment import commitment, literal
 from ..analysis.statistics.inference import bootstrap_weights, codes, interval, permuted_labels
 from ..analysis.statistics.survival import Survival, kaplan_meier
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, write_csv
 from ..labeling.database.labels import Labels
-from ..labeling.table import write_csv
 from ..models.clean import decibels
 from ..models.model import Model
 from ..progress import Progress, quiet

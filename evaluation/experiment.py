@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..analysis.statistics.inference import benjamini_hochberg
 from ..analysis.statistics.paired import paired_rates
 from ..errors import HandscopeError
-from ..labeling.table import write_csv
+from ..files import write_csv
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run

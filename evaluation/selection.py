@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ..analysis.statistics.inference import auc, bootstrap_auc, grouped_folds
 from ..errors import HandscopeError
 from ..extract.replay import replay
+from ..files import write_csv
 from ..guidance.selectors import FEATURES, ByPrompt, LinearSelector, features
 from ..guidance.triage import Look, threshold_for
-from ..labeling.table import labelled, sample_table, write_csv
+from ..labeling.table import labelled, sample_table
 from ..probes.nested import GRID, nested_scores
 from ..probes.ridge import RidgeProbe
 from ..progress import Progress, quiet

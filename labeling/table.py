@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..errors import HandscopeError
-from ..files import atomic
 
 if TYPE_CHECKING:
     from ..run.folder import Run
@@ -62,9 +60,3 @@ def check_noise(table: pd.DataFrame, where: object) -> None:
             "learns of a noise it would know in held-out prompts too. Generate samples with noises of each prompt's "
             "own, which is the default."
         )
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a tidy CSV file, whole or not at all; a number that could not be computed is an empty field."""
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from ..labeling.table import write_csv
+from ..files import write_csv
 from ..progress import Progress, quiet
 
 if TYPE_CHECKING:

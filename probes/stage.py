@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..analysis.statistics.inference import benjamini_hochberg
 from ..analysis.vectors import HandTokens
-from ..labeling.table import SUBSETS, labelled, sample_table, write_csv
+from ..files import write_csv
+from ..labeling.table import SUBSETS, labelled, sample_table
 from ..progress import Progress, quiet
 from ..run.freshness import fingerprint, is_fresh, set_fresh
 from .baselines import Baseline, random_projection, run_baselines

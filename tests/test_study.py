@@ -78,7 +78,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_pipe_folder: Path) -> 
     folder = tmp_path_factory.mktemp("study")
     settings = {"run": "run", "model": str(tiny_pipe_folder), **SETTINGS}
     (folder / "study.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "support"), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", KILLER, "study.yaml"],
         cwd=folder,

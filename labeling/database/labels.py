@@ -1,5 +1,6 @@
 """Annotations of samples: a database to which one only appends."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -220,6 +221,15 @@ class Labels(LabelRecords):
             return set()
         with self._file.reading() as database:
             return set(database.execute("SELECT DISTINCT sample, image_sha256 FROM annotations WHERE done AND review"))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what counts for each sample: image, verdict, kinds, source and masks. Drafts change nothing."""
+        said = hashlib.sha256()
+        for a in self.current().values():
+            faults = sorted(a.faults.items())
+            said.update(repr((a.sample, a.image_sha256, a.verdict, a.kinds, faults, a.source, a.score)).encode())
+            said.update(repr(a.labels.shape).encode() + a.labels.tobytes() + a.hands.tobytes())
+        return said.hexdigest()
 
     def table(self) -> pd.DataFrame:
         """What counts for each sample, one row a sample.

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ...evaluation.arms import Arm
-from ...labeling.table import write_csv
+from ...files import write_csv
 from .catalogue import pilot_arms
 from .ways import Setting
 
