@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import PROMPTS
 from handscope.cli import main
 from handscope.files import sha256
+from tiny import PROMPTS
 
 Refused = Callable[..., str]
 

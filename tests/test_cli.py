@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PROMPTS, hand_made_labels
 from handscope import cli
 from handscope.commands import report
 from handscope.errors import HandscopeError
+from tiny import PROMPTS, hand_made_labels
 
 HANDSCOPE = (sys.executable, "-m", "handscope")
 

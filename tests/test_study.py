@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import PROMPTS
 from handscope.errors import HandscopeError
 from handscope.study import STAGES, Study
+from tiny import PROMPTS
 
 SETTINGS = {
     "prompts": PROMPTS,
@@ -38,7 +38,7 @@ from handscope.probes import stage as probes_stage
 from handscope import cli
 from handscope.report.page import page as report
 from handscope.organism.study import auto
-from conftest import hand_made_labels
+from tiny import hand_made_labels
 
 def label_auto(run, progress):
     missing = [label for label in hand_made_labels(run) if label.sample not in Labels(run.labels_path).current()]
@@ -104,7 +104,7 @@ def test_killed_in_every_stage_it_ends_like_one_that_was_not(
     from handscope.analysis import analyze
     from handscope.extract.address import Plan
     from handscope.extract.extract import extract
-    from handscope.extract.store.store.store import ActivationStore
+    from handscope.extract.store.store import ActivationStore
     from handscope.probes import probe
     from handscope.run.folder import Run
 

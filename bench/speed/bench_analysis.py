@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from handscope.analysis import analyze
 from handscope.extract.address import Plan
-from handscope.extract.store.store.consolidate import consolidate
-from handscope.extract.store.store.shard import STEP, TOKEN, write_shard
+from handscope.extract.store.consolidate import consolidate
+from handscope.extract.store.shard import STEP, TOKEN, write_shard
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.probes import probe
 from handscope.probes.images import STATISTICS

@@ -37,8 +37,8 @@ from handscope.extract.address import Plan
 from handscope.extract.capture import Seen, capture
 from handscope.extract.generate import draw
 from handscope.extract.replay import batch_difference, replay
-from handscope.extract.store.store.shard import STEP, TOKEN
-from handscope.extract.store.store.writer import ShardWriter
+from handscope.extract.store.shard import STEP, TOKEN
+from handscope.extract.store.writer import ShardWriter
 from handscope.models.model import Model
 from handscope.run.trajectory import Trajectory
 from nnsight import NNsight

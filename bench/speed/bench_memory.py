@@ -24,7 +24,7 @@ from bench_analysis import GRID, READ, synthetic_run
 from handscope.analysis import PCA, analyze, contrastive_sweep, difference_of_means, plane
 from handscope.analysis.hand_parts import HandParts
 from handscope.analysis.statistics.inference import grouped_folds
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.store import ActivationStore
 from handscope.labeling.table import labelled, sample_table
 from handscope.probes import probe
 from handscope.run.folder import Run

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from handscope.extract.address import Plan
-from handscope.extract.store.store.consolidate import consolidate
-from handscope.extract.store.store.shard import STEP, TOKEN, write_shard
-from handscope.extract.store.store.store import ActivationStore
-from handscope.extract.store.store.writer import ShardWriter
+from handscope.extract.store.consolidate import consolidate
+from handscope.extract.store.shard import STEP, TOKEN, write_shard
+from handscope.extract.store.store import ActivationStore
+from handscope.extract.store.writer import ShardWriter
 
 TOKENS, WIDTH, SHARD_CELLS = 80, 3072, 48
 Variant = Callable[[], object]

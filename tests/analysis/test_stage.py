@@ -110,7 +110,7 @@ def test_a_contrast_takes_bad_samples_of_one_scope_and_all_good_ones():
 
 
 def test_direction_points_from_bad_to_good(analysed):
-    from handscope.extract.store.store.store import ActivationStore
+    from handscope.extract.store.store import ActivationStore
 
     x, tokens = ActivationStore(analysed.activations_dir).read("double.1", 1)
     vectors = pd.DataFrame(x).groupby(tokens["sample"].to_numpy()).mean()
@@ -124,7 +124,7 @@ def test_direction_points_from_bad_to_good(analysed):
 
 def test_a_good_hand_beside_a_bad_one_counts_as_good(analysed):
     """Tokens go by the hand they lie on: the sums of a store whose bad samples have a good hand too."""
-    from handscope.extract.store.store.store import ActivationStore
+    from handscope.extract.store.store import ActivationStore
 
     store = ActivationStore(analysed.activations_dir)
     table = pd.read_csv(analysed.analysis_dir / "samples.csv")

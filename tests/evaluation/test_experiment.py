@@ -20,7 +20,7 @@ from handscope.organism.study.catalogue import chosen_arms, pilot_arms, plain_ar
 from handscope.organism.study.knowledge import SHUFFLES, Knowledge, learn
 from handscope.organism.study.pilot import choose, pilot
 from handscope.organism.study.ways import Setting, anatomy_loss, lack_of_contrast, ways
-from handscope.report.page.experiment_plate import doses_plate, forest_plate, pairs_plate
+from handscope.report.experiment_plate import doses_plate, forest_plate, pairs_plate
 from handscope.run.folder import Run
 from PIL import Image
 

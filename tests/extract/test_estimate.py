@@ -4,14 +4,14 @@ from pathlib import Path
 
 import h5py
 import pytest
-from conftest import STEPS
 from handscope.cli import main
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.estimate import estimate
 from handscope.extract.extract import extract
 from handscope.extract.wanted import in_part
-from handscope.report.page.summary import duration, size
+from handscope.report.summary import duration, size
+from tiny import STEPS
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)
 

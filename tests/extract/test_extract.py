@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import PROMPTS, SEEDS, STEPS, hand_made_labels
 from handscope.cli import main
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
@@ -19,8 +18,8 @@ from handscope.extract.again import psnr, set_aside
 from handscope.extract.extract import extract
 from handscope.extract.generate import generate
 from handscope.extract.replay import batch_difference
-from handscope.extract.store.store import writer
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store import writer
+from handscope.extract.store.store import ActivationStore
 from handscope.extract.wanted import in_part
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
@@ -28,6 +27,7 @@ from handscope.run.folder import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import PROMPTS, SEEDS, STEPS, hand_made_labels
 from torch import nn
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)  # of `extracted_run`

@@ -9,10 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import STEPS
-from handscope.extract.store.store.check import check
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.check import check
+from handscope.extract.store.store import ActivationStore
 from handscope.run.folder import Run
+from tiny import STEPS
 
 KILLS = 20
 

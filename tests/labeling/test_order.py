@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from handscope.errors import HandscopeError
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.store import ActivationStore
 from handscope.labeling.database.annotation import Annotation
 from handscope.labeling.database.labels import Labels
 from handscope.labeling.order import divide, make_order

@@ -9,7 +9,6 @@ import bitsandbytes
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.capture import capture
@@ -20,6 +19,7 @@ from handscope.models.encode import Encoded
 from handscope.models.model import Model, load
 from handscope.models.placement import bring_when_called, place, release
 from safetensors.torch import load_file, save_file
+from tiny import PROMPTS
 
 CALL = {"num_inference_steps": 2, "height": 32, "width": 32, "max_sequence_length": 20, "output_type": "np"}
 PLAN = Plan(["double.0", "double.1", "single.0", "single.2"], [2, 1], of=2)

@@ -58,7 +58,7 @@ def test_decoding_the_last_latents_gives_the_images_of_the_run(tiny_model, finis
 
 
 def test_baselines_of_a_run_read_the_hand_tokens(extracted_run):
-    from handscope.extract.store.store.store import ActivationStore
+    from handscope.extract.store.store import ActivationStore
 
     store = ActivationStore(extracted_run.activations_dir)
     samples = extracted_run.samples()[["sample", "prompt"]].iloc[::-1].head(6).reset_index(drop=True)

@@ -81,7 +81,7 @@ def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_c
 
 
 def test_a_saved_probe_reads_sample_vectors(probed):
-    from handscope.extract.store.store.store import ActivationStore
+    from handscope.extract.store.store import ActivationStore
 
     fitted = load_probe(probed.probes_dir / "single.0_2.safetensors")
     x, tokens = ActivationStore(probed.activations_dir).read("single.0", 2)

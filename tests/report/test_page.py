@@ -13,10 +13,10 @@ from handscope import figures
 from handscope.analysis.statistics.rates import rates_by, wilson
 from handscope.errors import HandscopeError
 from handscope.labeling.database.labels import Annotation, Labels
-from handscope.report.page.findings import CHANCE, findings
-from handscope.report.page.further_plates import further_plates
-from handscope.report.page.page import _rates, flat, report
-from handscope.report.page.results import Results
+from handscope.report.findings import CHANCE, findings
+from handscope.report.further_plates import further_plates
+from handscope.report.page import _rates, flat, report
+from handscope.report.results import Results
 from handscope.run.folder import Run, sample_id
 from matplotlib.figure import Figure
 from PIL import Image

@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 import pytest
 from handscope.labeling.order import make_order
-from handscope.labeling.server.server.server import Place, listen, make_server
-from handscope.labeling.server.server.session import Session
+from handscope.labeling.server.server import Place, listen, make_server
+from handscope.labeling.server.session import Session
 from handscope.run.folder import COLUMNS, Run, sample_id
 from PIL import Image
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from handscope.extract.address import Plan
-from handscope.extract.store.store.shard import STEP, TOKEN, write_shard
+from handscope.extract.store.shard import STEP, TOKEN, write_shard
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2], of=4)
 GRID, WIDTH = 6, 16

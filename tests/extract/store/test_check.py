@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
-from handscope.extract.store.store import consolidate as consolidation
-from handscope.extract.store.store.check import Problem, check, info
-from handscope.extract.store.store.consolidate import consolidate, merge
-from handscope.extract.store.store.shard import shards, write_shard
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store import consolidate as consolidation
+from handscope.extract.store.check import Problem, check, info
+from handscope.extract.store.consolidate import consolidate, merge
+from handscope.extract.store.shard import shards, write_shard
+from handscope.extract.store.store import ActivationStore
 from made_stores import PLAN, attrs_of, floats, make_folder, make_shard, random_bits, step_table, token_table
 from numpy.lib import recfunctions as structured
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
-from handscope.extract.store.store.bits import count_not_finite, to_float32
-from handscope.extract.store.store.consolidate import consolidate
-from handscope.extract.store.store.shard import shards
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.bits import count_not_finite, to_float32
+from handscope.extract.store.consolidate import consolidate
+from handscope.extract.store.shard import shards
+from handscope.extract.store.store import ActivationStore
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays

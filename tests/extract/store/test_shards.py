@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import xxhash
 from handscope.errors import HandscopeError
-from handscope.extract.store.store.check import check
-from handscope.extract.store.store.consolidate import consolidate
-from handscope.extract.store.store.contents import parts
-from handscope.extract.store.store.shard import SCHEMA, TOKEN, shards, write_shard
-from handscope.extract.store.store.store import ActivationStore
-from handscope.extract.store.store.writer import ShardWriter
+from handscope.extract.store.check import check
+from handscope.extract.store.consolidate import consolidate
+from handscope.extract.store.contents import parts
+from handscope.extract.store.shard import SCHEMA, TOKEN, shards, write_shard
+from handscope.extract.store.store import ActivationStore
+from handscope.extract.store.writer import ShardWriter
 from made_stores import PLAN, WIDTH, attrs_of, make_folder, make_shard, random_bits, step_table, token_table
 
 
@@ -91,9 +91,9 @@ WITHOUT_PLUGIN = """
 import sys
 sys.modules["hdf5plugin"] = None
 from handscope.errors import HandscopeError
-from handscope.extract.store.store.check import check, info
-from handscope.extract.store.store.consolidate import consolidate
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.check import check, info
+from handscope.extract.store.consolidate import consolidate
+from handscope.extract.store.store import ActivationStore
 from made_stores import make_shard
 from pathlib import Path
 folder = Path(sys.argv[1])
@@ -186,7 +186,7 @@ def test_what_was_put_is_written_when_the_work_is_interrupted(tmp_path: Path) ->
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-from handscope.extract.store.store.writer import ShardWriter
+from handscope.extract.store.writer import ShardWriter
 from made_stores import attrs_of, random_bits, step_table, token_table
 folder = Path(sys.argv[1])
 bits, tokens = random_bits(400, 0, 512), token_table(400, 0)

@@ -12,18 +12,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS, SEEDS, STEPS, hand_made_labels, named
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.capture import capture
 from handscope.extract.extract import extract
 from handscope.extract.generate import generate
 from handscope.extract.replay import replay
-from handscope.extract.store.store.consolidate import consolidate
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.consolidate import consolidate
+from handscope.extract.store.store import ActivationStore
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
 from handscope.run.folder import Run
+from tiny import PROMPTS, SEEDS, STEPS, hand_made_labels, named
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)
 

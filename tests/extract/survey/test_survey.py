@@ -19,9 +19,9 @@ from handscope.cli import main
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.extract import extract
-from handscope.extract.store.store.store import ActivationStore
-from handscope.extract.survey.survey.survey import survey, token_moments, unsurveyed
-from handscope.extract.survey.survey.surveyed import SurveyStore, survey_folder
+from handscope.extract.store.store import ActivationStore
+from handscope.extract.survey.survey import survey, token_moments, unsurveyed
+from handscope.extract.survey.surveyed import SurveyStore, survey_folder
 from handscope.labeling.database.labels import Annotation, Labels
 from safetensors.numpy import load_file
 from sklearn.linear_model import Ridge

@@ -15,7 +15,7 @@ import pytest
 from handscope import labeling
 from handscope.errors import HandscopeError
 from handscope.labeling.database.annotation import VERDICTS, Annotation
-from handscope.labeling.server.server.painting import check_finished, problems
+from handscope.labeling.server.painting import check_finished, problems
 from labeling_browser import chromium
 from playwright.sync_api import Page
 

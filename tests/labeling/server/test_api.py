@@ -16,7 +16,7 @@ from handscope.errors import HandscopeError
 from handscope.labeling.database.label_file import Unusable
 from handscope.labeling.database.labels import Labels
 from handscope.labeling.grid import FLUX_TOKEN, grid, token_side
-from handscope.labeling.server.server import api, comparing
+from handscope.labeling.server import api, comparing
 from handscope.run.folder import Run
 from made_runs import TOKEN, Annotator, annotating, cells, encoded, make_run, serving
 from PIL import Image

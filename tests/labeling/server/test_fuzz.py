@@ -7,8 +7,8 @@ import httpx
 import numpy as np
 import pytest
 import schemathesis
-from handscope.labeling.server.server import session
-from handscope.labeling.server.server.api import make_app
+from handscope.labeling.server import session
+from handscope.labeling.server.api import make_app
 from handscope.labeling.suggestions.suggest import Suggestion, Suggestions
 from handscope.run.folder import Run
 from hypothesis import HealthCheck, Phase, given, settings

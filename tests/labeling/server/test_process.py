@@ -15,8 +15,8 @@ import pytest
 from handscope.errors import HandscopeError
 from handscope.labeling.database.labels import Labels
 from handscope.labeling.order import make_order
-from handscope.labeling.server.server.server import Place, listen
-from handscope.labeling.server.server.session import Session
+from handscope.labeling.server.server import Place, listen
+from handscope.labeling.server.session import Session
 from handscope.run.folder import Run
 from made_runs import annotating, cells, make_run
 

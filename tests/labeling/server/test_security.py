@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import made_runs
 import pytest
-from handscope.labeling.server.server import security
-from handscope.labeling.server.server.connections import Connection
+from handscope.labeling.server import security
+from handscope.labeling.server.connections import Connection
 from handscope.run.folder import Run
 from made_runs import TOKEN, Annotator, annotating, cells, serving
 

@@ -7,11 +7,11 @@ import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.extract import extract
-from handscope.extract.store.store.store import ActivationStore
+from handscope.extract.store.store import ActivationStore
 from handscope.labeling.agreement import iou
 from handscope.labeling.database.labels import Labels
 from handscope.labeling.order import make_order
-from handscope.labeling.server.server.session import Session
+from handscope.labeling.server.session import Session
 from handscope.labeling.suggestions import suggest
 from handscope.labeling.suggestions.suggest import hand_region, suggestions
 from handscope.organism.silhouette import hand_tokens, silhouette
