@@ -36,7 +36,7 @@ from handscope.labeling.database.labels import Labels
 from handscope.analysis import stage as analysis_stage
 from handscope.probes import stage as probes_stage
 from handscope import cli
-from handscope.report.page import page as report
+from handscope.report import page as report
 from handscope.organism.study import auto
 from tiny import hand_made_labels
 
