@@ -20,8 +20,12 @@ from .gaussianity import Gaussianity, diagnose
 from .moments import Moments, coarse_channels
 from .scatter import Scatter, stream_moments
 from .stage import analyze
+from .statistics.auc import auc
 from .statistics.effects import effect_size
-from .statistics.inference import auc, benjamini_hochberg, bootstrap_auc, grouped_folds, p_value, permuted_labels
+from .statistics.folds import grouped_folds
+from .statistics.intervals import bootstrap_auc
+from .statistics.multiple import benjamini_hochberg
+from .statistics.nulls import p_value, permuted_labels
 from .survey import map_survey
 from .two_sample import TwoSampleTest, classifier_two_sample_test
 

@@ -11,7 +11,9 @@ from .directions import difference_of_means, held_out_projections
 from .distance import bhattacharyya_test, permuted_parts
 from .hand_parts import CellSums, HandParts
 from .moments import Moments
-from .statistics.inference import auc, bootstrap_auc, p_value, permuted_labels
+from .statistics.auc import auc
+from .statistics.intervals import bootstrap_auc
+from .statistics.nulls import p_value, permuted_labels
 from .two_sample import classifier_two_sample_test
 
 Array = NDArray[np.float64]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import HandscopeError
 from ..labeling.database.labels import SCOPES, scopes
 from ..labeling.table import FEWEST
-from .statistics.inference import check_folds
+from .statistics.folds import check_folds
 
 
 @dataclass(frozen=True, eq=False)

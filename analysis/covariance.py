@@ -13,7 +13,7 @@ from .components import rows_of
 from .distance import Bhattacharyya
 from .eigen import leading_basis
 from .scatter import Scatter
-from .statistics.inference import codes
+from .statistics.folds import codes
 
 Array = NDArray[np.float64]
 

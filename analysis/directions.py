@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from ..errors import HandscopeError
 from .moments import Moments
 from .scatter import Scatter
-from .statistics.inference import grouped_folds
+from .statistics.folds import grouped_folds
 
 DENSE = 200
 """Widths up to this are decomposed whole; above it the leading eigenvector alone is iterated for."""

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
 from .moments import Moments
-from .statistics.inference import bootstrap_weights, codes, p_value, permuted_labels
+from .statistics.folds import codes
+from .statistics.intervals import bootstrap_weights
+from .statistics.nulls import p_value, permuted_labels
 
 DRAWS = 64
 """Labellings that are worked out at a time, so that memory does not grow with their number."""

@@ -14,7 +14,7 @@ from ..errors import HandscopeError
 from .eigen import leading
 from .moments import Moments
 from .scatter import Scatter
-from .statistics.inference import auc
+from .statistics.auc import auc
 
 Array = NDArray[np.float64]
 

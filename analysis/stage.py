@@ -22,7 +22,8 @@ from .contrasts import Contrast, contrasts
 from .directions import cosines, difference_of_means, half_directions, unit
 from .distance import Bhattacharyya
 from .hand_parts import CellSums, HandParts
-from .statistics.inference import benjamini_hochberg, check_folds, grouped_folds
+from .statistics.folds import check_folds, grouped_folds
+from .statistics.multiple import benjamini_hochberg
 from .transfer import SharedDirection, transfer
 from .vectors import HandTokens
 

@@ -13,15 +13,11 @@ from scipy.stats import t as student
 
 from ..errors import HandscopeError
 from .directions import contrast, unit
-from .statistics.inference import (
-    PairWins,
-    auc,
-    benjamini_hochberg,
-    bootstrap_weights,
-    check_folds,
-    p_value,
-    permuted_labels,
-)
+from .statistics.auc import PairWins, auc
+from .statistics.folds import check_folds
+from .statistics.intervals import bootstrap_weights
+from .statistics.multiple import benjamini_hochberg
+from .statistics.nulls import p_value, permuted_labels
 
 if TYPE_CHECKING:
     import pandas as pd

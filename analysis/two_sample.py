@@ -9,7 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from ..errors import HandscopeError
-from .statistics.inference import auc, bootstrap_auc, check_folds, grouped_folds, p_value, permuted_labels
+from .statistics.auc import auc
+from .statistics.folds import check_folds, grouped_folds
+from .statistics.intervals import bootstrap_auc
+from .statistics.nulls import p_value, permuted_labels
 
 Array = NDArray[np.float64]
 

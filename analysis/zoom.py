@@ -9,7 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from .statistics.inference import auc, bootstrap_auc, p_value
+from .statistics.auc import auc
+from .statistics.intervals import bootstrap_auc
+from .statistics.nulls import p_value
 
 if TYPE_CHECKING:
     from ..extract.address import Plan

@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..analysis.commitment import commitment, literal
-from ..analysis.statistics.inference import bootstrap_weights, codes, interval, permuted_labels
+from ..analysis.statistics.folds import codes
+from ..analysis.statistics.intervals import bootstrap_weights, interval
+from ..analysis.statistics.nulls import permuted_labels
 from ..analysis.statistics.survival import Survival, kaplan_meier
 from ..errors import HandscopeError
 from ..files import atomic, write_csv

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.statistics.inference import benjamini_hochberg
+from ..analysis.statistics.multiple import benjamini_hochberg
 from ..analysis.statistics.paired import paired_rates
 from ..errors import HandscopeError
 from ..files import write_csv

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from ..analysis.statistics.inference import bootstrap_weights, codes, interval
+from ..analysis.statistics.folds import codes
+from ..analysis.statistics.intervals import bootstrap_weights, interval
 from ..errors import HandscopeError
 
 SHIFTS = ("brightness", "contrast", "saturation", "area", "height", "centre_x", "centre_y", "angle")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.statistics.inference import bootstrap_weights, codes, interval
+from ..analysis.statistics.folds import codes
+from ..analysis.statistics.intervals import bootstrap_weights, interval
 from ..errors import HandscopeError
 from ..guidance.triage import calls_of
 

@@ -11,7 +11,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ..analysis.statistics.inference import auc, bootstrap_auc, grouped_folds
+from ..analysis.statistics.auc import auc
+from ..analysis.statistics.folds import grouped_folds
+from ..analysis.statistics.intervals import bootstrap_auc
 from ..errors import HandscopeError
 from ..extract.replay import replay
 from ..files import write_csv

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.statistics.inference import p_value
+from ..analysis.statistics.nulls import p_value
 from ..analysis.statistics.rates import wilson
 from ..errors import HandscopeError
 

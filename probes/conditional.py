@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.statistics.inference import auc, codes, p_value
+from ..analysis.statistics.auc import auc
+from ..analysis.statistics.folds import codes
+from ..analysis.statistics.nulls import p_value
 from .calibration import platt
 from .linear import LinearProbe
 from .nested import nested_scores

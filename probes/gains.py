@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.statistics.inference import codes, grouped_folds
+from ..analysis.statistics.folds import codes, grouped_folds
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Conditional, Offset, conditional_gain

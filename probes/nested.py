@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from ..analysis.statistics.inference import auc, grouped_folds
+from ..analysis.statistics.auc import auc
+from ..analysis.statistics.folds import grouped_folds
 from ..errors import HandscopeError
 from .linear import LinearProbe, even_weights
 

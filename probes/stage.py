@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ..analysis.statistics.inference import benjamini_hochberg
+from ..analysis.statistics.multiple import benjamini_hochberg
 from ..analysis.vectors import HandTokens
 from ..files import write_csv
 from ..labeling.table import SUBSETS, labelled, sample_table

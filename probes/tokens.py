@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.statistics.inference import (
-    PairWins,
-    auc,
-    bootstrap_auc,
-    bootstrap_weights,
-    check_folds,
-    codes,
-    grouped_folds,
-    interval,
-    p_value,
-    permuted_labels,
-)
+from ..analysis.statistics.auc import PairWins, auc
+from ..analysis.statistics.folds import check_folds, codes, grouped_folds
+from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval
+from ..analysis.statistics.nulls import p_value, permuted_labels
 from ..errors import HandscopeError
 from .crossval import judge
 from .linear import LinearProbe

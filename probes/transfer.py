@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.statistics.inference import auc, check_folds, codes, grouped_folds, p_value, permuted_labels
+from ..analysis.statistics.auc import auc
+from ..analysis.statistics.folds import check_folds, codes, grouped_folds
+from ..analysis.statistics.nulls import p_value, permuted_labels
 from ..progress import Progress, quiet
 from .linear import LinearProbe
 

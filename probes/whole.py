@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.statistics.inference import benjamini_hochberg, codes, grouped_folds
+from ..analysis.statistics.folds import codes, grouped_folds
+from ..analysis.statistics.multiple import benjamini_hochberg
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Offset, conditional_gain

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
-from .inference import bootstrap_weights, codes
+from .folds import codes
+from .intervals import bootstrap_weights
 
 Array = NDArray[np.float64]
 

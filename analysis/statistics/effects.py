@@ -10,7 +10,8 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ...errors import HandscopeError
-from .inference import bootstrap_weights, codes, widening
+from .folds import codes
+from .intervals import bootstrap_weights, widening
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 from ...errors import HandscopeError
-from .inference import bootstrap_weights, codes, interval
+from .folds import codes
+from .intervals import bootstrap_weights, interval
 
 
 @dataclass(frozen=True)

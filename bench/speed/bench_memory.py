@@ -23,7 +23,7 @@ import numpy as np
 from bench_analysis import GRID, READ, synthetic_run
 from handscope.analysis import PCA, analyze, contrastive_sweep, difference_of_means, plane
 from handscope.analysis.hand_parts import HandParts
-from handscope.analysis.statistics.inference import grouped_folds
+from handscope.analysis.statistics.folds import grouped_folds
 from handscope.extract.store.store import ActivationStore
 from handscope.labeling.table import labelled, sample_table
 from handscope.probes import probe

@@ -26,7 +26,8 @@ from handscope.analysis.distance import permuted_parts
 from handscope.analysis.hand_parts import CellSums
 from handscope.analysis.moments import Moments
 from handscope.analysis.statistics.effects import auc_of_d
-from handscope.analysis.statistics.inference import check_folds, p_value, permuted_labels
+from handscope.analysis.statistics.folds import check_folds
+from handscope.analysis.statistics.nulls import p_value, permuted_labels
 from handscope.analysis.statistics.power import design_effect, power
 from handscope.errors import HandscopeError
 from handscope.probes import LogisticProbe, compare, cross_validate, held_out_scores

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from handscope.analysis.statistics.inference import auc, bootstrap_auc, grouped_folds
+from handscope.analysis.statistics.auc import auc
+from handscope.analysis.statistics.folds import grouped_folds
+from handscope.analysis.statistics.intervals import bootstrap_auc
 from handscope.evaluation.selection import features_of
 from handscope.extract.generate import generate
 from handscope.labeling.table import sample_table

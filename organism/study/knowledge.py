@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...analysis.statistics.inference import auc, permuted_labels
+from ...analysis.statistics.auc import auc
+from ...analysis.statistics.nulls import permuted_labels
 from ...evaluation.selection import Fitted, features_of, fit_selector
 from ...guidance.triage import Selector, threshold_for
 from ...labeling.database.labels import Labels

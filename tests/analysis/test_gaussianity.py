@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from handscope.analysis import Moments, Scatter, diagnose
 from handscope.analysis.gaussianity import implied_auc
-from handscope.analysis.statistics.inference import auc
+from handscope.analysis.statistics.auc import auc
 from handscope.errors import HandscopeError
 from scipy.stats import kurtosis, norm
 

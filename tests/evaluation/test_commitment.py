@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from handscope.analysis.statistics.inference import bootstrap_weights, codes
+from handscope.analysis.statistics.folds import codes
+from handscope.analysis.statistics.intervals import bootstrap_weights
 from handscope.errors import HandscopeError
 from handscope.evaluation.commitment import COLUMNS, _drawn_medians, commit, decided, predicted_pictures, summarise
 from handscope.evaluation.shapes import Region, of_colour, of_shapes, outlines

@@ -12,7 +12,7 @@ from handscope.analysis.statistics.agreement import (
     krippendorff_alpha,
     over_groups,
 )
-from handscope.analysis.statistics.inference import bootstrap_weights
+from handscope.analysis.statistics.intervals import bootstrap_weights
 from handscope.labeling.agreement import agreement, iou, review_queue
 from handscope.labeling.database.annotation import Annotation
 from handscope.labeling.database.labels import Labels

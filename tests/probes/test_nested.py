@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from handscope.analysis import auc
-from handscope.analysis.statistics.inference import grouped_folds
+from handscope.analysis.statistics.folds import grouped_folds
 from handscope.errors import HandscopeError
 from handscope.probes import LogisticProbe, MassMeanProbe, RidgeProbe, cross_validate, even_weights
 from handscope.probes.calibration import calibration, platt

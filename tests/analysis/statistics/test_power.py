@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from handscope.analysis.statistics.auc import auc
 from handscope.analysis.statistics.effects import auc_of_d, d_of_auc, effect_size
-from handscope.analysis.statistics.inference import auc, grouped_folds
+from handscope.analysis.statistics.folds import grouped_folds
 from handscope.analysis.statistics.power import auc_sd, design_effect, held_out_auc, needed, null_sd, power, power_table
 from handscope.errors import HandscopeError
 from hypothesis import given
@@ -159,8 +160,9 @@ class Means:
 
 
 def small(bench, **changes):
-    return bench.World(**{"samples": 80, "width": 24, "prompts": 20, "prompt_share": 0.5, "label_icc": 0.2, "cells": 2}
-                       | changes)
+    return bench.World(
+        **{"samples": 80, "width": 24, "prompts": 20, "prompt_share": 0.5, "label_icc": 0.2, "cells": 2} | changes
+    )
 
 
 def test_stores_without_a_difference_fool_no_test_more_often_than_they_may(bench):

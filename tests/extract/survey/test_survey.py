@@ -145,7 +145,7 @@ def test_the_maps_are_those_of_slow_references(surveyed_run):
     assert not table.drop(columns="massive_channels").isna().any().any()
     store = SurveyStore(survey_folder(run))
     from handscope.analysis.moments import Moments
-    from handscope.analysis.statistics.inference import grouped_folds
+    from handscope.analysis.statistics.folds import grouped_folds
     from handscope.labeling.table import labelled, sample_table
 
     samples = labelled(sample_table(run), "sure", 4, run.path)

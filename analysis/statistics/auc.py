@@ -1,0 +1,81 @@
+"""The area under the ROC curve: inside strata, over many labellings at once, and summed for bootstrap draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from .folds import codes
+
+
+def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDArray[np.float64]:
+    """Area under the ROC curve: how often a sample with y = 1 scores above one with y = 0; ties count half.
+
+    Parameters
+    ----------
+    scores, y : arrays of shape (..., n), which broadcast; y holds 0 and 1
+    strata : array of shape (n,), optional. Only pairs inside a stratum are compared, and all such pairs are pooled: by
+        fold, since scores of different fits have different scales; by prompt, for what a prompt cannot explain.
+
+    Returns
+    -------
+    array of shape (...); NaN where there is no pair to compare
+
+    Notes
+    -----
+    The Mann-Whitney statistic over the number of pairs.
+    """
+    scores, y = np.broadcast_arrays(np.asarray(scores, np.float64), np.asarray(y, np.float64))
+    stratum = codes(strata) if strata is not None else np.zeros(scores.shape[-1], np.intp)
+    size = np.bincount(stratum)
+    order = np.argsort(stratum, kind="stable")
+    place = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    shape = (*scores.shape[:-1], len(size), size.max())
+    # One row a stratum, filled up with infinities, which rank above all and so change no rank.
+    table, bad = np.full(shape, np.inf), np.zeros(shape)
+    table[..., stratum[order], place] = scores[..., order]
+    bad[..., stratum[order], place] = y[..., order]
+    n_bad = bad.sum(-1)
+    wins = (rankdata(table, axis=-1) * bad).sum(-1) - n_bad * (n_bad + 1) / 2
+    pairs = (n_bad * (size - n_bad)).sum(-1)
+    return np.divide(wins.sum(-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
+@dataclass(frozen=True)
+class PairWins:
+    """Comparisons of bad with good samples, summed for each two groups: what is needed to bootstrap an AUC over groups.
+
+    `wins[a, b]` counts the pairs of a bad sample of group a and a good one of group b in which the bad one scores
+    higher (a tie is half), and `pairs[a, b]` counts all of them.
+    """
+
+    wins: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scores: ArrayLike, y: ArrayLike, groups: ArrayLike, strata: ArrayLike | None = None) -> PairWins:
+        scores, y, group = np.asarray(scores, np.float64), np.asarray(y), codes(groups)
+        stratum = codes(strata) if strata is not None else np.zeros(len(y), np.intp)
+        member = np.eye(group.max() + 1)[group]
+        bad, good = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
+        comparable = (stratum[bad, None] == stratum[good]).astype(float)
+        difference = scores[bad, None] - scores[good]
+        won = comparable * ((difference > 0) + 0.5 * (difference == 0))
+        return cls(member[bad].T @ won @ member[good], member[bad].T @ comparable @ member[good])
+
+    def auc(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """AUC when each group counts `weights` times: (draws, n_groups) to (draws,); NaN where there is no pair."""
+        return _ratio(
+            np.einsum("bi,bi->b", weights @ self.wins, weights), np.einsum("bi,bi->b", weights @ self.pairs, weights)
+        )
+
+    def within_auc(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for pairs inside one group, whose draws come whole: shape (draws, n_groups) to (draws,)."""
+        return _ratio(weights @ np.diag(self.wins), weights @ np.diag(self.pairs))
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

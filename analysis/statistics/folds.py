@@ -1,0 +1,61 @@
+"""Groups of samples, and folds that keep a group whole.
+
+The unit is the sample; samples of one prompt share a group, so that no fit sees the prompt that it is judged on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...errors import HandscopeError
+
+
+def codes(groups: ArrayLike) -> NDArray[np.intp]:
+    """Number the distinct groups 0, 1, ... in sorted order: shape (n,) to (n,)."""
+    return np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+
+
+def grouped_folds(groups: ArrayLike, folds: int = 5, seed: int = 0) -> NDArray[np.intp]:
+    """Deal samples into folds of about equal size, all samples of a group into one fold. Labels are not looked at.
+
+    Parameters
+    ----------
+    groups : array of shape (n,), the prompt of each sample; distinct values where prompts do not repeat
+
+    Returns
+    -------
+    int array of shape (n,), the fold of each sample, in 0..folds-1
+
+    Raises
+    ------
+    HandscopeError
+        There are fewer groups than folds.
+    """
+    group = codes(groups)
+    size = np.bincount(group)
+    if folds < 2 or len(size) < folds:
+        raise HandscopeError(
+            f"{folds} folds need at least 2 folds and as many prompts as folds, and there are {len(size)} prompts; "
+            "ask for fewer folds, or generate more prompts."
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(size))
+    order = order[np.argsort(-size[order], kind="stable")]
+    fold_of, load = np.empty(len(size), np.intp), np.zeros(folds)
+    for one in order:
+        fold_of[one] = load.argmin()
+        load[fold_of[one]] += size[one]
+    return fold_of[group]
+
+
+def check_folds(y: NDArray[np.float64], fold: NDArray[np.intp]) -> None:
+    """Refuse folds of which one leaves only good, or only bad, samples to fit to."""
+    for one in np.unique(fold):
+        left = y[fold != one]
+        if left.min() == left.max():
+            raise HandscopeError(
+                f"All {len(left)} samples outside fold {one} are {'bad' if left[0] else 'good'} ({int(y.sum())} of "
+                f"{len(y)} samples are bad), so nothing can be fitted; label more samples, or spread them over more "
+                "prompts."
+            )

@@ -1,0 +1,66 @@
+"""Intervals cover the truth in simulation, and stay within their bounds."""
+
+import numpy as np
+import pytest
+from handscope.analysis import auc, bootstrap_auc, grouped_folds, permuted_labels
+from handscope.analysis.directions import held_out_projections
+from handscope.analysis.statistics.intervals import widening
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def test_interval_covers_the_truth_at_about_its_rate():
+    rng = np.random.default_rng(0)
+    truth, hits = 0.6915, 0  # two unit normals, 1/sqrt(2) apart: Phi(1/2)
+    for seed in range(200):
+        groups = np.repeat(np.arange(40), 5)
+        y = rng.integers(0, 2, 200)
+        low, high = bootstrap_auc(y / np.sqrt(2) + rng.normal(size=200), y, groups, draws=300, seed=seed)
+        hits += low <= truth <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_intervals_of_held_out_scores_cover_only_when_the_null_widens_them():
+    hits = np.zeros(2)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x, y, groups = rng.normal(size=(120, 100)), np.arange(120) % 2, np.arange(120)
+        fold = grouped_folds(groups, 5, seed)
+        null = permuted_labels(y, groups, 40, seed, fold)
+        scores = held_out_projections(x, np.concatenate([y[None], null]), fold)
+        for place, nulls in enumerate((None, auc(scores[1:], null, fold))):
+            low, high = bootstrap_auc(scores[0], y, groups, fold, draws=200, seed=seed, null=nulls)
+            hits[place] += low <= 0.5 <= high
+    assert hits[0] / 150 < 0.91 and hits[1] / 150 >= 0.91, hits
+
+
+def test_given_scores_are_not_widened():
+    rng = np.random.default_rng(0)
+    y, groups = np.arange(200) % 2, np.arange(200)
+    scores = rng.normal(size=200)
+    null = auc(scores, permuted_labels(y, groups, 400, seed=1))
+    assert widening(scores, y, groups, null) == pytest.approx(1, abs=0.12)
+    assert widening(scores, y, groups, 0.5 + 1.5 * (null - 0.5)) == pytest.approx(1.5, abs=0.2)
+    assert widening(np.zeros(200), y, groups, null) == 1  # scores that are all alike say nothing of width
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(6, 40), st.floats(0, 6))
+def test_an_interval_holds_its_auc_and_stays_between_0_and_1(seed, n, gap):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    groups = rng.integers(0, max(2, n // 3), n)
+    scores = gap * y + rng.normal(size=n)
+    low, high = bootstrap_auc(scores, y, groups, draws=100, seed=seed)
+    assert 0 <= low <= auc(scores, y) <= high <= 1 and low < high
+
+
+def test_perfect_separation_is_not_certainty():
+    y = np.array([0] * 30 + [1] * 10)
+    assert bootstrap_auc(y, y, np.arange(40)) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
+    assert bootstrap_auc(-y, y, np.arange(40)) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    low, high = bootstrap_auc(y, y, y)  # each prompt has one class: no pair within one
+    assert (low, high) == (pytest.approx(0.025), 1.0)
+    assert np.isnan(bootstrap_auc(y, y, y, within=True)).all()

@@ -1,0 +1,13 @@
+"""The false discovery rate by its definition."""
+
+import numpy as np
+from handscope.analysis import benjamini_hochberg
+
+
+def test_benjamini_hochberg_by_its_definition_and_past_missing_values():
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.2])
+    known = p[~np.isnan(p)]
+    expected = [min(q * 4 / (known <= q).sum() for q in known[known >= one]) for one in known]
+    found = benjamini_hochberg(p)
+    np.testing.assert_allclose(found[~np.isnan(p)], expected)
+    assert np.isnan(found[1])

@@ -1,0 +1,39 @@
+"""Permuted labellings keep what they must, and p values count the observed value in."""
+
+import numpy as np
+from handscope.analysis import p_value, permuted_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(2, 8), st.integers(1, 5))
+def test_permutations_keep_what_they_must(seed, prompts, seeds):
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(prompts), seeds))
+    y = rng.integers(0, 2, len(groups))
+    free = permuted_labels(y, groups, 5, seed)
+    inside = permuted_labels(y, groups, 5, seed, within=True)
+    assert (free.sum(1) == y.sum()).all()
+    rate = np.array([y[groups == g].sum() for g in range(prompts)])
+    for labels in free:  # prompts of one size change places whole
+        assert sorted(labels[groups == g].sum() for g in range(prompts)) == sorted(rate)
+    for labels in inside:
+        assert [labels[groups == g].sum() for g in range(prompts)] == rate.tolist()
+
+
+def test_permutations_reach_every_labelling_equally():
+    y, groups = np.array([1, 0, 0, 0]), np.arange(4)
+    found = permuted_labels(y, groups, 4000)
+    np.testing.assert_allclose(found.mean(0), 0.25, atol=0.03)
+    inside = permuted_labels([1, 0, 0, 1], [0, 0, 1, 1], 4000, within=True)
+    np.testing.assert_allclose(inside.mean(0), 0.5, atol=0.03)
+    assert abs(np.corrcoef(inside[:, 0], inside[:, 2])[0, 1]) < 0.05
+
+
+def test_p_counts_the_observed_value_in():
+    assert p_value(3, [1, 2, 3, 4]) == 3 / 5
+    assert p_value(9, np.zeros(99)) == 0.01
+    assert np.isnan(p_value(np.nan, [1.0]))
