@@ -73,10 +73,10 @@ def _of_run(folder: Path) -> Labelled:
         }
         asked = raised_in(str(entry["prompt"]))
         row["raised"] = "" if asked is None else str(asked)
-        numbers = np.unique(annotation.hands[annotation.hands > 0])
+        numbers = np.unique(annotation.instances[annotation.instances > 0])
         if len(numbers) == 1:  # of several hands the verdict says only that one is bad
-            y, x = np.nonzero(annotation.hands)
-            tall, wide = (int(entry[side]) / n for side, n in zip(("height", "width"), annotation.hands.shape))
+            y, x = np.nonzero(annotation.instances)
+            tall, wide = (int(entry[side]) / n for side, n in zip(("height", "width"), annotation.instances.shape))
             ends = (x.min() * wide, y.min() * tall, (x.max() + 1) * wide, (y.max() + 1) * tall)
             row |= dict(zip(("x0", "y0", "x1", "y1"), map(str, ends), strict=True))
         if len(numbers) <= 1 or annotation.verdict.startswith("good"):

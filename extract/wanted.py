@@ -58,7 +58,7 @@ class Wanted:
         if self.selection == "all" or annotation is None:
             mask = np.ones(grid, bool)
         else:
-            mask = annotation.hands > 0 if self.selection == "hand" else annotation.labels > 0
+            mask = annotation.instances > 0 if self.selection == "hand" else annotation.labels > 0
         return np.full((1, self.text), mask.any()) if self.text else mask
 
     def token_table(self, sample: str, grid: tuple[int, int]) -> np.ndarray:
@@ -73,10 +73,10 @@ class Wanted:
         table = np.zeros(len(row), TOKEN)
         table["row"], table["col"] = row, col
         if annotation is not None and self.text:
-            hands = annotation.hands > 0
+            hands = annotation.instances > 0
             table["label"], table["hand"] = annotation.labels.max(where=hands, initial=0), hands.any()
         elif annotation is not None:
-            table["label"], table["hand"] = annotation.labels[mask], annotation.hands[mask]
+            table["label"], table["hand"] = annotation.labels[mask], annotation.instances[mask]
         return table
 
     def attrs(self, sample: str) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def labels_hash(annotation: Annotation | None) -> str:
     """A hash of the token labels; empty where there are none."""
     if annotation is None:
         return ""
-    return hashlib.sha256(annotation.labels.tobytes() + annotation.hands.tobytes()).hexdigest()
+    return hashlib.sha256(annotation.labels.tobytes() + annotation.instances.tobytes()).hexdigest()
 
 
 def _check(model: Model, plan: Plan, tokens: str, shard: tuple[int, int] | None) -> None:

@@ -34,10 +34,10 @@ def contact_sheet(
         ax.imshow(image, extent=box, interpolation="nearest")
         tints = np.zeros((*annotation.labels.shape, 4))
         for label, colour in HAND_COLOURS.items():
-            tints[(annotation.labels == label) & (annotation.hands > 0)] = to_rgba(colour, 0.12)
+            tints[(annotation.labels == label) & (annotation.instances > 0)] = to_rgba(colour, 0.12)
         ax.imshow(tints, extent=box, interpolation="nearest")
         edge = {"g": GOOD, "b": BAD, "u": UNSURE}[annotation.verdict[0]]
-        outline = _outline(annotation.hands > 0, left, top, width, height)
+        outline = _outline(annotation.instances > 0, left, top, width, height)
         for colour, thick in (("white", 2.0), (edge, 1.1)):
             ax.add_collection(LineCollection(outline, colors=[colour], linewidths=thick))
         if notes:

@@ -133,7 +133,7 @@ def _token_counts(a: Annotation, b: Annotation) -> Array | None:
 
 
 def _overlap(a: Annotation, b: Annotation) -> Array | None:
-    value = iou(a.hands, b.hands)
+    value = iou(a.instances, b.instances)
     return None if np.isnan(value) else np.array([value, 1.0])
 
 
@@ -241,7 +241,7 @@ def _named(pair: Sequence[str]) -> str:
 def _difference(a: Annotation, b: Annotation) -> tuple[float, str]:
     """How far two judgements of a sample are apart, and on what they disagree; no words where they agree."""
     gap = abs(_PLACE[a.verdict] - _PLACE[b.verdict]) / max(_PLACE.values())
-    overlap = iou(a.hands, b.hands)
+    overlap = iou(a.instances, b.instances)
     apart = 0.0 if np.isnan(overlap) else 1 - overlap
     both = (a.labels >= 2) & (b.labels >= 2)
     mixed = float((a.labels[both] != b.labels[both]).mean()) if both.any() else 0.0

@@ -68,7 +68,7 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
         shown = traitlets.Dict().tag(sync=True)
         image = traitlets.Bytes().tag(sync=True)
         labels = traitlets.Bytes().tag(sync=True)
-        hands = traitlets.Bytes().tag(sync=True)
+        instances = traitlets.Bytes().tag(sync=True)
 
         def __init__(self) -> None:
             super().__init__()
@@ -144,11 +144,11 @@ class Easel:
         empty = np.zeros((rows, columns), np.uint8)
         self._bases[self.sample] = state.revision if state else None
         usable = state is not None and self._fits(state)
-        labels, hands = (state.labels, state.hands) if state and usable else (empty, empty)
+        labels, instances = (state.labels, state.instances) if state and usable else (empty, empty)
         return {
             "image": self.run.image_path(self.sample).read_bytes(),
             "labels": labels.tobytes(),
-            "hands": hands.tobytes(),
+            "instances": instances.tobytes(),
             "shown": {
                 "sample": self.sample,
                 "prompt": row["prompt"],
@@ -168,19 +168,19 @@ class Easel:
         sample = str(message["sample"])
         try:
             shape = grid(self.run, sample)
-            labels, hands = (np.frombuffer(bytes(buffer), np.uint8).reshape(shape) for buffer in buffers)
+            labels, instances = (np.frombuffer(bytes(buffer), np.uint8).reshape(shape) for buffer in buffers)
             before = self._state(sample)
             kept = before.faults if before and self._fits(before) else {}
             made = Annotation(
                 sample,
                 self.run.metadata()[sample]["image_sha256"],
                 labels,
-                hands,
+                instances,
                 message["verdict"] or "",
                 author=self.annotator,
                 source=PAINTED,
                 done=bool(message["done"]),
-                faults={hand: kinds for hand, kinds in kept.items() if (labels[hands == hand] == 3).any()},
+                faults={hand: kinds for hand, kinds in kept.items() if (labels[instances == hand] == 3).any()},
             )
             check_finished(made)
             self._bases[sample] = self.store.append(made, self._bases.get(sample), str(message["uid"]))

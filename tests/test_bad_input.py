@@ -300,7 +300,10 @@ def test_too_few_labels_to_analyze(refused: Refused, extracted_run, run_copy) ->
     run = run_copy(extracted_run)
     current = Labels(run.labels_path).current()
     Labels(run.labels_path).add(
-        [Annotation(a.sample, a.image_sha256, np.where(a.hands > 0, 2, 1), a.hands, "good") for a in current.values()]
+        [
+            Annotation(a.sample, a.image_sha256, np.where(a.instances > 0, 2, 1), a.instances, "good")
+            for a in current.values()
+        ]
     )
     before = contents(run.path)
     refused("analyze", run.path)

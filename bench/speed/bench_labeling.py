@@ -135,7 +135,7 @@ def painted(address: str, token: str, names: list[str], annotators: int, strokes
                     "image_sha256": sample["image_sha256"],
                     "base": base,
                     "labels": base64.b64encode(grid.tobytes()).decode(),
-                    "hands": base64.b64encode((grid == 2).tobytes()).decode(),
+                    "instances": base64.b64encode((grid == 2).tobytes()).decode(),
                     "faults": {},
                     "verdict": None,
                     "done": False,

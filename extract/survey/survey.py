@@ -76,7 +76,7 @@ def unsurveyed(run: Run) -> list[str]:
     return [
         sample
         for sample, annotation in Labels(run.labels_path).current().items()
-        if sample in rows and annotation.hands.any() and not _is_there(_path(run, sample), rows[sample], annotation)
+        if sample in rows and annotation.instances.any() and not _is_there(_path(run, sample), rows[sample], annotation)
     ]
 
 
@@ -122,7 +122,7 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> Wanted:
     annotations = {
         sample: annotation
         for sample, annotation in annotations_of(model, run, rows, "labelled").items()
-        if annotation is not None and annotation.hands.any()
+        if annotation is not None and annotation.instances.any()
     }
     if not annotations:
         raise HandscopeError(f"None of the labelled samples in {run.path} has a hand token: label hands first.")
@@ -162,7 +162,7 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch
 
 def _classes(annotation: Annotation | None) -> NDArray[np.uint8]:
     assert annotation is not None
-    return np.where(annotation.hands > 0, 1, np.where(annotation.labels == 1, 2, 0)).astype(np.uint8).ravel()
+    return np.where(annotation.instances > 0, 1, np.where(annotation.labels == 1, 2, 0)).astype(np.uint8).ravel()
 
 
 def _path(run: Run, sample: str) -> Path:

@@ -42,7 +42,7 @@ class Annotation:
         The sample and the hash of the image that was judged.
     labels : uint8 array of shape (rows, columns)
         0 unlabelled, 1 not hand, 2 token of a good or good? hand, 3 of a bad or bad? hand.
-    hands : uint8 array of shape (rows, columns)
+    instances : uint8 array of shape (rows, columns)
         The instance number of the hand at a token, from 1; 0 where there is none. An unsure hand has a number and the
         label 0.
     verdict : str
@@ -68,14 +68,14 @@ class Annotation:
     Raises
     ------
     HandscopeError
-        The arrays differ in shape or hold other values, labels and hands contradict each other, or a verdict or kind is
-        not known.
+        The arrays differ in shape or hold other values, labels and instances contradict each other, or a verdict or
+        kind is not known.
     """
 
     sample: str
     image_sha256: str
     labels: np.ndarray
-    hands: np.ndarray
+    instances: np.ndarray
     verdict: str
     kinds: tuple[str, ...] = ()
     author: str = ""
@@ -93,18 +93,18 @@ class Annotation:
         return self.source == REVIEW or self.source.startswith(f"{REVIEW}, ")
 
     def __post_init__(self) -> None:
-        for name in ("labels", "hands"):
+        for name in ("labels", "instances"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.uint8))
-        if self.labels.ndim != 2 or self.labels.shape != self.hands.shape:
+        if self.labels.ndim != 2 or self.labels.shape != self.instances.shape:
             raise HandscopeError(
-                f"Expected labels and hands of {self.sample} on one token grid (rows, columns), found "
-                f"{self.labels.shape} and {self.hands.shape}."
+                f"Expected labels and instances of {self.sample} on one token grid (rows, columns), found "
+                f"{self.labels.shape} and {self.instances.shape}."
             )
         if self.labels.max(initial=0) > 3:
             raise HandscopeError(f"Expected token labels 0, 1, 2 or 3 for {self.sample}, found {self.labels.max()}.")
-        if np.any((self.labels >= 2) & (self.hands == 0)) or np.any((self.labels == 1) & (self.hands > 0)):
+        if np.any((self.labels >= 2) & (self.instances == 0)) or np.any((self.labels == 1) & (self.instances > 0)):
             raise HandscopeError(
-                f"Labels and hands of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand "
+                f"Labels and instances of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand "
                 "number, and one labelled 1 has none."
             )
         if self.verdict not in VERDICTS and (self.done or self.verdict):
@@ -115,7 +115,7 @@ class Annotation:
             named = dict.fromkeys(kind for _, kinds in sorted(self.faults.items()) for kind in kinds)
             if set(self.kinds) - set(named):
                 raise HandscopeError(
-                    f"The kinds of {self.sample} are those of its hands, {', '.join(named) or 'none'}; found "
+                    f"The kinds of {self.sample} are those of its instances, {', '.join(named) or 'none'}; found "
                     f"{', '.join(self.kinds)} as well."
                 )
             object.__setattr__(self, "kinds", tuple(named))

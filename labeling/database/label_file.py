@@ -11,11 +11,11 @@ import numpy as np
 
 from ...errors import HandscopeError
 
-VERSION = 2
+VERSION = 3
 _TABLE = """
 CREATE TABLE IF NOT EXISTS annotations (
     id INTEGER PRIMARY KEY, made TEXT DEFAULT CURRENT_TIMESTAMP, sample TEXT NOT NULL, image_sha256 TEXT NOT NULL,
-    height INTEGER NOT NULL, width INTEGER NOT NULL, labels BLOB NOT NULL, hands BLOB NOT NULL,
+    height INTEGER NOT NULL, width INTEGER NOT NULL, labels BLOB NOT NULL, instances BLOB NOT NULL,
     verdict TEXT NOT NULL, kinds TEXT NOT NULL, author TEXT NOT NULL, source TEXT NOT NULL, score REAL)"""
 _ADDED = {
     "done": "INTEGER NOT NULL DEFAULT 1",
@@ -26,6 +26,8 @@ _ADDED = {
     "review": "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that files of the first version lack."""
+_RENAMED = {"hands": "instances"}
+"""Columns that files before the third version call otherwise."""
 _REST = (
     "CREATE INDEX IF NOT EXISTS by_sample ON annotations (sample, id)",
     "CREATE INDEX IF NOT EXISTS by_author ON annotations (author, sample, review, id, done, image_sha256, seconds)",
@@ -133,6 +135,9 @@ class LabelFile:
         database.execute("BEGIN IMMEDIATE")
         database.execute(_TABLE)
         found = {row[1] for row in database.execute("PRAGMA table_info(annotations)")}
+        for old, new in _RENAMED.items():
+            if old in found:
+                database.execute(f"ALTER TABLE annotations RENAME COLUMN {old} TO {new}")
         for column, kind in _ADDED.items():
             if column not in found:
                 database.execute(f"ALTER TABLE annotations ADD COLUMN {column} {kind}")

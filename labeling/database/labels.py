@@ -23,7 +23,8 @@ from .label_file import LabelFile, pack, unpack
 from .label_records import LabelRecords, same_write
 
 _COLUMNS = (
-    "sample, image_sha256, height, width, labels, hands, verdict, kinds, author, source, score, done, faults, seconds"
+    "sample, image_sha256, height, width, labels, instances, verdict, kinds, author, source, score, done, faults, "
+    "seconds"
 )
 _SELECT = f"SELECT {_COLUMNS}, id, made FROM annotations"
 _INSERT = (
@@ -65,7 +66,7 @@ class Labels(LabelRecords):
     """The annotations of a run, in an SQLite file that is made if it is missing.
 
     >>> labels = Labels("runs/demo/labels.sqlite")                       # doctest: +SKIP
-    >>> labels.add([Annotation(sample, image_sha256, tokens, hands, "good")])   # doctest: +SKIP
+    >>> labels.add([Annotation(sample, image_sha256, tokens, instances, "good")])   # doctest: +SKIP
     >>> labels.table()                                                   # doctest: +SKIP
 
     What an annotator paints on a sample, and what a reviewer decides on it (source ``review``), are two strands of
@@ -228,7 +229,7 @@ class Labels(LabelRecords):
         for a in self.current().values():
             faults = sorted(a.faults.items())
             said.update(repr((a.sample, a.image_sha256, a.verdict, a.kinds, faults, a.source, a.score)).encode())
-            said.update(repr(a.labels.shape).encode() + a.labels.tobytes() + a.hands.tobytes())
+            said.update(repr(a.labels.shape).encode() + a.labels.tobytes() + a.instances.tobytes())
         return said.hexdigest()
 
     def table(self) -> pd.DataFrame:
@@ -256,14 +257,14 @@ class Labels(LabelRecords):
 
     def _annotations(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Annotation]:
         for row in rows:
-            sample, image, height, width, labels, hands, verdict, kinds, *rest = row
+            sample, image, height, width, labels, instances, verdict, kinds, *rest = row
             author, source, score, done, faults, seconds, revision, made = rest
             try:
                 yield Annotation(
                     sample,
                     image,
                     unpack(labels, height, width),
-                    unpack(hands, height, width),
+                    unpack(instances, height, width),
                     verdict,
                     tuple(json.loads(kinds)),
                     author,
@@ -285,6 +286,6 @@ class Labels(LabelRecords):
 def _row(annotation: Annotation, base: int | None, uid: str | None) -> tuple[Any, ...]:
     a = annotation
     faults = json.dumps({str(hand): list(kinds) for hand, kinds in sorted(a.faults.items())})
-    grids = (*a.labels.shape, pack(a.labels), pack(a.hands))
+    grids = (*a.labels.shape, pack(a.labels), pack(a.instances))
     said = (a.verdict, json.dumps(a.kinds), a.author, a.source, a.score, a.done, faults, a.seconds)
     return (a.sample, a.image_sha256, *grids, *said, a.review, base, uid, a.made)

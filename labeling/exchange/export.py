@@ -84,12 +84,12 @@ def _chosen(run: Run, everyone: bool) -> list[Annotation]:
 
 
 def write_npz(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
-    """Arrays with an entry an annotation: `FACTS` by name, and `labels` and `hands` of shape (n, rows, columns).
+    """Arrays with an entry an annotation: `FACTS` by name, and `labels` and `instances` of shape (n, rows, columns).
 
     Smaller grids than the largest are filled up with 0; `rows` and `columns` say how far each goes.
     """
     rows, columns = (max(annotation.labels.shape[side] for annotation in annotations) for side in (0, 1))
-    stacked = {name: np.zeros((len(annotations), rows, columns), np.uint8) for name in ("labels", "hands")}
+    stacked = {name: np.zeros((len(annotations), rows, columns), np.uint8) for name in ("labels", "instances")}
     for i, annotation in enumerate(annotations):
         for name, grids in stacked.items():
             grid = getattr(annotation, name)
@@ -101,7 +101,7 @@ def write_npz(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
 
 
 def write_pngs(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
-    """A folder as in Pascal VOC: `SegmentationClass` (0 to 4) and `SegmentationObject` (hand numbers), image-sized."""
+    """A folder as in Pascal VOC: `SegmentationClass` (0 to 4), `SegmentationObject` (instance numbers), image-sized."""
     if path.exists() and not path.is_dir():
         raise HandscopeError(f"Expected a folder for indexed PNGs, found a file in its place: {path}.")
     if path.is_dir() and any(path.iterdir()) and not (path / LIST).exists():
@@ -111,7 +111,7 @@ def write_pngs(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
     for annotation in annotations:
         seen[annotation.sample] = seen.get(annotation.sample, 0) + 1
         number = f".{seen[annotation.sample]}" if seen[annotation.sample] > 1 else ""
-        pictures = {"class": classes(annotation.labels, annotation.hands), "object": annotation.hands}
+        pictures = {"class": classes(annotation.labels, annotation.instances), "object": annotation.instances}
         names = {kind: f"Segmentation{kind.title()}/{annotation.sample}{number}.png" for kind in pictures}
         for kind, grid in pictures.items():
             picture = Image.fromarray(spread(grid, *_size(run, annotation)))
@@ -126,7 +126,7 @@ def write_pngs(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
 def write_coco(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
     """COCO's format for instances, with compressed run lengths at the size of the image.
 
-    One object a hand and class, and one of what is labelled as no hand. `judgements` of an image holds the facts of its
+    One object an instance and class, and one of the tokens labelled 1. `judgements` of an image holds the facts of its
     annotations, and an object says by `judgement` which of them it belongs to.
     """
     images: dict[str, dict[str, Any]] = {}
@@ -147,16 +147,17 @@ def write_coco(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
             },
         )
         image["judgements"].append(said)
-        of_token = classes(annotation.labels, annotation.hands)
-        for hand, category in sorted(set(zip(annotation.hands.ravel().tolist(), of_token.ravel().tolist())) - {(0, 0)}):
-            mask = (of_token == category) & (annotation.hands == hand)
+        of_token = classes(annotation.labels, annotation.instances)
+        pairs = zip(annotation.instances.ravel().tolist(), of_token.ravel().tolist())
+        for instance, category in sorted(set(pairs) - {(0, 0)}):
+            mask = (of_token == category) & (annotation.instances == instance)
             objects.append(
                 {
                     "id": len(objects) + 1,
                     "image_id": image["id"],
                     "category_id": int(category),
                     "judgement": len(image["judgements"]) - 1,
-                    "hand": int(hand),
+                    "instance": int(instance),
                     **_mask(spread(mask.astype(np.uint8), height, width) > 0),
                 }
             )
@@ -174,11 +175,12 @@ def write_coco(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
 
 
 def write_tokens(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
-    """A table with a row a token: sample, author, row, col, label, hand, and the facts of its annotation."""
+    """A table with a row a token: sample, author, row, col, label, instance, and the facts of its annotation."""
     parts = []
     for annotation in annotations:
         row, col = np.divmod(np.arange(annotation.labels.size), annotation.labels.shape[1])
-        tokens = {"row": row, "col": col, "label": annotation.labels.ravel(), "hand": annotation.hands.ravel()}
+        tokens = {"row": row, "col": col, "label": annotation.labels.ravel()}
+        tokens["instance"] = annotation.instances.ravel()
         said = flat(facts(annotation))
         first = {name: said.pop(name) for name in ("sample", "author")}
         parts.append(pd.DataFrame({**first, **tokens, **said}))
@@ -215,7 +217,7 @@ def _size(run: Run, annotation: Annotation) -> tuple[int, int]:
 
 
 def _palette() -> list[int]:
-    """Colours of the classes; further numbers, of hands, in turns."""
+    """Colours of the classes; further numbers, of instances, in turns."""
     random = np.random.default_rng(0)
     known = [shade for colour in PALETTE for shade in colour]
     return [*known, *random.integers(40, 256, 3 * 256 - len(known)).tolist()]

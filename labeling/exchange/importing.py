@@ -28,8 +28,10 @@ DAMAGED = (
     *(SyntaxError, LookupError, TypeError, ValueError, AttributeError),
 )
 """What readers of damaged files raise."""
+OLD_GRID, OLD_NUMBER = "hands", "hand"
+"""What handscope 0.3 called the grid of instance numbers, and one number of it."""
 Read = tuple[dict[str, Any], np.ndarray, np.ndarray]
-"""Facts, labels and hands of one annotation."""
+"""Facts, labels and instances of one annotation."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _checked(run: Run, path: Path) -> Iterator[Annotation]:
     """The annotations of a file, each held against the run."""
     rows = run.metadata()
     try:
-        for said, labels, hands in READERS[ending(path)](path):
+        for said, labels, instances in READERS[ending(path)](path):
             sample = str(said["sample"])
             if sample not in rows:
                 raise HandscopeError(f"{path} has labels of {sample}, which is no sample of {run.path}: another run's?")
@@ -105,7 +107,7 @@ def _checked(run: Run, path: Path) -> Iterator[Annotation]:
                     f"The labels of {sample} in {path} are on a grid of {_by(labels.shape)} tokens, and the sample has "
                     f"{_by(grid(run, sample))}: they cannot be used here."
                 )
-            yield annotation(said, labels, hands, path.name)
+            yield annotation(said, labels, instances, path.name)
     except HandscopeError:
         raise
     except DAMAGED as error:
@@ -117,11 +119,12 @@ def _checked(run: Run, path: Path) -> Iterator[Annotation]:
 def read_npz(path: Path) -> Iterator[Read]:
     """What `write_npz` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in (*FACTS, "labels", "hands")}
+        arrays = {name: file[name] for name in (*FACTS, "labels")}
+        arrays["instances"] = file["instances" if "instances" in file else OLD_GRID]
     for i in range(len(arrays["sample"])):
         said = unflat({name: arrays[name][i].item() for name in FACTS})
         own = (i, slice(said["rows"]), slice(said["columns"]))
-        yield said, arrays["labels"][own], arrays["hands"][own]
+        yield said, arrays["labels"][own], arrays["instances"][own]
 
 
 def read_pngs(path: Path) -> Iterator[Read]:
@@ -129,10 +132,10 @@ def read_pngs(path: Path) -> Iterator[Read]:
     for line in (path / LIST).read_text(encoding="utf-8").splitlines():
         said = json.loads(line)
         shape = int(said["rows"]), int(said["columns"])
-        of_token, hands = (gather(_indexed(path, said[kind]), *shape) for kind in ("class", "object"))
+        of_token, instances = (gather(_indexed(path, said[kind]), *shape) for kind in ("class", "object"))
         if of_token.max(initial=0) > max(CATEGORIES):
             raise HandscopeError(f"{path / said['class']} has colour {of_token.max()}, and classes go from 0 to 4.")
-        yield said, *grids(of_token, hands)
+        yield said, *grids(of_token, instances)
 
 
 def read_coco(path: Path) -> Iterator[Read]:
@@ -144,7 +147,7 @@ def read_coco(path: Path) -> Iterator[Read]:
     for image in whole["images"]:
         size, shape = (image["height"], image["width"]), (int(image["rows"]), int(image["columns"]))
         for number, judgement in enumerate(image["judgements"]):
-            of_pixel, hands = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+            of_pixel, instances = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
             for one in objects.get((image["id"], number), []):
                 mask = decode(one["segmentation"])
                 if mask.shape != size or one["category_id"] not in CATEGORIES:
@@ -152,8 +155,9 @@ def read_coco(path: Path) -> Iterator[Read]:
                         f"Object {one['id']} in {path} has a mask of {_by(mask.shape)} pixels and category "
                         f"{one['category_id']}; expected {_by(size)}, as its image, and 1 to 4."
                     )
-                of_pixel[mask], hands[mask] = one["category_id"], one["hand"]
-            yield {**image, **judgement}, *grids(gather(of_pixel, *shape), gather(hands, *shape))
+                of_pixel[mask] = one["category_id"]
+                instances[mask] = one["instance" if "instance" in one else OLD_NUMBER]
+            yield {**image, **judgement}, *grids(gather(of_pixel, *shape), gather(instances, *shape))
 
 
 def read_tokens(path: Path) -> Iterator[Read]:
@@ -164,10 +168,11 @@ def read_tokens(path: Path) -> Iterator[Read]:
         except ImportError as error:
             raise HandscopeError(f"{path} needs pyarrow: pip install 'handscope[parquet]'.") from error
     else:
-        whole = ("row", "col", "label", "hand", "rows", "columns")
+        whole = ("row", "col", "label", "instance", OLD_NUMBER, "rows", "columns")
         kinds: dict[str, Any] = dict.fromkeys(FACTS, str) | dict.fromkeys(whole, int)
         table = pd.read_csv(path, dtype=kinds, keep_default_na=False)  # numbers with a point stay text: exact
         table = table.assign(**{name: table[name].replace("", "nan") for name in ("score", "seconds")})
+    table = table.rename(columns={OLD_NUMBER: "instance"})
     for (sample, author, _), part in table.groupby(["sample", "author", "source"], sort=False):
         said = part[list(FACTS)].drop_duplicates()
         shape = int(said["rows"].iloc[0]), int(said["columns"].iloc[0])
@@ -179,7 +184,7 @@ def read_tokens(path: Path) -> Iterator[Read]:
                 f"same verdict and time; found {len(part)} rows of {len(said)} annotations."
             )
         both = [np.zeros(shape, np.int64) for _ in range(2)]
-        for filled, name in zip(both, ("label", "hand")):
+        for filled, name in zip(both, ("label", "instance")):
             filled[tuple(cells)] = part[name]
         yield unflat(said.iloc[0].to_dict()), _small(both[0], path), _small(both[1], path)
 
@@ -196,7 +201,7 @@ READERS = {
 
 def _small(grid: np.ndarray, path: Path) -> np.ndarray:
     if grid.size and not 0 <= grid.min() <= grid.max() <= 255:
-        raise HandscopeError(f"Expected labels 0 to 3 and hand numbers 0 to 255 in {path}, found {grid.max()}.")
+        raise HandscopeError(f"Expected labels 0 to 3 and instance numbers 0 to 255 in {path}, found {grid.max()}.")
     return grid.astype(np.uint8)
 
 
@@ -213,7 +218,7 @@ def _indexed(folder: Path, name: str) -> np.ndarray:
 
 def _same(a: Annotation, b: Annotation) -> bool:
     """Whether two annotations of a sample by one author say the same."""
-    grids_agree = np.array_equal(a.labels, b.labels) and np.array_equal(a.hands, b.hands)
+    grids_agree = np.array_equal(a.labels, b.labels) and np.array_equal(a.instances, b.instances)
     said = [(one.image_sha256, one.verdict, one.kinds, dict(one.faults)) for one in (a, b)]
     return grids_agree and said[0] == said[1]
 

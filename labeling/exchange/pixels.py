@@ -10,15 +10,15 @@ CATEGORIES = {1: "not hand", 2: "good hand", 3: "bad hand", 4: "unsure hand"}
 UNSURE = 4
 
 
-def classes(labels: NDArray[np.uint8], hands: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def classes(labels: NDArray[np.uint8], instances: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The class of each token of a grid, 0 to 4."""
-    return np.where((labels == 0) & (hands > 0), UNSURE, labels).astype(np.uint8)
+    return np.where((labels == 0) & (instances > 0), UNSURE, labels).astype(np.uint8)
 
 
-def grids(classes: NDArray[np.uint8], hands: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels and hands from classes and hand numbers of the same shape."""
+def grids(classes: NDArray[np.uint8], instances: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Labels and instances from classes and instance numbers of the same shape."""
     labels = np.where(classes == UNSURE, 0, classes).astype(np.uint8)
-    return labels, np.where(classes >= 2, hands, 0).astype(np.uint8)
+    return labels, np.where(classes >= 2, instances, 0).astype(np.uint8)
 
 
 def spread(grid: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -72,7 +72,7 @@ def unflat(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def annotation(
-    said: Mapping[str, Any], labels: NDArray[np.uint8], hands: NDArray[np.uint8], origin: str
+    said: Mapping[str, Any], labels: NDArray[np.uint8], instances: NDArray[np.uint8], origin: str
 ) -> Annotation:
     """An annotation from facts and grids, whose source names the file that it came from.
 
@@ -91,7 +91,7 @@ def annotation(
         str(said["sample"]),
         str(said["image_sha256"]),
         labels,
-        hands,
+        instances,
         str(said["verdict"]),
         tuple(map(str, said["kinds"])),
         author,

@@ -51,6 +51,6 @@ export function address(sample, what, mode) {
 }
 
 /** The state in an answer about a sample. */
-export function stateOf({ labels, hands, faults, verdict, done }) {
-  return { labels: decode(labels), hands: decode(hands), faults, verdict, done };
+export function stateOf({ labels, instances, faults, verdict, done }) {
+  return { labels: decode(labels), instances: decode(instances), faults, verdict, done };
 }

@@ -216,7 +216,7 @@ class App {
   }
 
   #progressed(stroke) {
-    const state = stroke && { ...this.state, labels: stroke.labels, hands: stroke.hands };
+    const state = stroke && { ...this.state, labels: stroke.labels, instances: stroke.instances };
     this.saver.draft(this.doc, state, this.clock.seconds);
   }
 

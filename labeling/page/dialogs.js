@@ -54,8 +54,8 @@ export function askConflict({ mine, base, current, image, isAnother }) {
   byId("take-both").hidden = !base;
   const dialog = byId("conflict");
   dialog.showModal();
-  const painters = [["conflict-mine", mine], ["conflict-theirs", theirs]].map(([id, { labels, hands }]) => {
-    const painter = new Painter(byId(id), { rows, columns, labels, hands, image });
+  const painters = [["conflict-mine", mine], ["conflict-theirs", theirs]].map(([id, { labels, instances }]) => {
+    const painter = new Painter(byId(id), { rows, columns, labels, instances, image });
     painter.locked = true;
     return painter;
   });

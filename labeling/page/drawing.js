@@ -17,11 +17,11 @@ export function kindOf(label, hand) {
 }
 
 /** Write the colours of the cells of `box` into `pixels`, an ImageData with one pixel a cell. */
-export function tint(pixels, { labels, hands }, [top, left, bottom, right]) {
+export function tint(pixels, { labels, instances }, [top, left, bottom, right]) {
   for (let row = top; row < bottom; row++) {
     for (let column = left; column < right; column++) {
       const cell = row * pixels.width + column;
-      pixels.data.set(KINDS[kindOf(labels[cell], hands[cell])]?.tint ?? [0, 0, 0, 0], 4 * cell);
+      pixels.data.set(KINDS[kindOf(labels[cell], instances[cell])]?.tint ?? [0, 0, 0, 0], 4 * cell);
     }
   }
 }
@@ -40,11 +40,11 @@ export function heat(map, rows, columns) {
 }
 
 /** Lines between cells that are labelled differently; `dashed` for what is only suggested. */
-export function outlines(context, view, { labels, hands }, [top, left, bottom, right], dashed = false) {
+export function outlines(context, view, { labels, instances }, [top, left, bottom, right], dashed = false) {
   const paths = KINDS.map(() => new Path2D());
   const { columns, rows } = view;
-  const differ = (a, b) => labels[a] !== labels[b] || hands[a] !== hands[b];
-  const stronger = (a, b) => Math.max(kindOf(labels[a], hands[a]), kindOf(labels[b], hands[b]));
+  const differ = (a, b) => labels[a] !== labels[b] || instances[a] !== instances[b];
+  const stronger = (a, b) => Math.max(kindOf(labels[a], instances[a]), kindOf(labels[b], instances[b]));
   for (let row = top; row < bottom; row++) {
     for (let column = left; column < right; column++) {
       const cell = row * columns + column;
@@ -74,13 +74,13 @@ export function outlines(context, view, { labels, hands }, [top, left, bottom, r
 }
 
 /** Slanted lines over the labelled cells, which say that they are suggested and no more. */
-export function hatch(context, view, { labels, hands }) {
+export function hatch(context, view, { labels, instances }) {
   const gap = 7;
   KINDS.forEach((kind, which) => {
     if (which < 2) return;
     const cells = new Path2D();
     labels.forEach((label, cell) => {
-      if (kindOf(label, hands[cell]) !== which) return;
+      if (kindOf(label, instances[cell]) !== which) return;
       const [x, y] = view.pixel(Math.floor(cell / view.columns), cell % view.columns);
       cells.rect(x, y, view.scale, view.scale);
     });
@@ -135,9 +135,9 @@ export function dots(context, view, { labels }, [top, left, bottom, right]) {
 }
 
 /** The number of each hand and a sign for its label: at its middle, or above a small one, which it would cover. */
-export function badges(context, view, { labels, hands }) {
+export function badges(context, view, { labels, instances }) {
   const sums = new Map();
-  hands.forEach((hand, cell) => {
+  instances.forEach((hand, cell) => {
     if (!hand) return;
     const sum = sums.get(hand) ?? { n: 0, u: 0, v: 0, top: Math.floor(cell / view.columns), kinds: new Set() };
     sum.n++;

@@ -1,4 +1,4 @@
-// Arithmetic of labelled token grids. No page, no network: a state is {labels, hands}, two Uint8Arrays, row by row.
+// Arithmetic of labelled token grids. No page, no network: a state is {labels, instances}, two Uint8Arrays, row by row.
 //
 // A cell is unlabelled (0, 0), not hand (1, 0), in a good hand (2, n), in a bad one (3, n), or in one that is unsure
 // (0, n), where n is the number of the hand. A point is (u, v) in cells from the top left corner; cell (row, column)
@@ -38,7 +38,7 @@ export function line([row0, column0], [row1, column1]) {
 }
 
 /** Indices of the cells that hang together with `start` by their sides and are labelled alike. */
-export function flood({ labels, hands }, rows, columns, start) {
+export function flood({ labels, instances }, rows, columns, start) {
   const seen = new Uint8Array(rows * columns);
   const found = [start];
   seen[start] = 1;
@@ -48,7 +48,7 @@ export function flood({ labels, hands }, rows, columns, start) {
     const around = [cell - columns, cell + columns, column > 0 ? cell - 1 : -1, column < columns - 1 ? cell + 1 : -1];
     for (const other of around) {
       if (other < 0 || other >= seen.length || seen[other]) continue;
-      if (labels[other] !== labels[start] || hands[other] !== hands[start]) continue;
+      if (labels[other] !== labels[start] || instances[other] !== instances[start]) continue;
       seen[other] = 1;
       found.push(other);
     }
@@ -58,12 +58,12 @@ export function flood({ labels, hands }, rows, columns, start) {
 
 /** Whether two states have the same cells. */
 export function same(a, b) {
-  return a.labels.every((label, i) => label === b.labels[i]) && a.hands.every((hand, i) => hand === b.hands[i]);
+  return a.labels.every((label, i) => label === b.labels[i]) && a.instances.every((hand, i) => hand === b.instances[i]);
 }
 
 /** How many cells differ. */
 export function difference(a, b) {
-  return a.labels.reduce((n, label, i) => n + (label !== b.labels[i] || a.hands[i] !== b.hands[i] ? 1 : 0), 0);
+  return a.labels.reduce((n, label, i) => n + (label !== b.labels[i] || a.instances[i] !== b.instances[i] ? 1 : 0), 0);
 }
 
 /**
@@ -76,7 +76,7 @@ export class Stroke {
   constructor(state, rows, columns, how) {
     this.before = state;
     this.labels = state.labels.slice();
-    this.hands = state.hands.slice();
+    this.instances = state.instances.slice();
     this.rows = rows;
     this.columns = columns;
     this.how = how;
@@ -102,7 +102,7 @@ export class Stroke {
 
   /** The state that the stroke leads to, or null where it changed nothing. */
   end() {
-    const after = { ...this.before, labels: this.labels, hands: this.hands };
+    const after = { ...this.before, labels: this.labels, instances: this.instances };
     return same(this.before, after) ? null : after;
   }
 
@@ -111,7 +111,7 @@ export class Stroke {
     this.corner ??= cell;
     const previous = this.last ?? cell;
     this.labels.set(this.before.labels);
-    this.hands.set(this.before.hands);
+    this.instances.set(this.before.instances);
     const [top, bottom] = [Math.min(cell[0], this.corner[0]), Math.max(cell[0], this.corner[0])];
     const [left, right] = [Math.min(cell[1], this.corner[1]), Math.max(cell[1], this.corner[1])];
     for (let row = top; row <= bottom; row++) for (let column = left; column <= right; column++) this.#set(row, column);
@@ -136,9 +136,9 @@ export class Stroke {
     const { tool, ink, keep } = this.how;
     const erases = tool === "eraser";
     const only = erases ? ink : NOTHING;
-    if (keep && (this.before.labels[cell] !== only.label || this.before.hands[cell] !== only.hand)) return;
+    if (keep && (this.before.labels[cell] !== only.label || this.before.instances[cell] !== only.hand)) return;
     this.labels[cell] = erases ? 0 : ink.label;
-    this.hands[cell] = erases ? 0 : ink.hand;
+    this.instances[cell] = erases ? 0 : ink.hand;
   }
 
   #within(at, length) {
@@ -152,29 +152,29 @@ export class Stroke {
 }
 
 /**
- * `suggested` laid over a state, as one stroke: its hands get the label `label`, the rest of what it says stays as it
+ * `suggested` laid over a state, as one stroke: its instances get `label`, and the rest of what it says stays as it
  * is. Cells of which it says nothing are left alone; with keep, so are labelled ones.
  */
 export function accept(state, suggested, label, keep) {
-  const after = { ...state, labels: state.labels.slice(), hands: state.hands.slice() };
-  suggested.hands.forEach((hand, i) => {
+  const after = { ...state, labels: state.labels.slice(), instances: state.instances.slice() };
+  suggested.instances.forEach((hand, i) => {
     const says = hand > 0 || suggested.labels[i] > 0;
-    if (!says || (keep && (state.labels[i] > 0 || state.hands[i] > 0))) return;
+    if (!says || (keep && (state.labels[i] > 0 || state.instances[i] > 0))) return;
     after.labels[i] = hand > 0 ? label : suggested.labels[i];
-    after.hands[i] = hand;
+    after.instances[i] = hand;
   });
   return after;
 }
 
 /** Every cell of hand `hand` given the label 2 (good), 3 (bad) or 0 (unsure). */
 export function judge(state, hand, label) {
-  return { ...state, labels: state.labels.map((old, i) => (state.hands[i] === hand ? label : old)) };
+  return { ...state, labels: state.labels.map((old, i) => (state.instances[i] === hand ? label : old)) };
 }
 
-/** The hands of a state: Map from number to the Set of its labels, in order of number. */
-export function handsOf({ labels, hands }) {
+/** The instances of a state: Map from number to the Set of its labels, in order of number. */
+export function handsOf({ labels, instances }) {
   const found = new Map();
-  hands.forEach((hand, i) => {
+  instances.forEach((hand, i) => {
     if (hand) found.set(hand, (found.get(hand) ?? new Set()).add(labels[i]));
   });
   return new Map([...found].sort(([a], [b]) => a - b));
@@ -182,11 +182,11 @@ export function handsOf({ labels, hands }) {
 
 /** What was changed between `base` and `mine`, put upon `theirs`. */
 export function rebase(base, mine, theirs) {
-  const merged = { ...theirs, labels: theirs.labels.slice(), hands: theirs.hands.slice() };
+  const merged = { ...theirs, labels: theirs.labels.slice(), instances: theirs.instances.slice() };
   mine.labels.forEach((label, i) => {
-    if (label === base.labels[i] && mine.hands[i] === base.hands[i]) return;
+    if (label === base.labels[i] && mine.instances[i] === base.instances[i]) return;
     merged.labels[i] = label;
-    merged.hands[i] = mine.hands[i];
+    merged.instances[i] = mine.instances[i];
   });
   return merged;
 }

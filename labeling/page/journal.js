@@ -74,11 +74,11 @@ export class Journal {
 }
 
 /** A state as it is kept in the journal. */
-export function packed({ labels, hands, faults = {}, verdict = null, done = false }) {
-  return { cells: labels.length, labels: pack(labels), hands: pack(hands), faults, verdict, done };
+export function packed({ labels, instances, faults = {}, verdict = null, done = false }) {
+  return { cells: labels.length, labels: pack(labels), instances: pack(instances), faults, verdict, done };
 }
 
-/** The state of an entry of the journal. */
-export function unpacked({ cells, labels, hands, faults, verdict, done }) {
-  return { labels: unpack(labels, cells), hands: unpack(hands, cells), faults, verdict, done };
+/** The state of an entry of the journal; one of a page of handscope 0.3 calls the instances hands. */
+export function unpacked({ cells, labels, hands, instances = hands, faults, verdict, done }) {
+  return { labels: unpack(labels, cells), instances: unpack(instances, cells), faults, verdict, done };
 }

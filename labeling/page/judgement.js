@@ -1,4 +1,4 @@
-// What a labelled picture says as a whole: its verdict, its hands, and what does not go together.
+// What a labelled picture says as a whole: its verdict, its instances, and what does not go together.
 
 import { handsOf } from "./grid.js";
 

@@ -32,7 +32,7 @@ class Notebook {
   /** What the kernel has put on show. */
   async show() {
     const shown = this.model.get("shown");
-    const [labels, hands] = ["labels", "hands"].map((name) => bytes(this.model.get(name)).slice());
+    const [labels, instances] = ["labels", "instances"].map((name) => bytes(this.model.get(name)).slice());
     const picture = bytes(this.model.get("image"));
     const image = await createImageBitmap(new Blob([picture], { type: "image/png" }));
     if (shown.shows !== this.model.get("shown").shows) return;
@@ -40,7 +40,7 @@ class Notebook {
     this.sample = shown.sample;
     this.judged = { verdict: shown.verdict, done: shown.done, chosen: shown.verdict !== null };
     const { rows, columns } = shown;
-    this.painter.show({ rows, columns, labels, hands, image });
+    this.painter.show({ rows, columns, labels, instances, image });
     this.caption.textContent = `${shown.place} of ${shown.of}: ${shown.prompt}`;
     this.#refresh(shown.state);
   }
@@ -93,12 +93,12 @@ class Notebook {
   }
 
   #save() {
-    const { labels, hands } = this.painter.state;
+    const { labels, instances } = this.painter.state;
     const { verdict, done } = this.judged;
     this.waiting += 1;
     const uid = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
     // Copies: what is sent may be detached, and a state is never changed.
-    const grids = [labels.slice().buffer, hands.slice().buffer];
+    const grids = [labels.slice().buffer, instances.slice().buffer];
     this.model.send({ kind: "stroke", uid, sample: this.sample, verdict, done }, undefined, grids);
     this.#refresh("saving …");
   }

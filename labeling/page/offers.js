@@ -46,10 +46,10 @@ export class Offers {
     return had;
   }
 
-  /** What is drawn becomes part of the labels, as one stroke; the hands of a suggestion get the class in use. */
+  /** What is drawn becomes part of the labels, as one stroke; the instances of a suggestion get the class in use. */
   accept() {
     const { app, chosen } = this;
-    if (!chosen?.hands.some(Boolean)) return;
+    if (!chosen?.instances.some(Boolean)) return;
     if (chosen.author) {
       this.take(chosen.author);
       return;
@@ -60,9 +60,9 @@ export class Offers {
 
   /** All that another annotator said becomes the state of the picture. */
   take(author) {
-    const { labels, hands, faults, verdict } = this.others.find((other) => other.author === author);
+    const { labels, instances, faults, verdict } = this.others.find((other) => other.author === author);
     this.dismiss();
-    this.app.painter.push({ labels, hands, faults, verdict, done: false });
+    this.app.painter.push({ labels, instances, faults, verdict, done: false });
   }
 
   async #fetch() {
@@ -73,7 +73,7 @@ export class Offers {
       const { items, absent } = await call(address(doc.sample, "/suggestions", doc.mode), { patience: PATIENCE });
       const map = (text) => text && new Float32Array(decode(text).buffer);
       doc.suggestions = items.map((item) => (
-        { ...item, labels: decode(item.labels), hands: decode(item.hands), map: map(item.map) }));
+        { ...item, labels: decode(item.labels), instances: decode(item.instances), map: map(item.map) }));
       doc.absent = absent;
     } catch (error) {
       if (!(error instanceof Refused || error instanceof Unreachable)) throw error;

@@ -3,7 +3,7 @@
 //     const painter = new Painter(canvas, { rows: 12, columns: 12, image, onStroke: (state) => save(state) });
 //     painter.tool = "rectangle"; painter.ink = { label: 2, hand: 1 }; painter.undo();
 //
-// A stroke ends when the pointer is lifted; then `onStroke` gets the new state {labels, hands}, and so it does after an
+// A stroke ends when the pointer is lifted; then `onStroke` gets the new state {labels, instances}, as it does after an
 // undo or redo. States are never changed afterwards. `onProgress` gets a stroke that is not finished yet (null when it
 // is given up), `onCursor` the row and column of the keyboard's cursor, `onLook` is told of a new size or opacity.
 
@@ -27,10 +27,10 @@ export class Painter {
   }
 
   /** Show a picture (anything a canvas draws, or null) and its labels; a `history` brings its earlier strokes along. */
-  show({ rows, columns, labels, hands, image = null, history = null }) {
+  show({ rows, columns, labels, instances, image = null, history = null }) {
     this.finish();
     const empty = () => new Uint8Array(rows * columns);
-    this.history = history ?? new History({ labels: labels ?? empty(), hands: hands ?? empty() });
+    this.history = history ?? new History({ labels: labels ?? empty(), instances: instances ?? empty() });
     this.cell &&= [Math.min(this.cell[0], rows - 1), Math.min(this.cell[1], columns - 1)];
     this.surface.show(rows, columns, image);
   }
@@ -76,7 +76,7 @@ export class Painter {
     this.surface.redraw();
   }
 
-  /** {labels, hands, map}, drawn hatched over the picture and never part of the labels; null for none. */
+  /** {labels, instances, map}, drawn hatched over the picture and never part of the labels; null for none. */
   set suggestion(suggestion) {
     this.surface.suggestion = suggestion;
   }

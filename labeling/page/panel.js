@@ -52,7 +52,7 @@ export class Panel {
     on("classes", "class", "class");
     on("tools", "tool", "tool");
     on("verdicts", "verdict", "verdictName");
-    on("hands", "hand", "handNumber");
+    on("instances", "hand", "handNumber");
     on("hand-label", "label", "judge");
     on("faults", "kind", "fault");
     on("suggestions", "source", "source");
@@ -90,16 +90,17 @@ export class Panel {
   showState() {
     const { painter, doc, hand } = this.app;
     const state = painter.history.now;
-    const hands = handsOf(state);
-    const numbers = [...new Set([...hands.keys(), ...Object.keys(state.faults).map(Number), hand])].sort((a, b) => a - b);
-    replace(byId("hands"), [
+    const instances = handsOf(state);
+    const known = [...instances.keys(), ...Object.keys(state.faults).map(Number), hand];
+    const numbers = [...new Set(known)].sort((a, b) => a - b);
+    replace(byId("instances"), [
       ...numbers.map((number) => make("button", {
-        textContent: `${number} ${hands.has(number) ? nameOf(hands.get(number)) : "empty"}`,
+        textContent: `${number} ${instances.has(number) ? nameOf(instances.get(number)) : "empty"}`,
         data: { hand: number }, aria: { pressed: number === hand },
       })),
       make("button", { textContent: "New", data: { hand: "new" }, title: "Shift+H", aria: { label: "New hand" } }),
     ]);
-    const label = hands.has(hand) ? nameOf(hands.get(hand)) : null;
+    const label = instances.has(hand) ? nameOf(instances.get(hand)) : null;
     replace(byId("hand-label"), HAND_LABELS.map(([name, value]) => make("button", {
       textContent: name, data: { label: value }, aria: { pressed: name === label }, disabled: label === null,
     })));
@@ -134,9 +135,9 @@ export class Panel {
     byId("absent").textContent = reasons.join(" ");
     byId("offer").hidden = !chosen;
     if (!chosen) return;
-    const what = chosen.author ? "Labels of" : chosen.hands.some(Boolean) ? "Suggestion:" : "Map:";
+    const what = chosen.author ? "Labels of" : chosen.instances.some(Boolean) ? "Suggestion:" : "Map:";
     byId("offer-text").textContent = `${what} ${chosen.source}. Not part of your labels.`;
-    byId("accept").hidden = !chosen.hands.some(Boolean);
+    byId("accept").hidden = !chosen.instances.some(Boolean);
   }
 
   /** Show what others said of the picture; `draw(canvas, other)` makes their thumbnails. */

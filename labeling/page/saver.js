@@ -204,8 +204,8 @@ export class Saver extends EventTarget {
         await call(address(sample, "/rating", mode), { body: { ...common, value: entry.value }, keepalive });
         this.#confirm(entry);
       } else {
-        const { labels, hands, ...said } = unpacked(entry);
-        const body = { ...common, base: entry.base, labels: encode(labels), hands: encode(hands), ...said };
+        const { labels, instances, ...said } = unpacked(entry);
+        const body = { ...common, base: entry.base, labels: encode(labels), instances: encode(instances), ...said };
         const { revision } = await call(address(sample, "/strokes", mode), { body, keepalive });
         this.#confirm(entry, revision);
       }

@@ -72,7 +72,7 @@ export function say(text) {
 /** What the cell under the keyboard's cursor is. */
 export function sayCell({ state, view }, row, column) {
   const cell = row * view.columns + column;
-  const hand = state.hands[cell];
+  const hand = state.instances[cell];
   const name = { 0: hand ? "unsure" : "unlabelled", 1: "not hand", 2: "good", 3: "bad" }[state.labels[cell]];
   say(`Row ${row + 1}, column ${column + 1}: ${name}${hand ? ` hand ${hand}` : ""}`);
 }

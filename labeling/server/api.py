@@ -115,7 +115,7 @@ def _serve_samples(app: FastAPI, session: Session) -> None:
             m.Suggested(
                 source=one.source,
                 labels=one.labels.tobytes(),
-                hands=one.hands.tobytes(),
+                instances=one.instances.tobytes(),
                 map=None if one.map is None else np.ascontiguousarray(one.map, "<f4").tobytes(),
                 score=one.score,
             )
@@ -149,7 +149,7 @@ def _serve_writes(app: FastAPI, session: Session) -> None:
                 stroke.base,
                 stroke.image_sha256,
                 stroke.labels,
-                stroke.hands,
+                stroke.instances,
                 {int(hand): tuple(kinds) for hand, kinds in stroke.faults.items() if kinds},
                 stroke.verdict,
                 stroke.done,

@@ -66,7 +66,7 @@ class Stroke(Write):
     image_sha256: Sha256
     base: Revision | None
     labels: Given
-    hands: Given
+    instances: Given
     faults: Faults
     verdict: Verdict | None
     done: bool
@@ -125,7 +125,7 @@ class Queue(Answer):
 
 class Painted(BaseModel):
     labels: Grid
-    hands: Grid
+    instances: Grid
     faults: dict[str, list[str]]
     verdict: str | None
     done: bool
@@ -153,7 +153,7 @@ class Sample(Painted, Answer):
 class Suggested(BaseModel):
     source: str
     labels: Grid
-    hands: Grid
+    instances: Grid
     map: Grid | None
     score: float | None
 

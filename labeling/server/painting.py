@@ -17,10 +17,10 @@ def shown(state: Annotation | None, image_sha256: str, rows: int, columns: int) 
     """The part of a state that a page shows; nothing of one on another picture or grid."""
     if state is None or state.image_sha256 != image_sha256 or state.labels.shape != (rows, columns):
         empty = bytes(rows * columns)
-        return {"labels": empty, "hands": empty, "faults": {}, "verdict": None, "done": False, "seconds": None}
+        return {"labels": empty, "instances": empty, "faults": {}, "verdict": None, "done": False, "seconds": None}
     return {
         "labels": state.labels.tobytes(),
-        "hands": state.hands.tobytes(),
+        "instances": state.instances.tobytes(),
         "faults": {str(hand): list(kinds) for hand, kinds in state.faults.items()},
         "verdict": state.verdict or None,
         "done": state.done,
@@ -46,13 +46,13 @@ def check_finished(annotation: Annotation) -> None:
 
 def problems(annotation: Annotation) -> list[str]:
     """What has to be settled before a picture is done, one sentence each: ``page/judgement.js`` says the same."""
-    verdict, hands = annotation.verdict, _hands(annotation)
+    verdict, instances = annotation.verdict, _hands(annotation)
     found = [
         f"Hand {hand} is {' and '.join(said)} at once: choose one for all of it."
-        for hand, said in hands.items()
+        for hand, said in instances.items()
         if len(said) > 1
     ]
-    painted = {name for said in hands.values() for name in said}
+    painted = {name for said in instances.values() for name in said}
     if not verdict:
         found.append("Choose a verdict, or paint the hand.")
     elif "bad" in painted and not verdict.startswith("bad"):
@@ -60,7 +60,7 @@ def problems(annotation: Annotation) -> list[str]:
     elif "good" in painted and "bad" not in painted and verdict.startswith("bad"):
         found.append(f"The verdict is {verdict}, and no hand is painted bad: change one of them.")
     for hand in sorted(annotation.faults):
-        said = hands.get(hand, [verdict])
+        said = instances.get(hand, [verdict])
         if len(said) == 1 and said[0].startswith("good"):
             found.append(f"Hand {hand} has faults and is {said[0]}: change one of them.")
     return found
@@ -68,8 +68,8 @@ def problems(annotation: Annotation) -> list[str]:
 
 def _hands(annotation: Annotation) -> Mapping[int, list[str]]:
     """What the cells of each hand say, in the order in which they are first found."""
-    labels, hands = annotation.labels.ravel(), annotation.hands.ravel()
+    labels, instances = annotation.labels.ravel(), annotation.instances.ravel()
     return {
-        int(hand): [_NAMES[label] for label in dict.fromkeys(labels[hands == hand].tolist())]
-        for hand in np.unique(hands[hands > 0])
+        int(hand): [_NAMES[label] for label in dict.fromkeys(labels[instances == hand].tolist())]
+        for hand in np.unique(instances[instances > 0])
     }

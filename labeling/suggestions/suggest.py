@@ -35,7 +35,7 @@ class Suggestion:
         ``silhouette``, ``detector`` or ``probe``.
     labels : uint8 array of shape (rows, columns)
         1 where it sees no hand, else 0: whether a hand is good is for whoever takes it over to say. All 0 of a probe.
-    hands : uint8 array of shape (rows, columns)
+    instances : uint8 array of shape (rows, columns)
         Hand numbers, from 1. All 0 of a probe.
     map : float32 array of shape (rows, columns) or None
         A probe's log-odds of bad at each token; NaN where it is not known.
@@ -45,7 +45,7 @@ class Suggestion:
 
     source: str
     labels: NDArray[np.uint8]
-    hands: NDArray[np.uint8]
+    instances: NDArray[np.uint8]
     map: NDArray[np.float32] | None = None
     score: float | None = None
 
@@ -140,8 +140,8 @@ def _inside(places: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArra
     return inside
 
 
-def _of_hands(source: str, hands: NDArray[np.uint8], score: float | None = None) -> Suggestion:
-    return Suggestion(source, np.where(hands > 0, 0, 1).astype(np.uint8), hands, None, score)
+def _of_hands(source: str, instances: NDArray[np.uint8], score: float | None = None) -> Suggestion:
+    return Suggestion(source, np.where(instances > 0, 0, 1).astype(np.uint8), instances, None, score)
 
 
 def _silhouette(run: Run, image: NDArray[np.uint8], shape: tuple[int, int]) -> Suggestion:
@@ -165,12 +165,12 @@ def _detector(image: NDArray[np.uint8], shape: tuple[int, int]) -> Suggestion:
 
     height, width = image.shape[:2]
     found = detect(torch.tensor(image).permute(2, 0, 1)[None].float() / 255)
-    hands = np.zeros(shape, np.uint8)
+    instances = np.zeros(shape, np.uint8)
     for number, points in enumerate(found.points[:, :, :2].numpy(), 1):
-        hands[hand_region(points, height, width, shape) & (hands == 0)] = number
-    if not hands.any():
+        instances[hand_region(points, height, width, shape) & (instances == 0)] = number
+    if not instances.any():
         raise HandscopeError("The hand detector found no hand.")
-    return _of_hands("detector", hands, float(found.presence.min()))
+    return _of_hands("detector", instances, float(found.presence.min()))
 
 
 def _probe(run: Run, sample: str, shape: tuple[int, int], model: "Model | None") -> Suggestion:

@@ -200,6 +200,6 @@ def _hand_means(run: Run, samples: list[str], tokens: NDArray[np.float32]) -> ND
     current = Labels(run.labels_path).current()
     means = np.empty((len(samples), tokens.shape[2]), np.float32)
     for i, sample in enumerate(samples):
-        mask = current[sample].hands.ravel() > 0
+        mask = current[sample].instances.ravel() > 0
         means[i] = tokens[i][mask].mean(0) if mask.any() else tokens[i].mean(0)
     return means

@@ -164,7 +164,7 @@ def test_too_few_samples_are_refused_with_their_counts(extracted_run, run_copy):
     copy = run_copy(extracted_run)
     relabel(
         copy,
-        lambda a: Annotation(a.sample, a.image_sha256, np.where(a.hands > 0, 2, 1), a.hands, "good")
+        lambda a: Annotation(a.sample, a.image_sha256, np.where(a.instances > 0, 2, 1), a.instances, "good")
         if a.verdict == "bad"
         else None,
     )
@@ -233,7 +233,11 @@ def test_prompts_of_one_class_each_leave_a_reason_where_a_number_is_missing(extr
     def one_class(a):
         worse = prompts[a.sample] in bad
         return Annotation(
-            a.sample, a.image_sha256, np.where(a.hands > 0, 3 if worse else 2, 1), a.hands, "bad" if worse else "good"
+            a.sample,
+            a.image_sha256,
+            np.where(a.instances > 0, 3 if worse else 2, 1),
+            a.instances,
+            "bad" if worse else "good",
         )
 
     relabel(copy, one_class)

@@ -204,7 +204,7 @@ def test_labels_of_a_run(finished_run) -> None:
     for row in labels.table.itertuples():
         annotation = current[row.path.name]
         assert row.path.exists() and row.bad == annotation.verdict.startswith("bad") and row.raised == 5
-        top, left = (int(where.min()) for where in np.nonzero(annotation.hands))
+        top, left = (int(where.min()) for where in np.nonzero(annotation.instances))
         assert (row.x0, row.y0, row.x1, row.y1) == (8 * left, 8 * top, 8 * (left + 3), 8 * (top + 3))
 
 

@@ -72,7 +72,7 @@ def repaint(run: Run, sample: str) -> np.ndarray:
     Image.fromarray(image).save(run.image_path(sample))
     change(run, sample, image_sha256=digest)
     old = Labels(run.labels_path).current()[sample]
-    Labels(run.labels_path).add([Annotation(sample, digest, old.labels, old.hands, old.verdict, old.kinds)])
+    Labels(run.labels_path).add([Annotation(sample, digest, old.labels, old.instances, old.verdict, old.kinds)])
     return image
 
 

@@ -19,7 +19,7 @@ HARNESS = """async ([source, traits]) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
   const data = { shown: traits.shown };
-  for (const name of ["image", "labels", "hands"]) data[name] = bytes(traits[name]);
+  for (const name of ["image", "labels", "instances"]) data[name] = bytes(traits[name]);
   const listeners = {};
   window.sent = [];
   window.model = {
@@ -78,7 +78,7 @@ def test_a_stroke_is_in_the_store_before_the_next(run):
     for row in range(3):
         assert stroke(easel, first, row) == {"kind": "saved", "said": "saved"}
         newest = labels.newest(first, "ada")
-        assert newest is not None and newest.hands[row].all() and not newest.done and newest.source == "hand"
+        assert newest is not None and newest.instances[row].all() and not newest.done and newest.source == "hand"
     easel.go(second)
     easel.shown()
     # A stroke that was on its way when the next sample came goes where it was painted.
@@ -88,7 +88,7 @@ def test_a_stroke_is_in_the_store_before_the_next(run):
     easel.go(first)
     shown = easel.shown()
     assert shown["shown"]["done"] and shown["shown"]["verdict"] == "bad"
-    assert np.frombuffer(shown["hands"], np.uint8).reshape(4, 4)[3].all()
+    assert np.frombuffer(shown["instances"], np.uint8).reshape(4, 4)[3].all()
     assert easel.beside(1) == second and easel.beside(-1) == first
 
 
@@ -100,7 +100,7 @@ def test_what_somebody_else_wrote_is_not_overwritten(run):
     answer = stroke(other, sample, 1)
     assert answer["kind"] == "refused" and "changed elsewhere" in answer["said"]
     newest = Labels(run.labels_path).newest(sample, "ada")
-    assert newest is not None and newest.hands[0].all() and not newest.hands[1].any()
+    assert newest is not None and newest.instances[0].all() and not newest.instances[1].any()
     other.shown()
     assert stroke(other, sample, 1)["kind"] == "saved"
 

@@ -75,7 +75,7 @@ def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_c
     copy = run_copy(probed)
     labels = Labels(copy.labels_path)
     sample, old = next((s, a) for s, a in labels.current().items() if a.verdict == "good")
-    labels.add([Annotation(sample, old.image_sha256, np.where(old.hands > 0, 3, 1), old.hands, "bad")])
+    labels.add([Annotation(sample, old.image_sha256, np.where(old.instances > 0, 3, 1), old.instances, "bad")])
     n_bad = pd.read_csv(path)["n_bad"][0]
     assert probe(copy, None, permutations=19, folds=4)["n_bad"][0] == n_bad + 1
 

@@ -196,7 +196,7 @@ class Tab:
     def grids(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels and hands as the page has them now."""
         rows, columns, labels, hands = self.ask(
-            "[app.doc.rows, app.doc.columns, [...app.state.labels], [...app.state.hands]]"
+            "[app.doc.rows, app.doc.columns, [...app.state.labels], [...app.state.instances]]"
         )
         return tuple(np.array(grid).reshape(rows, columns) for grid in (labels, hands))
 

@@ -125,7 +125,7 @@ class Annotator:
             "image_sha256": sample["image_sha256"],
             "base": sample["revision"],
             "labels": encoded(cells),
-            "hands": encoded(cells >= 2),
+            "instances": encoded(cells >= 2),
             "faults": {},
             "verdict": None,
             "done": False,

@@ -83,12 +83,12 @@ def test_the_store_holds_the_hand_tokens_of_the_replayed_stream(
         x, tokens = store.read(cell.block, cell.step)
         assert x.dtype == np.float32 and x.shape == (len(tokens), 32)
         for number, sample in enumerate(together):
-            hand = labels[sample].hands > 0
+            hand = labels[sample].instances > 0
             mine = (tokens["sample"] == sample).to_numpy()
             assert np.array_equal(x[mine], seen[cell.block, cell.step][number, hand.ravel()].bfloat16().float().numpy())
             assert np.array_equal(tokens[mine][["row", "col"]].to_numpy(), np.argwhere(hand))
             assert np.array_equal(tokens[mine]["label"], labels[sample].labels[hand])
-            assert np.array_equal(tokens[mine]["hand"], labels[sample].hands[hand])
+            assert np.array_equal(tokens[mine]["hand"], labels[sample].instances[hand])
 
 
 def test_steps_carry_their_noise_level(finished_run: Run, extracted_run: Run) -> None:

@@ -87,9 +87,9 @@ def test_only_what_is_missing_is_made(tiny_model, surveyed_run, run_copy):
     relabelled = files[7].stem
     old = Labels(run.labels_path).current()[relabelled]
     Labels(run.labels_path).add(
-        [Annotation(old.sample, old.image_sha256, np.where(old.hands > 0, 2, 1), old.hands, "good")]
+        [Annotation(old.sample, old.image_sha256, np.where(old.instances > 0, 2, 1), old.instances, "good")]
     )
-    hands = np.zeros_like(old.hands)
+    hands = np.zeros_like(old.instances)
     hands[0, :3] = 1
     Labels(run.labels_path).add([Annotation(old.sample, old.image_sha256, np.where(hands > 0, 2, 1), hands, "good")])
     changed = {files[number].stem for number in (3, 5, 7)}
@@ -193,7 +193,7 @@ def test_a_second_map_does_nothing_until_labels_change(surveyed_run, run_copy):
     table = Labels(run.labels_path).table()
     sample = table["sample"][(table["verdict"] == "good").argmax()]
     old = Labels(run.labels_path).current()[sample]
-    Labels(run.labels_path).add([Annotation(sample, old.image_sha256, old.labels, old.hands, "good?")])
+    Labels(run.labels_path).add([Annotation(sample, old.image_sha256, old.labels, old.instances, "good?")])
     assert map_survey(run, permutations=39, folds=4)["n_good"].iloc[0] == (table["verdict"] == "good").sum() - 1
 
 

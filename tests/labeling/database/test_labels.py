@@ -30,7 +30,7 @@ def test_what_is_added_comes_back(tmp_path: Path) -> None:
     labels = Labels(tmp_path / "labels.sqlite")
     labels.add([annotation("a-00001", "bad?", 3, kinds=("count", "fused"), author="judge", source="auto", score=0.75)])
     found = Labels(tmp_path / "labels.sqlite").current()["a-00001"]
-    assert np.array_equal(found.labels, np.where(HAND > 0, 3, 1)) and np.array_equal(found.hands, HAND)
+    assert np.array_equal(found.labels, np.where(HAND > 0, 3, 1)) and np.array_equal(found.instances, HAND)
     assert (found.image_sha256, found.verdict, found.kinds, found.author, found.source, found.score) == (
         "ab" * 32,
         "bad?",
@@ -80,7 +80,7 @@ def test_no_labels_are_an_empty_table_and_no_file(tmp_path: Path) -> None:
         ({"kinds": ("toes",)}, "toes"),
         ({"kinds": ("fused:everywhere",)}, "fused:everywhere"),
         ({"kinds": ("fused:",)}, "with :local or :global behind, found fused:"),
-        ({"hands": np.zeros((2, 3))}, "contradict"),
+        ({"instances": np.zeros((2, 3))}, "contradict"),
         ({"labels": np.ones((2, 3))}, "contradict"),
         ({"labels": np.zeros((3, 2))}, "one token grid"),
         ({"labels": np.full((2, 3), 4)}, "0, 1, 2 or 3"),
@@ -88,7 +88,8 @@ def test_no_labels_are_an_empty_table_and_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_contradictions_are_refused(change: dict, message: str) -> None:
-    fields = {"sample": "a", "image_sha256": "", "labels": np.where(HAND > 0, 2, 1), "hands": HAND, "verdict": "good"}
+    grids = {"labels": np.where(HAND > 0, 2, 1), "instances": HAND}
+    fields = {"sample": "a", "image_sha256": "", **grids, "verdict": "good"}
     with pytest.raises(HandscopeError, match=message):
         Annotation(**{**fields, **change})
 
@@ -137,7 +138,7 @@ def test_a_file_of_the_first_version_is_read_and_written_on(labels: Labels) -> N
             "INSERT INTO annotations (sample, image_sha256, height, width, labels, hands, verdict, kinds, author, "
             "source, score) VALUES (?, ?, 2, 3, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (a.sample, a.image_sha256, a.labels.tobytes(), a.hands.tobytes(), a.verdict, json.dumps(a.kinds))
+                (a.sample, a.image_sha256, a.labels.tobytes(), a.instances.tobytes(), a.verdict, json.dumps(a.kinds))
                 + (a.author, a.source, a.score)
                 for a in old
             ],
@@ -146,11 +147,27 @@ def test_a_file_of_the_first_version_is_read_and_written_on(labels: Labels) -> N
     current = labels.current()
     for a in old:
         found = current[a.sample]
-        assert np.array_equal(found.labels, a.labels) and np.array_equal(found.hands, a.hands)
+        assert np.array_equal(found.labels, a.labels) and np.array_equal(found.instances, a.instances)
         for name in ("verdict", "kinds", "author", "source", "score", "done", "faults", "seconds"):
             assert getattr(found, name) == getattr(a, name), name
     assert labels.append(annotation("b", "good", author="x", source="hand"), current["b"].revision, "one") == 3
     assert labels.current()["b"].verdict == "good" and labels.by_author()["a", ""].verdict == "good"
+
+
+def test_a_file_of_the_second_version_is_brought_up_to_date(labels: Labels) -> None:
+    first = labels.append(annotation("a", "bad", 3, author="x", source="hand"), None, "one")
+    with sqlite3.connect(labels.path) as database:
+        database.execute("ALTER TABLE annotations RENAME COLUMN instances TO hands")
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+    assert np.array_equal(labels.current()["a"].instances, HAND)
+    assert labels.append(annotation("a", "good", author="x", source="hand"), first, "two") == 2
+    with sqlite3.connect(labels.path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+        for change in ("DELETE FROM annotations", "UPDATE annotations SET instances = x''"):
+            with pytest.raises(sqlite3.IntegrityError, match="only appended"):
+                database.execute(change)
+    database.close()
 
 
 def test_a_file_of_a_newer_version_is_refused(labels: Labels) -> None:
@@ -172,8 +189,8 @@ def test_a_grid_that_does_not_fit_is_named(labels: Labels) -> None:
     labels.add([annotation("a", "good")])
     with sqlite3.connect(labels.path) as database:
         database.execute(
-            "INSERT INTO annotations SELECT 7, made, 'b', image_sha256, 9, 9, labels, hands, verdict, kinds, author, "
-            "source, score, done, faults, seconds, base, uid, review FROM annotations"
+            "INSERT INTO annotations SELECT 7, made, 'b', image_sha256, 9, 9, labels, instances, verdict, kinds, "
+            "author, source, score, done, faults, seconds, base, uid, review FROM annotations"
         )
     database.close()
     with pytest.raises(HandscopeError, match=r"Revision 7 of b in .*labels\.sqlite is damaged"):

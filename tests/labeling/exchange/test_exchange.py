@@ -77,7 +77,7 @@ def contents(path):
 
 def said(annotation):
     return (
-        annotation.sample, annotation.image_sha256, annotation.labels.tolist(), annotation.hands.tolist(),
+        annotation.sample, annotation.image_sha256, annotation.labels.tolist(), annotation.instances.tolist(),
         annotation.verdict, annotation.kinds, dict(annotation.faults), annotation.author, annotation.score,
         annotation.seconds, annotation.made, annotation.review,
     )  # fmt: skip
@@ -105,6 +105,29 @@ def test_importing_twice_adds_nothing(run, other, tmp_path):
     first, second = (import_labels(other, tmp_path / "a.npz") for _ in range(2))
     assert (first.added, first.known, second.added, second.known) == (9, 0, 0, 9)
     assert len(Labels(other.labels_path).history(run.samples()["sample"][0])) == 3
+
+
+def as_before(path):
+    """Call the instances what handscope 0.3 called them."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            arrays = {"hands" if name == "instances" else name: file[name] for name in file.files}
+        np.savez(path, **arrays)
+    elif path.suffix == ".parquet":
+        pd.read_parquet(path).rename(columns={"instance": "hand"}).to_parquet(path, index=False)
+    else:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('"instance":', '"hand":').replace(",instance,", ",hand,"), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["labels.npz", "labels.json", "labels.csv", "labels.parquet"])
+def test_a_file_of_the_version_before_is_read(run, other, tmp_path, name):
+    written = export_labels(run, tmp_path / name)
+    now = (tmp_path / name).read_bytes()
+    as_before(tmp_path / name)
+    assert (tmp_path / name).read_bytes() != now
+    assert import_labels(other, tmp_path / name).added == len(written)
+    assert [said(a) for a in Labels(other.labels_path).current().values()] == [said(a) for a in written]
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -161,9 +184,9 @@ def test_the_other_formats_say_it_to_plain_readers(run, tmp_path):
     for table in (pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "a.parquet")):
         tokens = table[table["sample"] == written[2].sample]
         assert len(tokens) == 16 and tokens["label"].tolist() == written[2].labels.ravel().tolist()
-        assert tokens["hand"].tolist() == written[2].hands.ravel().tolist()
+        assert tokens["instance"].tolist() == written[2].instances.ravel().tolist()
     picture = Image.open(tmp_path / "pngs" / "SegmentationObject" / f"{written[2].sample}.png")
-    assert picture.mode == "P" and np.array_equal(np.asarray(picture), spread(written[2].hands, 32, 32))
+    assert picture.mode == "P" and np.array_equal(np.asarray(picture), spread(written[2].instances, 32, 32))
 
 
 def test_masks_of_other_tools_are_gathered_by_most_pixels():

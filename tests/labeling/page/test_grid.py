@@ -109,7 +109,7 @@ def stroke(case: dict) -> tuple[list[int], list[int]]:
     """Labels and hands after a stroke, cell by cell."""
     rows, columns = case["rows"], case["columns"]
     places = [(row, column) for row in range(rows) for column in range(columns)]
-    kinds = dict(zip(places, zip(case["labels"], case["hands"], strict=True), strict=True))
+    kinds = dict(zip(places, zip(case["labels"], case["instances"], strict=True), strict=True))
     ink = (case["ink"]["label"], case["ink"]["hand"])
     becomes, only = ((0, 0), ink) if case["tool"] == "eraser" else (ink, (0, 0))
     over = touched(case, kinds)
@@ -127,7 +127,7 @@ def random_stroke(rng: np.random.Generator) -> dict:
         points = np.round(points)  # on corners and edges, where a rounding is easily the wrong one
     label, hand = [(1, 0), (2, 1), (3, 2), (0, 1)][rng.integers(4)]
     return {
-        "rows": rows, "columns": columns, "labels": labels, "hands": hands, "points": points.tolist(),
+        "rows": rows, "columns": columns, "labels": labels, "instances": hands, "points": points.tolist(),
         "tool": ["brush", "eraser", "rectangle", "fill"][rng.integers(4)], "ink": {"label": label, "hand": hand},
         "size": int(rng.integers(1, 10)), "keep": bool(rng.integers(2)),
     }  # fmt: skip
@@ -136,7 +136,7 @@ def random_stroke(rng: np.random.Generator) -> dict:
 def test_strokes_change_the_cells_that_they_go_over_and_report_where(page: Page) -> None:
     cases = [random_stroke(np.random.default_rng(seed)) for seed in range(CASES)]
     after = in_browser(page, "grid.js", """(c, { Stroke }) => {
-        const before = { labels: Uint8Array.from(c.labels), hands: Uint8Array.from(c.hands), verdict: "kept" };
+        const before = { labels: Uint8Array.from(c.labels), instances: Uint8Array.from(c.instances), verdict: "kept" };
         const frozen = JSON.stringify(before);
         const stroke = new Stroke(before, c.rows, c.columns, c);
         // What is drawn anew after each move, as boxes, must take in every cell that changed.
@@ -149,14 +149,14 @@ def test_strokes_change_the_cells_that_they_go_over_and_report_where(page: Page)
         }
         const end = stroke.end();
         return {
-          after: end && [[...end.labels], [...end.hands]], verdict: end?.verdict ?? "kept",
+          after: end && [[...end.labels], [...end.instances]], verdict: end?.verdict ?? "kept",
           seen: [...seen], now: [...stroke.labels], intact: JSON.stringify(before) === frozen,
         };
     }""", cases)  # fmt: skip
     changed = 0
     for case, result in zip(cases, after, strict=True):
         expected = stroke(case)
-        same = expected == (case["labels"], case["hands"])
+        same = expected == (case["labels"], case["instances"])
         assert result["after"] == (None if same else list(expected)), json.dumps(case)
         assert result["seen"] == result["now"] and result["intact"] and result["verdict"] == "kept", case
         changed += not same
@@ -225,10 +225,10 @@ def test_strokes_are_put_upon_what_another_tab_saved(page: Page) -> None:
     cases = [[random_grid(rng, 5, 7) for _ in range(3)] for _ in range(50)]
     results = in_browser(page, "grid.js", """(c, m) => {
         const [base, mine, theirs] = c.map(([labels, hands]) => (
-          { labels: Uint8Array.from(labels), hands: Uint8Array.from(hands) }));
+          { labels: Uint8Array.from(labels), instances: Uint8Array.from(hands) }));
         const merged = m.rebase(base, mine, theirs);
         const alike = [m.same(mine, theirs), m.same(mine, mine)];
-        return [[...merged.labels], [...merged.hands], m.difference(mine, theirs), ...alike];
+        return [[...merged.labels], [...merged.instances], m.difference(mine, theirs), ...alike];
     }""", cases)  # fmt: skip
     for case, (labels, hands, differ, same, itself) in zip(cases, results, strict=True):
         base, mine, theirs = (list(zip(*grids, strict=True)) for grids in case)
@@ -242,9 +242,9 @@ def test_a_suggestion_changes_only_what_it_speaks_of(page: Page) -> None:
     grids = [[*random_grid(rng, 4, 6), *random_grid(rng, 4, 6)] for _ in range(50)]
     cases = [[*four, int(rng.choice([0, 2, 3])), i % 2] for i, four in enumerate(grids)]
     results = in_browser(page, "grid.js", """([labels, hands, sl, sh, label, keep], m) => {
-        const state = { labels: Uint8Array.from(labels), hands: Uint8Array.from(hands) };
-        const after = m.accept(state, { labels: sl, hands: sh }, label, keep);
-        return [[...after.labels], [...after.hands]];
+        const state = { labels: Uint8Array.from(labels), instances: Uint8Array.from(hands) };
+        const after = m.accept(state, { labels: sl, instances: sh }, label, keep);
+        return [[...after.labels], [...after.instances]];
     }""", cases)  # fmt: skip
     for (labels, hands, sl, sh, label, keep), (after_labels, after_hands) in zip(cases, results, strict=True):
         for i, now in enumerate(zip(after_labels, after_hands, strict=True)):
@@ -269,7 +269,7 @@ def test_verdicts_follow_the_cells_and_contradictions_are_named(page: Page) -> N
     ]
     cases = [(*case, {})[:6] for case in cases]
     results = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
-        [m.verdictOf({ labels, hands }), m.problems({ labels, hands, verdict, faults })]
+        [m.verdictOf({ labels, instances: hands }), m.problems({ labels, instances: hands, verdict, faults })]
     """, [(*case[:3], case[5]) for case in cases])  # fmt: skip
     for (*_, verdict, problem, _faults), (found, named) in zip(cases, results, strict=True):
         assert found == verdict
@@ -284,7 +284,7 @@ def test_the_server_refuses_what_the_page_does(page: Page) -> None:
         faults = {str(hand): ["joint"] for hand in (1, 2, 3) if rng.random() < 0.2}
         cases.append([labels, hands, [None, *VERDICTS][rng.integers(6)], faults])
     found = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
-        m.problems({ labels, hands, verdict, faults })
+        m.problems({ labels, instances: hands, verdict, faults })
     """, cases)  # fmt: skip
     assert 50 < sum(not named for named in found) < 350
     for (labels, hands, verdict, faults), expected in zip(cases, found, strict=True):

@@ -19,7 +19,7 @@ def test_a_brush_paints_the_cells_under_it_and_the_server_has_them(desk: Desk, t
         tab.ask(f"app.painter.size = {size}")
         tab.drag((row, 20), (row, 20))
         assert tab.stored(2) == disc(row, 20, size)
-        assert cells(desk.newest(tab.sample).hands == 1) == disc(row, 20, size)
+        assert cells(desk.newest(tab.sample).instances == 1) == disc(row, 20, size)
         tab.keys("e")
         tab.drag((row, 20), (row, 20))
         assert tab.stored(2) == set()
@@ -126,7 +126,7 @@ def test_rectangle_fill_and_keep_other_labels(desk: Desk, tab: Tab) -> None:
     tab.drag((20, 30), (40, 50))
     assert tab.stored(3) == box(14, 10, 30, 40), "labels that were there are kept"
     second = box(20, 30, 40, 50) - box(14, 10, 30, 40)
-    assert cells(desk.newest(tab.sample).hands == 2) == second == tab.stored(2)
+    assert cells(desk.newest(tab.sample).instances == 2) == second == tab.stored(2)
     tab.keys("e")
     tab.drag((25, 45), (25, 20))
     assert tab.stored(3) == box(14, 10, 30, 40) and len(tab.stored(2)) < len(second)

@@ -59,8 +59,9 @@ def test_suggestions_are_not_accepted_by_themselves(desk: Desk, tab: Tab) -> Non
 
     offer = {
         "items": [
-            {"source": "detector", "labels": text(1 - hands), "hands": text(hands), "map": None, "score": 0.9},
-            {"source": "probe", "labels": text(nothing), "hands": text(nothing), "map": text(scores), "score": None},
+            {"source": "detector", "labels": text(1 - hands), "instances": text(hands), "map": None, "score": 0.9},
+            {"source": "probe", "labels": text(nothing), "instances": text(nothing), "map": text(scores)}
+            | {"score": None},
         ],
         "absent": {"silhouette": "the picture has no plain background."},
     }

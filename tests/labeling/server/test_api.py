@@ -30,13 +30,14 @@ def test_a_stroke_is_stored_and_comes_back(ann: Annotator, run: Run) -> None:
     row = run.metadata()[name]
     assert (blank["rows"], blank["columns"], blank["prompt"]) == (12, 12, row["prompt"])
     assert blank["revision"] is blank["verdict"] is blank["seconds"] is blank["rating"] is blank["others"] is None
-    assert blank["labels"] == blank["hands"] == encoded(np.zeros(144)) and not blank["done"]
+    assert blank["labels"] == blank["instances"] == encoded(np.zeros(144)) and not blank["done"]
     painted = cells(blank, 1)
     painted[3:6, 4:7] = 3
     first = ann.stroke(blank, painted)
     assert first.status_code == 201 and first.json() == {"revision": 1}
     draft = ann.sample(name)
-    assert draft["labels"] == encoded(painted) and draft["hands"] == encoded(painted == 3) and draft["verdict"] is None
+    assert draft["labels"] == encoded(painted) and draft["instances"] == encoded(painted == 3)
+    assert draft["verdict"] is None
     assert Labels(run.labels_path).current() == {}, "no other stage sees a draft"
     faults = {"1": ["fused:global", "count"]}
     assert ann.stroke(draft, painted, verdict="bad", done=True, faults=faults, seconds=9).status_code == 201
@@ -74,7 +75,7 @@ def test_every_earlier_state_can_be_brought_back(ann: Annotator, address: str) -
     ]
     second = ann.get(f"samples/{name}/history/2").json()
     assert second["labels"] == encoded(cells(sample, 2)) and second["annotator"] == "Ann É."
-    again = {key: second[key] for key in ("labels", "hands", "faults", "verdict", "done", "seconds")}
+    again = {key: second[key] for key in ("labels", "instances", "faults", "verdict", "done", "seconds")}
     assert ann.stroke(ann.sample(name), cells(sample, 1), **again).json() == {"revision": 4}
     assert ann.sample(name) == sample | again | {"revision": 4}
     assert ann.get(f"samples/{name}/history/77").status_code == 404
@@ -163,7 +164,7 @@ def test_a_rating_is_blind(ann: Annotator, address: str, run: Run) -> None:
         ({"done": True}, "needs a verdict"),
         ({"labels": encoded(np.zeros(143))}, "12 by 12 tokens, 144 bytes, found 143"),
         ({"labels": encoded(np.full(144, 4))}, "0, 1, 2 or 3"),
-        ({"hands": encoded(np.zeros(144))}, "contradict"),
+        ({"instances": encoded(np.zeros(144))}, "contradict"),
         ({"labels": "*not base64*"}, "base64"),
         ({"faults": {"0": ["count"]}}, "faults"),
         ({"faults": {"1": ["toes"]}}, "count"),
@@ -325,7 +326,7 @@ def test_suggestions_are_grids_and_say_what_is_absent(ann: Annotator, run: Run) 
     items, absent = answer.json()["items"], answer.json()["absent"]
     assert {item["source"] for item in items} ^ set(absent) == {"silhouette", "detector", "probe"}
     for item in items:
-        assert len(item["labels"]) == len(item["hands"]) == len(encoded(np.zeros(144)))
+        assert len(item["labels"]) == len(item["instances"]) == len(encoded(np.zeros(144)))
     assert Labels(run.labels_path).last_revision() == 0, "nothing is accepted by itself"
 
 

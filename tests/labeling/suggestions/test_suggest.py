@@ -61,8 +61,9 @@ def test_the_detector_finds_the_tokens_of_drawn_hands():
             found = suggest._detector(image, (12, 12))
         except HandscopeError:
             continue
-        assert found.score is not None and found.score > 0.5 and (found.labels == np.where(found.hands > 0, 0, 1)).all()
-        overlaps.append(iou(found.hands, hand_tokens(silhouette(image), 12, 12).astype(np.uint8)))
+        assert found.score is not None and found.score > 0.5
+        assert (found.labels == np.where(found.instances > 0, 0, 1)).all()
+        overlaps.append(iou(found.instances, hand_tokens(silhouette(image), 12, 12).astype(np.uint8)))
     assert len(overlaps) >= 4 and np.median(overlaps) > 0.6
 
 
@@ -72,7 +73,7 @@ def test_a_silhouette_is_suggested_for_the_organism_only(finished_run, run_copy)
     sample = run.samples()["sample"][0]
     (found,) = [one for one in suggestions(run, sample).found if one.source == "silhouette"]
     expected = hand_tokens(silhouette(run.image(sample)), 4, 4)
-    assert np.array_equal(found.hands, expected) and np.array_equal(found.labels, np.where(expected, 0, 1))
+    assert np.array_equal(found.instances, expected) and np.array_equal(found.labels, np.where(expected, 0, 1))
 
 
 # The probe's map
@@ -101,7 +102,7 @@ def no_networks(request, monkeypatch):
 
 def the_map(run, sample, model=None):
     (found,) = [one for one in suggestions(run, sample, model).found if one.source == "probe"]
-    assert not found.labels.any() and not found.hands.any()
+    assert not found.labels.any() and not found.instances.any()
     return found
 
 

@@ -149,7 +149,7 @@ def test_labels_follow_the_picture_and_not_the_seed(run, labelled, monkeypatch):
     assert current[other].verdict == "unsure", "a judge that is not trusted decides nothing"
     assert current[slight].verdict == "bad" and current[disputed].verdict == "unsure"
     for annotation in current.values():
-        hand = annotation.hands > 0
+        hand = annotation.instances > 0
         assert hand.any() and (annotation.labels[~hand] == 1).all()
         assert set(annotation.labels[hand]) == {{"good": 2, "bad": 3, "unsure": 0}[annotation.verdict]}
     rows = len(Labels(run.labels_path).table())
