@@ -113,7 +113,7 @@ def _summary(scores: "Scores") -> str:
 def _corrected(scores: "Scores", calibration: "Calibration") -> str:
     import numpy as np
 
-    from ..analysis.statistics.trust import Counts, corrected_rate
+    from ..analysis.statistics.verdicts import Counts, corrected_rate
 
     known = calibration.trust.get(scores.method, {}).get("counts")
     hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
@@ -176,7 +176,7 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
         },
     )
     result.calibration.save(arguments.out / "calibration.json")
-    for name, part in (("agreement", result.agreement), ("reliability", result.reliability), ("rates", result.rates)):
+    for name, part in (("agreement", result.agreement), ("reliability", result.curve), ("rates", result.rates)):
         with atomic(arguments.out / f"{name}.csv") as temporary:
             part.to_csv(temporary, index=False)
     held_out = result.held_out.assign(path=[str(read.paths[place]) for place in result.held_out["place"]])
@@ -200,7 +200,7 @@ def _draw_reliability(result: "Calibrated", folder: Path) -> None:
     with mpl.rc_context(STYLE):
         drawn = figure(4.6, 4.6)
         note = f"calibration error {result.error:.3f}, held out (n = {len(result.held_out)})"
-        reliability(result.reliability, drawn.add_subplot(), note=note)
+        reliability(result.curve, drawn.add_subplot(), note=note)
         save(drawn, folder, "reliability")
 
 

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..analysis.statistics.agreement import cohen_kappa, confusion
+from ..analysis.statistics.auc import auc
+from ..analysis.statistics.folds import codes
+from ..analysis.statistics.intervals import interval, picked_groups
 from ..errors import HandscopeError
 from ..files import atomic
 from .shape import features
@@ -103,13 +106,11 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray, seed: int =
     """95% interval of Cohen's kappa, by a bootstrap over groups; empty where there is nothing to draw."""
     if len(a) == 0:
         return []
-    random = np.random.default_rng(seed)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    draws = []
-    for _ in range(2000):
-        rows = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        draws.append(kappa(a[rows], b[rows]))
-    return [round(float(q), 3) for q in np.nanquantile(draws, [0.025, 0.975])]
+    group = codes(groups)
+    counts = np.zeros((int(group.max()) + 1, 2, 2))
+    np.add.at(counts, group, confusion(a, b, 2))
+    drawn = cohen_kappa(np.tensordot(picked_groups(len(counts), 2000, seed), counts, 1))
+    return [round(q, 3) for q in interval(np.nan_to_num(drawn))]
 
 
 def out_of_fold(
@@ -135,15 +136,13 @@ def out_of_fold(
 
 def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """Agreement of out-of-fold probabilities with hand labels: kappa overall and where decided, over prompts."""
-    from sklearn.metrics import roc_auc_score
-
     guess, seen = p > 0.5, bad == 1
     overall, where = kappa(guess, seen), kappa(guess[decided], seen[decided])
     return {
         "n": len(bad),
         "prompts": len(np.unique(groups)),
         "bad_share": round(float(bad.mean()), 3),
-        "auc": round(float(roc_auc_score(bad, p)), 3),
+        "auc": round(float(auc(p, bad)), 3),
         "kappa": round(overall, 3),
         "kappa_interval": kappa_interval(guess, seen, groups),
         "decided_share": round(float(decided.mean()), 3),

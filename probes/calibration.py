@@ -79,7 +79,7 @@ def calibration(scores: ArrayLike, y: ArrayLike, bins: int = 10, draws: int = 10
 
     drawn = (np.random.default_rng(seed).random((draws, len(y))) < chance).astype(float)
     bad = np.add.reduceat(y, starts)
-    low, high = np.array([wilson(int(k), int(n)) for k, n in zip(bad, size, strict=True)]).T
+    low, high = wilson(bad, size)
     predicted = np.add.reduceat(chance, starts) / size
     table = pd.DataFrame({"n": size, "predicted": predicted, "observed": bad / size, "lo": low, "hi": high})
     slope, intercept = platt(scores, y, smooth=False)

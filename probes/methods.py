@@ -68,7 +68,7 @@ def other_methods(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any], **sett
     return rows
 
 
-def reliability(result: CrossValidation, y: NDArray[Any], seed: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Calibration as the probe gives its log-odds ("raw") and after Platt inside the training folds ("platt").
 
     Returns

@@ -22,7 +22,7 @@ from .crossval import CrossValidation, cross_validate
 from .gains import INSTEAD, gains
 from .images import predicted_statistics
 from .logistic import LogisticProbe
-from .methods import other_methods, reliability, statistics
+from .methods import calibration_rows, other_methods, statistics
 from .nested import GRID
 from .places import has_all_tokens
 from .ridge import RidgeProbe
@@ -85,8 +85,8 @@ def probe(
     `within_added` that of pairs within a prompt; whole_picture.csv has, in the same columns, the gain of a probe of the
     whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain,
     with the fits as they are; conditional.csv has a permutation null, see `conditional_gain`. The other tables are of
-    sure samples: methods.csv (`other_methods`), calibration.csv and reliability.csv (`reliability`), probe_transfer.csv
-    (`probe_transfer`) and, where the store has all tokens, block_flat.csv (`block_flat`).
+    sure samples: methods.csv (`other_methods`), calibration.csv and reliability.csv (`calibration_rows`),
+    probe_transfer.csv (`probe_transfer`) and, where the store has all tokens, block_flat.csv (`block_flat`).
 
     Raises
     ------
@@ -136,7 +136,7 @@ def probe(
             if subset == "sure":
                 _save(run, store, cell, x[rows], y, result, settings)
                 methods += [place | row for row in other_methods(x[rows], y, groups, **settings)]
-                summary, bins = reliability(result, y, seed)
+                summary, bins = calibration_rows(result, y, seed)
                 calibrated += [place | row for row in summary]
                 reliable.append(bins.assign(**place))
         for done, baseline in enumerate(baselines, len(cells)):

@@ -44,6 +44,22 @@ def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDA
     return np.divide(wins.sum(-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
 
 
+def weighted_auc(scores: ArrayLike, y: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
+    """AUC when each sample counts `weights` times: scores and y (n,), weights (draws, n) to (draws,); NaN without pair.
+
+    The cost grows with the number of samples, not of pairs.
+    """
+    scores, weights = np.asarray(scores, np.float64), np.asarray(weights, np.float64)
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each distinct score
+    bad = np.asarray(y, np.float64)[order]
+    bad_at, good_at = (np.add.reduceat(weights[:, order] * one, starts, axis=1) for one in (bad, 1 - bad))
+    good_up_to = np.cumsum(good_at, 1)
+    wins = (bad_at * (good_up_to - good_at / 2)).sum(1)
+    return _ratio(wins, bad_at.sum(1) * good_up_to[:, -1])
+
+
 @dataclass(frozen=True)
 class PairWins:
     """Comparisons of bad with good samples, summed for each two groups: what is needed to bootstrap an AUC over groups.

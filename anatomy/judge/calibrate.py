@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...analysis.statistics.trust import (
+from ...analysis.statistics.auc import auc
+from ...analysis.statistics.intervals import percentile_auc
+from ...analysis.statistics.probabilities import calibration_curve, calibration_error
+from ...analysis.statistics.verdicts import (
     Counts,
     accuracy,
-    auc,
-    auc_interval,
-    calibration_error,
     kappa,
-    reliability,
     rogan_gladen,
     sensitivity,
     specificity,
@@ -42,7 +41,7 @@ class Calibrated:
     ----------
     calibration : fitted to all labelled hands that were found, with its trust.
     agreement : a row for each method and each way to count undetected hands, see `agreement_of`.
-    reliability : table of `trust.reliability`, of held-out probabilities.
+    curve : a `calibration_curve` of held-out probabilities.
     error : mean distance of predicted from observed, over it.
     rates : a row a method: labelled, flagged and corrected share of bad hands among those found.
     held_out : DataFrame, a row a labelled hand that was found: place, group, bad, probability, and a bool column a
@@ -51,7 +50,7 @@ class Calibrated:
 
     calibration: Calibration
     agreement: pd.DataFrame
-    reliability: pd.DataFrame
+    curve: pd.DataFrame
     error: float
     rates: pd.DataFrame
     held_out: pd.DataFrame
@@ -103,7 +102,7 @@ def calibrate(
             verdicts = judge(read, method).verdicts
             table[method] = [not verdicts[hand].plausible for hand in chosen[place]]
     agreement = pd.DataFrame([row for method in METHODS for row in agreement_of(table, method, bad, groups)])
-    curve = reliability(probability, y)
+    curve = calibration_curve(probability, y)
     trust = {"folds": FOLDS, "l2": l2, "calibration_error": calibration_error(curve)} | {
         method: _trust(agreement, table, method) for method in METHODS
     }
@@ -218,8 +217,8 @@ def agreement_of(
         for name, measure in MEASURES.items():
             row[name], row[f"{name}_lo"], row[f"{name}_hi"] = with_interval(measure, counts)
         if method == "calibrated" and way == "left out":
-            row["auc"] = auc(table["probability"], table["bad"])
-            row["auc_lo"], row["auc_hi"] = auc_interval(table["probability"], table["bad"], table["group"])
+            row["auc"] = float(auc(table["probability"], table["bad"]))
+            row["auc_lo"], row["auc_hi"] = percentile_auc(table["probability"], table["bad"], table["group"])
         rows.append(row)
     return rows
 

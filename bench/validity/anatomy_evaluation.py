@@ -20,16 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from handscope.analysis.statistics.trust import (
-    Counts,
-    auc,
-    auc_interval,
-    kappa,
-    sensitivity,
-    specificity,
-    wilson,
-    with_interval,
-)
+from handscope.analysis.statistics.auc import auc
+from handscope.analysis.statistics.intervals import percentile_auc
+from handscope.analysis.statistics.rates import wilson
+from handscope.analysis.statistics.verdicts import Counts, kappa, sensitivity, specificity, with_interval
 from handscope.anatomy.judge.calibrate import PENALTIES, chosen_hands
 from handscope.anatomy.judge.calibration import SHIPPED, Calibration, fit
 from handscope.anatomy.judge.scoring import judge
@@ -282,8 +276,8 @@ def agreed(flagged: np.ndarray, bad: np.ndarray, group: np.ndarray) -> str:
 
 def area(p: np.ndarray, bad: np.ndarray, group: np.ndarray) -> str:
     """AUC with its interval over groups."""
-    low, high = auc_interval(p, bad, group)
-    return f"{auc(p, bad):.3f} ({low:.3f}–{high:.3f})"
+    low, high = percentile_auc(p, bad, group)
+    return f"{float(auc(p, bad)):.3f} ({low:.3f}–{high:.3f})"
 
 
 def flags(one: Source, method: str) -> np.ndarray:
@@ -319,7 +313,7 @@ def print_renders(how: str, one: Source, p: np.ndarray, q: np.ndarray | None, th
     print(f"| fault | AUC | {' | '.join(columns)} | undetected |\n|{'---|' * (len(columns) + 3)}")
     for name in ("", *FAULTS):
         rows = (fault == name).to_numpy()
-        against = "" if name == "" else f"{auc(p[rows | ~one.bad], one.bad[rows | ~one.bad]):.2f}"
+        against = "" if name == "" else f"{float(auc(p[rows | ~one.bad], one.bad[rows | ~one.bad])):.2f}"
         missed = share(gone[(one.pictures["fault"] == name).to_numpy()])
         label = "none: false alarms" if name == "" else f"{name} ({KINDS[name]})"
         print(f"| {label} | {against} | {' | '.join(share(flag[rows]) for flag in columns.values())} | {missed} |")
@@ -428,7 +422,7 @@ def write(
             "bad": int(one.bad.sum()),
             "groups": len(set(one.group)),
             "false_alarms": round(1 - float(specificity(counts)), 4),
-        } | ({"sensitivity": round(float(sensitivity(counts)), 4), "auc": round(auc(held[key], one.bad), 4)}
+        } | ({"sensitivity": round(float(sensitivity(counts)), 4), "auc": round(float(auc(held[key], one.bad)), 4)}
              if one.bad.any() else {})  # fmt: skip
     sources = {
         "renders": f"seeds {FITTED} (sound; faulty: 1 more), {RENDERS} each, {SIDE} pixels, as far as found plainly",

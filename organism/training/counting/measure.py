@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ....analysis.statistics.auc import PairWins, auc
+from ....analysis.statistics.intervals import interval, picked_groups
 from ....anatomy.measure.count import FAULTS, RELATIONS, Count, CountNetwork, count_fingers, load_count
 from ....files import atomic
 from ...captions import GESTURES, Caption
@@ -47,11 +49,9 @@ def composed(folder: Path, part: str, family: str) -> dict[str, Tensor]:
     }
 
 
-def auc(score: np.ndarray, positive: np.ndarray) -> float | None:
-    """Area under the ROC curve; None where one class is missing."""
-    from sklearn.metrics import roc_auc_score
-
-    return round(float(roc_auc_score(positive, score)), 3) if 0 < positive.sum() < len(positive) else None
+def _auc(score: np.ndarray, positive: np.ndarray) -> float | None:
+    """`auc` to three places; None where one class is missing."""
+    return round(float(auc(score, positive)), 3) if 0 < positive.sum() < len(positive) else None
 
 
 def sensitivity(score: np.ndarray, positive: np.ndarray, negative: np.ndarray, alarms: float = 0.05) -> float | None:
@@ -103,16 +103,16 @@ def on_renders(table: dict[str, Tensor], network: CountNetwork) -> dict[str, Any
     sure = table["sure"].numpy()
     relation = table["relation"].numpy()
     readable = sure & (relation != UNREADABLE)
-    report["unreadable_auc"] = auc(found.relation[:, UNREADABLE].numpy()[sure], relation[sure] == UNREADABLE)
+    report["unreadable_auc"] = _auc(found.relation[:, UNREADABLE].numpy()[sure], relation[sure] == UNREADABLE)
     score = anomaly(found)
     report["wrong_count"] = {
-        "auc": auc(score[readable], relation[readable] != FIVE),
-        "auc_open": auc(score[readable & open_hand.numpy()], (relation != FIVE)[readable & open_hand.numpy()]),
+        "auc": _auc(score[readable], relation[readable] != FIVE),
+        "auc_open": _auc(score[readable & open_hand.numpy()], (relation != FIVE)[readable & open_hand.numpy()]),
         "fewer_at_5": sensitivity(score, readable & (relation == 0), readable & (relation == FIVE)),
         "more_at_5": sensitivity(score, readable & (relation == 2), readable & (relation == FIVE)),
     }
     report["fault"] = by_fault(found, table["fault"].numpy(), readable & table["counted"].numpy())
-    report["calibration"] = reliability(found, truth, counted)
+    report["calibration"] = confidence_against_accuracy(found, truth, counted)
     return report
 
 
@@ -126,20 +126,20 @@ def by_fault(found: Count, fault: np.ndarray, chosen: np.ndarray) -> dict[str, A
         own = log[:, i] - log[:, 0]
         rows[name] = {
             "n": int(its.sum()),
-            "auc": auc(anything[both], fault[both] == i),
+            "auc": _auc(anything[both], fault[both] == i),
             "at_5": sensitivity(anything, its, none),
-            "auc_own": auc(own[both], fault[both] == i),
+            "auc_own": _auc(own[both], fault[both] == i),
             "at_5_own": sensitivity(own, its, none),
         }
     rows["any"] = {
         "n": int((chosen & (fault > 0)).sum()),
-        "auc": auc(anything[chosen], fault[chosen] > 0),
+        "auc": _auc(anything[chosen], fault[chosen] > 0),
         "at_5": sensitivity(anything, chosen & (fault > 0), none),
     }
     return rows
 
 
-def reliability(found: Count, truth: Tensor, counted: Tensor) -> dict[str, Any]:
+def confidence_against_accuracy(found: Count, truth: Tensor, counted: Tensor) -> dict[str, Any]:
     """Mean confidence against accuracy of the likeliest count, in tenths; expected calibration error."""
     best, guess = found.probability[counted].max(1)
     confidence, right = best.numpy(), (guess == truth[counted]).numpy()
@@ -166,7 +166,7 @@ def on_organism_renders(network: CountNetwork, n: int = 300) -> dict[str, Any]:
         "known": _share(found.value >= 0),
         "accuracy_known": _share((found.value == truth)[found.value >= 0]),
         "false_alarms": _share((found.relation.argmax(1) != FIVE)[:n] & (found.relation.argmax(1) != UNREADABLE)[:n]),
-        "wrong_count_auc": auc(score[wrong | (fault == 0)], wrong[wrong | (fault == 0)]),
+        "wrong_count_auc": _auc(score[wrong | (fault == 0)], wrong[wrong | (fault == 0)]),
         "fault": by_fault(found, fault, np.ones(2 * n, bool)),
     }
 
@@ -236,19 +236,13 @@ def on_photographs(folder: Path, network: CountNetwork) -> dict[str, Any]:
 
 def within(score: np.ndarray, positive: np.ndarray, negative: np.ndarray, group: np.ndarray) -> dict[str, Any]:
     """AUC over pairs of one group, and its 95% interval from a bootstrap over groups."""
-    pairs = []
-    for name in np.unique(group):
-        high, low = score[positive & (group == name)], score[negative & (group == name)]
-        if len(high) and len(low):
-            wins = (high[:, None] > low).sum() + 0.5 * (high[:, None] == low).sum()
-            pairs.append((wins, len(high) * len(low)))
-    table, random = np.array(pairs, float), np.random.default_rng(0)
-    draws = table[random.integers(len(table), size=(2000, len(table)))].sum(1)
-    interval = np.quantile(draws[:, 0] / draws[:, 1], [0.025, 0.975])
+    chosen = (positive | negative) & np.isin(group, np.intersect1d(group[positive], group[negative]))
+    pairs = PairWins.of(score[chosen], positive[chosen], group[chosen])
+    groups = len(pairs.wins)
     return {
-        "auc": round(float(table[:, 0].sum() / table[:, 1].sum()), 3),
-        "interval": [round(float(q), 3) for q in interval],
-        "prompts": len(table),
+        "auc": round(float(pairs.within_auc(np.ones((1, groups)))[0]), 3),
+        "interval": [round(q, 3) for q in interval(pairs.within_auc(picked_groups(groups, 2000)))],
+        "prompts": groups,
     }
 
 

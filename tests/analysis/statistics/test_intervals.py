@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from handscope.analysis import auc, bootstrap_auc, grouped_folds, permuted_labels
 from handscope.analysis.directions import held_out_projections
-from handscope.analysis.statistics.intervals import widening
+from handscope.analysis.statistics.intervals import percentile_auc, widening
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -64,3 +65,17 @@ def test_perfect_separation_is_not_certainty():
     low, high = bootstrap_auc(y, y, y)  # each prompt has one class: no pair within one
     assert (low, high) == (pytest.approx(0.025), 1.0)
     assert np.isnan(bootstrap_auc(y, y, y, within=True)).all()
+
+
+def test_percentile_interval_is_that_of_rows_drawn_one_by_one():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 12, 90)
+    y = rng.integers(0, 2, 90)
+    scores = rng.integers(0, 9, 90) + y
+    members, random, values = [np.flatnonzero(groups == g) for g in np.unique(groups)], np.random.default_rng(5), []
+    for _ in range(200):
+        rows = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
+        values.append(roc_auc_score(y[rows], scores[rows]))
+    expected = np.quantile(values, [0.05, 0.95])
+    assert percentile_auc(scores, y, groups, level=0.9, draws=200, seed=5) == pytest.approx(tuple(expected))
+    assert np.isnan(percentile_auc(scores, np.ones(90), groups)).all()

@@ -1,137 +1,15 @@
-"""How far a score can be trusted, against closed forms, scikit-learn and statsmodels."""
+"""A calibration is fitted and judged on hands that it was not fitted to."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from handscope.analysis.statistics import trust
-from handscope.analysis.statistics.trust import Counts
+from handscope.analysis.statistics.auc import auc
 from handscope.anatomy.judge.calibrate import best_penalty, folds_of, held_out
 from handscope.anatomy.judge.calibration import CLIP, Calibration, fit, standardised
 from handscope.anatomy.judge.labels import read_labels
 from handscope.errors import HandscopeError
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import norm
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
-from statsmodels.stats.inter_rater import cohens_kappa
-from statsmodels.stats.proportion import proportion_confint
-
-TABLES = st.tuples(*[st.integers(1, 60)] * 4)
-
-
-def labels_of(table: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts and labels with these counts: flagged bad, missed bad, flagged good, passed good."""
-    flagged = np.repeat([1, 0, 1, 0], table).astype(bool)
-    return flagged, np.repeat([1, 1, 0, 0], table).astype(bool)
-
-
-@given(TABLES)
-def test_kappa_and_shares_are_those_of_others(table: tuple[int, ...]) -> None:
-    flagged, bad = labels_of(table)
-    counts = Counts.of(flagged, bad, np.arange(len(bad)) % 3).total()
-    assert counts.tolist() == list(table)
-    assert trust.kappa(counts) == pytest.approx(cohen_kappa_score(bad, flagged))
-    grid = np.array([[table[0], table[1]], [table[2], table[3]]])
-    assert trust.kappa(counts) == pytest.approx(cohens_kappa(grid, return_results=False))
-    assert trust.sensitivity(counts) == table[0] / (table[0] + table[1])
-    assert trust.specificity(counts) == table[3] / (table[2] + table[3])
-    assert trust.accuracy(counts) == pytest.approx((flagged == bad).mean())
-
-
-@given(st.integers(0, 50), st.integers(1, 50))
-def test_wilson_is_that_of_statsmodels(part: int, n: int) -> None:
-    part = min(part, n)
-    assert np.allclose(trust.wilson(part, n), proportion_confint(part, n, method="wilson"))
-
-
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
-def test_auc_is_that_of_scikit_learn(rows: list[tuple[int, bool]]) -> None:
-    score, bad = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
-    if bad.all() or not bad.any():
-        assert np.isnan(trust.auc(score, bad))
-    else:
-        assert trust.auc(score, bad) == pytest.approx(roc_auc_score(bad, score))
-
-
-def test_interval_of_a_share_in_groups_of_one_is_the_normal_one() -> None:
-    flagged, bad = labels_of((300, 100, 50, 550))
-    counts = Counts.of(flagged, bad, np.arange(1000))
-    share, low, high = trust.with_interval(trust.sensitivity, counts)
-    half = norm.ppf(0.975) * np.sqrt(0.75 * 0.25 / 400)
-    assert share == 0.75 and (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.008)
-
-
-def test_groups_that_are_alike_widen_an_interval() -> None:
-    """100 groups of 10 hands, each group all right or all wrong: worth 100 hands, not 1,000."""
-    flagged = np.repeat(np.arange(100) < 75, 10)
-    bad = np.ones(1000, bool)
-    _, low, high = trust.with_interval(trust.sensitivity, Counts.of(flagged, bad, np.repeat(np.arange(100), 10)))
-    _, low_1, high_1 = trust.with_interval(trust.sensitivity, Counts.of(flagged, bad, np.arange(1000)))
-    assert (high - low) / (high_1 - low_1) == pytest.approx(np.sqrt(10), rel=0.1)
-
-
-def test_agreement_without_exception_is_not_certainty() -> None:
-    flagged, bad = labels_of((20, 0, 0, 20))
-    for measure in (trust.kappa, trust.sensitivity, trust.specificity):
-        value, low, high = trust.with_interval(measure, Counts.of(flagged, bad, np.arange(40)))
-        assert value == high == 1 and 0.8 < low < 0.95
-    # 20 of 20 sound hands passed: 0.025 ** (1/20), the exact one-sided bound.
-    exact = proportion_confint(20, 20, method="beta")[0]
-    assert trust.with_interval(trust.specificity, Counts.of(flagged, bad, np.arange(40)))[1] == pytest.approx(exact)
-
-
-@given(st.floats(0, 1), st.floats(0.55, 1), st.floats(0.55, 1))
-def test_rogan_gladen_undoes_what_errors_do(rate: float, se: float, sp: float) -> None:
-    flagged = rate * se + (1 - rate) * (1 - sp)
-    assert trust.rogan_gladen(flagged, se, sp) == pytest.approx(rate, abs=1e-9)
-
-
-def test_rogan_gladen_of_the_source_study() -> None:
-    """Sensitivity and specificity .942 turn its 38.7% and 9.4% into 37.2% and 4.1%."""
-    assert trust.rogan_gladen([0.387, 0.094], 0.942, 0.942) == pytest.approx([0.372, 0.041], abs=5e-4)
-    assert np.isnan(trust.rogan_gladen(0.3, 0.4, 0.6))  # a coin cannot be corrected
-    assert trust.rogan_gladen(0.01, 0.9, 0.9) == 0 and trust.rogan_gladen(0.99, 0.9, 0.9) == 1
-
-
-def test_interval_of_the_corrected_rate_is_that_of_the_delta_method() -> None:
-    """Var = (q(1-q)/n + p² Var(se) + (1-p)² Var(sp)) / (se + sp - 1)², for independent hands."""
-    flagged, bad = labels_of((240, 60, 70, 630))
-    counts = Counts.of(flagged, bad, np.arange(1000))
-    n, k = 800, 300
-    rate, low, high = trust.corrected_rate(k, n, counts)
-    q, se, sp = k / n, 0.8, 0.9
-    p = (q + sp - 1) / (se + sp - 1)
-    variance = (q * (1 - q) / n + p**2 * se * (1 - se) / 300 + (1 - p) ** 2 * sp * (1 - sp) / 700) / (se + sp - 1) ** 2
-    half = norm.ppf(0.975) * np.sqrt(variance)
-    assert rate == pytest.approx(p) and (low, high) == pytest.approx((p - half, p + half), abs=0.01)
-    useless = Counts.of(*labels_of((10, 10, 10, 10)), np.arange(40))
-    assert np.isnan(trust.corrected_rate(5, 10, useless)).all()
-
-
-def test_coverage_of_the_corrected_rate() -> None:
-    """In 200 repeats with a known rate the 95% interval holds it about 95% of the time."""
-    rng = np.random.default_rng(0)
-    held = 0
-    for repeat in range(200):
-        bad = np.arange(300) < 100
-        flagged = np.where(bad, rng.random(300) < 0.8, rng.random(300) < 0.12)
-        new = rng.random(400) < 0.25
-        seen = np.where(new, rng.random(400) < 0.8, rng.random(400) < 0.12).sum()
-        _, low, high = trust.corrected_rate(int(seen), 400, Counts.of(flagged, bad, np.arange(300)), seed=repeat)
-        held += low <= 0.25 <= high
-    assert 180 <= held <= 199
-
-
-def test_reliability_of_honest_probabilities() -> None:
-    rng = np.random.default_rng(1)
-    p = rng.random(5000)
-    table = trust.reliability(p, rng.random(5000) < p)
-    assert table["n"].tolist() == [500] * 10
-    assert ((table["lo"] <= table["predicted"]) & (table["predicted"] <= table["hi"])).sum() >= 8
-    assert trust.calibration_error(table) < 0.03
-    assert trust.calibration_error(trust.reliability(p, rng.random(5000) < p**3)) > 0.15
 
 
 def planted(n: int = 240, groups: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -201,8 +79,8 @@ def test_labels_without_meaning_are_not_learnt() -> None:
     y = rng.random(40)[group] < 0.5
     x = rng.normal(size=(40, 6))[group] + 0.01 * rng.normal(size=(240, 6))
     p = held_out(x, y, group.astype(str), NAMES)
-    assert abs(trust.auc(p, y) - 0.5) < 0.2
-    assert trust.auc(fit(x, y, NAMES, l2=1.0).probability(x), y) > 0.6
+    assert abs(auc(p, y) - 0.5) < 0.2
+    assert auc(fit(x, y, NAMES, l2=1.0).probability(x), y) > 0.6
 
 
 def test_more_noise_asks_for_a_stronger_penalty() -> None:

@@ -202,7 +202,7 @@ def test_calibrate_measures_on_hands_it_did_not_see(labelled: tuple[Examined, np
     trust = result.calibration.trust["calibrated"]
     assert np.array(trust["counts"]).sum() == len(table) and len(trust["counts"]) == 24
     assert result.calibration.provenance == {"labels": "made"}
-    assert result.reliability["n"].sum() == len(table) and 0 <= result.error < 0.2
+    assert result.curve["n"].sum() == len(table) and 0 <= result.error < 0.2
 
 
 def test_undetected_hands_are_counted_both_ways(labelled: tuple[Examined, np.ndarray, np.ndarray]) -> None:

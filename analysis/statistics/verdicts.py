@@ -5,12 +5,15 @@ Hands of one prompt, or of one generator, are alike, so that a bootstrap draws g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+
+from .agreement import cohen_kappa
+from .folds import codes
+from .intervals import drawn_groups, interval
 
 DRAWS = 2000
 Floats = NDArray[np.float64]
@@ -31,7 +34,7 @@ class Counts:
     def of(cls, flagged: ArrayLike, bad: ArrayLike, groups: ArrayLike) -> Counts:
         """From verdicts and labels (m,) bool, and groups (m,)."""
         flagged, bad = np.asarray(flagged, bool), np.asarray(bad, bool)
-        group = np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+        group = codes(groups)
         kind = np.where(bad, np.where(flagged, 0, 1), np.where(flagged, 2, 3))
         table = np.zeros((int(group.max(initial=-1)) + 1, 4))
         np.add.at(table, (group, kind), 1)
@@ -43,8 +46,7 @@ class Counts:
 
     def draws(self, seed: int = 0, draws: int = DRAWS) -> Floats:
         """Totals of bootstrap samples of as many groups as there are: (draws, 4)."""
-        n = len(self.table)
-        return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) @ self.table
+        return drawn_groups(len(self.table), draws, np.random.default_rng(seed)) @ self.table
 
 
 def sensitivity(counts: Floats) -> Floats:
@@ -63,15 +65,13 @@ def accuracy(counts: Floats) -> Floats:
 
 
 def kappa(counts: Floats) -> Floats:
-    """Cohen's kappa of verdicts and labels: (agreement - chance) / (1 - chance) (Cohen 1960); NaN where chance is 1."""
-    n = counts.sum(-1)
-    agreed = accuracy(counts)
-    bad, flagged = _share(counts[..., 0] + counts[..., 1], n), _share(counts[..., 0] + counts[..., 2], n)
-    chance = bad * flagged + (1 - bad) * (1 - flagged)
-    return _share(agreed - chance, 1 - chance)
+    """Cohen's kappa of verdicts and labels; see `cohen_kappa`."""
+    return cohen_kappa(counts.reshape(*counts.shape[:-1], 2, 2))
 
 
-def with_interval(measure, counts: Counts, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
+def with_interval(
+    measure: Callable[[Floats], Floats], counts: Counts, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
     """A measure of counts and its bootstrap interval over groups.
 
     Notes
@@ -86,33 +86,7 @@ def with_interval(measure, counts: Counts, level: float = 0.95, seed: int = 0) -
         looked_at = int((~np.isnan(measure(counts.table))).sum()) if measure is not kappa else len(counts.table)
         bound = ((1 - level) / 2) ** (1 / max(looked_at, 1))
         return (observed, bound, 1.0) if observed else (observed, 0.0, 1 - bound)
-    low, high = np.nanquantile(measure(counts.draws(seed)), [(1 - level) / 2, (1 + level) / 2])
-    return observed, float(low), float(high)
-
-
-def auc(score: ArrayLike, bad: ArrayLike) -> float:
-    """How often a bad hand has a higher score than a good one; ties count half; NaN without either."""
-    score, bad = np.asarray(score, float), np.asarray(bad, bool)
-    n_bad, n_good = int(bad.sum()), int((~bad).sum())
-    if not n_bad or not n_good:
-        return float("nan")
-    return float((rankdata(score)[bad].sum() - n_bad * (n_bad + 1) / 2) / (n_bad * n_good))
-
-
-def auc_interval(
-    score: ArrayLike, bad: ArrayLike, groups: ArrayLike, level: float = 0.95, draws: int = 500, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of `auc` over groups."""
-    score, bad, groups = np.asarray(score, float), np.asarray(bad, bool), np.asarray(groups)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    rng, values = np.random.default_rng(seed), []
-    for _ in range(draws):
-        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        values.append(auc(score[rows], bad[rows]))
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return observed, *interval(measure(counts.draws(seed)), level)
 
 
 def rogan_gladen(flagged: ArrayLike, sensitivity: ArrayLike, specificity: ArrayLike) -> Floats:
@@ -139,41 +113,7 @@ def corrected_rate(
         return (float("nan"),) * 3
     drawn = counts.draws(seed)
     shares = np.random.default_rng([seed, 1]).binomial(n, flagged / n, size=len(drawn)) / n
-    low, high = np.nanquantile(
-        rogan_gladen(shares, sensitivity(drawn), specificity(drawn)), [(1 - level) / 2, (1 + level) / 2]
-    )
-    return rate, float(low), float(high)
-
-
-def wilson(part: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Wilson's interval of a share, for independent cases: (p + z²/2n ± z sqrt(p (1-p)/n + z²/4n²)) / (1 + z²/n)."""
-    part, n = np.asarray(part, float), np.asarray(n, float)
-    z = norm.ppf(0.5 + level / 2)
-    share = part / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
-
-
-def reliability(probability: ArrayLike, bad: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """What share of hands is bad among those given about the same probability.
-
-    Bins hold equally many hands, as nearly as can be. Columns: predicted (mean probability), observed, lo, hi (Wilson),
-    n.
-    """
-    probability, bad = np.asarray(probability, float), np.asarray(bad, float)
-    order = np.argsort(probability, kind="stable")
-    parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
-    n = np.array([len(part) for part in parts])
-    seen = np.array([bad[part].sum() for part in parts])
-    low, high = wilson(seen, n)
-    predicted = [float(probability[part].mean()) for part in parts]
-    return pd.DataFrame({"predicted": predicted, "observed": seen / n, "lo": low, "hi": high, "n": n})
-
-
-def calibration_error(table: pd.DataFrame) -> float:
-    """Mean distance of observed from predicted over the hands of a `reliability` table."""
-    return float(np.average((table["observed"] - table["predicted"]).abs(), weights=table["n"]))
+    return rate, *interval(rogan_gladen(shares, sensitivity(drawn), specificity(drawn)), level)
 
 
 def _share(part: ArrayLike, whole: ArrayLike) -> Floats:
