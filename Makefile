@@ -1,16 +1,21 @@
 # make demo    the environment, then the demo study: runs/demo/report.html
-# make test    the environment with the test extras, then every test
+# make test    the environment with the test extras, then every test, one process a core
+# make quick   the same without the tests that are slow, need a browser or start processes: a minute or two
 # make check   ruff and mypy in the same environment
 #
-# PYTHON names the interpreter (3.11 or newer); PIP_FLAGS is handed to pip, for example an index that has the CPU build of torch.
+# PYTHON names the interpreter (3.11 or newer). PIP_FLAGS is handed to pip, for example an index that has the CPU build of
+# torch; PYTEST_FLAGS to pytest.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+PYTEST_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests of a file stay together, since they share what was costly to make; tests/conftest.py orders the files.
+PYTEST = $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 demo: $(VENV)/ready
 	@$(BIN)/handscope study datasets/demo.yaml
@@ -18,7 +23,10 @@ demo: $(VENV)/ready
 test: $(VENV)/ready-test
 	@command -v chromium chromium-browser google-chrome > /dev/null || \
 	    echo "The tests of the labelling page need a Chromium and will fail without one. On Debian: apt-get install chromium" >&2
-	$(BIN)/pytest
+	$(PYTEST)
+
+quick: $(VENV)/ready-test
+	$(PYTEST) -m "not browser and not process and not slow"
 
 check: $(VENV)/ready-test
 	$(BIN)/ruff check .

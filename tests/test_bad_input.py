@@ -12,7 +12,7 @@ import pytest
 import yaml
 from handscope.cli import main
 from handscope.files import sha256
-from tiny import PROMPTS
+from made_tiny import PROMPTS
 
 Refused = Callable[..., str]
 

@@ -13,7 +13,7 @@ import pytest
 from handscope import cli
 from handscope.commands import report
 from handscope.errors import HandscopeError
-from tiny import PROMPTS, hand_made_labels
+from made_tiny import PROMPTS, hand_made_labels
 
 HANDSCOPE = (sys.executable, "-m", "handscope")
 

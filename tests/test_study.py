@@ -12,7 +12,7 @@ import pytest
 import yaml
 from handscope.errors import HandscopeError
 from handscope.study import STAGES, Study
-from tiny import PROMPTS
+from made_tiny import PROMPTS
 
 SETTINGS = {
     "prompts": PROMPTS,
@@ -38,7 +38,7 @@ from handscope.probes import stage as probes_stage
 from handscope import cli
 from handscope.report import page as report
 from handscope.organism.study import auto
-from tiny import hand_made_labels
+from made_tiny import hand_made_labels
 
 def label_auto(run, progress):
     missing = [label for label in hand_made_labels(run) if label.sample not in Labels(run.labels_path).current()]

@@ -11,7 +11,7 @@ from handscope.extract.estimate import estimate
 from handscope.extract.extract import extract
 from handscope.extract.wanted import in_part
 from handscope.report.summary import duration, size
-from tiny import STEPS
+from made_tiny import STEPS
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)
 

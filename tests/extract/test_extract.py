@@ -26,8 +26,8 @@ from handscope.models.model import Model, load
 from handscope.run.folder import Run
 from hypothesis import given
 from hypothesis import strategies as st
+from made_tiny import PROMPTS, SEEDS, STEPS, hand_made_labels
 from PIL import Image
-from tiny import PROMPTS, SEEDS, STEPS, hand_made_labels
 from torch import nn
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)  # of `extracted_run`

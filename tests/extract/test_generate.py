@@ -13,7 +13,7 @@ from handscope.extract.generate import generate
 from handscope.models.model import Model
 from handscope.run.folder import Run, sample_id
 from handscope.run.prompts import own_seed, read_prompts
-from tiny import PROMPTS, SEEDS, STEPS, named
+from made_tiny import PROMPTS, SEEDS, STEPS, named
 
 
 def test_a_seed_means_the_image_of_the_bare_pipeline(tiny_model: Model, finished_run: Run) -> None:

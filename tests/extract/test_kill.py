@@ -12,7 +12,7 @@ import pytest
 from handscope.extract.store.check import check
 from handscope.extract.store.store import ActivationStore
 from handscope.run.folder import Run
-from tiny import STEPS
+from made_tiny import STEPS
 
 KILLS = 20
 

@@ -1,7 +1,6 @@
 """The painter in a notebook: one module without imports, strokes in the store at once, and a real browser."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,7 @@ from handscope.labeling import widget
 from handscope.labeling.database.annotation import Annotation
 from handscope.labeling.database.labels import Labels
 from handscope.labeling.widget import Easel, label_widget, module
-from playwright.sync_api import sync_playwright
-
-CHROMIUM = Path("/usr/bin/chromium")
+from labeling_browser import chromium
 
 # A stand-in for anywidget's model: traits that change, messages that are kept, and an answer to each stroke.
 HARNESS = """async ([source, traits]) => {
@@ -156,6 +153,7 @@ def test_the_widget_speaks_with_the_store(run):
     assert shown.shown["verdict"] == "good" and shown.labels == labels.tobytes()
 
 
+@pytest.mark.browser
 def test_painting_in_a_browser(run):
     """The one module in Chromium: a stroke by pointer and one by keys, undo, a verdict, and the next sample."""
     from base64 import b64encode
@@ -168,9 +166,7 @@ def test_painting_in_a_browser(run):
         shown = easel.shown()
         return {name: value if name == "shown" else b64encode(value).decode() for name, value in shown.items()}
 
-    assert CHROMIUM.exists(), "the widget is tested in Chromium: apt-get install chromium"
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 700, "height": 900})
         wrong = []
         page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -18,8 +18,8 @@ from handscope.models.condition import conditions
 from handscope.models.encode import Encoded
 from handscope.models.model import Model, load
 from handscope.models.placement import bring_when_called, place, release
+from made_tiny import PROMPTS
 from safetensors.torch import load_file, save_file
-from tiny import PROMPTS
 
 CALL = {"num_inference_steps": 2, "height": 32, "width": 32, "max_sequence_length": 20, "output_type": "np"}
 PLAN = Plan(["double.0", "double.1", "single.0", "single.2"], [2, 1], of=2)

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import pytest
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.run.folder import Run
-from made_runs import make_run
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 PATIENCE = 60_000
@@ -26,36 +23,6 @@ SIDE = 64
 OFFLINE = "Failed to load resource: net::ERR_"
 KEPT = "app.painter.stroke && app.saver.drafting === null"
 """That all of the stroke under way is in the journal."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for a file of tests."""
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
-    """8 pictures of 512 pixels, 64 by 64 tokens."""
-    server = Server(make_run(tmp_path_factory.mktemp("page") / "run", 8, side=8 * SIDE))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def desk(browser: Browser, server: "Server", request: pytest.FixtureRequest) -> Iterator["Desk"]:
-    """A browser of an annotator whom no other test knows."""
-    name = re.sub(r"[\W_]+", " ", request.node.name.removeprefix("test_")).strip()
-    desk = Desk(browser, server, name[:20].strip() + name[-20:].strip())
-    yield desk
-    desk.close()
-
-
-@pytest.fixture
-def tab(desk: "Desk") -> "Tab":
-    """Its first tab."""
-    return desk.tab()
 
 
 @contextmanager
@@ -73,17 +40,11 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 class Server:
-    """``handscope label RUN`` as a process of its own, on one port."""
+    """``handscope label RUN`` as a process of its own, on the port that it chose when it was first started."""
 
-    def __init__(self, run: Run, port: int | None = None) -> None:
-        self.run, self.port = run, port or free_port()
+    def __init__(self, run: Run, port: int = 0) -> None:
+        self.run, self.port = run, port
         self.start()
 
     def start(self) -> None:
@@ -92,8 +53,8 @@ class Server:
         said = ""
         for line in self.process.stdout:
             said += line
-            if found := re.search(r"http://\S+token=\S+", line):
-                self.url = found.group()
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)/\S*token=\S+", line):
+                self.url, self.port = found[0], int(found[1])
                 break
         else:
             raise AssertionError(f"Expected an address from {command}, found {said!r}.")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import pytest
 from handscope.labeling.order import make_order
 from handscope.labeling.server.server import Place, listen, make_server
 from handscope.labeling.server.session import Session
@@ -44,26 +43,6 @@ def make_run(folder: Path, n: int = 6, prompts: int = 2, side: int = 96) -> Run:
         rows[sample] = {column: known.get(column, 1) for column in COLUMNS}
     run.write_metadata(rows)
     return run
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Six pictures."""
-    return make_run(tmp_path / "pictures")
-
-
-@pytest.fixture
-def address(run: Run) -> Iterator[str]:
-    """A server of them."""
-    with serving(run) as address:
-        yield address
-
-
-@pytest.fixture
-def ann(address: str) -> Iterator["Annotator"]:
-    """Its annotator."""
-    with annotating(address, "Ann É.") as annotator:
-        yield annotator
 
 
 @contextmanager

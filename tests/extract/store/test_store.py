@@ -23,7 +23,7 @@ from handscope.extract.store.store import ActivationStore
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
 from handscope.run.folder import Run
-from tiny import PROMPTS, SEEDS, STEPS, hand_made_labels, named
+from made_tiny import PROMPTS, SEEDS, STEPS, hand_made_labels, named
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS)
 

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
@@ -16,8 +15,7 @@ from handscope import labeling
 from handscope.errors import HandscopeError
 from handscope.labeling.database.annotation import VERDICTS, Annotation
 from handscope.labeling.server.painting import check_finished, problems
-from labeling_browser import chromium
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 PAGE = Path(labeling.__file__).parent / "page"
 CASES = 150
@@ -25,19 +23,18 @@ CELLS = ((0, 0), (1, 0), (2, 1), (3, 1), (0, 1), (2, 2), (3, 2), (0, 2))
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def page(browser: Browser) -> Page:
     """A page that serves the modules from their files, and nothing else."""
-    with chromium() as browser:
-        page = browser.new_page()
 
-        def serve(route) -> None:
-            name = route.request.url.rpartition("/")[2]
-            body = (PAGE / name).read_text() if name else "<!doctype html>"
-            route.fulfill(body=body, content_type="text/javascript" if name else "text/html")
+    def serve(route) -> None:
+        name = route.request.url.rpartition("/")[2]
+        body = (PAGE / name).read_text() if name else "<!doctype html>"
+        route.fulfill(body=body, content_type="text/javascript" if name else "text/html")
 
-        page.route("http://page.test/*", serve)
-        page.goto("http://page.test/")
-        yield page
+    page = browser.new_page()
+    page.route("http://page.test/*", serve)
+    page.goto("http://page.test/")
+    return page
 
 
 def in_browser(page: Page, module: str, body: str, cases: list) -> list:

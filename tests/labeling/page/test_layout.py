@@ -3,13 +3,9 @@
 import json
 import re
 
-import labeling_browser
 import pytest
 from labeling_browser import Desk, Server, Tab, box, cells
 from playwright.sync_api import Browser, expect
-
-browser, server = labeling_browser.browser, labeling_browser.server
-desk, tab = labeling_browser.desk, labeling_browser.tab
 
 
 def test_the_keyboard_alone_is_enough(desk: Desk, browser: Browser) -> None:

@@ -2,16 +2,12 @@
 
 import io
 
-import labeling_browser
 import numpy as np
 import pytest
 from labeling_browser import SIDE, Desk, Tab, box, cells, disc
 from PIL import Image
 from playwright.sync_api import expect
 from scipy import ndimage
-
-browser, server = labeling_browser.browser, labeling_browser.server
-desk, tab = labeling_browser.desk, labeling_browser.tab
 
 
 def test_a_brush_paints_the_cells_under_it_and_the_server_has_them(desk: Desk, tab: Tab) -> None:

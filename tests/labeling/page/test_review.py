@@ -3,14 +3,10 @@
 import base64
 import re
 
-import labeling_browser
 import numpy as np
 from handscope.labeling.database.labels import Labels
 from labeling_browser import OFFLINE, SIDE, Desk, Server, Tab, cells
 from playwright.sync_api import Browser, expect
-
-browser, server = labeling_browser.browser, labeling_browser.server
-desk, tab = labeling_browser.desk, labeling_browser.tab
 
 
 def test_earlier_states_can_be_brought_back(desk: Desk, tab: Tab) -> None:

@@ -3,16 +3,12 @@
 import hashlib
 from pathlib import Path
 
-import labeling_browser
 import pytest
 from handscope.labeling.database.labels import Labels
 from labeling_browser import KEPT, OFFLINE, Desk, Server, Tab, cells
 from made_runs import make_run
 from PIL import Image
 from playwright.sync_api import Browser, Error, expect
-
-browser, server = labeling_browser.browser, labeling_browser.server
-desk, tab = labeling_browser.desk, labeling_browser.tab
 
 
 def test_a_reload_in_mid_stroke_loses_nothing(tab: Tab) -> None:

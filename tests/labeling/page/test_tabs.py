@@ -1,13 +1,9 @@
 """Two tabs of the labelling page, and two names in one browser: nobody overwrites anybody."""
 
-import labeling_browser
 import pytest
 from handscope.labeling.database.labels import Labels
 from labeling_browser import OFFLINE, SIDE, Desk, Tab, cells, disc
 from playwright.sync_api import expect
-
-browser, server = labeling_browser.browser, labeling_browser.server
-desk, tab = labeling_browser.desk, labeling_browser.tab
 
 
 @pytest.mark.parametrize("choice", ["mine", "theirs", "both"])

@@ -1,6 +1,5 @@
 """The labelling server: what a page is told, and what it may write."""
 
-
 import hashlib
 import json
 import threading
@@ -9,7 +8,6 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import httpx
-import made_runs
 import numpy as np
 import pytest
 from handscope.errors import HandscopeError
@@ -20,8 +18,6 @@ from handscope.labeling.server import api, comparing
 from handscope.run.folder import Run
 from made_runs import TOKEN, Annotator, annotating, cells, encoded, make_run, serving
 from PIL import Image
-
-run, address, ann = made_runs.run, made_runs.address, made_runs.ann
 
 
 def test_a_stroke_is_stored_and_comes_back(ann: Annotator, run: Run) -> None:

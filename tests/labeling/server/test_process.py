@@ -1,6 +1,5 @@
 """The labelling server as a command: killed, interrupted, on a port that is taken."""
 
-
 import asyncio
 import re
 import signal
@@ -18,12 +17,7 @@ from handscope.labeling.order import make_order
 from handscope.labeling.server.server import Place, listen
 from handscope.labeling.server.session import Session
 from handscope.run.folder import Run
-from made_runs import annotating, cells, make_run
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return make_run(tmp_path / "pictures")
+from made_runs import annotating, cells
 
 
 def command(run: Run, *options: str, path: Path | None = None) -> subprocess.Popen:

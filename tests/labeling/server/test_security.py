@@ -1,19 +1,15 @@
 """The labelling server: who may ask for what, how much, and how long it may take."""
 
-
 import re
 import socket
 from collections.abc import Iterator
 
 import httpx
-import made_runs
 import pytest
 from handscope.labeling.server import security
 from handscope.labeling.server.connections import Connection
 from handscope.run.folder import Run
 from made_runs import TOKEN, Annotator, annotating, cells, serving
-
-run, address, ann = made_runs.run, made_runs.address, made_runs.ann
 
 
 def test_who_has_no_token_gets_nothing(address: str, run: Run) -> None:
