@@ -95,39 +95,42 @@ def draw_arm(
         for some in keyed.values():
             for first in range(0, len(some), batch_size):
                 batch = some[first : first + batch_size]
-                _draw_batch(model, arm, run, batch, rows)
+                _draw_batch(model, arm, run, batch)
                 done += len(batch)
                 progress(arm.name, done, len(pairs))
 
 
-def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]], rows: dict[str, dict]) -> None:
+def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) -> None:
     prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
     began = time.perf_counter()
     with peak_memory(model.device) as memory:
         drawn = arm.draw(prompts, seeds)
     seconds = (time.perf_counter() - began) / len(batch)
     height, width = drawn.images.shape[1:3]
+    rows = []
     for i, (prompt, seed) in enumerate(batch):
         name = sample_id(prompt, seed)
         noise = model.adapter.noise(model.pipe, seed, height, width)
-        rows[name] = {
-            "sample": name,
-            "prompt": prompt,
-            "seed": seed,
-            "file_name": f"{name}.png",
-            "image_sha256": hashlib.sha256(drawn.images[i].tobytes()).hexdigest(),
-            "noise_sha256": hashlib.sha256(noise.numpy().tobytes()).hexdigest(),
-            "height": height,
-            "width": width,
-            "steps": run.settings.get("drawn_with", {}).get("steps", 0),
-            "guidance": run.settings.get("drawn_with", {}).get("guidance", 0.0),
-            "batch_size": len(batch),
-            "calls": float(drawn.calls[i]),
-            "seconds": seconds,
-            "memory": memory.megabytes if np.isfinite(memory.megabytes) else None,
-            "share": drawn.share if np.isfinite(drawn.share) else None,
-            "seed_taken": int(seed if drawn.seeds is None else drawn.seeds[i]),
-        }
+        rows.append(
+            {
+                "sample": name,
+                "prompt": prompt,
+                "seed": seed,
+                "file_name": f"{name}.png",
+                "image_sha256": hashlib.sha256(drawn.images[i].tobytes()).hexdigest(),
+                "noise_sha256": hashlib.sha256(noise.numpy().tobytes()).hexdigest(),
+                "height": height,
+                "width": width,
+                "steps": run.settings.get("drawn_with", {}).get("steps", 0),
+                "guidance": run.settings.get("drawn_with", {}).get("guidance", 0.0),
+                "batch_size": len(batch),
+                "calls": float(drawn.calls[i]),
+                "seconds": seconds,
+                "memory": memory.megabytes if np.isfinite(memory.megabytes) else None,
+                "share": drawn.share if np.isfinite(drawn.share) else None,
+                "seed_taken": int(seed if drawn.seeds is None else drawn.seeds[i]),
+            }
+        )
         with atomic(run.image_path(name)) as temporary:
             Image.fromarray(drawn.images[i]).save(temporary)
-    run.write_metadata(rows)
+    run.append_metadata(rows)

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from ..errors import HandscopeError
+from ..labeling.table import SUBSETS
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from ..run.trajectory import Trajectory, step_table
 from .address import Plan
 from .again import SetAside, generate_again, set_aside, write_set_aside
+from .picture_statistics import decode_predicted
 from .replay import batch_difference, replay
 from .seen import Seen
 from .store.consolidate import consolidate
@@ -49,6 +51,8 @@ def extract(
     ``activations/set_aside.csv`` names it with its PSNR. The next extraction tries it again.
 
     The shards of one batch are written while the next one runs; no more than two batches of wanted tokens are held.
+    Of samples with a verdict and a trajectory, the clean image that the model predicts at each step of the plan is
+    decoded, and its plain statistics kept in ``analysis/image_statistics.csv``: a probe has to beat them.
 
     Parameters
     ----------
@@ -89,6 +93,7 @@ def extract(
         model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
         with ShardWriter(compression, depth=max(batch.together for batch in todo)) as writer:
             _write_batches(_Reader(model, run, plan, work), todo, writer, shard, progress)
+    _decode(model, run, plan, work, shard, progress)
     if shards(run.activations_dir):
         _consolidate(run, work, progress)
         return ActivationStore(run.activations_dir)
@@ -100,6 +105,18 @@ def extract(
             "generated, or generate and label them anew, with trajectories."
         )
     return None
+
+
+def _decode(
+    model: Model, run: Run, plan: Plan, work: Wanted, shard: tuple[int, int] | None, progress: Progress
+) -> None:
+    """Statistics of what the model predicts, for the samples that a probe may be fitted to, while the model is here."""
+    judged = [
+        sample
+        for sample, annotation in work.annotations.items()
+        if annotation is not None and annotation.verdict in SUBSETS["all"] and annotation.hands.any()
+    ]
+    decode_predicted(model, run, judged, {step: plan.index(step) for step in plan.steps}, shard, progress)
 
 
 @dataclass(frozen=True, eq=False)

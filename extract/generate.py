@@ -218,7 +218,7 @@ def _complete(
             if drawn.trajectories is not None:
                 drawn.trajectories[i].save(run.trajectory_path(sample), run.trajectory_metadata(rows[sample]))
         # Only now do the samples exist: a line here promises that their files are whole.
-        run.write_metadata(rows)
+        run.append_metadata(rows[sample] for sample in batch)
         done += len(batch)
         progress("generate", done, len(wanted))
 

@@ -82,7 +82,7 @@ class ByPrompt:
 def features(name: str, look: Look, model: Model, height: int, width: int) -> np.ndarray:
     """A feature of a batch of samples, float64 of shape (batch, width)."""
     if name == "image":
-        from ..probes.images import decode, image_statistics
+        from ..extract.picture_statistics import decode, image_statistics
 
         return image_statistics(decode(model, look.clean, height, width))
     latents = {**look.activations, "x0_flat": look.clean, "x_t_flat": look.latents}[name]

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ..extract.picture_statistics import STATISTICS, image_statistics
 from ..progress import Progress, quiet
-from .images import STATISTICS, image_statistics
 
 if TYPE_CHECKING:
     from ..run.folder import Run

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..analysis.statistics.multiple import benjamini_hochberg
 from ..analysis.vectors import HandTokens
+from ..extract.picture_statistics import predicted_statistics
 from ..files import write_csv
 from ..labeling.table import SUBSETS, labelled, sample_table
 from ..progress import Progress, quiet
@@ -20,7 +21,6 @@ from .baselines import Baseline, random_projection, run_baselines
 from .calibration import platt
 from .crossval import CrossValidation, cross_validate
 from .gains import INSTEAD, gains
-from .images import predicted_statistics
 from .logistic import LogisticProbe
 from .methods import calibration_rows, other_methods, statistics
 from .nested import GRID
@@ -73,7 +73,7 @@ def probe(
 
     Parameters
     ----------
-    model : decodes predicted clean images; may be None when ``analysis/image_statistics.csv`` has them all
+    model : not used: `extract` has decoded the predicted clean images
     permutations : labellings in each null, and as many again permuted inside prompts
 
     Returns
@@ -110,7 +110,7 @@ def probe(
     table = labelled(table, "all", folds, run.path)
     hands = HandTokens(store, table["sample"].tolist())
     cells, norms = _read(store, hands, progress)
-    baselines = _baselines(run, model, store, hands, table, cells, norms, seed, progress)
+    baselines = _baselines(run, store, hands, table, cells, norms, seed, progress)
     settings: dict[str, Any] = {"folds": folds, "permutations": permutations, "seed": seed}
 
     probed: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
@@ -184,7 +184,6 @@ def _read(
 
 def _baselines(
     run: Run,
-    model: Model | None,
     store: ActivationStore,
     hands: HandTokens,
     table: pd.DataFrame,
@@ -194,7 +193,7 @@ def _baselines(
     progress: Progress,
 ) -> list[Baseline]:
     steps = {step: store.plan.index(step) for step in store.plan.steps}
-    x0 = predicted_statistics(model, run, table["sample"].tolist(), steps, progress)
+    x0 = predicted_statistics(run, table["sample"].tolist(), steps)
     found = run_baselines(run, table, hands.tokens, int(store.attrs["columns"]), steps, x0, progress)
     deepest = {cell.step: cell for cell in store.cells}  # cells are in the order of blocks, so the last one stays
     for step, cell in deepest.items():

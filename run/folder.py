@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import yaml
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import append, atomic
 
 if TYPE_CHECKING:
     from .trajectory import Trajectory
@@ -136,7 +136,7 @@ class Run:
         )
 
     def metadata(self) -> dict[str, dict[str, Any]]:
-        """The lines of `samples/metadata.jsonl` by sample; empty when there are none yet."""
+        """The lines of `samples/metadata.jsonl` by sample, of each the last; empty when there are none yet."""
         try:
             state = self.metadata_path.stat()
         except FileNotFoundError:
@@ -149,7 +149,10 @@ class Run:
     def _parse_metadata(self) -> dict[str, dict[str, Any]]:
         rows = {}
         try:
-            for number, line in enumerate(self.metadata_path.read_text(encoding="utf-8").splitlines(), 1):
+            *lines, last = self.metadata_path.read_text(encoding="utf-8").split("\n")
+            if _is_json(last):  # else it is empty, or the beginning of a line whose writer was killed
+                lines.append(last)
+            for number, line in enumerate(lines, 1):
                 row = json.loads(line)
                 missing = [column for column in COLUMNS if column not in row]
                 if missing:
@@ -173,9 +176,22 @@ class Run:
     def write_metadata(self, rows: dict[str, dict[str, Any]]) -> None:
         """Replace `samples/metadata.jsonl`, whole or not at all."""
         with atomic(self.metadata_path) as temporary:
-            temporary.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()), encoding="utf-8"
-            )
+            temporary.write_bytes(_lines(rows.values()))
+
+    def append_metadata(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add lines to `samples/metadata.jsonl`, on the disk when this returns; inside `writing_samples`.
+
+        A sample that has a line already has two then, of which the later counts, until `writing_samples` ends. A writer
+        that is killed leaves whole lines, and at most the beginning of one, which is not read.
+        """
+        append(self.metadata_path, _lines(rows))
+
+    def _tidy_metadata(self) -> None:
+        """Write `samples/metadata.jsonl` anew where it has two lines of a sample, or one that was not finished."""
+        if self.metadata_path.exists():
+            rows, text = self.metadata(), self.metadata_path.read_bytes()
+            if text.count(b"\n") != len(rows) or not text.endswith(b"\n"):
+                self.write_metadata(rows)
 
     def image(self, sample: str) -> np.ndarray:
         """The image of a sample, uint8 of shape (height, width, 3).
@@ -240,7 +256,9 @@ class Run:
                 for folder in (self.samples_dir, self.trajectories_dir):
                     for left in folder.glob(".*.tmp*"):
                         left.unlink(missing_ok=True)
+            self._tidy_metadata()
             yield
+            self._tidy_metadata()
 
     def image_path(self, sample: str) -> Path:
         """Where the image of a sample lies, or will."""
@@ -257,6 +275,18 @@ class Run:
                 f"There is no sample {sample!r} in {self.metadata_path}, which has {len(self._read[1])}."
             )
         return self._read[1][sample]
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _locked(file: IO[str]) -> bool:

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def fingerprint(run: Run, **settings: Any) -> str:
-    """SHA-256 of what a stage reads: verdicts, samples, the activation store's files, and the stage's own settings."""
+    """SHA-256 of what a stage reads: labels, samples, the activation store's files, and the stage's own settings."""
     from ..extract.store.shard import shards
-    from ..labeling.table import sample_table
+    from ..labeling.database.labels import Labels
 
-    table = sample_table(run)[["sample", "prompt", "verdict", "image_sha256"]]
+    samples = run.samples()[["sample", "prompt", "image_sha256"]].to_numpy().tolist()
     whole = run.activations_dir / "store.h5"
     files = [whole] if whole.exists() else shards(run.activations_dir)
     state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    text = json.dumps([settings, state, table.to_numpy().tolist()], sort_keys=True)
+    text = json.dumps([settings, state, samples, Labels(run.labels_path).fingerprint()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -51,7 +51,6 @@ def convert(source: str | Path, folder: str | Path = WEIGHTS) -> list[Path]:
         with atomic(path) as temporary:
             # One entry only: safetensors writes several in an order of its own, another each time.
             save_file(tensors, temporary, {"graph": json.dumps(described, separators=(",", ":"))})
-            temporary.chmod(0o644)
         written.append(path)
     return written
 

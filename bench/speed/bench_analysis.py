@@ -19,11 +19,11 @@ import pandas as pd
 import torch
 from handscope.analysis import analyze
 from handscope.extract.address import Plan
+from handscope.extract.picture_statistics import STATISTICS
 from handscope.extract.store.consolidate import consolidate
 from handscope.extract.store.shard import STEP, TOKEN, write_shard
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.probes import probe
-from handscope.probes.images import STATISTICS
 from handscope.run.folder import Run, sample_id
 from handscope.run.trajectory import Trajectory
 from PIL import Image

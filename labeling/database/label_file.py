@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,9 @@ class LabelFile:
                 raise
 
     def _connect(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            with suppress(OSError):  # SQLite says better what is wrong
+                self.path.touch()  # with the mode that the umask asks for: SQLite's own is 0644 at most
         database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(database)

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from handscope.extract.picture_statistics import STATISTICS, decode, image_statistics
 from handscope.probes.baselines import prompt_words, random_projection, run_baselines
-from handscope.probes.images import STATISTICS, decode, image_statistics
 
 
 def square(side, colour=(1.0, 0.5, 0.0), background=(0.0, 0.0, 1.0)):

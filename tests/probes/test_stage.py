@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.address import Block, Cell
+from handscope.extract.extract import extract
+from handscope.extract.store.store import ActivationStore
 from handscope.probes import load_probe, probe
 from handscope.probes.baselines import Baseline
 from handscope.probes.gains import NESTED, WIDE, gains
@@ -94,23 +96,35 @@ def test_a_saved_probe_reads_sample_vectors(probed):
     )
 
 
-def test_predicted_clean_images_need_a_model_once(probed, run_copy, tiny_model):
+def test_extract_decodes_what_a_probe_needs_and_does_it_once(probed, run_copy, tiny_model, monkeypatch):
     copy = run_copy(probed)
-    tables = [copy.analysis_dir / name for name in ("image_statistics.csv", "probes.csv")]
-    for path in (*tables, copy.probes_dir / "probe.json"):
+    table = copy.analysis_dir / "image_statistics.csv"
+    before = table.read_bytes()
+    first = pd.read_csv(table)["sample"].iloc[0]
+    text = before.decode().splitlines(keepends=True)
+    table.write_text("".join(line for line in text if not line.startswith(first)))
+    for path in (copy.analysis_dir / "probes.csv", copy.probes_dir / "probe.json"):
         path.unlink()
-    with pytest.raises(HandscopeError, match="needs a model"):
+    with pytest.raises(HandscopeError, match=f"of 1 samples, {first} among them, are not in .*: run extract"):
         probe(copy, None, permutations=1, folds=4)
-    assert not any(path.exists() for path in tables)
-    probe(copy, tiny_model, permutations=1, folds=4)
-    (copy.probes_dir / "probe.json").unlink()
-    tables[1].unlink()
+    decoded = []
+    decode = type(tiny_model).decode
+    monkeypatch.setattr(
+        type(tiny_model), "decode", lambda self, x, *size: decoded.append(len(x)) or decode(self, x, *size)
+    )
+    plan = ActivationStore(copy.activations_dir).plan
+    extract(tiny_model, copy, plan)
+    assert decoded == [1, 1, 1], "one sample at the plan's three steps"
+    extract(tiny_model, copy, plan)
+    assert decoded == [1, 1, 1]
     probe(copy, None, permutations=1, folds=4)
-    assert all(path.exists() for path in tables)
+    expected = pd.read_csv(probed.analysis_dir / "image_statistics.csv").sort_values(["sample", "step"])
+    found = pd.read_csv(table).sort_values(["sample", "step"])
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True), rtol=1e-6)
 
 
 def test_x0_at_the_last_step_is_the_final_image(probed):
-    from handscope.probes.images import STATISTICS, image_statistics
+    from handscope.extract.picture_statistics import STATISTICS, image_statistics
 
     table = pd.read_csv(probed.analysis_dir / "image_statistics.csv")
     last = table[table["step"] == 1].head(8)

@@ -1,4 +1,4 @@
-"""Plain statistics of an image, and of the clean image that a model predicts at a step: what a probe has to beat."""
+"""Plain statistics of an image, and of the clean image that a model predicts at a step: what a probe must beat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from ..files import write_csv
+from ..files import atomic
 from ..progress import Progress, quiet
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ STATISTICS = (
     "background_green",
     "background_blue",
 )
+COLUMNS = ["sample", "image_sha256", "step", *STATISTICS]
 BATCH = 32
 BINS = 64
 
@@ -80,16 +81,45 @@ def decode(model: Model, latents: Tensor, height: int, width: int) -> NDArray[np
     return model.decode(latents, height, width).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def predicted_statistics(
-    model: Model | None, run: Run, samples: list[str], steps: dict[int, int], progress: Progress = quiet
-) -> pd.DataFrame:
-    """Statistics of the decoded predicted clean image (x0) of each sample at each step.
+def decode_predicted(
+    model: Model,
+    run: Run,
+    samples: list[str],
+    steps: dict[int, int],
+    part: tuple[int, int] | None = None,
+    progress: Progress = quiet,
+) -> None:
+    """Write the statistics of the decoded predicted clean image (x0) of each sample at each step, where they lack.
 
-    Kept in ``analysis/image_statistics.csv``: only what is missing there is decoded.
+    They are kept in ``analysis/image_statistics.csv``, or in a file of its own for each part of a divided extraction.
 
     Parameters
     ----------
-    model : needed only where something is missing
+    samples : those whose trajectories were kept; others are left out
+    steps : index into the trajectory of each step
+    part : as in `extract`
+    """
+    path = run.analysis_dir / f"image_statistics{'' if part is None else f'-{part[0]}-of-{part[1]}'}.csv"
+    known = _known(run, steps)
+    missing = [sample for sample in _lacking(known, samples, steps) if run.trajectory_path(sample).exists()]
+    if not missing:
+        return
+    table = run.samples().set_index("sample")
+    kept = known[~known["sample"].isin(missing)]
+    for start in range(0, len(missing), BATCH):
+        progress("decode", start, len(missing))
+        made = _decoded(model, run, table, missing[start : start + BATCH], steps)
+        kept = pd.concat([kept, made], ignore_index=True) if len(kept) else made
+        with atomic(path) as temporary:  # all digits: a probe gets the same numbers from the file as from the model
+            kept[COLUMNS].to_csv(temporary, index=False)
+    progress("decode", len(missing), len(missing))
+
+
+def predicted_statistics(run: Run, samples: list[str], steps: dict[int, int]) -> pd.DataFrame:
+    """Statistics of the decoded predicted clean image (x0) of each sample at each step, as `extract` wrote them.
+
+    Parameters
+    ----------
     steps : index into the trajectory of each step
 
     Returns
@@ -99,36 +129,38 @@ def predicted_statistics(
     Raises
     ------
     HandscopeError
-        Something has to be decoded and there is no model.
+        Some are not there.
     """
-    path = run.analysis_dir / "image_statistics.csv"
-    columns = ["sample", "image_sha256", "step", *STATISTICS]
-    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
-    table = run.samples().set_index("sample")
-    same = known["sample"].map(table["image_sha256"]) == known["image_sha256"]
-    known = known[same & known["step"].isin(list(steps))]
-    found = known["sample"].value_counts()
-    missing = [sample for sample in samples if found.get(sample, 0) < len(steps)]
-    if missing and model is None:
+    known = _known(run, steps)
+    lacking = _lacking(known, samples, steps)
+    if lacking:
         raise HandscopeError(
-            f"The predicted clean images of {len(missing)} samples are not in {path}, and decoding them needs a model: "
-            "give the one that made the run."
+            f"The statistics of the predicted clean images of {len(lacking)} samples, {lacking[0]} among them, are not "
+            f"in {run.analysis_dir / 'image_statistics.csv'}: run extract, which decodes them from the trajectories."
         )
-    known = known[~known["sample"].isin(missing)]
-    for start in range(0, len(missing), BATCH):
-        progress("decode", start, len(missing))
-        made = _decoded(model, run, table, missing[start : start + BATCH], steps)
-        known = pd.concat([known, made], ignore_index=True) if len(known) else made
-        write_csv(path, known[columns])
     return known.set_index(["sample", "step"])[list(STATISTICS)].astype(float)
 
 
-def _decoded(
-    model: Model | None, run: Run, table: pd.DataFrame, samples: list[str], steps: dict[int, int]
-) -> pd.DataFrame:
+def _known(run: Run, steps: dict[int, int]) -> pd.DataFrame:
+    """What is there of these steps and of the samples' present images."""
+    files = sorted(run.analysis_dir.glob("image_statistics*.csv"))
+    # Read as text: pandas' own reading of numbers is not exact to the last digit.
+    read = [pd.read_csv(path, dtype=dict.fromkeys(STATISTICS, str)) for path in files]
+    known = pd.concat(read, ignore_index=True) if read else pd.DataFrame(columns=COLUMNS)
+    known = known.astype(dict.fromkeys(STATISTICS, float))
+    image = run.samples().set_index("sample")["image_sha256"]
+    known = known[(known["sample"].map(image) == known["image_sha256"]) & known["step"].isin(list(steps))]
+    return known.drop_duplicates(["sample", "step"])
+
+
+def _lacking(known: pd.DataFrame, samples: list[str], steps: dict[int, int]) -> list[str]:
+    found = known["sample"].value_counts()
+    return [sample for sample in samples if found.get(sample, 0) < len(steps)]
+
+
+def _decoded(model: Model, run: Run, table: pd.DataFrame, samples: list[str], steps: dict[int, int]) -> pd.DataFrame:
     import torch
 
-    assert model is not None
     trajectories = [run.trajectory(sample) for sample in samples]
     height, width = (int(table.loc[samples[0], side]) for side in ("height", "width"))
     parts = []
