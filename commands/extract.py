@@ -1,18 +1,26 @@
 """``handscope extract``: activations of the labelled samples of a run."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ..errors import HandscopeError
+from ..extract.address import Plan
 from ..progress import Progress
 from .options import model_of, model_options, names, numbers, part
 from .verb import add_verb, open_run, say
+
+READ = ("blocks", "steps", "stream", "at")
+"""Options that say what is read, unless a plan does."""
 
 
 def add(verbs: Any) -> None:
     """Add ``extract``."""
     text = "residual streams at labelled tokens, by replaying trajectories or generating again"
     verb = add_verb(verbs, "extract", _extract, text, run=True)
+    verb.add_argument(
+        "--plan", type=Path, metavar="FILE", help="what to read, as survey --zoom writes it, in place of the four below"
+    )
     verb.add_argument("--blocks", type=names, metavar="LIST", help="double.1,single.3 (default: all blocks)")
     verb.add_argument(
         "--steps",
@@ -26,12 +34,8 @@ def add(verbs: Any) -> None:
         default="hand",
         help="which tokens of a sample are kept (default hand)",
     )
-    verb.add_argument(
-        "--stream", choices=("image", "text"), default="image", help="whose tokens are read (default image)"
-    )
-    verb.add_argument(
-        "--at", choices=("output", "input"), default="output", help="which side of each block is read (default output)"
-    )
+    verb.add_argument("--stream", choices=("image", "text"), help="whose tokens are read (default image)")
+    verb.add_argument("--at", choices=("output", "input"), help="which side of each block is read (default output)")
     verb.add_argument(
         "--batch-size",
         type=int,
@@ -57,18 +61,19 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     samples = run.samples()
     if samples.empty:
         raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
-    from ..extract.address import Plan
-
+    given = {name: getattr(arguments, name) for name in READ if getattr(arguments, name) is not None}
+    plan = _plan_of(arguments.plan, given) if arguments.plan is not None else None
     of = int(samples["steps"].iloc[0])
-    steps = arguments.steps or range(of, 0, -1)
-    read = {"of": of, "stream": arguments.stream, "at": arguments.at}
-    Plan(arguments.blocks or ["double.0"], steps, **read)  # what is misspelt is refused before the model is loaded
+    given = {"steps": range(of, 0, -1), **given, "of": of}
+    if plan is None:
+        Plan(**{"blocks": ["double.0"], **given})  # what is misspelt is refused before the model is loaded
     from ..extract.estimate import estimate
     from ..extract.extract import extract
     from ..report.summary import estimated, extracted
 
     model = model_of(run, arguments)
-    plan = Plan(arguments.blocks or model.blocks, steps, **read)
+    if plan is None:
+        plan = Plan(**{"blocks": model.blocks, **given})
     options = {"tokens": arguments.tokens, "batch_size": arguments.batch_size, "shard": arguments.shard}
     if arguments.dry_run:
         print(estimated(estimate(model, run, plan, **options), arguments.compression))
@@ -79,3 +84,17 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
         say("extract", f"nothing yet in {run.activations_dir}: part {i} of {n} has no samples, or all were set aside")
     else:
         say("extract", extracted(run))
+
+
+def _plan_of(path: Path, given: dict[str, Any]) -> Plan:
+    if given:
+        raise HandscopeError(
+            f"Expected either --plan or {', '.join(f'--{name}' for name in given)}, found both: the plan in {path} "
+            "says what is read."
+        )
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise HandscopeError(
+            f"There is no plan in {path} ({error}): expected the file that survey --zoom writes, RUN/survey/plan.json."
+        ) from error

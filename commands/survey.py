@@ -58,9 +58,9 @@ def _survey(arguments: argparse.Namespace, progress: Progress) -> None:
     path = survey_folder(run) / "plan.json"
     with atomic(path) as temporary:
         temporary.write_text(plan.to_json() + "\n", encoding="utf-8")
-    blocks, steps = ",".join(map(str, plan.blocks)), ",".join(map(str, plan.steps))
-    say("zoom", f"{len(plan.cells)} cells in {path}, chosen by the map: to extract them, run")
-    print(f"handscope extract {run.path} --blocks {blocks} --steps {steps}", flush=True)
+    blocks, steps = ", ".join(map(str, plan.blocks)), ", ".join(map(str, plan.steps))
+    say("zoom", f"{len(plan.cells)} cells chosen by the map, {blocks} at steps {steps}: to extract them, run")
+    print(f"handscope extract {run.path} --plan {path}", flush=True)
 
 
 def _summary(table: Any, best: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ def _decode(
     judged = [
         sample
         for sample, annotation in work.annotations.items()
-        if annotation is not None and annotation.verdict in SUBSETS["all"] and annotation.hands.any()
+        if annotation is not None and annotation.verdict in SUBSETS["all"] and annotation.instances.any()
     ]
     decode_predicted(model, run, judged, {step: plan.index(step) for step in plan.steps}, shard, progress)
 

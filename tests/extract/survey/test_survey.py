@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -270,16 +272,72 @@ def test_nothing_separable_is_said_in_those_words():
         zoom(survey_table(np.full((3, 4), 0.6), np.full((3, 4), 0.4)))
 
 
-def test_the_command_surveys_maps_and_writes_a_plan_that_extract_reads(surveyed_run, run_copy, capsys, monkeypatch):
+@pytest.fixture
+def telling_run(surveyed_run, run_copy):
+    """A run whose verdicts follow from what one cell says of each sample, so that a map of it finds something."""
     run = run_copy(surveyed_run)
-    assert main(["survey", str(run.path), "--permutations", "99", "--folds", "4", "--zoom", "3"]) in (0, 2)
+    store, labels = SurveyStore(survey_folder(run)), Labels(run.labels_path)
+    means = {str(cell): mean for cell, mean, _ in store.read(store.samples)}["single.1/2"]
+    centred = means - means.mean(0)
+    along = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
+    bad = dict(zip(store.samples, along > np.median(along)))
+    labels.add(
+        [
+            replace(
+                one,
+                labels=np.where(one.instances > 0, 2 + bad[sample], one.labels),
+                verdict="bad" if bad[sample] else "good",
+                kinds=(),
+                faults={},
+            )
+            for sample, one in labels.current().items()
+        ]
+    )
+    return run
+
+
+def test_the_plan_that_a_survey_writes_is_what_extract_reads(telling_run, tiny_pipe_folder, capsys):
+    run, options = telling_run, ["--permutations", "99", "--folds", "4", "--zoom", "3"]
+    assert main(["survey", str(run.path), *options, "--model", str(tiny_pipe_folder)]) == 0
+    *_, command = capsys.readouterr().out.splitlines()
+    path = survey_folder(run) / "plan.json"
+    assert command == f"handscope extract {run.path} --plan {path}"
+    assert main([*command.split()[1:], "--model", str(tiny_pipe_folder)]) == 0
+    plan = Plan.from_json(path.read_text())
+    store = ActivationStore(run.activations_dir)
+    assert store.plan == plan and 1 <= len(store.cells) <= 3
+    assert len(store.samples) == 48 and (run.activations_dir / "store.h5").exists()
+
+
+def test_a_map_that_finds_nothing_writes_no_plan(surveyed_run, run_copy, capsys):
+    run = run_copy(surveyed_run)
+    assert main(["survey", str(run.path), "--permutations", "39", "--folds", "4", "--zoom", "3"]) == 2
     said = capsys.readouterr()
-    table = pd.read_csv(run.analysis_dir / "survey.csv")
-    if (table["ridge_q"] <= 0.05).any():
-        plan = Plan.from_json((survey_folder(run) / "plan.json").read_text())
-        assert len(plan.cells) <= 3 and "selected" in said.out and "handscope extract" in said.out
-    else:
-        assert "separable from chance" in said.err and "no cell of 20 is separable" in said.out
+    assert "separable from chance" in said.err and "no cell of 20 is separable" in said.out
+    assert not (survey_folder(run) / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (None, (), r"There is no plan in .*plan\.json"),
+        ("{", (), r"There is no plan in .*plan\.json \(Expecting"),
+        ("[1]", (), r"There is no plan in"),
+        ('{"blocks": ["half.1"], "steps": [1], "of": 4}', (), "half.1"),
+        ('{"blocks": ["single.1"], "steps": [1], "of": 4}', ("--steps", "1"), "either --plan or --steps, found both"),
+        ('{"blocks": ["single.1"], "steps": [9], "of": 20}', (), "make the plan's `of` 4"),
+    ],
+)
+def test_a_plan_that_cannot_be_extracted_is_refused(
+    finished_run, tiny_pipe_folder, tmp_path, capsys, text, options, message
+):
+    path = tmp_path / "plan.json"
+    if text is not None:
+        path.write_text(text)
+    given = ["extract", str(finished_run.path), "--plan", str(path), "--model", str(tiny_pipe_folder), *options]
+    assert main(given) == 2
+    assert re.search(message, capsys.readouterr().err.replace("\n", " "))
+    assert not finished_run.activations_dir.exists()
 
 
 def test_the_command_surveys_a_run_that_has_none(finished_run, tiny_pipe_folder, run_copy, capsys):
