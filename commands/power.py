@@ -19,7 +19,7 @@ def _power(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..analysis.statistics.power import power_table
     from ..report.results import Results
 
-    table = power_table(Results.read(run), arguments.auc, arguments.power)
+    table = power_table(Results.read(run).tested, arguments.auc, arguments.power)
     print(f"To see a held-out AUC of {arguments.auc:g} (p ≤ 0.05) with a chance of {arguments.power:.0%}:")
     for row in table.itertuples():
         print(

@@ -18,12 +18,13 @@ from ..labeling.table import SUBSETS
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run
-from ..run.trajectory import Trajectory, step_table
+from ..run.trajectory import Trajectory
 from .address import Plan
 from .again import SetAside, generate_again, set_aside, write_set_aside
 from .picture_statistics import decode_predicted
 from .replay import batch_difference, replay
 from .seen import Seen
+from .steps import step_table
 from .store.consolidate import consolidate
 from .store.shard import fingerprint, heads, reading, shards
 from .store.store import ActivationStore

@@ -23,7 +23,7 @@ def further(results: Results) -> list[Finding]:
 
 def _power(results: Results) -> Finding | None:
     question = "What could these data have shown?"
-    table = power_table(results, SEEN)
+    table = power_table(results.tested, SEEN)
     if table.empty:
         return None
     row = table.iloc[-1]

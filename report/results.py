@@ -115,6 +115,13 @@ class Results:
         """One of the tables of `FURTHER`; without rows or columns where the run lacks it."""
         return self.further.get(name, pd.DataFrame())
 
+    @property
+    def tested(self) -> list[tuple[str, pd.DataFrame, str]]:
+        """What was tested: a name, the table with a row a cell, and the prefix of its columns, for `power_table`."""
+        probes = self.probe_of("sure")
+        tables = [("direction", self.cells, "dom_"), ("probe", probes, "")]
+        return [*tables, ("probe within prompts", probes, self.prefix)] if self.prefix else tables
+
     @cached_property
     def prefix(self) -> str:
         """``within_``, the columns of pairs within a prompt, if there are any; else empty, the columns of all pairs."""

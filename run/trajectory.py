@@ -5,15 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import HandscopeError
-from ..extract.address import Plan
-from ..extract.store.shard import STEP
 from ..files import atomic
 
 LATER = {"weight_hash", "height", "width", "scheduler"}
@@ -93,10 +90,3 @@ class Trajectory:
 def stack(trajectories: Sequence[Trajectory], i: int) -> Tensor:
     """Latents at index i of several samples, (n, tokens, channels)."""
     return torch.stack([trajectory.latents[i] for trajectory in trajectories])
-
-
-def step_table(plan: Plan, trajectory: Trajectory) -> np.ndarray:
-    """The steps of a plan as they are kept beside activations: an array of dtype `STEP`, in the plan's order."""
-    indices = [plan.index(step) for step in plan.steps]
-    times = (trajectory.sigmas[indices], trajectory.timesteps[indices], trajectory.model_timesteps[indices])
-    return np.array(list(zip(plan.steps, indices, *times, strict=True)), STEP)

@@ -8,7 +8,8 @@ design effect, which the null of a finished run shows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,6 @@ from scipy.stats import norm
 
 from ...errors import HandscopeError
 from .effects import auc_of_d, d_of_auc
-
-if TYPE_CHECKING:
-    from ...report.results import Results
 
 Array = NDArray[np.float64]
 
@@ -107,7 +105,7 @@ def power(
 
 def needed(
     auc: float = 0.6,
-    wanted: float = 0.8,
+    target: float = 0.8,
     bad: float = 0.5,
     design: float = 1.0,
     alpha: float = ALPHA,
@@ -118,7 +116,7 @@ def needed(
     Parameters
     ----------
     auc : expected held-out AUC, above 0.5 and below 1
-    wanted : the power
+    target : the power
     bad : share of the hands that are bad
     design, alpha, folds : as for `power`; for the largest of m cells after correction, alpha / m is on the safe side
 
@@ -130,12 +128,12 @@ def needed(
     HandscopeError
         A number is out of its range.
     """
-    for name, value, low in (("auc", auc, 0.5), ("power", wanted, alpha), ("share of bad hands", bad, 0.0)):
+    for name, value, low in (("auc", auc, 0.5), ("power", target, alpha), ("share of bad hands", bad, 0.0)):
         if not low < value < 1:
             raise HandscopeError(f"Expected the {name} to be above {low:g} and below 1, found {value:g}.")
 
     def lacking(n: float) -> float:
-        return float(power(auc, n * bad, n * (1 - bad), design, alpha, folds)) - wanted
+        return float(power(auc, n * bad, n * (1 - bad), design, alpha, folds)) - target
 
     least = 2 * folds / min(bad, 1 - bad)  # two of the rarer class in each fold
     if lacking(least) >= 0:
@@ -164,28 +162,28 @@ def held_out_auc(best: ArrayLike, n_bad: ArrayLike, n_good: ArrayLike, rank: flo
     return auc_of_d(d**2 / np.sqrt(d**2 + rank * noise))
 
 
-def power_table(results: Results, auc: float = 0.6, wanted: float = 0.8) -> pd.DataFrame:
+def power_table(
+    tables: Iterable[tuple[str, pd.DataFrame, str]], auc: float = 0.6, target: float = 0.8
+) -> pd.DataFrame:
     """What a run could have seen, and how many labelled hands would be needed.
 
     Parameters
     ----------
+    tables : of each test its name, a table with a row a cell (n_good, n_bad, null_sd), and the prefix of null_sd there
     auc : expected held-out AUC
-    wanted : the power that `needed` and `needed_first` reach
+    target : the power that `needed` and `needed_first` reach
 
     Returns
     -------
     DataFrame with a row a table of the run: test, n_good, n_bad, cells, null_sd (the median over cells), design_effect,
-    power (of one cell at p ≤ 0.05), needed (hands for `wanted` there), power_first and needed_first (the same at
+    power (of one cell at p ≤ 0.05), needed (hands for `target` there), power_first and needed_first (the same at
     p ≤ 0.05 / cells, what the first of the cells must reach, so the safe side of what q ≤ 0.05 asks). More hands are
     taken to mean more prompts, each with as many hands and as many bad ones as now.
     """
-    tables = [("direction", results.cells, "dom_"), ("probe", results.probe_of("sure"), "")]
-    if results.prefix:
-        tables.append(("probe within prompts", results.probe_of("sure"), results.prefix))
-    return pd.DataFrame([_of_table(name, rows, prefix, auc, wanted) for name, rows, prefix in tables])
+    return pd.DataFrame([_of_table(name, rows, prefix, auc, target) for name, rows, prefix in tables])
 
 
-def _of_table(name: str, rows: pd.DataFrame, prefix: str, auc: float, wanted: float) -> dict[str, Any]:
+def _of_table(name: str, rows: pd.DataFrame, prefix: str, auc: float, target: float) -> dict[str, Any]:
     n_bad, n_good = int(rows["n_bad"].iloc[0]), int(rows["n_good"].iloc[0])
     spread = float(rows[prefix + "null_sd"].median())
     design = float(design_effect(spread, n_bad, n_good))
@@ -194,5 +192,5 @@ def _of_table(name: str, rows: pd.DataFrame, prefix: str, auc: float, wanted: fl
     found |= {"null_sd": spread, "design_effect": design}
     for suffix, alpha in (("", ALPHA), ("_first", ALPHA / len(rows))):
         found[f"power{suffix}"] = float(power(auc, n_bad, n_good, design, alpha))
-        found[f"needed{suffix}"] = needed(auc, wanted, share, design, alpha)
+        found[f"needed{suffix}"] = needed(auc, target, share, design, alpha)
     return found

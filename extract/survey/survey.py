@@ -14,9 +14,9 @@ from ...labeling.database.labels import Annotation, Labels
 from ...models.model import Model
 from ...progress import Progress, quiet
 from ...run.folder import Run
-from ...run.trajectory import step_table
 from ..address import Plan
 from ..replay import replay
+from ..steps import step_table
 from ..wanted import Batch, Wanted, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
 

@@ -71,7 +71,7 @@ def test_the_known_answers():
     [
         ({"auc": 0.5}, "auc"),
         ({"auc": 1.0}, "auc"),
-        ({"wanted": 0.01}, "power"),
+        ({"target": 0.01}, "power"),
         ({"bad": 0.0}, "share"),
         ({"auc": 0.50001}, "too near"),
     ],
@@ -125,14 +125,10 @@ def test_an_effect_size_knows_nothing_of_the_scales_of_folds():
 
 
 def test_a_run_is_asked_for_what_its_nulls_allow():
-    class Results:
-        prefix = "within_"
-        cells = pd.DataFrame({"n_bad": [40] * 6, "n_good": [60] * 6, "dom_null_sd": [0.08] * 6})
-
-        def probe_of(self, subset):
-            return pd.DataFrame({"n_bad": [40] * 6, "n_good": [60] * 6, "null_sd": 0.07, "within_null_sd": 0.09})
-
-    table = power_table(Results(), 0.6).set_index("test")
+    cells = pd.DataFrame({"n_bad": [40] * 6, "n_good": [60] * 6, "dom_null_sd": [0.08] * 6})
+    probes = pd.DataFrame({"n_bad": [40] * 6, "n_good": [60] * 6, "null_sd": 0.07, "within_null_sd": 0.09})
+    tables = [("direction", cells, "dom_"), ("probe", probes, ""), ("probe within prompts", probes, "within_")]
+    table = power_table(tables, 0.6).set_index("test")
     assert list(table.index) == ["direction", "probe", "probe within prompts"]
     assert table["needed"].is_monotonic_increasing is False and (table["needed_first"] > table["needed"]).all()
     assert table.loc["probe", "needed"] < table.loc["direction", "needed"] < table.loc["probe within prompts", "needed"]
