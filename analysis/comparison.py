@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .class_parts import CellSums, ClassParts
 from .directions import difference_of_means, held_out_projections
 from .distance import bhattacharyya_test, permuted_parts
-from .hand_parts import CellSums, HandParts
 from .moments import Moments
 from .statistics.auc import auc
 from .statistics.intervals import bootstrap_auc
@@ -28,7 +28,7 @@ class Comparison:
     rows : int array of shape (n,), rows of the table of samples
     y, groups, fold : arrays of shape (n,)
     labellings : array of shape (permutations, n), for what is fitted without a fold
-    parts : int array of shape (m,), the parts of these samples among those of `HandParts`
+    parts : int array of shape (m,), the parts of these samples among those of `ClassParts`
     sample, bad, part_groups : arrays of shape (m,)
     part_labellings : array of shape (permutations, m)
     """
@@ -45,14 +45,14 @@ class Comparison:
     part_labellings: Array
 
     @classmethod
-    def of(cls, hands: HandParts, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:
-        """Compare the samples in `rows` of the table of `hands`."""
-        table = hands.table.iloc[rows]
+    def of(cls, read: ClassParts, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:
+        """Compare the samples in `rows` of the table of `read`."""
+        table = read.table.iloc[rows]
         y, groups = table["bad"].to_numpy(np.float64), table["prompt"].to_numpy(object)
         fold = table["fold"].to_numpy()
-        parts = np.flatnonzero(np.isin(hands.sample, rows))
-        sample, bad = hands.sample[parts], hands.bad[parts]
-        part_groups = hands.table["prompt"].to_numpy(object)[sample]
+        parts = np.flatnonzero(np.isin(read.sample, rows))
+        sample, bad = read.sample[parts], read.bad[parts]
+        part_groups = read.table["prompt"].to_numpy(object)[sample]
         return cls(
             rows,
             y,
@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def n_mixed(self) -> int:
-        """Bad samples with tokens of a good hand too."""
+        """Bad samples with tokens of a good instance too."""
         return len(self.parts) - len(self.rows)
 
     def direction(self, sums: CellSums, seed: int) -> dict[str, float]:

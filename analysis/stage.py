@@ -17,15 +17,15 @@ from ..labeling.table import labelled, sample_table
 from ..progress import Progress, quiet
 from ..run.freshness import fingerprint, is_fresh, set_fresh
 from . import held_out
+from .class_parts import CellSums, ClassParts
 from .comparison import Comparison
 from .contrasts import Contrast, contrasts
 from .directions import cosines, difference_of_means, half_directions, unit
 from .distance import Bhattacharyya
-from .hand_parts import CellSums, HandParts
 from .statistics.folds import check_folds, grouped_folds
 from .statistics.multiple import benjamini_hochberg
+from .subject_tokens import SubjectTokens
 from .transfer import SharedDirection, transfer
-from .vectors import HandTokens
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
@@ -70,7 +70,7 @@ UNHALVED = "no halving of the prompts leaves both classes on both sides"
 def analyze(
     run: Run, permutations: int = 1000, folds: int = 5, seed: int = 0, progress: Progress = quiet
 ) -> pd.DataFrame:
-    """Compare bad with good hands in every cell of a run's activations, on samples whose verdict is sure.
+    """Compare bad with good samples in every cell of a run's activations, on samples whose verdict is sure.
 
     Writes `OUTPUTS` in ``analysis/``; does nothing when they are there and belong to the present labels, activations
     and arguments. docs/statistics.md says what every column is.
@@ -83,10 +83,10 @@ def analyze(
     Returns
     -------
     The table of cells.csv. `dom` is the difference of means, `db` the Bhattacharyya distance in nats, `c2st` the
-    classifier two-sample test. AUCs are of projections of sample vectors (the mean of a sample's hand tokens) on
-    directions fitted without their fold; `dom_auc_in_sample` alone is not. `db` is in-sample too, and `db_excess`, with
-    its interval `db_lo` to `db_hi`, is what remains of it above the null; its tokens are good or bad as the hand is
-    that they lie on, and `n_mixed` samples have both. `massive_channels` were left out, and so were
+    classifier two-sample test. AUCs are of projections of sample vectors (the mean of a sample's tokens of the subject)
+    on directions fitted without their fold; `dom_auc_in_sample` alone is not. `db` is in-sample too, and `db_excess`,
+    with its interval `db_lo` to `db_hi`, is what remains of it above the null; its tokens are good or bad as the
+    instance is that they lie on, and `n_mixed` samples have both. `massive_channels` were left out, and so were
     `constant_channels`, which do not vary in one class; both are numbers joined by semicolons. `reason` says why a
     number is missing.
 
@@ -103,14 +103,14 @@ def analyze(
 
     store = ActivationStore(run.activations_dir)
     table = sample_table(run)
-    present = HandTokens(store, table["sample"].tolist()).samples
+    present = SubjectTokens(store, table["sample"].tolist()).samples
     table = labelled(table[table["sample"].isin(present)], "sure", folds, run.path)
     table["fold"] = grouped_folds(table["prompt"].to_numpy(), folds, seed)
     check_folds(table["bad"].to_numpy(), table["fold"].to_numpy())
-    hands = HandParts(store, table)
-    whole = Comparison.of(hands, np.arange(len(table)), permutations, seed)
+    parts = ClassParts(store, table)
+    whole = Comparison.of(parts, np.arange(len(table)), permutations, seed)
     wanted = contrasts(table, folds)
-    compared = {one.name: Comparison.of(hands, one.rows, permutations, seed) for one in wanted if not one.reason}
+    compared = {one.name: Comparison.of(parts, one.rows, permutations, seed) for one in wanted if not one.reason}
     sigma = store.steps.set_index("step")["sigma"]
     rows: list[dict[str, Any]] = []
     contrasted: list[dict[str, Any]] = []
@@ -121,13 +121,13 @@ def analyze(
     for number, cell in enumerate(store.cells):
         progress("analyze", number, len(store.cells))
         address = {"block": str(cell.block), "step": cell.step}
-        sums = hands.read(cell)
+        sums = parts.read(cell)
         try:
             row, found = _compare(whole, sums, seed)
         except HandscopeError as error:
             raise HandscopeError(f"Cell {cell.block} at step {cell.step}: {error}") from error
         rows.append({**address, "sigma": float(sigma.loc[cell.step]), **whole.counts, **row})
-        diagnosed.append({**address, **asdict(hands.diagnose(cell, sums)), **_bounds(row)})
+        diagnosed.append({**address, **asdict(parts.diagnose(cell, sums)), **_bounds(row)})
         contrasted += [
             {"contrast": one.name, **address, **_contrast(one, compared.get(one.name), sums, found["direction"], seed)}
             for one in wanted

@@ -15,7 +15,7 @@ from .address import Plan
 from .capture import capture
 from .generate import draw
 from .replay import replay
-from .wanted import Batch, Wanted, batches, wanted
+from .worklist import Batch, WorkList, batches, work_list
 
 SHARD_BYTES = 9_000
 """What a shard takes beside activations and tokens: attributes, steps and HDF5's own, as measured on shards."""
@@ -114,7 +114,7 @@ def estimate(
 
     Nothing is written. Parameters and errors are those of `extract`.
     """
-    work = wanted(model, run, plan, tokens, shard)
+    work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(run, work, batch_size))
     counts = {sample: _tokens(model, work, sample) for sample in work.rows}
     missing = sum(counts[sample] for sample in work.missing)
@@ -146,12 +146,12 @@ def estimate(
     )
 
 
-def _tokens(model: Model, work: Wanted, sample: str) -> int:
+def _tokens(model: Model, work: WorkList, sample: str) -> int:
     row = work.rows[sample]
     return int(work.mask(sample, model.grid(row["height"], row["width"])).sum())
 
 
-def _time_encoding(model: Model, work: Wanted) -> float:
+def _time_encoding(model: Model, work: WorkList) -> float:
     """Seconds for the prompts of the missing samples; the first two are encoded, the second is the measure."""
     prompts = list(dict.fromkeys(work.rows[sample]["prompt"] for sample in work.missing))
     seconds = 0.0
@@ -162,7 +162,7 @@ def _time_encoding(model: Model, work: Wanted) -> float:
     return seconds * len(prompts)
 
 
-def _measure(model: Model, run: Run, plan: Plan, work: Wanted, todo: list[Batch]) -> Road:
+def _measure(model: Model, run: Run, plan: Plan, work: WorkList, todo: list[Batch]) -> Road:
     first = todo[0]
     times = _time_replay if first.replayed else _time_again
     times(model, run, plan, work, first)  # once to warm up
@@ -185,7 +185,7 @@ def _size(batch: Batch) -> int:
     return batch.together * batch.rows[0]["height"] * batch.rows[0]["width"]
 
 
-def _time_replay(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch) -> tuple[float, float]:
+def _time_replay(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> tuple[float, float]:
     """Seconds of one call as deep as the plan goes, and of reading the batch's trajectories."""
     row = batch.rows[0]
     one = Plan(plan.blocks, plan.steps[:1], plan.of, plan.stream, plan.at)
@@ -199,7 +199,7 @@ def _time_replay(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch)
     return seconds[0], read
 
 
-def _time_again(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch) -> tuple[float, float]:
+def _time_again(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> tuple[float, float]:
     """Seconds of one whole call, and of decoding the images and all else that a generation does once."""
     row = batch.rows[0]
     one = Plan(plan.blocks, [1], 1, plan.stream, plan.at)

@@ -1,7 +1,7 @@
 """From labelled samples to activations on disk: read them, keep the wanted tokens, write one shard a sample.
 
-A sample whose trajectory was kept is replayed; one without is generated again (`again`), and its labels are used only
-where noise and image come out as they were.
+A sample whose trajectory was kept is replayed; one without is generated again (`regenerate`), and its labels are
+used only where noise and image come out as they were.
 """
 
 import time
@@ -20,8 +20,8 @@ from ..progress import Progress, quiet
 from ..run.folder import Run
 from ..run.trajectory import Trajectory
 from .address import Plan
-from .again import SetAside, generate_again, set_aside, write_set_aside
 from .picture_statistics import decode_predicted
+from .regenerate import SetAside, regenerate, set_aside, write_set_aside
 from .replay import batch_difference, replay
 from .seen import Seen
 from .steps import step_table
@@ -29,7 +29,7 @@ from .store.consolidate import consolidate
 from .store.shard import fingerprint, heads, reading, shards
 from .store.store import ActivationStore
 from .store.writer import ShardWriter
-from .wanted import Batch, Wanted, batches, shard_path, wanted
+from .worklist import Batch, WorkList, batches, shard_path, work_list
 
 STALE = 3600.0
 """Seconds after which a temporary file that nothing was written to is one that a killed process left behind."""
@@ -84,7 +84,7 @@ def extract(
         or of another image; activations of another plan, model or choice of tokens are there already; every sample was
         set aside; the disk is full.
     """
-    work = wanted(model, run, plan, tokens, shard)
+    work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(run, work, batch_size))
     _sweep(run, work, shard)
     progress("extract", len(work.rows) - len(work.missing), len(work.rows))
@@ -109,7 +109,7 @@ def extract(
 
 
 def _decode(
-    model: Model, run: Run, plan: Plan, work: Wanted, shard: tuple[int, int] | None, progress: Progress
+    model: Model, run: Run, plan: Plan, work: WorkList, shard: tuple[int, int] | None, progress: Progress
 ) -> None:
     """Statistics of what the model predicts, for the samples that a probe may be fitted to, while the model is here."""
     judged = [
@@ -131,7 +131,7 @@ class _Read:
 class _Reader:
     """Reads batches, by replay or by generating again."""
 
-    def __init__(self, model: Model, run: Run, plan: Plan, work: Wanted) -> None:
+    def __init__(self, model: Model, run: Run, plan: Plan, work: WorkList) -> None:
         self.model, self.run, self.plan, self.work = model, run, plan, work
         self._differences: dict[tuple[int, int], dict[str, Any]] = {}
 
@@ -143,7 +143,7 @@ class _Reader:
             trajectories = arguments[1]
             seen = replay(self.model, self.plan, *arguments, masks)
         else:
-            seen, trajectories, differing = generate_again(self.model, self.run, self.plan, batch, masks)
+            seen, trajectories, differing = regenerate(self.model, self.run, self.plan, batch, masks)
         attrs = {**seen.conditions, **self._batch_attrs(batch)}
         bits = _bits(seen, self.plan, masks[: len(batch.rows)].sum(axis=1))
         dropped = {aside.sample for aside in differing}
@@ -223,7 +223,7 @@ def _bits(seen: Seen, plan: Plan, counts: np.ndarray) -> list[np.ndarray]:
     return bits
 
 
-def _consolidate(run: Run, work: Wanted, progress: Progress) -> None:
+def _consolidate(run: Run, work: WorkList, progress: Progress) -> None:
     """Consolidate once every sample of the whole extraction has a shard, whichever machine wrote it."""
     store = run.activations_dir / "store.h5"
     if store.exists():
@@ -238,7 +238,7 @@ def _consolidate(run: Run, work: Wanted, progress: Progress) -> None:
         store.unlink(missing_ok=True)  # of shards that have changed since
 
 
-def _sweep(run: Run, work: Wanted, shard: tuple[int, int] | None) -> None:
+def _sweep(run: Run, work: WorkList, shard: tuple[int, int] | None) -> None:
     """Remove temporary files that killed processes left.
 
     Beside the other parts of an extraction, those of this part's samples, and others that nobody has written to for

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..analysis.statistics.multiple import benjamini_hochberg
-from ..analysis.vectors import HandTokens
+from ..analysis.subject_tokens import SubjectTokens
 from ..extract.picture_statistics import predicted_statistics
 from ..files import write_csv
 from ..labeling.table import SUBSETS, labelled, sample_table
@@ -104,13 +104,13 @@ def probe(
     if is_fresh(sidecar, mark, [*outputs, *files]):
         return pd.read_csv(outputs[0])
     table = sample_table(run)
-    present = HandTokens(store, table["sample"].tolist()).samples
+    present = SubjectTokens(store, table["sample"].tolist()).samples
     table = table[table["sample"].isin(present)]
     n_sure = len(labelled(table, "sure", folds, run.path))
     table = labelled(table, "all", folds, run.path)
-    hands = HandTokens(store, table["sample"].tolist())
-    cells, norms = _read(store, hands, progress)
-    baselines = _baselines(run, store, hands, table, cells, norms, seed, progress)
+    subject = SubjectTokens(store, table["sample"].tolist())
+    cells, norms = _read(store, subject, progress)
+    baselines = _baselines(run, store, subject, table, cells, norms, seed, progress)
     settings: dict[str, Any] = {"folds": folds, "permutations": permutations, "seed": seed}
 
     probed: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
@@ -170,14 +170,14 @@ def probe(
 
 
 def _read(
-    store: ActivationStore, hands: HandTokens, progress: Progress
+    store: ActivationStore, subject: SubjectTokens, progress: Progress
 ) -> tuple[dict[Any, NDArray[np.float32]], dict[Any, Array]]:
     """Sample vectors (n, width) and mean token norms (n,) of each cell."""
     vectors: dict[Any, NDArray[np.float32]] = {}
     norms: dict[Any, Array] = {}
     for number, cell in enumerate(store.cells):
         progress("read activations", number, len(store.cells))
-        moments, norms[cell] = hands.read(cell)
+        moments, norms[cell] = subject.read(cell)
         vectors[cell] = moments.mean.astype(np.float32)
     return vectors, norms
 
@@ -185,7 +185,7 @@ def _read(
 def _baselines(
     run: Run,
     store: ActivationStore,
-    hands: HandTokens,
+    subject: SubjectTokens,
     table: pd.DataFrame,
     cells: dict[Any, NDArray[np.float32]],
     norms: dict[Any, Array],
@@ -194,7 +194,7 @@ def _baselines(
 ) -> list[Baseline]:
     steps = {step: store.plan.index(step) for step in store.plan.steps}
     x0 = predicted_statistics(run, table["sample"].tolist(), steps)
-    found = run_baselines(run, table, hands.tokens, int(store.attrs["columns"]), steps, x0, progress)
+    found = run_baselines(run, table, subject.tokens, int(store.attrs["columns"]), steps, x0, progress)
     deepest = {cell.step: cell for cell in store.cells}  # cells are in the order of blocks, so the last one stays
     for step, cell in deepest.items():
         found.append(Baseline("norm", step, norms[cell][:, None]))
@@ -274,8 +274,8 @@ def _save(
         "held_out_within_auc": result.within_auc if np.isfinite(result.within_auc) else None,
         "held_out_balanced_accuracy": result.balanced_accuracy,
         "held_out_platt": platt(result.scores, y),
-        "tokens": "hand",
+        "tokens": "subject",
         "positive": "bad",
-        "input": "mean of a sample's hand tokens",
+        "input": "mean of a sample's tokens of the subject",
     }
     save_probe(LogisticProbe(L2).fit(x, y), run.probes_dir / f"{cell.block}_{cell.step}.safetensors", metadata)

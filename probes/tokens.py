@@ -1,4 +1,4 @@
-"""Probes of single tokens, judged by tokens and by hands: the token is never the unit of statistics."""
+"""Probes of single tokens, judged by tokens and by instances: the token is never the unit of statistics."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class TokenCrossValidation:
-    """What a probe of tokens does on hands of prompts that it was not fitted to.
+    """What a probe of tokens does on instances of prompts that it was not fitted to.
 
     Attributes
     ----------
-    hands : array of shape (hands,), the distinct values of `hand`, in the order of the arrays below
-    scores : array of shape (hands,), the mean held-out log-odds of a hand's tokens
-    auc, interval, null : of the hands' scores, as in `CrossValidation`; labels are permuted between hands
-    token_auc : how often a token of a bad hand scores above one of a good hand, each pair of hands of a fold counting
-        the same however many tokens they have
+    instances : array of shape (instances,), the distinct values of `instance`, in the order of the arrays below
+    scores : array of shape (instances,), the mean held-out log-odds of an instance's tokens
+    auc, interval, null : of the instances' scores, as in `CrossValidation`; labels are permuted between instances
+    token_auc : how often a token of a bad instance scores above one of a good instance, each pair of instances of a
+        fold counting the same however many tokens they have
     token_interval, token_null : likewise; the interval draws prompts
-    balanced_accuracy : of hands, with thresholds set inside the training folds
-    log_odds : array of shape (hands,), calibrated inside the training folds
+    balanced_accuracy : of instances, with thresholds set inside the training folds
+    log_odds : array of shape (instances,), calibrated inside the training folds
     token_scores : array of shape (n_tokens,), held-out log-odds
-    fold : int array of shape (hands,)
+    fold : int array of shape (instances,)
     l2 : array of shape (folds,), penalties chosen inside the training folds; NaN where none was chosen
     """
 
-    hands: Array
+    instances: Array
     scores: Array
     auc: float
     interval: tuple[float, float]
@@ -67,7 +67,7 @@ def cross_validate_tokens(
     probe: LinearProbe,
     x: ArrayLike,
     y: ArrayLike,
-    hand: ArrayLike,
+    instance: ArrayLike,
     groups: ArrayLike,
     *,
     l2: Sequence[float] | None = None,
@@ -76,29 +76,29 @@ def cross_validate_tokens(
     bootstraps: int = 2000,
     seed: int = 0,
 ) -> TokenCrossValidation:
-    """Fit a probe to tokens, each hand counting 1, and judge it on the hands of other prompts.
+    """Fit a probe to tokens, each instance counting 1, and judge it on the instances of other prompts.
 
     Parameters
     ----------
     x : array of shape (n_tokens, width)
-    y : array of shape (n_tokens,), 1 for tokens of bad hands and 0 for those of good ones
-    hand, groups : arrays of shape (n_tokens,), the hand (or sample) and the prompt of each token
-    l2 : penalties to choose from inside the training folds, by the AUC of hands; left out, the probe's own is taken
+    y : array of shape (n_tokens,), 1 for tokens of bad instances and 0 for those of good ones
+    instance, groups : arrays of shape (n_tokens,), the instance (or sample) and the prompt of each token
+    l2 : penalties to choose from inside the training folds, by the AUC of instances; left out, the probe's own
 
     Raises
     ------
     HandscopeError
-        The tokens of one hand differ in label or prompt, or there are too few prompts or hands.
+        The tokens of one instance differ in label or prompt, or there are too few prompts or instances.
     """
-    x, y, hand, groups = np.asarray(x, np.float32), np.asarray(y, np.float64), np.asarray(hand), np.asarray(groups)
+    x, y, groups = np.asarray(x, np.float32), np.asarray(y, np.float64), np.asarray(groups)
     probe.check(x, y)
-    names, first, unit = np.unique(hand, return_index=True, return_inverse=True)
+    names, first, unit = np.unique(np.asarray(instance), return_index=True, return_inverse=True)
     group = codes(groups)
     mixed = (y != y[first][unit]) | (group != group[first][unit])
     if mixed.any():
         raise HandscopeError(
-            f"The tokens of one hand share its label and its prompt; those of {len(np.unique(unit[mixed]))} hands, "
-            f"{names[unit[mixed][0]]} among them, do not. Give each hand of an image a name of its own."
+            f"The tokens of one instance share its label and its prompt; those of {len(np.unique(unit[mixed]))} "
+            f"instances, {names[unit[mixed][0]]} among them, do not. Give each instance of an image a name of its own."
         )
     y, group = y[first], codes(group[first])
     fold = grouped_folds(group, folds, seed)
@@ -112,7 +112,7 @@ def cross_validate_tokens(
     whole = np.ones((1, weights.shape[1]))
     pairs = token_wins(tokens[0], y, unit, group, fold)
     return TokenCrossValidation(
-        hands=names,
+        instances=names,
         scores=means[0],
         auc=float(auc(means[0], y, fold)),
         interval=bootstrap_auc(means[0], y, group, fold, bootstraps, seed, null=null),
@@ -134,12 +134,12 @@ def cross_validate_tokens(
 
 
 def token_wins(scores: ArrayLike, y: ArrayLike, unit: NDArray[np.intp], groups: ArrayLike, fold: ArrayLike) -> PairWins:
-    """Pairs of a bad hand and a good one of the same fold, won in part: by the share of their pairs of tokens.
+    """Pairs of a bad instance and a good one of the same fold, won in part: by the share of their pairs of tokens.
 
     Parameters
     ----------
-    scores : array of shape (n_tokens,); unit : int array of shape (n_tokens,), the hand 0, 1, ... of each token
-    y, groups, fold : arrays of shape (hands,)
+    scores : array of shape (n_tokens,); unit : int array of shape (n_tokens,), the instance 0, 1, ... of each token
+    y, groups, fold : arrays of shape (instances,)
     """
     scores, y, group, fold = np.asarray(scores, np.float64), np.asarray(y), codes(groups), np.asarray(fold)
     n, count = group.max() + 1, np.bincount(unit)

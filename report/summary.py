@@ -32,7 +32,7 @@ def labelled(run: "Run") -> str:
 
 def extracted(run: "Run") -> str:
     """How many cells of how many samples are in the store, and which samples were set aside."""
-    from ..extract.again import set_aside
+    from ..extract.regenerate import set_aside
     from ..extract.store.store import ActivationStore
 
     store = ActivationStore(run.activations_dir)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from bench_analysis import GRID, READ, synthetic_run
 from handscope.analysis import PCA, analyze, contrastive_sweep, difference_of_means, plane
-from handscope.analysis.hand_parts import HandParts
+from handscope.analysis.class_parts import ClassParts
 from handscope.analysis.statistics.folds import grouped_folds
 from handscope.extract.store.store import ActivationStore
 from handscope.labeling.table import labelled, sample_table
@@ -36,7 +36,7 @@ def components(run: Run, permutations: int) -> None:
     store = ActivationStore(run.activations_dir)
     table = labelled(sample_table(run), "sure", 5, run.path)
     table["fold"] = grouped_folds(table["prompt"].to_numpy(), 5, 0)
-    hands = HandParts(store, table)
+    hands = ClassParts(store, table)
     for cell in store.cells:
         scatter = hands.read(cell).scatter
         difference_of_means(scatter[0], scatter[1])

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from handscope.analysis import auc, benjamini_hochberg, bootstrap_auc, grouped_folds
+from handscope.analysis.class_parts import CellSums
 from handscope.analysis.comparison import Comparison
 from handscope.analysis.directions import held_out_projections
 from handscope.analysis.distance import permuted_parts
-from handscope.analysis.hand_parts import CellSums
 from handscope.analysis.moments import Moments
 from handscope.analysis.statistics.effects import auc_of_d
 from handscope.analysis.statistics.folds import check_folds

@@ -17,7 +17,7 @@ from ...run.folder import Run
 from ..address import Plan
 from ..replay import replay
 from ..steps import step_table
-from ..wanted import Batch, Wanted, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
+from ..worklist import Batch, WorkList, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
 
 
@@ -113,7 +113,7 @@ def token_moments(classes: NDArray[np.uint8], device: Any = "cpu") -> Callable[[
     return reduce
 
 
-def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> Wanted:
+def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
     rows = run.metadata()
     of = next(iter(rows.values()))["steps"] if rows else 1
     plan = Plan(model.blocks, range(of, 0, -1), of=of)
@@ -130,10 +130,10 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> Wanted:
     everything = list(annotations)
     own = {sample: kept for sample, kept in annotations.items() if shard is None or in_part(sample, shard)}
     missing = [sample for sample in own if not _is_there(_path(run, sample), rows[sample], own[sample], common)]
-    return Wanted(everything, {sample: rows[sample] for sample in own}, own, missing, "labelled", 0, common)
+    return WorkList(everything, {sample: rows[sample] for sample in own}, own, missing, "labelled", 0, common)
 
 
-def _survey_batch(model: Model, run: Run, plan: Plan, work: Wanted, batch: Batch) -> None:
+def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> None:
     first, filled = batch.rows[0], batch.filled()
     read = {sample: run.trajectory(sample) for sample in batch.samples}
     tokens = int(np.prod(model.grid(first["height"], first["width"])))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ...errors import HandscopeError
 from ...extract.address import Block, Plan
 from ...extract.store.store import ActivationStore
-from ...extract.wanted import shard_path
+from ...extract.worklist import shard_path
 from ...probes.choose import of_tokens, saved_probes
 from ...probes.linear import LinearProbe
 from ...run.folder import Run

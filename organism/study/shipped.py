@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ...errors import HandscopeError
-from ...extract.again import psnr
+from ...extract.regenerate import psnr
 from ...files import sha256
 
 DATASETS = Path(__file__).parents[2] / "datasets"

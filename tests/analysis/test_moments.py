@@ -6,7 +6,7 @@ import torch
 from handscope.analysis import Moments
 from handscope.analysis.moments import coarse_channels
 from handscope.analysis.scatter import Scatter, stream_moments
-from handscope.analysis.vectors import HandTokens
+from handscope.analysis.subject_tokens import SubjectTokens
 from handscope.errors import HandscopeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -195,7 +195,7 @@ def hands():
     tokens = pd.DataFrame({"sample": list("aaabbbbbccdd"), "hand": [1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0]})
     x = rng.normal(size=(12, 4)).astype(np.float32)
     x[:, 2] = 7
-    return HandTokens(Cells(x, tokens), ["d", "c", "a", "b"]), x, tokens
+    return SubjectTokens(Cells(x, tokens), ["d", "c", "a", "b"]), x, tokens
 
 
 def test_hand_tokens_are_summed_up_chunk_by_chunk(hands):

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.analysis import Moments, analyze, bhattacharyya
+from handscope.analysis.class_parts import ClassParts
 from handscope.analysis.contrasts import contrasts
-from handscope.analysis.hand_parts import HandParts
 from handscope.errors import HandscopeError
 from safetensors.numpy import load_file
 
@@ -131,7 +131,7 @@ def test_a_good_hand_beside_a_bad_one_counts_as_good(analysed):
     bad_samples = table.loc[table["bad"] == 1, "sample"]
     beside = store.tokens["sample"].isin(bad_samples[:6]) & (store.tokens["row"] % 2 == 0)
     store.tokens.loc[beside, "label"] = 2
-    hands = HandParts(store, table)
+    hands = ClassParts(store, table)
     assert len(hands.bad) == len(table) + 6
     sums = hands.read(store.cells[0])
     x = store.read(str(store.cells[0].block), store.cells[0].step)[0]

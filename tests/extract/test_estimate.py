@@ -9,7 +9,7 @@ from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.estimate import estimate
 from handscope.extract.extract import extract
-from handscope.extract.wanted import in_part
+from handscope.extract.worklist import in_part
 from handscope.report.summary import duration, size
 from made_tiny import STEPS
 

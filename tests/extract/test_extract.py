@@ -14,13 +14,13 @@ import pytest
 from handscope.cli import main
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
-from handscope.extract.again import psnr, set_aside
 from handscope.extract.extract import extract
 from handscope.extract.generate import generate
+from handscope.extract.regenerate import psnr, set_aside
 from handscope.extract.replay import batch_difference
 from handscope.extract.store import writer
 from handscope.extract.store.store import ActivationStore
-from handscope.extract.wanted import in_part
+from handscope.extract.worklist import in_part
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
 from handscope.run.folder import Run

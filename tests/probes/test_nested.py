@@ -166,7 +166,7 @@ def test_tokens_are_fitted_evenly_and_judged_by_hands():
     np.testing.assert_allclose(found.scores, [found.token_scores[hand == k].mean() for k in range(N)], atol=1e-6)
     mixed = y[hand].copy()
     mixed[0] = 1 - mixed[0]
-    with pytest.raises(HandscopeError, match="1 hands"):
+    with pytest.raises(HandscopeError, match="those of 1 instances"):
         cross_validate_tokens(LogisticProbe(), x, mixed, hand, GROUPS[hand])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
-from handscope.extract.again import psnr
+from handscope.extract.regenerate import psnr
 from handscope.labeling.database.labels import Labels
 from handscope.organism.judge import Judge, choose_band, evaluate, fit, kappa, kappa_interval, out_of_fold
 from handscope.organism.render import render_dataset

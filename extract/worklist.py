@@ -20,7 +20,7 @@ SELECTIONS = ("hand", "labelled", "all")
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
+class WorkList:
     """The samples of an extraction, or of one machine's part of it.
 
     Attributes
@@ -114,7 +114,7 @@ class Batch:
         """Their names."""
         return [row["sample"] for row in self.rows]
 
-    def masks(self, model: Model, work: Wanted) -> np.ndarray:
+    def masks(self, model: Model, work: WorkList) -> np.ndarray:
         """The wanted tokens of each, bool of shape (together, tokens); none of the copies."""
         grids = [model.grid(row["height"], row["width"]) for row in self.rows]
         kept = [work.mask(sample, grid).ravel() for sample, grid in zip(self.samples, grids)]
@@ -125,7 +125,9 @@ class Batch:
         return self.rows + self.rows[-1:] * (self.together - len(self.rows))
 
 
-def wanted(model: Model, run: Run, plan: Plan, tokens: str = "hand", shard: tuple[int, int] | None = None) -> Wanted:
+def work_list(
+    model: Model, run: Run, plan: Plan, tokens: str = "hand", shard: tuple[int, int] | None = None
+) -> WorkList:
     """Look what an extraction is of and what of it is missing.
 
     Nothing is written but the model's hash into a `run.yaml` that lacks it.
@@ -156,7 +158,7 @@ def wanted(model: Model, run: Run, plan: Plan, tokens: str = "hand", shard: tupl
         if not _is_there(shard_path(run, sample), rows[sample], annotation, common)
     ]
     text = model.max_sequence_length if plan.stream == "text" else 0
-    return Wanted(everything, rows, annotations, missing, tokens, text, common)
+    return WorkList(everything, rows, annotations, missing, tokens, text, common)
 
 
 def in_part(sample: str, shard: tuple[int, int]) -> bool:
@@ -234,7 +236,7 @@ def annotations_of(
     return chosen
 
 
-def batches(run: Run, work: Wanted, batch_size: int | None) -> Iterator[Batch]:
+def batches(run: Run, work: WorkList, batch_size: int | None) -> Iterator[Batch]:
     """The missing samples, those of one size and one road together; HandscopeError where `batch_size` is no number."""
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise HandscopeError(f"Expected batch_size to be a whole number of at least 1, found {batch_size!r}.")

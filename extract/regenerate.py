@@ -1,4 +1,4 @@
-"""A generation made again, and the proof that it is the one whose image was labelled."""
+"""A generation made again from prompt and seed, and the proof that it is the one whose image was labelled."""
 
 import csv
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .address import Plan
 from .capture import Tokens, capture
 from .generate import draw
 from .seen import Seen
-from .wanted import Batch
+from .worklist import Batch
 
 COLUMNS = ("sample", "reason", "psnr")
 
@@ -39,7 +39,7 @@ class SetAside:
     psnr: float
 
 
-def generate_again(
+def regenerate(
     model: Model, run: Run, plan: Plan, batch: Batch, tokens: Tokens = None
 ) -> tuple[Seen, list[Trajectory], list[SetAside]]:
     """Run the generation of a batch again with capture hooks, and compare hashes of noise and image with the run's.

@@ -1,4 +1,4 @@
-"""Hand tokens of a cell summed up by sample and class: an image may show a good hand beside a bad one."""
+"""Tokens of a cell summed up by sample and class: an image may show a good instance beside a bad one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .directions import massive_channels
 from .gaussianity import Gaussianity, diagnose
 from .moments import Moments
 from .scatter import Scatter, stream_moments
-from .vectors import HandTokens
+from .subject_tokens import SubjectTokens
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
@@ -43,11 +43,11 @@ class CellSums:
     constant: NDArray[np.intp]
 
 
-class HandParts:
+class ClassParts:
     """Reads cells of a store as sums over the good and the bad tokens of each sample.
 
-    A sample has one part, unless its verdict is bad and it has tokens of a good hand too: these are a part of their
-    own.
+    A sample has one part, unless its verdict is bad and it has tokens of a good instance too: these are a part of
+    their own.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class HandParts:
 
     def __init__(self, store: ActivationStore, table: pd.DataFrame) -> None:
         self.table = table
-        self._hands = HandTokens(store, table["sample"].tolist())
+        self._tokens = SubjectTokens(store, table["sample"].tolist())
         number = store.tokens["sample"].map({sample: k for k, sample in enumerate(table["sample"])})
         sample = np.where(store.tokens["hand"] > 0, number.fillna(-1), -1).astype(np.intp)
         labels, verdict = store.tokens["label"].to_numpy(), table["bad"].to_numpy().astype(np.intp)
@@ -78,9 +78,9 @@ class HandParts:
         HandscopeError
             An activation is NaN or infinite, or no two channels vary.
         """
-        parts, scatter = stream_moments(self._hands.chunks(cell), self._part_of, len(self.bad), self._class_of)
+        parts, scatter = stream_moments(self._tokens.chunks(cell), self._part_of, len(self.bad), self._class_of)
         if scatter is None or not np.isfinite(parts.m2).all():
-            self._hands.read(cell)
+            self._tokens.read(cell)
             raise HandscopeError(f"Cell {cell}: the squares of its activations overflow; leave the cell out.")
         count, mean = _by_sample(parts, self.sample, len(self.table))
         massive = massive_channels(mean)
@@ -89,7 +89,7 @@ class HandParts:
         if len(left_out) > parts.mean.shape[1] - 2:
             raise HandscopeError(
                 f"Cell {cell}: {len(constant)} of {parts.mean.shape[1]} channels do not vary over the {count.sum():g} "
-                "hand tokens of one class, so there is nothing to compare; leave the cell out, or extract it again."
+                "tokens of one class, so there is nothing to compare; leave the cell out, or extract it again."
             )
         for array in (parts.mean, parts.m2, mean):
             array[:, left_out] = 0.0
@@ -99,7 +99,7 @@ class HandParts:
     def diagnose(self, cell: Cell, sums: CellSums) -> Gaussianity:
         """Whether the tokens of a cell are as two diagonal Gaussians have them; see `diagnose`."""
         fold = self.table["fold"].to_numpy()[self.sample]
-        return diagnose(self._hands.chunks(cell), self._part_of, sums.parts, sums.scatter, self.bad, fold)
+        return diagnose(self._tokens.chunks(cell), self._part_of, sums.parts, sums.scatter, self.bad, fold)
 
 
 def _by_sample(parts: Moments, sample: NDArray[np.intp], n: int) -> tuple[Array, Array]:

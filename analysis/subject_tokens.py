@@ -1,4 +1,4 @@
-"""The hand tokens of a store, summed up sample by sample: the sample is the unit of all that follows."""
+"""The subject's tokens of a store, summed up sample by sample: the sample is the unit of all that follows."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from ..extract.store.store import ActivationStore
 
 
-class HandTokens:
-    """Reads cells of a store as moments of each sample's hand tokens.
+class SubjectTokens:
+    """Reads cells of a store as moments of each sample's tokens of the subject: those with an instance number.
 
     Attributes
     ----------
-    samples : list of str, those asked for that have a hand token in the store, in the order asked for
-    tokens : DataFrame of their hand tokens, in the order of the store
+    samples : list of str, those asked for that have such a token in the store, in the order asked for
+    tokens : DataFrame of these tokens, in the order of the store
     """
 
     def __init__(self, store: ActivationStore, samples: list[str]) -> None:
         self.store = store
-        hand = (store.tokens["hand"] > 0).to_numpy()
-        present = set(store.tokens["sample"][hand])
+        subject = (store.tokens["hand"] > 0).to_numpy()
+        present = set(store.tokens["sample"][subject])
         self.samples = [sample for sample in samples if sample in present]
         number = store.tokens["sample"].map({sample: k for k, sample in enumerate(self.samples)})
-        self._chosen = np.flatnonzero(hand & number.notna().to_numpy())
+        self._chosen = np.flatnonzero(subject & number.notna().to_numpy())
         self.tokens: pd.DataFrame = store.tokens.iloc[self._chosen]
         self._sample_of = number.fillna(-1).to_numpy().astype(np.intp)
 
@@ -58,11 +58,11 @@ class HandTokens:
         if broken:
             raise HandscopeError(
                 f"Cell {cell.block} at step {cell.step} of the store holds NaN or infinity in {broken} of "
-                f"{len(self._chosen)} hand tokens; extract it again, in bfloat16 or float32 if it was float16."
+                f"{len(self._chosen)} tokens; extract it again, in bfloat16 or float32 if it was float16."
             )
         moments = totals.result()
         return moments, norms / moments.count
 
     def chunks(self, cell: Cell) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp]]]:
-        """The hand tokens of a cell, some thousand at a time: rows (m, width), and their places (m,) in the store."""
+        """The tokens of a cell, some thousand at a time: rows (m, width), and their places (m,) in the store."""
         yield from self.store.chunks(str(cell.block), cell.step, where=self._chosen)
