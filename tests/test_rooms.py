@@ -47,7 +47,7 @@ ORDER = """
 
 AGAINST_THE_ORDER = {
     ("handscope.run.freshness", "handscope.extract.store.shard"),
-    ("handscope.run.freshness", "handscope.labeling.table"),
+    ("handscope.run.freshness", "handscope.labeling.database.labels"),
 }
 
 

@@ -177,7 +177,7 @@ def test_channels_below_the_bfloat16_spacing_are_named_with_their_reason():
 
 
 class Cells:
-    """A store of one cell with chunks of three rows, to read the hand tokens of."""
+    """A store of one cell with chunks of three rows, to read the tokens of."""
 
     def __init__(self, x, tokens):
         self.x, self.tokens, self.width = x, tokens, x.shape[1]
@@ -219,5 +219,5 @@ def test_nan_and_infinity_name_the_cell_and_their_number(hands, value):
     hands, x, _ = hands
     x[[0, 9], 1] = value
     x[2, 1] = value
-    with pytest.raises(HandscopeError, match="double.0 at step 3 .* in 2 of 8 hand tokens"):
+    with pytest.raises(HandscopeError, match="double.0 at step 3 .* in 2 of 8 tokens"):
         hands.read(Cell(Block.parse("double.0"), 3))
