@@ -71,7 +71,9 @@ def bootstrap_auc(
     Half widths are Student's t times the standard deviation of the draws, on the logit scale, so that the bounds stay
     in 0..1; t has one degree of freedom less than there are groups of the rarer class. Where every bad sample is above
     every good one the draws do not differ, and the lower bound is what m independent pairs, all won, leave possible:
-    0.025 to the power 1/m, m the groups of the rarer class. bench/false_positives.py measures the coverage.
+    0.025 to the power 1/m, m the groups of the rarer class. Where all pairs are of one group the draws do not differ
+    either, and nothing is known of other groups: the interval is 0 to 1. bench/validity/false_positives.py measures the
+    coverage.
     """
     groups, y = codes(groups), np.asarray(y)
     pairs = PairWins.of(scores, y, groups, strata)
@@ -83,6 +85,8 @@ def bootstrap_auc(
     observed = float((pairs.within_auc(whole) if within else pairs.auc(whole))[0])
     if np.isnan(observed):
         return float("nan"), float("nan")
+    if not np.nanstd(spread) > 0 and 0 < observed < 1:
+        return 0.0, 1.0
     if observed in (0.0, 1.0):
         bound = 0.025 ** (1 / held)
         return (bound, 1.0) if observed else (0.0, 1 - bound)

@@ -58,6 +58,14 @@ def test_an_interval_holds_its_auc_and_stays_between_0_and_1(seed, n, gap):
     assert 0 <= low <= auc(scores, y) <= high <= 1 and low < high
 
 
+def test_pairs_of_one_group_say_nothing_of_other_groups():
+    y, groups = np.array([0, 1, 0, 1, 0, 0]), np.array([0, 0, 0, 0, 1, 1])
+    scores = np.array([0.0, 1, 2, 3, 4, 5])
+    assert auc(scores, y, groups) == 0.75
+    assert bootstrap_auc(scores, y, groups, within=True) == (0, 1)
+    assert bootstrap_auc(scores[:4], y[:4], groups[:4]) == (0, 1)
+
+
 def test_perfect_separation_is_not_certainty():
     y = np.array([0] * 30 + [1] * 10)
     assert bootstrap_auc(y, y, np.arange(40)) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
