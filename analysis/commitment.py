@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import directed_hausdorff
 
 from ..errors import HandscopeError
 
@@ -118,8 +118,8 @@ def distances_between(shapes: Sequence[NDArray | None]) -> NDArray[np.float64]:
 
 def hausdorff(one: ArrayLike, other: ArrayLike) -> float:
     """The largest distance from a point of either set (points, 2) to the nearest of the other."""
-    between = cdist(np.asarray(one, np.float64), np.asarray(other, np.float64))
-    return float(max(between.min(0).max(), between.min(1).max()))
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    return float(max(directed_hausdorff(one, other)[0], directed_hausdorff(other, one)[0]))
 
 
 def along_bones(points: ArrayLike, bones: Sequence[tuple[int, int]], spacing: float = 1.0) -> NDArray[np.float64]:

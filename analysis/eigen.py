@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgError, cho_solve, cholesky, eigh, eigh_tridiagonal, lapack
+from scipy.linalg import LinAlgError, cho_solve, cholesky, eigh
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from ..progress import Progress, quiet
@@ -18,8 +18,6 @@ DENSE = 400
 """Up to this width a dense solver is as fast as anything."""
 
 FEW = 10
-
-BLOCK = 64
 
 RESTARTS = 20
 """More are not faster than a dense solver; they are needed where many leading eigenvalues are one up to rounding."""
@@ -127,30 +125,11 @@ def _inverted(
 
 
 def leading_basis(matrix: Array, r: int) -> tuple[Array, Array]:
-    """As `leading`, for any number of vectors of a wide matrix, which is left as it is.
-
-    Notes
-    -----
-    A few are iterated for. For many, LAPACK's dsyevr turns to bisection as soon as not all eigenvectors are asked for,
-    which for a third of them takes twice as long as what it is made of: reduce to tridiagonal form, solve that with
-    relatively robust representations (Dhillon and Parlett 2004), and turn the vectors back.
-    """
-    n = len(matrix)
-    if n <= max(DENSE, 10 * r // 9):
-        return leading(matrix.copy(), r)
-    if r <= FEW:
+    """As `leading`, and the matrix is left as it is; a few vectors of a wide matrix are iterated for."""
+    if r <= FEW and len(matrix) > DENSE:
         try:
             values, vectors = eigsh(matrix, r, which="LA", v0=matrix[np.diagonal(matrix).argmax()], maxiter=RESTARTS)
             return values[::-1], vectors[:, ::-1]
         except ArpackError:
-            return leading(matrix.copy(), r)
-    work = int(lapack.dsytrd_lwork(n, lower=1)[0])
-    reflectors, diagonal, beside, scales, _ = lapack.dsytrd(matrix, lower=1, lwork=work)
-    values, vectors = eigh_tridiagonal(
-        diagonal, beside, select="i", select_range=(n - r, n - 1), lapack_driver="stemr", check_finite=False
-    )
-    turned, _, _ = lapack.dormqr(
-        "L", "N", np.asfortranarray(reflectors[1:, :-1]), scales, np.asfortranarray(vectors[1:]), BLOCK * r
-    )
-    vectors[1:] = turned
-    return values[::-1], vectors[:, ::-1]
+            pass
+    return leading(matrix.copy(), r)

@@ -1,10 +1,11 @@
 """Kaplan and Meier's estimate of when something has happened, where for some it never did while one watched."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.stats import CensoredData, ecdf
 
 from ...errors import HandscopeError
 
@@ -54,13 +55,12 @@ def kaplan_meier(times: ArrayLike, happened: ArrayLike) -> Survival:
         raise HandscopeError(
             f"Expected finite times and whether it happened, of one shape (n,), found {t.shape} and {event.shape}."
         )
-    at = np.unique(t[event])
-    risk = np.array([(t >= x).sum() for x in at], float)
-    deaths = np.array([(event & (t == x)).sum() for x in at], float)
-    share = np.cumprod(1 - deaths / risk)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.cumsum(deaths / (risk * (risk - deaths)))
-        spread = norm.ppf(0.975) * np.sqrt(variance) / np.abs(np.log(share))
-        low, high = share ** np.exp(spread), share ** np.exp(-spread)
-    ended = share == 0  # nobody is left, and the variance of the logarithm has no value
-    return Survival(at, share, np.where(ended, 0.0, low), np.where(ended, 0.0, high), len(t), int(event.sum()))
+    left = ecdf(CensoredData(uncensored=t[event], right=t[~event])).sf
+    with warnings.catch_warnings():
+        # Where nobody is left the variance of the logarithm has no value; the bounds are then 0.
+        warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
+        bounds = left.confidence_interval(0.95, method="log-log")
+    seen = np.isin(left.quantiles, t[event])  # it also has the times at which one was only watched until then
+    share = left.probabilities[seen]
+    low, high = (np.where(share == 0, 0.0, bound.probabilities[seen]) for bound in (bounds.low, bounds.high))
+    return Survival(left.quantiles[seen], share, low, high, len(t), int(event.sum()))

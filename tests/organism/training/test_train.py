@@ -177,14 +177,29 @@ def test_orthogonalise_keeps_the_singular_vectors():
     assert (inner - torch.diag_embed(diagonal)).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(12, 12), (24, 8), (8, 24)])
+def test_steps_of_muon_are_those_of_torch_up_to_its_bfloat16(shape):
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    optimisers = Muon([ours], lr=0.05), torch.optim.Muon([theirs], lr=0.05, weight_decay=0.0, momentum=0.95)
+    for _ in range(5):
+        before = ours.detach().clone(), theirs.detach().clone()
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+        step, other = (p.detach() - b for p, b in zip((ours, theirs), before, strict=True))
+        assert (step - other).norm() < 0.05 * step.norm()
+
+
 def test_muon_goes_down():
     torch.manual_seed(0)
-    wanted = torch.randn(12, 6)
+    target = torch.randn(12, 6)
     weights = torch.nn.Parameter(torch.zeros(12, 6))
     optimiser = Muon([weights], lr=0.05)
     losses = []
     for _ in range(30):
-        loss = (weights - wanted).square().mean()
+        loss = (weights - target).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
