@@ -39,7 +39,7 @@ N_DIGITS = 6  # five, and a slot for one too many
 
 
 @dataclass(frozen=True)
-class Hands:
+class PosedHands:
     """A batch of posed right hands, before side, view and camera.
 
     Attributes
@@ -123,9 +123,42 @@ def _chain(base: Tensor, angles: Tensor, abduction: Tensor, lengths: Tensor, thu
     return joints, dorsal
 
 
+@dataclass
+class _Pose:
+    """n hands as bones, before parts are laid around them; a fault changes one of them in place.
+
+    Attributes
+    ----------
+    angles : (n, 5, 3); abduction : (n, 5); raised : (n, 5) bool
+    size, thick : (n, 1, 1), of the whole hand, and of what is around its bones
+    lengths : (n, 5, 3); bases : (n, 5, 3)
+    exists : (n, N_DIGITS) bool; count : (n,), raised digits that exist
+    gap : (n, 5), millimetres between a digit and its base
+    faulty, neighbour : (n,) int, the digit that the fault is on, and the one that an extra digit or a web lies beside;
+        -1 where there is none
+    """
+
+    angles: Tensor
+    abduction: Tensor
+    raised: Tensor
+    size: Tensor
+    thick: Tensor
+    lengths: Tensor
+    bases: Tensor
+    exists: Tensor
+    count: Tensor
+    gap: Tensor
+    faulty: Tensor
+    neighbour: Tensor
+
+
+Capsules = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""start, end, radii, exists and dorsal of parts, as `PosedHands` has them."""
+
+
 def pose_hands(
     angles: Tensor, abduction: Tensor, raised: Tensor, generator: torch.Generator, faults: list[str] | None = None
-) -> Hands:
+) -> PosedHands:
     """Build hands from a pose, each with its own bone lengths, and a fault where one is named.
 
     Parameters
@@ -135,122 +168,152 @@ def pose_hands(
     """
     n = len(angles)
     faults = faults or [""] * n
-    angles, abduction = angles.clone().reshape(n, 5, 3), abduction.clone()
+    pose = _proportioned(angles, abduction, raised, generator)
+    for i, fault in enumerate(faults):
+        if fault:
+            _plant(pose, i, fault, generator)
+    chains = [
+        _chain(pose.bases[:, d], pose.angles[:, d], pose.abduction[:, d], pose.lengths[:, d], d == 0) for d in range(5)
+    ]
+    attached = torch.stack([joints for joints, _ in chains], 1)
+    dorsal = torch.stack([directions for _, directions in chains], 1)
+    lift = torch.nn.functional.normalize(attached[:, :, 1] - attached[:, :, 0], dim=-1) * pose.gap[..., None]
+    joints = attached + lift[:, :, None]
+    radii = RADII * pose.thick
+    parts = zip(
+        _palm(pose, attached[:, 0, 1]),
+        _digits(pose, joints, dorsal, radii, faults),
+        _webs(pose, joints, radii, faults),
+        strict=True,
+    )
+    start, end, part_radii, exists, part_dorsal = (torch.cat(part, 1) for part in parts)
+    length = pose.lengths.sum(2)
+    length[:, 0] -= pose.lengths[:, 0, 0]  # the thumb's first bone is its metacarpal
+    return PosedHands(
+        joints=torch.cat([torch.zeros(n, 1, 3), joints.reshape(n, 20, 3)], 1),
+        angles=pose.angles.reshape(n, 15),
+        ratios=length / length[:, 2:3],
+        raised=raised,
+        count=pose.count,
+        fault=list(faults),
+        start=start,
+        end=end,
+        radii=part_radii,
+        exists=exists,
+        digit=torch.tensor([-1] * 6 + [d for d in range(N_DIGITS) for _ in range(3)] + [-1] * 2),
+        bone=torch.tensor([-1] * 6 + [0, 1, 2] * N_DIGITS + [-1] * 2),
+        dorsal=part_dorsal,
+    )
+
+
+def _proportioned(angles: Tensor, abduction: Tensor, raised: Tensor, generator: torch.Generator) -> _Pose:
+    """Sound hands in this pose, each with sizes of its own."""
+    n = len(angles)
     size = 1 + 0.05 * torch.randn(n, 1, 1, generator=generator).clamp(-2, 2)
     lengths = LENGTHS * size * (1 + 0.03 * torch.randn(n, 5, 1, generator=generator).clamp(-2, 2))
     thick = (1 + 0.05 * torch.randn(n, 1, 1, generator=generator).clamp(-2, 2)) * size
-    bases = (BASES * size).clone()
     exists = torch.ones(n, N_DIGITS, dtype=torch.bool)
     exists[:, 5] = False
-    gap = torch.zeros(n, 5)
-    count = raised.sum(1)
-    partner = torch.full((n,), -1)  # the neighbour that an extra digit or a web belongs to
-    victim = torch.full((n,), -1)
-    for i, fault in enumerate(faults):
-        if not fault:
-            continue
-        if raised[i].sum() < 2:
-            found = int(raised[i].sum())
-            raise HandscopeError(f"The fault {fault!r} needs a hand with two raised digits or more, found {found}.")
-        up = raised[i].nonzero()[:, 0]
-        up = up[up > 0] if fault != "detached" else up
-        k = int(up[torch.randint(len(up), (1,), generator=generator)])
-        amount = float(torch.rand(1, generator=generator))
-        victim[i] = k
-        if fault == "four":
-            exists[i, k] = False
-            count[i] -= 1
-        elif fault == "backward":
-            angles[i, k, 1] = -45 - 30 * amount
-            angles[i, k, 2] = -10
-        elif fault == "proportion":
-            lengths[i, k] *= 1.55 + 0.3 * amount if amount > 0.5 else 0.4 + 0.3 * amount
-        elif fault == "detached":
-            gap[i, k] = 26 + 10 * amount
-        elif fault in ("six", "fused"):
-            near = [j for j in (k - 1, k + 1) if 1 <= j <= 4 and raised[i, j]]
-            partner[i] = near[0] if near else k
-            if fault == "fused":
-                abduction[i, k] = abduction[i, partner[i]] = (abduction[i, k] + abduction[i, partner[i]]) / 2
-            else:
-                exists[i, 5] = True
-                count[i] += 1
-                # Make room: the digits beside the extra one lean apart.
-                abduction[i, 1:] *= 1.25
-    chains = [_chain(bases[:, d], angles[:, d], abduction[:, d], lengths[:, d], d == 0) for d in range(5)]
-    joints = torch.stack([chain[0] for chain in chains], 1)
-    dorsal = torch.stack([chain[1] for chain in chains], 1)
-    shown = joints.clone()
-    lift = torch.nn.functional.normalize(joints[:, :, 1] - joints[:, :, 0], dim=-1) * gap[..., None]
-    shown += lift[:, :, None]
-    radii = RADII * thick
-    extra, extra_dorsal, extra_radii = shown[:, 2].clone(), dorsal[:, 2].clone(), radii[:, 2].clone()
-    webs = torch.zeros(n, 2, 2, 3)
-    has_web = torch.zeros(n, dtype=torch.bool)
-    for i, fault in enumerate(faults):
-        k, j = int(victim[i]), int(partner[i])
-        if fault == "six":
-            middle = (shown[i, k] + shown[i, j]) / 2 if k != j else shown[i, k]
-            shift = torch.tensor([10.0 if k == j else 0.0, 0.0, 0.0])
-            extra[i], extra_dorsal[i], extra_radii[i] = middle + shift, dorsal[i, k], radii[i, k] * 0.9
-        elif fault == "fused" and k != j:
-            middle = (shown[i, k] + shown[i, j]) / 2
-            webs[i] = torch.stack([middle[:2], middle[1:3]])
-            has_web[i] = True
-    wrist = torch.zeros(n, 1, 3)
-    landmarks = torch.cat([wrist, shown.reshape(n, 20, 3)], 1)
+    return _Pose(
+        angles=angles.clone().reshape(n, 5, 3),
+        abduction=abduction.clone(),
+        raised=raised,
+        size=size,
+        thick=thick,
+        lengths=lengths,
+        bases=BASES * size,
+        exists=exists,
+        count=raised.sum(1),
+        gap=torch.zeros(n, 5),
+        faulty=torch.full((n,), -1),
+        neighbour=torch.full((n,), -1),
+    )
 
-    digits = torch.cat([shown, extra[:, None]], 1)
-    digit_radii = torch.cat([radii, extra_radii[:, None]], 1)
-    s = size[:, 0]
-    palm_start = torch.stack(
+
+def _plant(pose: _Pose, i: int, fault: str, generator: torch.Generator) -> None:
+    """Put a fault on a raised digit of hand i; what stands beside the digits, `_digits` and `_webs` add."""
+    raised = pose.raised[i]
+    if raised.sum() < 2:
+        raise HandscopeError(
+            f"The fault {fault!r} needs a hand with two raised digits or more, found {int(raised.sum())}."
+        )
+    up = raised.nonzero()[:, 0]
+    up = up[up > 0] if fault != "detached" else up
+    k = int(up[torch.randint(len(up), (1,), generator=generator)])
+    amount = float(torch.rand(1, generator=generator))
+    pose.faulty[i] = k
+    if fault == "four":
+        pose.exists[i, k] = False
+        pose.count[i] -= 1
+    elif fault == "backward":
+        pose.angles[i, k, 1] = -45 - 30 * amount
+        pose.angles[i, k, 2] = -10
+    elif fault == "proportion":
+        pose.lengths[i, k] *= 1.55 + 0.3 * amount if amount > 0.5 else 0.4 + 0.3 * amount
+    elif fault == "detached":
+        pose.gap[i, k] = 26 + 10 * amount
+    elif fault in ("six", "fused"):
+        beside = [j for j in (k - 1, k + 1) if 1 <= j <= 4 and raised[j]]
+        j = beside[0] if beside else k
+        pose.neighbour[i] = j
+        if fault == "fused":
+            pose.abduction[i, k] = pose.abduction[i, j] = (pose.abduction[i, k] + pose.abduction[i, j]) / 2
+        else:
+            pose.exists[i, 5] = True
+            pose.count[i] += 1
+            # Make room: the digits beside the extra one lean apart.
+            pose.abduction[i, 1:] *= 1.25
+
+
+def _palm(pose: _Pose, thumb: Tensor) -> Capsules:
+    """The forearm, the four metacarpals and the thumb's web, up to `thumb` (n, 3), its MCP joint: 6 parts."""
+    n, s = len(pose.size), pose.size[:, 0]
+    start = torch.stack(
         [
             torch.stack([x * s[:, 0], y * s[:, 0], 0 * s[:, 0]], -1)
             for x, y in ((0.0, -90.0), (13.0, 12.0), (4.0, 10.0), (-6.0, 10.0), (-14.0, 12.0), (10.0, 20.0))
         ],
         1,
     )
-    palm_end = torch.cat(
-        [(torch.tensor([[0.0, 8.0, 0.0]]) * s)[:, None], bases[:, 1:], joints[:, 0, 1:2] * 0.55 + bases[:, :1] * 0.45],
-        1,
+    wrist, ball = torch.tensor([[0.0, 8.0, 0.0]]) * s, thumb * 0.55 + pose.bases[:, 0] * 0.45
+    end = torch.cat([wrist[:, None], pose.bases[:, 1:], ball[:, None]], 1)
+    radii = torch.tensor([(25.0, 26.0), (18.0, 12.5), (18.0, 12.5), (18.0, 12.0), (17.0, 11.0), (15.0, 12.0)])
+    return start, end, radii * pose.thick, torch.ones(n, 6, dtype=torch.bool), _away(n, 6)
+
+
+def _digits(pose: _Pose, joints: Tensor, dorsal: Tensor, radii: Tensor, faults: list[str]) -> Capsules:
+    """Three parts for each digit, an extra one last: where a hand has six, it stands between two, or beside one."""
+    n = len(joints)
+    extra, extra_dorsal, extra_radii = joints[:, 2].clone(), dorsal[:, 2].clone(), radii[:, 2].clone()
+    for i in (i for i, fault in enumerate(faults) if fault == "six"):
+        k, j = int(pose.faulty[i]), int(pose.neighbour[i])
+        middle = (joints[i, k] + joints[i, j]) / 2 if k != j else joints[i, k]
+        extra[i] = middle + torch.tensor([10.0 if k == j else 0.0, 0.0, 0.0])
+        extra_dorsal[i], extra_radii[i] = dorsal[i, k], radii[i, k] * 0.9
+    points, thickness = torch.cat([joints, extra[:, None]], 1), torch.cat([radii, extra_radii[:, None]], 1)
+    return (
+        points[:, :, :3].reshape(n, -1, 3),
+        points[:, :, 1:].reshape(n, -1, 3),
+        torch.stack([thickness[..., :3], thickness[..., 1:]], -1).reshape(n, -1, 2),
+        pose.exists.repeat_interleave(3, 1),
+        torch.cat([dorsal.reshape(n, 15, 3), extra_dorsal], 1),
     )
-    palm_radii = (
-        torch.tensor([(25.0, 26.0), (18.0, 12.5), (18.0, 12.5), (18.0, 12.0), (17.0, 11.0), (15.0, 12.0)]) * thick
-    )
-    web_radii = (digit_radii[:, 1, :2] * 0.9)[:, None].expand(n, 2, 2)
-    start = torch.cat([palm_start, digits[:, :, :3].reshape(n, -1, 3), webs[:, :, 0]], 1)
-    end = torch.cat([palm_end, digits[:, :, 1:].reshape(n, -1, 3), webs[:, :, 1]], 1)
-    part_radii = torch.cat(
-        [palm_radii, torch.stack([digit_radii[..., :3], digit_radii[..., 1:]], -1).reshape(n, -1, 2), web_radii], 1
-    )
-    parts = torch.cat(
-        [torch.ones(n, 6, dtype=torch.bool), exists.repeat_interleave(3, 1), has_web[:, None].expand(n, 2)], 1
-    )
-    part_dorsal = torch.cat(
-        [
-            torch.tensor([0.0, 0.0, -1.0]).expand(n, 6, 3),
-            dorsal.reshape(n, 15, 3),
-            extra_dorsal,
-            torch.tensor([0.0, 0.0, -1.0]).expand(n, 2, 3),
-        ],
-        1,
-    )
-    digit = torch.tensor([-1] * 6 + [d for d in range(N_DIGITS) for _ in range(3)] + [-1] * 2)
-    bone = torch.tensor([-1] * 6 + [0, 1, 2] * N_DIGITS + [-1] * 2)
-    length = lengths.sum(2)
-    length[:, 0] -= lengths[:, 0, 0]  # the thumb's first bone is its metacarpal
-    return Hands(
-        landmarks,
-        angles.reshape(n, 15),
-        length / length[:, 2:3],
-        raised,
-        count,
-        list(faults),
-        start,
-        end,
-        part_radii,
-        parts,
-        digit,
-        bone,
-        part_dorsal,
-    )
+
+
+def _webs(pose: _Pose, joints: Tensor, radii: Tensor, faults: list[str]) -> Capsules:
+    """Two parts between digits that are fused."""
+    n = len(joints)
+    webs, exists = torch.zeros(n, 2, 2, 3), torch.zeros(n, dtype=torch.bool)
+    for i in (i for i, fault in enumerate(faults) if fault == "fused"):
+        k, j = int(pose.faulty[i]), int(pose.neighbour[i])
+        if k != j:
+            middle = (joints[i, k] + joints[i, j]) / 2
+            webs[i] = torch.stack([middle[:2], middle[1:3]])
+            exists[i] = True
+    thickness = (radii[:, 1, :2] * 0.9)[:, None].expand(n, 2, 2)
+    return webs[:, :, 0], webs[:, :, 1], thickness, exists[:, None].expand(n, 2), _away(n, 2)
+
+
+def _away(n: int, parts: int) -> Tensor:
+    """Away from the palm: (n, parts, 3)."""
+    return torch.tensor([0.0, 0.0, -1.0]).expand(n, parts, 3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from .captions import BACKGROUNDS, CAPTIONS, SKINS, Caption
-from .hands import FAULTS, Hands, pose_hands, sample_pose
+from .hands import FAULTS, PosedHands, pose_hands, sample_pose
 
 FIELD = 226.0  # millimetres across the picture
 OUTLINE = 0.42  # how dark an outline is, as a share of the skin's colour
@@ -44,7 +44,7 @@ class Renders:
     fault: list[str]
 
 
-def _rotation(degrees: Tensor) -> Tensor:
+def rotation_of(degrees: Tensor) -> Tensor:
     """Rotation matrices (n, 3, 3) from angles (n, 3) about x, y and z, applied in that order."""
     (cx, cy, cz), (sx, sy, sz) = torch.deg2rad(degrees).cos().unbind(-1), torch.deg2rad(degrees).sin().unbind(-1)
     one, zero = torch.ones_like(cx), torch.zeros_like(cx)
@@ -54,17 +54,59 @@ def _rotation(degrees: Tensor) -> Tensor:
     return z @ y @ x
 
 
-def _place(points: Tensor, captions: list[Caption], camera: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Points (n, m, 3) of posed hands, in millimetres of the picture: side, view and camera applied."""
+@dataclass(frozen=True)
+class _Placed:
+    """Posed hands where the camera sees them, in millimetres of the picture: what `PosedHands` calls so, and light.
+
+    skin, background, light : (n, 3)
+    """
+
+    joints: Tensor
+    start: Tensor
+    end: Tensor
+    radii: Tensor
+    dorsal: Tensor
+    skin: Tensor
+    background: Tensor
+    light: Tensor
+
+
+def _placed(hands: PosedHands, captions: list[Caption], generator: torch.Generator) -> _Placed:
+    """Side, view and colours as the captions say; camera, light and tones vary with `generator`."""
+    n = len(captions)
+    camera = (torch.rand(n, 3, generator=generator) * 2 - 1) * torch.tensor([10.0, 14.0, 11.0])
+    scale = 1 + 0.05 * (torch.rand(n, generator=generator) * 2 - 1)
+    shift = torch.cat([(torch.rand(n, 2, generator=generator) * 2 - 1) * 6, torch.zeros(n, 1)], 1)
+    light = torch.nn.functional.normalize(
+        torch.tensor([-0.35, 0.45, 0.85]) + 0.15 * torch.randn(n, 3, generator=generator), dim=-1
+    )
+    skin = torch.tensor([SKINS[c.skin] for c in captions]) + 0.02 * torch.randn(n, 3, generator=generator).clamp(-2, 2)
+    background = torch.tensor([BACKGROUNDS[c.background] for c in captions])
+    background = background + 0.015 * torch.randn(n, 3, generator=generator).clamp(-2, 2)
     turn = torch.tensor([180.0 if caption.view == "back" else 0.0 for caption in captions])
-    rotation = _rotation(camera) @ _rotation(torch.stack([torch.zeros_like(turn), turn, torch.zeros_like(turn)], -1))
-    points = (points - torch.tensor([0.0, 84.0, 0.0])) @ rotation.transpose(1, 2)
+    still = torch.zeros_like(turn)
+    rotation = rotation_of(camera) @ rotation_of(torch.stack([still, turn, still], -1))
     mirror = torch.tensor([-1.0 if caption.side == "left" else 1.0 for caption in captions])
-    points = points * torch.stack([mirror, torch.ones_like(mirror), torch.ones_like(mirror)], -1)[:, None]
-    return points * scale[:, None, None] + shift[:, None]
+    mirror = torch.stack([mirror, torch.ones_like(mirror), torch.ones_like(mirror)], -1)[:, None]
+
+    def place(points: Tensor) -> Tensor:
+        points = (points - torch.tensor([0.0, 84.0, 0.0])) @ rotation.transpose(1, 2)
+        return points * mirror * scale[:, None, None] + shift[:, None]
+
+    start = place(hands.start)
+    return _Placed(
+        joints=place(hands.joints),
+        start=start,
+        end=place(hands.end),
+        radii=hands.radii * scale[:, None, None],
+        dorsal=place(hands.start + hands.dorsal) - start,
+        skin=skin,
+        background=background,
+        light=light,
+    )
 
 
-def _surface(start: Tensor, end: Tensor, radii: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def surface(start: Tensor, end: Tensor, radii: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where vertical rays meet tapered capsules.
 
     For parts (p, 3), (p, 3), (p, 2) and pixels x, y of shape (q,): depth (p, q), -inf outside; unit normals' x and y
@@ -89,36 +131,37 @@ def _surface(start: Tensor, end: Tensor, radii: Tensor, x: Tensor, y: Tensor) ->
     return depth.masked_fill_(rest < 0, -torch.inf), nx, ny, t
 
 
+def front(depth: Tensor, nx: Tensor, ny: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """What a pixel shows of the parts that its ray meets, as `surface` gives them: (p, q) to (q,).
+
+    Returns
+    -------
+    Depth of the foremost part, -inf outside; which part it is; the normal there. Parts that meet at nearly the same
+    depth share their normals, so that a palm of five bones looks like one surface.
+    """
+    top, part = depth.max(0)
+    weight = torch.softmax((depth - torch.where(top > -torch.inf, top, 0.0)) / 2.5, 0).nan_to_num_(0)
+    nx, ny = (weight * nx).sum(0), (weight * ny).sum(0)
+    return top, part, (nx, ny, (1 - nx * nx - ny * ny).clamp_min(0.02).sqrt())
+
+
 def _shade(
-    hands: Hands,
-    i: int,
-    start: Tensor,
-    end: Tensor,
-    radii: Tensor,
-    dorsal: Tensor,
-    skin: Tensor,
-    background: Tensor,
-    light: Tensor,
-    palm_view: bool,
-    size: int,
+    hands: PosedHands, placed: _Placed, i: int, palm_view: bool, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One picture (3, size, size), its silhouette and depth (size, size), before averaging to the final size."""
+    """Picture i (3, size, size), its silhouette and depth (size, size), before averaging to the final size."""
     step = FIELD / size
     centres = (torch.arange(size) + 0.5) * step - FIELD / 2
     y, x = (-centres)[:, None].expand(size, size).reshape(-1), centres[None].expand(size, size).reshape(-1)
     keep = hands.exists[i]
     digit, bone = hands.digit[keep], hands.bone[keep]
-    depth, nx, ny, t = _surface(start[i, keep], end[i, keep], radii[i, keep], x, y)
-    top, part = depth.max(0)
+    depth, nx, ny, t = surface(placed.start[i, keep], placed.end[i, keep], placed.radii[i, keep], x, y)
+    top, part, (nx, ny, nz) = front(depth, nx, ny)
     inside = top > -torch.inf
-    # Parts that meet at nearly the same depth share their shading, so that a palm of five bones looks like one surface.
-    weight = torch.softmax((depth - torch.where(inside, top, 0.0)) / 2.5, 0).nan_to_num_(0)
-    nx, ny = (weight * nx).sum(0), (weight * ny).sum(0)
-    nz = (1 - nx * nx - ny * ny).clamp_min(0.02).sqrt()
+    light, skin = placed.light[i], placed.skin[i]
     lambert = (nx * light[0] + ny * light[1] + nz * light[2]).clamp_min(0)
     tone = skin * torch.tensor([1.04, 1.0, 1.0]) if palm_view else skin * 0.97
     colour = tone[:, None] * (0.52 + 0.5 * lambert)
-    out = dorsal[i, keep][part]
+    out = placed.dorsal[i, keep][part]
     position = t.gather(0, part[None])[0]
     nail = (
         (bone[part] == 2)
@@ -128,42 +171,29 @@ def _shade(
     )
     colour = torch.where(nail & inside, colour * 0.6 + 0.4 * torch.tensor([[0.98], [0.82], [0.80]]), colour)
 
-    # Outlines: the edge of the hand, jumps in depth, and where one digit lies beside another.
     top, inside = top.reshape(1, 1, size, size), inside.reshape(1, 1, size, size)
     ids = torch.where(inside.reshape(-1), digit[part], -2).float().reshape(1, 1, size, size)
     filled = torch.where(inside, top, torch.full_like(top, -200.0))
-    nearest, farthest = max_pool2d(filled, 3, 1, 1), -max_pool2d(-filled, 3, 1, 1)
-    high, low = max_pool2d(ids, 3, 1, 1), -max_pool2d(-ids, 3, 1, 1)
-    beside = (high != low) & (low >= 0)
-    line = inside & ((nearest - farthest > 6.0) | beside)
-    line = avg_pool2d(line.float(), 3, 1, 1).clamp(0, 1)
-    colour = colour.reshape(3, size, size) * (1 - (1 - OUTLINE) * line[0])
-    image = torch.where(inside[0], colour, background[:, None, None].expand(3, size, size))
+    colour = colour.reshape(3, size, size) * (1 - (1 - OUTLINE) * outlines(inside, filled, ids))
+    image = torch.where(inside[0], colour, placed.background[i][:, None, None].expand(3, size, size))
     return image.clamp(0, 1), inside[0, 0], filled[0, 0]
 
 
+def outlines(inside: Tensor, depth: Tensor, digit: Tensor) -> Tensor:
+    """How much of a line each pixel is, (1, size, size): the hand's edge, jumps in depth, one digit beside another."""
+    nearest, farthest = max_pool2d(depth, 3, 1, 1), -max_pool2d(-depth, 3, 1, 1)
+    high, low = max_pool2d(digit, 3, 1, 1), -max_pool2d(-digit, 3, 1, 1)
+    beside = (high != low) & (low >= 0)
+    line = inside & ((nearest - farthest > 6.0) | beside)
+    return avg_pool2d(line.float(), 3, 1, 1).clamp(0, 1)[0]
+
+
 def render(
-    hands: Hands, captions: list[Caption], generator: torch.Generator, size: int = 96, supersample: int = 2
+    hands: PosedHands, captions: list[Caption], generator: torch.Generator, size: int = 96, supersample: int = 2
 ) -> Renders:
     """Draw posed hands as their captions say; the camera, light and colours vary with `generator`."""
-    n = len(captions)
-    camera = (torch.rand(n, 3, generator=generator) * 2 - 1) * torch.tensor([10.0, 14.0, 11.0])
-    scale = 1 + 0.05 * (torch.rand(n, generator=generator) * 2 - 1)
-    shift = torch.cat([(torch.rand(n, 2, generator=generator) * 2 - 1) * 6, torch.zeros(n, 1)], 1)
-    light = torch.nn.functional.normalize(
-        torch.tensor([-0.35, 0.45, 0.85]) + 0.15 * torch.randn(n, 3, generator=generator), dim=-1
-    )
-    skin = torch.tensor([SKINS[c.skin] for c in captions]) + 0.02 * torch.randn(n, 3, generator=generator).clamp(-2, 2)
-    background = torch.tensor([BACKGROUNDS[c.background] for c in captions])
-    background = background + 0.015 * torch.randn(n, 3, generator=generator).clamp(-2, 2)
-
-    def placed(points: Tensor) -> Tensor:
-        return _place(points, captions, camera, scale, shift)
-
-    start, end, joints = placed(hands.start), placed(hands.end), placed(hands.joints)
-    dorsal = placed(hands.start + hands.dorsal) - start
-    radii = hands.radii * scale[:, None, None]
-    images, silhouettes, visibility = [], [], []
+    placed = _placed(hands, captions, generator)
+    joints = placed.joints
     pixels = torch.stack(
         [
             (joints[..., 0] + FIELD / 2) * size / FIELD,
@@ -172,41 +202,34 @@ def render(
         ],
         -1,
     )
+    images, silhouettes, visibility = [], [], []
     for i, caption in enumerate(captions):
-        image, inside, depth = _shade(
-            hands,
-            i,
-            start,
-            end,
-            radii,
-            dorsal,
-            skin[i],
-            background[i],
-            light[i],
-            caption.view == "palm",
-            size * supersample,
-        )
+        image, inside, depth = _shade(hands, placed, i, caption.view == "palm", size * supersample)
         images.append(avg_pool2d(image[None], supersample)[0])
         silhouettes.append(avg_pool2d(inside[None, None].float(), supersample)[0, 0] > 0.5)
-        at = (pixels[i, :, :2] * supersample).long()
-        framed = ((at >= 0) & (at < size * supersample)).all(-1)
-        at = at.clamp(0, size * supersample - 1)
-        # A joint lies inside its own bone, so it is hidden only by something well in front of it.
-        hidden = depth[at[:, 1], at[:, 0]] > joints[i, :, 2] + 18
         digits = hands.exists[i, hands.digit >= 0][:15:3]
         drawn = torch.cat([torch.ones(1, dtype=torch.bool), digits.repeat_interleave(4)])
-        visibility.append(framed & drawn & ~hidden)
+        visibility.append(drawn & _seen((pixels[i, :, :2] * supersample).long(), joints[i, :, 2], depth))
     return Renders(
-        (torch.stack(images) * 255).round().to(torch.uint8),
-        [str(c) for c in captions],
-        torch.stack(silhouettes),
-        pixels,
-        torch.stack(visibility),
-        hands.angles,
-        hands.ratios,
-        hands.count,
-        hands.fault,
+        images=(torch.stack(images) * 255).round().to(torch.uint8),
+        captions=[str(c) for c in captions],
+        silhouettes=torch.stack(silhouettes),
+        landmarks=pixels,
+        visibility=torch.stack(visibility),
+        angles=hands.angles,
+        ratios=hands.ratios,
+        count=hands.count,
+        fault=hands.fault,
     )
+
+
+def _seen(at: Tensor, height: Tensor, depth: Tensor) -> Tensor:
+    """Which joints, at columns and rows (21, 2) and heights (21,), are in the picture and not behind something."""
+    size = len(depth)
+    framed = ((at >= 0) & (at < size)).all(-1)
+    at = at.clamp(0, size - 1)
+    # A joint lies inside its own bone, so it is hidden only by something well in front of it.
+    return framed & ~(depth[at[:, 1], at[:, 0]] > height + 18)
 
 
 def render_dataset(n: int, seed: int, size: int = 96, corrupt: bool = False) -> Renders:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, normalize, pad
+from torch.nn.functional import interpolate, normalize, pad
 
 from ....anatomy.measure.count import FAULTS, RELATIONS
-from ...hands import Hands, pose_hands
-from ...render import _rotation, _surface
+from ...hands import PosedHands, pose_hands
+from ...render import front, outlines, rotation_of, surface
 
 SIZE, FIELD = 144, 300.0  # pixels and millimetres across a drawn hand
 HIDDEN = 0.3  # a tip of which a smaller share than this shows is not counted
@@ -81,7 +81,7 @@ def draw(n: int, seed: int, family: str = "seen") -> Drawn:
     start, end, radii, dorsal = _place(hands, camera, back, away)
     rows: list[dict[str, Any]] = []
     for i, name in enumerate(planted):
-        pixels, tips = _paint(hands, i, start[i], end[i], radii[i], dorsal[i], family, generator)
+        pixels, tips = _paint(hands, i, (start[i], end[i], radii[i], dorsal[i]), family, generator)
         shown = {d for d, share in tips.items() if share >= HIDDEN}
         up = set(raised[i].nonzero()[:, 0].tolist())
         extra, gone = shown & {5, 6}, {d for d in up if not hands.exists[i, 6 + 3 * d]}
@@ -103,7 +103,7 @@ def draw(n: int, seed: int, family: str = "seen") -> Drawn:
                 "back": int(back[i]),
             }
         )
-    tilt = torch.rad2deg(torch.acos(_rotation(camera)[:, 2, 2]))
+    tilt = torch.rad2deg(torch.acos(rotation_of(camera)[:, 2, 2]))
     labels = {k: torch.tensor([row[k] for row in rows]) for k in ("count", "relation", "fault", "raised", "back")}
     return Drawn(torch.stack([row["pixels"] for row in rows]), **labels, tilt=tilt)
 
@@ -141,7 +141,7 @@ def _pose(raised: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return angles.reshape(n, 15), abduction
 
 
-def _with_slot(hands: Hands) -> Hands:
+def _with_slot(hands: PosedHands) -> PosedHands:
     """The same hands with room for one more digit, number 6, which does not exist yet."""
     n = len(hands.start)
 
@@ -161,7 +161,7 @@ def _with_slot(hands: Hands) -> Hands:
     )
 
 
-def _grow(hands: Hands, i: int, generator: torch.Generator) -> None:
+def _grow(hands: PosedHands, i: int, generator: torch.Generator) -> None:
     """Give hand `i` a digit 6: beside its outermost finger or thumb, or as a fork of a raised one."""
     up = hands.raised[i].nonzero()[:, 0]
     u = torch.rand(5, generator=generator)
@@ -184,7 +184,7 @@ def _grow(hands: Hands, i: int, generator: torch.Generator) -> None:
     hands.exists[i, new] = torch.tensor([not fork, True, True])
 
 
-def _lose(hands: Hands, i: int, generator: torch.Generator) -> None:
+def _lose(hands: PosedHands, i: int, generator: torch.Generator) -> None:
     """Take one raised digit of hand `i`, or two, the thumb included."""
     up = hands.raised[i].nonzero()[:, 0]
     many = 2 if len(up) > 2 and torch.rand(1, generator=generator) < 0.4 else 1
@@ -192,9 +192,9 @@ def _lose(hands: Hands, i: int, generator: torch.Generator) -> None:
         hands.exists[i, 6 + 3 * d : 9 + 3 * d] = False
 
 
-def _place(hands: Hands, camera: Tensor, back: Tensor, away: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _place(hands: PosedHands, camera: Tensor, back: Tensor, away: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Parts turned to the camera, seen from `away` millimetres: nearer parts are larger."""
-    rotation = _rotation(camera) @ _rotation(torch.stack([0 * back, 180.0 * back, 0 * back], -1))
+    rotation = rotation_of(camera) @ rotation_of(torch.stack([0 * back, 180.0 * back, 0 * back], -1))
     mirror = torch.stack([1 - 2.0 * back, torch.ones(len(back)), torch.ones(len(back))], -1)[:, None]
 
     def turned(points: Tensor) -> Tensor:
@@ -208,27 +208,29 @@ def _place(hands: Hands, camera: Tensor, back: Tensor, away: Tensor) -> tuple[Te
 
 
 def _paint(
-    hands: Hands, i: int, start: Tensor, end: Tensor, radii: Tensor, dorsal: Tensor, family: str, g: torch.Generator
+    hands: PosedHands,
+    i: int,
+    parts: tuple[Tensor, Tensor, Tensor, Tensor],
+    family: str,
+    g: torch.Generator,
 ) -> tuple[Tensor, dict[int, float]]:
-    """One hand (5, SIZE, SIZE) uint8, and for each digit that exists the share of its tip that shows."""
+    """One hand, its parts as of `_place`: (5, SIZE, SIZE) uint8, and for each digit the share of its tip that shows."""
     keep = hands.exists[i]
-    left, right, above, below = _box(start[keep], end[keep], radii[keep])
+    start, end, radii, dorsal = (part[keep] for part in parts)
+    left, right, above, below = _box(start, end, radii)
     centres = (torch.arange(SIZE) + 0.5) * FIELD / SIZE - FIELD / 2
     shape = (below - above, right - left)
     y = (-centres[above:below])[:, None].expand(shape).reshape(-1)
     x = centres[None, left:right].expand(shape).reshape(-1)
     digit, bone = hands.digit[keep], hands.bone[keep]
-    depth, nx, ny, t = _surface(start[keep], end[keep], radii[keep], x, y)
-    top, part = depth.max(0)
+    depth, nx, ny, t = surface(start, end, radii, x, y)
+    top, part, (nx, ny, nz) = front(depth, nx, ny)
     inside = top > -torch.inf
     tips = {}
     for p in (bone == 2).nonzero()[:, 0].tolist():
         if digit[p] >= 0:
             tips[int(digit[p])] = float((inside & (part == p)).sum() / (depth[p] > -torch.inf).sum().clamp_min(1))
-    weight = torch.softmax((depth - torch.where(inside, top, 0.0)) / 2.5, 0).nan_to_num_(0)
-    nx, ny = (weight * nx).sum(0), (weight * ny).sum(0)
-    nz = (1 - nx * nx - ny * ny).clamp_min(0.02).sqrt()
-    position, out = t.gather(0, part[None])[0], dorsal[keep][part]
+    position, out = t.gather(0, part[None])[0], dorsal[part]
 
     u = torch.rand(16, generator=g)
     skin = _skin(family, u[:6])
@@ -252,10 +254,8 @@ def _paint(
     top, inside = top.reshape(1, 1, *shape), inside.reshape(1, 1, *shape)
     filled = torch.where(inside, top, torch.full_like(top, -200.0))
     ids = torch.where(inside.reshape(-1), digit[part], -2).float().reshape(1, 1, *shape)
-    jump = max_pool2d(filled, 3, 1, 1) + max_pool2d(-filled, 3, 1, 1) > 6.0
-    beside = (max_pool2d(ids, 3, 1, 1) != -max_pool2d(-ids, 3, 1, 1)) & (-max_pool2d(-ids, 3, 1, 1) >= 0)
-    line = avg_pool2d((inside & (jump | beside)).float(), 3, 1, 1)[0]
-    colour = colour.reshape(3, *shape) * (1 - (0.15 + 0.6 * torch.rand(1, generator=g)) * line)
+    darkness = 0.15 + 0.6 * torch.rand(1, generator=g)
+    colour = colour.reshape(3, *shape) * (1 - darkness * outlines(inside, filled, ids))
     up = hands.raised[i].nonzero()[:, 0].tolist()
     fingers = torch.isin(digit[part], torch.tensor([*up, 5, 6])).reshape(1, *shape) & inside[0]
     opaque = inside[0].float()
