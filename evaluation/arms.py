@@ -110,7 +110,7 @@ def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) 
     rows = []
     for i, (prompt, seed) in enumerate(batch):
         name = sample_id(prompt, seed)
-        noise = model.adapter.noise(model.pipe, seed, height, width)
+        noise = model.noise(seed, height, width)
         rows.append(
             {
                 "sample": name,

@@ -13,14 +13,16 @@ from ..errors import HandscopeError
 
 STREAMS = ("image", "text")
 SIDES = ("output", "input")
-CALLS = ("cond", "uncond")
+CALLS = ("cond", "uncond", "both")
 _CHOICES = {"stream": STREAMS, "at": SIDES, "call": CALLS}  # the first of each is the default
-_BLOCK = re.compile(r"(double|single)\.(0|[1-9][0-9]*)")
+_BLOCK = re.compile(r"([a-z_][a-z0-9_]*)\.(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, order=True)
 class Block:
-    """One block: ``double.12`` is ``transformer_blocks[12]``, ``single.8`` is ``single_transformer_blocks[8]``.
+    """One block: its kind, which is one of its model's family, and its number in that list, counted from 0.
+
+    In FLUX.1, ``double.12`` is ``transformer_blocks[12]`` and ``single.8`` is ``single_transformer_blocks[8]``.
 
     >>> Block.parse("double.12")
     Block(kind='double', index=12)
@@ -38,7 +40,7 @@ class Block:
         Raises
         ------
         HandscopeError
-            The name is not ``double.N`` or ``single.N``.
+            The name is not a kind, a dot and a number.
         """
         if isinstance(name, Block):
             return name
@@ -71,8 +73,8 @@ class Plan:
 
     Parameters
     ----------
-    blocks : sequence of str or Block
-        ``["double.1", "single.3"]``.
+    blocks : sequence of str or Block, optional
+        ``["double.1", "single.3"]``. None: every block of the model, once the plan meets one; see `on`.
     steps : sequence of int
         Steps that remain, each from `of` (pure noise in) down to 1 (the last).
     of : int
@@ -83,7 +85,7 @@ class Plan:
         ``output`` of a block, or its ``input``. The two differ by more than a block's number where a ControlNet is
         used: its residuals are added between one block's output and the next one's input.
     call : str
-        ``cond``, or ``uncond`` for the second call of each step under true classifier-free guidance.
+        ``cond``, or ``uncond`` for the other half of each step under classifier-free guidance. ``both`` is for edits.
 
     Raises
     ------
@@ -100,7 +102,7 @@ class Plan:
 
     def __init__(
         self,
-        blocks: Iterable[str | Block],
+        blocks: Iterable[str | Block] | None,
         steps: Iterable[int],
         of: int,
         stream: str = "image",
@@ -109,7 +111,9 @@ class Plan:
     ) -> None:
         if isinstance(blocks, str):
             raise HandscopeError(f"Expected a list of blocks, found the text {blocks!r}: write [{blocks!r}].")
-        object.__setattr__(self, "blocks", tuple(Block.parse(block) for block in blocks))
+        object.__setattr__(self, "blocks", tuple(map(Block.parse, blocks or ())))
+        if blocks is not None and not self.blocks:
+            raise HandscopeError("The plan names no block: give at least one, or None for every block of the model.")
         object.__setattr__(self, "steps", tuple(steps))
         object.__setattr__(self, "of", of)
         object.__setattr__(self, "stream", stream)
@@ -127,7 +131,7 @@ class Plan:
                     f"{self.of} (the first and noisiest) down to 1 (the last). Name one of these."
                 )
         for what, values in (("block", self.blocks), ("step", self.steps)):
-            if not values:
+            if not values and what == "step":
                 raise HandscopeError(f"The plan names no {what}: give at least one.")
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
@@ -151,6 +155,22 @@ class Plan:
         """
         return self.of - step
 
+    def on(self, valid: Sequence[str]) -> "Plan":
+        """The plan for a model with the blocks `valid` (``model.blocks``): where it names none, of all of them.
+
+        >>> Plan(None, [1], of=1).on(["layers.0", "layers.1"]).blocks
+        (Block(kind='layers', index=0), Block(kind='layers', index=1))
+
+        Raises
+        ------
+        HandscopeError
+            As in `check`.
+        """
+        if not self.blocks:
+            return Plan(valid, self.steps, self.of, self.stream, self.at, self.call)
+        self.check(valid)
+        return self
+
     def check(self, valid: Sequence[str]) -> None:
         """Refuse blocks that are not in `valid`, the blocks a model has (``model.blocks``).
 
@@ -159,6 +179,8 @@ class Plan:
         HandscopeError
             The message names the blocks that the model has.
         """
+        if not self.blocks:
+            raise HandscopeError("The plan names no block yet: take plan.on(model.blocks), which names every one.")
         missing = [str(block) for block in self.blocks if str(block) not in valid]
         if missing:
             raise HandscopeError(
@@ -171,7 +193,8 @@ class Plan:
         What is read by default goes without saying, so that a plan of the first version has the same JSON as then.
         """
         said = {name: getattr(self, name) for name, valid in _CHOICES.items() if getattr(self, name) != valid[0]}
-        plan = {"blocks": [str(block) for block in self.blocks], "steps": list(self.steps), "of": self.of, **said}
+        blocks = [str(block) for block in self.blocks] or None
+        plan = {"blocks": blocks, "steps": list(self.steps), "of": self.of, **said}
         return json.dumps(plan)
 
     @classmethod

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import HandscopeError
-from ..models.calls import CallNames, named
 from ..models.condition import conditions
-from ..models.flux import FluxAdapter, Lengths, Streams, adapter_for
+from ..models.family import blocks
 from .address import Block, Plan
-from .deepest import Index, only_rows
+from .deepest import only_rows
+from .hooks import Call, Index, following, index_of, visiting
 from .seen import Seen, copier
 
 __all__ = ["Reduce", "Seen", "Tokens", "capture"]
@@ -39,7 +39,7 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce 
     Parameters
     ----------
     transformer : torch.nn.Module
-        A FLUX.1 transformer.
+        A transformer of a family that handscope knows.
     plan : Plan
         `plan.of` is the number of steps that the pipeline makes.
     tokens : bool array, optional
@@ -54,18 +54,18 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce 
     Raises
     ------
     HandscopeError
-        Before anything runs: the transformer has no adapter, lacks a block, is compiled as a whole, runs in parallel,
-        or has a diffusers cache or a layer skip. At the first call: a block's streams are not (text, image), or the
-        mask has another number of tokens. At the end: the number of calls was not `plan.of`, so that steps would be
-        named wrongly, or a block was computed without being called.
+        Before anything runs: the transformer is of no known family, lacks a block, is compiled as a whole, runs in
+        parallel, or has a diffusers cache or a layer skip. At the first call: a block's streams are in other places, or
+        the mask has another shape. At the end: the number of calls was not `plan.of`, so that steps would be named
+        wrongly, or a block was computed without being called.
     """
     with reading(transformer, plan, range(plan.of, 0, -1), tokens, reduce) as seen:
         yield seen
     if seen.calls != plan.of and plan.call == "uncond":
         raise HandscopeError(
             f"The plan is for a run of {plan.of} unconditional calls, but the transformer had {seen.calls}: make the "
-            "plan's `of` the number of inference steps, and give the pipeline a negative prompt and a true_cfg_scale "
-            "above 1."
+            "plan's `of` the number of inference steps, and give the pipeline a negative prompt and guidance that uses "
+            "it."
         )
     if seen.calls != plan.of:
         raise HandscopeError(
@@ -92,145 +92,76 @@ def reading(
     With `stop`, each call ends in a `DeepestReachedError` as soon as the plan's deepest block is read, and that block
     leaves out what is not read of it.
     """
-    adapter = adapter_for(transformer)
-    modules = adapter.blocks(transformer)
-    plan.check(list(modules))
-    seen = Seen(plan)
-    deepest = next(name for name in reversed(modules) if name in map(str, plan.blocks)) if stop else ""
-    # Compiled blocks run these as they are: traced, they would be compiled anew for each step.
-    untraced = torch.compiler.disable
+    if plan.call == "both":
+        raise HandscopeError("A capture reads one kind of call: make the plan's `call` cond or uncond.")
+    reader = _Reader(transformer, tokens, reduce, stop)
     with ExitStack() as hooks:
-        names = hooks.enter_context(named(transformer))
-        reader = _Reader(adapter, transformer, names, steps, tokens, reduce, deepest, seen)
         hooks.callback(reader.ends.close)
-        hooks.enter_context(transformer.register_forward_pre_hook(reader.called, with_kwargs=True))
-        hooks.enter_context(transformer.register_forward_hook(reader.returned, always_call=True))
-        for block in plan.blocks:
-            module = modules[str(block)]
-            if plan.at == "input":
-                hook = untraced(partial(reader.entering, block))
-                hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
-            else:
-                hooks.enter_context(module.register_forward_hook(untraced(partial(reader.left, block))))
+        counter = hooks.enter_context(following(transformer, steps, plan.call, began=reader.began))
+        plan = plan.on(list(counter.family.blocks(transformer)))
+        reader.seen = seen = Seen(plan, counter.calls)
+        hooks.enter_context(visiting(transformer, counter, plan, reader.read))
         yield seen
 
 
 class _Reader:
-    """What the hooks of one capture share: which call is running, which step that is, and how to read it."""
+    """What the hooks of one capture share: the form of its calls, and how they are read."""
 
-    def __init__(
-        self,
-        adapter: FluxAdapter,
-        transformer: Any,
-        names: CallNames,
-        steps: Sequence[int],
-        tokens: Tokens,
-        reduce: Reduce,
-        deepest: str,
-        seen: Seen,
-    ) -> None:
-        self.adapter = adapter
-        self.transformer = transformer
-        self.names = names
-        self.steps = steps
-        self.tokens = tokens
-        self.reduce = reduce
-        self.deepest = deepest
-        self.seen = seen
-        self.step: int | None = None  # None outside a call that is read
+    seen: Seen
+
+    def __init__(self, transformer: Any, tokens: Tokens, reduce: Reduce, stop: bool) -> None:
+        self.transformer, self.tokens, self.reduce, self.stop = transformer, tokens, reduce, stop
         self.form: tuple[int, ...] = ()
-        self.lengths = Lengths(0, 0)
         self.index: Index | None = None
         self.ends = ExitStack()
         self.copy = copier(torch.device("cpu"), fresh=False)
 
-    def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.step = None
-        plan, seen = self.seen.plan, self.seen
-        if ("uncond" if self.names.is_unconditional(kwargs) else "cond") != plan.call:
+    @cached_property
+    def deepest(self) -> str:
+        """The last block of the plan to run, where calls end there."""
+        wanted = set(map(str, self.seen.plan.blocks))
+        return next(name for name in reversed(blocks(self.transformer)) if name in wanted) if self.stop else ""
+
+    def began(self, call: Call) -> None:
+        """Learn a call's form from the first that is read, and hold the others to it."""
+        plan = self.seen.plan
+        if call.step not in plan.steps:
             return
-        if seen.calls == len(self.steps):
+        samples, lengths, device = call.samples(plan.call), call.lengths, call.latents.device
+        form = (samples, lengths["image"] + lengths.get("reference", 0), lengths.get("text", 0))
+        if self.form and form != self.form:
             raise HandscopeError(
-                f"The plan is for a run of {len(self.steps)} steps, and the transformer was called once more: "
-                "make the plan's `of` the number of inference steps."
+                f"The capture began with calls of (samples, image tokens, text tokens) = {self.form}, and now found "
+                f"{form}: capture one run of a pipeline at a time."
             )
-        step = self.steps[seen.calls]
-        seen.calls += 1
-        if step in plan.steps:
-            self._see_form(kwargs)
-            self.step = step
+        if self.form:
+            return
+        self.form = form
+        self.index = index_of(self.tokens, call, plan.call, plan.stream)
+        self.copy = copier(device, fresh=self.tokens is not None and self.reduce is None)
+        self.seen.conditions = {**conditions(self.transformer), "batch_size": str(samples)}
+        self._narrow(call)
 
-    def returned(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        # Gradient checkpointing runs blocks again in the backward pass, which is no call of the transformer.
-        self.step = None
-
-    def entering(self, block: Block, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.step is not None:
-            width = self.transformer.inner_dim
-            self._read(block, self.adapter.input_streams(args, kwargs, self.lengths, width, str(block)))
-
-    def left(self, block: Block, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        if self.step is not None:
-            width = self.transformer.inner_dim
-            self._read(block, self.adapter.output_streams(output, self.lengths, width, str(block)))
-
-    def _read(self, block: Block, streams: Streams) -> None:
-        assert self.step is not None
-        stream: Tensor = getattr(streams, self.seen.plan.stream).detach()
+    def read(self, call: Call, side: str, block: Block, stream: Tensor) -> None:
+        """Copy what is read of a stream (batch, tokens, width)."""
+        stream = stream.detach()
         rows = stream if self.index is None else stream[self.index]
         if self.reduce is not None:
             rows = self.reduce(rows)
-        self.seen.put(block, self.step, *self.copy(rows))
+        self.seen.put(block, call.step, *self.copy(rows))
         if str(block) == self.deepest:
             raise DeepestReachedError
 
-    def _see_form(self, kwargs: dict[str, Any]) -> None:
-        """Learn the call's form from the first that is read, and hold the others to it."""
-        if not self.form:
-            self.lengths = self.adapter.lengths(kwargs)
-            image, stream = kwargs["hidden_states"], self.seen.plan.stream
-            self.form = _form(kwargs)
-            self.index = _index(self.tokens, len(image), getattr(self.lengths, stream), stream, image.device)
-            self.copy = copier(image.device, fresh=self.tokens is not None and self.reduce is None)
-            self.seen.conditions = {**conditions(self.transformer), "batch_size": str(len(image))}
-            self._narrow()
-        elif _form(kwargs) != self.form:
-            raise HandscopeError(
-                f"The capture began with calls of (samples, image tokens, text tokens) = {self.form}, and now found "
-                f"{_form(kwargs)}: capture one run of a pipeline at a time."
-            )
-
-    def _narrow(self) -> None:
+    def _narrow(self, call: Call) -> None:
         """Let the block at which every call ends compute only the tokens that are read of it."""
-        plan = self.seen.plan
-        block = self.adapter.blocks(self.transformer).get(self.deepest)
+        plan, family = self.seen.plan, call.family
+        block = family.blocks(self.transformer).get(self.deepest)
         if block is None or self.index is None or plan.at == "input" or block._compiled_call_impl is not None:
             return
         *batch, tokens = self.index
-        after_text = (*batch, tokens + (self.lengths.text if plan.stream == "image" else 0))
+        after_text = (*batch, tokens + (call.lengths["text"] if plan.stream == "image" else 0))
         wanted, nothing = {"both": after_text, plan.stream: self.index}, (slice(None), slice(0))
-        layers = self.adapter.rowwise(block).items()
+        layers = family.rowwise(block).items()
         self.ends.enter_context(
             only_rows([(layer, wanted.get(stream, nothing)) for stream, found in layers for layer in found])
         )
-
-
-def _form(kwargs: dict[str, Any]) -> tuple[int, ...]:
-    return (*kwargs["hidden_states"].shape[:2], kwargs["encoder_hidden_states"].shape[1])
-
-
-def _index(tokens: Tokens, batch: int, count: int, stream: str, device: torch.device) -> Index | None:
-    """What selects a copy of the wanted tokens of a stream (batch, count, width) on `device`; None for all of them."""
-    if tokens is None:
-        return None
-    mask = torch.as_tensor(tokens)
-    if mask.dtype != torch.bool:
-        raise HandscopeError(f"Expected tokens to be a boolean mask, found {mask.dtype}.")
-    if mask.shape == (batch, count):
-        return tuple(index.to(device) for index in mask.nonzero(as_tuple=True))
-    if mask.numel() != count:
-        raise HandscopeError(
-            f"Expected a mask of {count} {stream} tokens, or of shape ({batch}, {count}), found shape "
-            f"{tuple(mask.shape)}: it was made for a token grid of another size, or for another batch."
-        )
-    return slice(None), mask.flatten().nonzero()[:, 0].to(device)

@@ -8,13 +8,12 @@ choose how they multiply; so what held once holds again.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Index = tuple[Any, ...]
+from .hooks import Index
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def estimate(
     todo = list(batches(run, work, batch_size))
     counts = {sample: _tokens(model, work, sample) for sample in work.rows}
     missing = sum(counts[sample] for sample in work.missing)
-    cells, width = len(plan.cells), model.transformer.inner_dim
+    cells, width = len(plan.cells), model.stream_width
     row_bytes = cells * width * 2
     _reset_peak(model.device)
     encode_seconds = _time_encoding(model, work)

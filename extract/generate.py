@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..files import atomic
-from ..models.flux import adapter_for
+from ..models.family import hookable
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
@@ -50,7 +50,7 @@ def generate(
     seeds : iterable of int
         0 to 2**32 - 1.
     steps, guidance : int, float
-        Inference steps and FLUX's embedded guidance.
+        Inference steps, and guidance as the model's family has it (FLUX.1: embedded).
     height, width : int, optional
         In pixels; by default what the model was trained for.
     batch_size : int
@@ -82,8 +82,8 @@ def generate(
     height = model.height if height is None else height
     width = model.width if width is None else width
     model.grid(height, width)
-    adapter_for(model.transformer)
-    model.adapter.schedule(model.pipe, steps, height, width)
+    hookable(model.transformer)
+    model.family.schedule(model.pipe, steps, height, width)
 
     settings = {"steps": steps, "guidance": float(guidance), "height": height, "width": width}
     run.write_settings(
@@ -135,31 +135,29 @@ def draw(
 ) -> Drawn:
     """One call of the pipeline, with an image for each (prompt, seed)."""
     prompts = [prompt for prompt, _ in pairs]
-    noise = [model.adapter.noise(model.pipe, seed, height, width) for _, seed in pairs]
-    text, pooled, _ = model.encode(prompts).batch(prompts, model.device, model.dtype)
+    family = model.family
+    noise = [model.noise(seed, height, width) for _, seed in pairs]
     latents: list[Tensor] = []
     model_timesteps: list[float] = []
 
     def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        latents.append(kwargs["hidden_states"].to("cpu", copy=True))
-        model_timesteps.append(model.adapter.model_timestep(kwargs))
+        arguments = family.arguments(args, kwargs)
+        latents.append(family.noisy(arguments).to("cpu", copy=True))
+        model_timesteps.append(family.model_timestep(arguments))
 
     def after(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         if index == steps - 1:
-            latents.append(kwargs["latents"].to("cpu", copy=True))
+            latents.append(family.from_pipeline(kwargs["latents"]).to("cpu", copy=True))
         return kwargs
 
     handle = model.transformer.register_forward_pre_hook(before, with_kwargs=True) if trajectories else None
     try:
         images = model.pipe(
-            prompt_embeds=text,
-            pooled_prompt_embeds=pooled,
-            latents=torch.stack(noise),
+            **family.generation(model, prompts, guidance),
+            latents=family.to_pipeline(model.pipe, torch.stack(noise), height, width),
             num_inference_steps=steps,
-            guidance_scale=guidance,
             height=height,
             width=width,
-            max_sequence_length=model.max_sequence_length,
             callback_on_step_end=after if trajectories else None,
             output_type="np",
         ).images
@@ -169,9 +167,9 @@ def draw(
     images = (images * 255).round().astype(np.uint8)
     if not trajectories:
         return Drawn(noise, images, None)
-    scheduler = model.pipe.scheduler
-    times = [scheduler.sigmas.float().cpu(), scheduler.timesteps.float().cpu(), torch.tensor(model_timesteps)]
-    return Drawn(noise, images, [Trajectory(path, *times) for path in torch.stack(latents, dim=1)])
+    times = (*family.times(model.pipe), torch.tensor(model_timesteps))
+    paths = [Trajectory(path, *times, prediction=family.prediction) for path in torch.stack(latents, dim=1)]
+    return Drawn(noise, images, paths)
 
 
 def _complete(

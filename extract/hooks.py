@@ -1,19 +1,88 @@
-"""Hooks that change what a transformer computes at chosen steps: counted as a capture counts, removed in any case."""
+"""The hooks of captures and edits: one counter of steps, one check of masks, one way to a stream and back.
 
-from collections.abc import Callable, Iterator
+`following` counts the calls of a transformer, `visiting` reaches a stream at the blocks of a plan, and `edit` is both
+for a change of one's own. They are removed however their block ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..errors import HandscopeError
 from ..models.calls import named
-from ..models.flux import Lengths, adapter_for
-from .address import Block, Plan
+from ..models.family import BlockList, Family, Lengths, hookable
+from .address import Block, Cell, Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Index = tuple[Any, ...]
+Change = Callable[[Tensor, Cell], Tensor]
+"""From the values of the chosen tokens at a cell to what takes their place, of the same shape."""
+
+
+@contextmanager
+def edit(transformer: Any, plan: Plan, change: Change, tokens: ArrayLike | Tensor | None = None) -> Iterator[None]:
+    """Let `change` replace values of the residual stream while any diffusers pipeline runs.
+
+    >>> def halve(values, cell):
+    ...     return values / 2
+    >>> with edit(pipe.transformer, Plan(["single.3"], [12], of=20), halve, tokens=mask):    # doctest: +SKIP
+    ...     pipe("an open hand", num_inference_steps=20, max_sequence_length=16, height=96, width=96)
+
+    Any number of runs of `plan.of` steps may follow each other. A capture whose context is opened inside that of the
+    edit sees what the edit left.
+
+    Parameters
+    ----------
+    transformer : torch.nn.Module
+        A transformer of a family that handscope knows.
+    plan : Plan
+        Where: at the output of its blocks, or their input. ``call="both"`` edits unconditional calls like conditional
+        ones.
+    change : function
+        ``change(values, cell)`` is called once for each cell, on the device, in the transformer's dtype. `values` is of
+        shape (batch, kept tokens, width), or as `tokens` says; what is returned must be of that shape, and is cast to
+        that dtype. Gradients pass.
+    tokens : bool array, optional
+        Tokens of the plan's stream, as in `capture`: of shape (n_tokens,) or (rows, columns), the same for every image;
+        or of shape (batch, n_tokens), and `values` is then of shape (all kept, width), image after image. All tokens by
+        default.
+
+    Raises
+    ------
+    HandscopeError
+        The transformer cannot be hooked or lacks a block, the mask or what `change` returns has another shape, or the
+        run has another number of calls than `plan.of`; as in `capture`.
+    """
+    with following(transformer, range(plan.of, 0, -1), plan.call, again=True) as counter:
+        plan = plan.on(list(counter.family.blocks(transformer)))
+
+        def visit(call: Call, side: str, block: Block, stream: Tensor) -> Tensor:
+            index = index_of(tokens, call, side, plan.stream)
+            values = stream if index is None else stream[index]
+            changed = change(values, Cell(block, call.step))
+            if not isinstance(changed, Tensor) or changed.shape != values.shape:
+                found = f"shape {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+                raise HandscopeError(
+                    f"Expected change to return a tensor of shape {tuple(values.shape)} at {block}, as it was given, "
+                    f"found {found}."
+                )
+            if index is None:
+                return changed.to(values)
+            stream = stream.clone()
+            stream[index] = changed.to(values)
+            return stream
+
+        with visiting(transformer, counter, plan, visit):
+            yield
 
 
 @dataclass
@@ -23,121 +92,305 @@ class Call:
     Attributes
     ----------
     step : int
-        Steps that remain; the same for the conditional and the unconditional call of a step.
-    unconditional : bool
-    kwargs : dict
-        The call's keyword arguments.
-    lengths : Lengths
-        Numbers of text, image and reference tokens.
+        Steps that remain; the same for the conditional and the unconditional part of a step.
+    rows : dict
+        Of ``cond`` and of ``uncond``, as far as the call has them, the rows of the batch.
+    arguments : dict
+        The call's arguments by name.
+    family : Family
     """
 
     step: int
-    unconditional: bool
-    kwargs: dict[str, Any]
-    lengths: Lengths
+    rows: Mapping[str, slice]
+    arguments: dict[str, Any]
+    family: Family
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """Numbers of tokens of each stream."""
+        return self.family.lengths(self.arguments)
+
+    @property
+    def latents(self) -> Tensor:
+        """The latents as the transformer was given them."""
+        return self.arguments[self.family.latents]
+
+    def samples(self, side: str) -> int:
+        """How many rows of the batch are ``cond``, or ``uncond``."""
+        return len(range(*self.rows[side].indices(len(self.latents))))
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the call is unconditional as a whole."""
+        return "cond" not in self.rows
+
+    def grid(self, stream: str) -> tuple[int, int] | None:
+        """Rows and columns of the tokens of a stream, where they have any and the call says."""
+        return self.family.call_grid(self.arguments, self.lengths) if stream == "image" else None
 
 
 class Counter:
-    """Counts the calls of runs of `of` steps; `call` is the one that is running, None between calls."""
+    """Counts the calls of runs, conditional and unconditional ones apart.
 
-    def __init__(self, of: int) -> None:
-        self.of = of
+    Attributes
+    ----------
+    family : Family
+        Of the transformer.
+    steps : sequence of int
+        The step of each call of a run.
+    call : Call or None
+        The one that is running; None between calls.
+    calls : dict
+        Calls of the run so far, of ``cond`` and ``uncond``.
+    """
+
+    def __init__(self, family: Family, steps: Sequence[int], of: str, again: bool) -> None:
+        self.family, self.steps, self.of, self.again = family, steps, of, again
         self.call: Call | None = None
-        self.calls = {False: 0, True: 0}
-        self.timestep = 0.0
+        self.calls = {"cond": 0, "uncond": 0}
+        self._timestep = 0.0
 
-    def count(self, unconditional: bool, timestep: float) -> int:
-        """The step of a call; a run begins where the timestep rises."""
-        if not unconditional:
-            if timestep > self.timestep:
+    def count(self, sides: Sequence[str], timestep: Callable[[], float]) -> int | None:
+        """The step of a call that has these sides; None where none of them counts.
+
+        Where runs may follow each other, one begins at a conditional call whose timestep has risen.
+        """
+        if self.again and "cond" in sides:
+            now = timestep()
+            if now > self._timestep:
                 self.check()
-                self.calls = {False: 0, True: 0}
-            self.timestep = timestep
-        self.calls[unconditional] += 1
-        if max(self.calls.values()) > self.of:
-            self.check()
-        return self.of - self.calls[unconditional] + 1
+                self.calls = {"cond": 0, "uncond": 0}
+            self._timestep = now
+        for side in sides:
+            self.calls[side] += 1
+        counted = [side for side in sides if self.of in (side, "both")]
+        if not counted:
+            return None
+        if max(self.calls[side] for side in counted) > len(self.steps):
+            raise HandscopeError(
+                f"The plan is for a run of {len(self.steps)} steps, and the transformer was called once more: "
+                "make the plan's `of` the number of inference steps."
+            )
+        return self.steps[self.calls[counted[0]] - 1]
 
     def check(self) -> None:
-        """Refuse a run of another length, whose steps would be named wrongly."""
-        found = max(self.calls.values())
-        if found not in (0, self.of):
-            more = " or more" if found > self.of else ""
+        """Refuse a run of another length, whose steps would be named wrongly; where runs may be many, none is one."""
+        if self.again and not any(self.calls.values()):
+            return
+        side = "uncond" if self.of == "uncond" else "cond"
+        found, of = self.calls[side], len(self.steps)
+        if found == of and (self.of != "both" or self.calls["uncond"] in (0, of)):
+            return
+        if side == "uncond":
             raise HandscopeError(
-                f"Expected a run of {self.of} steps, and the transformer was called {found}{more} times: make `of` the "
-                "number of inference steps."
+                f"The plan is for a run of {of} unconditional calls, but the transformer had {found}: make the plan's "
+                "`of` the number of inference steps, and give the pipeline a negative prompt and guidance that uses it."
             )
+        raise HandscopeError(
+            f"The plan is for a run of {of} steps, but the transformer was called {found} times: make the plan's `of` "
+            "the number of inference steps."
+        )
 
 
 @contextmanager
-def counting(transformer: Any, of: int) -> Iterator[Counter]:
-    """Follow runs of `of` steps, one after the other; conditional and unconditional calls are counted apart.
+def following(
+    transformer: Any,
+    steps: Sequence[int],
+    of: str = "both",
+    again: bool = False,
+    began: Callable[[Call], None] | None = None,
+) -> Iterator[Counter]:
+    """Follow the calls of a transformer.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        The step of each call of a run.
+    of : str
+        Which calls count: ``cond``, ``uncond`` or ``both``.
+    again : bool
+        Whether runs may follow each other, each of as many steps. They are then checked as the context ends; one run is
+        for the caller to check.
+    began : function, optional
+        Called as each call that counts begins.
 
     Raises
     ------
     HandscopeError
-        The transformer cannot be hooked, as in `capture`; or it was called another number of times than `of`.
+        The transformer cannot be hooked, as in `capture`; or it was called another number of times.
     """
-    adapter = adapter_for(transformer)
-    counter = Counter(of)
+    family = hookable(transformer)
+    counter = Counter(family, steps, of, again)
     with ExitStack() as hooks:
-        names = hooks.enter_context(named(transformer))
+        names = hooks.enter_context(named(transformer, family))
 
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            unconditional = names.is_unconditional(kwargs)
-            step = counter.count(unconditional, adapter.model_timestep(kwargs))
-            counter.call = Call(step, unconditional, kwargs, adapter.lengths(kwargs))
+            counter.call = None
+            arguments = family.arguments(args, kwargs)
+            rows = names.rows(arguments)
+            step = counter.count(list(rows), partial(family.model_timestep, arguments))
+            if step is not None:
+                counter.call = Call(step, rows, arguments, family)
+                if began is not None:
+                    began(counter.call)
 
         def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            # Gradient checkpointing runs blocks again in the backward pass, which is no call of the transformer.
             counter.call = None
 
         hooks.enter_context(transformer.register_forward_pre_hook(called, with_kwargs=True))
         hooks.enter_context(transformer.register_forward_hook(returned, always_call=True))
         yield counter
-    counter.check()
+    if again:
+        counter.check()
 
 
-Change = Callable[[Call, Block, Tensor], Tensor]
-"""From the call, the block and the image tokens (batch, tokens, width) that leave it to what shall leave it instead."""
+Visit = Callable[[Call, str, Block, Tensor], Tensor | None]
+"""From the call, ``cond`` or ``uncond``, the block and a stream (batch, tokens, width) there to what takes its place;
+None leaves it."""
 
 
 @contextmanager
-def changing(transformer: Any, counter: Counter, plan: Plan, change: Change) -> Iterator[None]:
-    """Let `change` replace the image tokens that leave the blocks of a plan at its steps."""
-    adapter = adapter_for(transformer)
-    modules = adapter.blocks(transformer)
-    plan.check(list(modules))
-
-    def left(block: Block, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        call = counter.call
-        if call is None or call.step not in plan.steps:
-            return None
-        streams = adapter.output_streams(output, call.lengths, transformer.inner_dim, str(block))
-        image = change(call, block, streams.image)
-        return output[0], torch.cat([image, output[1][:, call.lengths.image :]], 1) if call.lengths.reference else image
-
-    with ExitStack() as hooks:
-        for block in plan.blocks:
-            hook = torch.compiler.disable(partial(left, block))
-            hooks.enter_context(modules[str(block)].register_forward_hook(hook))
-        yield
-
-
-def share(tokens: ArrayLike | Tensor, image: Tensor) -> Tensor:
-    """A token mask as float32 (1 or batch, tokens) on the device of image tokens (batch, tokens, width).
+def visiting(transformer: Any, counter: Counter, plan: Plan, visit: Visit) -> Iterator[None]:
+    """Call `visit` at the blocks and steps of a plan, with the plan's stream of the plan's calls, a view.
 
     Raises
     ------
     HandscopeError
-        The mask is not boolean, or has another number of tokens.
+        The model lacks a block, or the block the stream. In a call: a block's streams have another form.
+    """
+    family = counter.family
+    modules, width = family.blocks(transformer), family.stream_width(transformer)
+    plan.check(list(modules))
+
+    def reached(site: _Site, tensors: Sequence[object]) -> tuple[int, Tensor] | None:
+        """The tensor of a block that was changed: its place among them, and what takes its place."""
+        call = counter.call
+        if call is None or call.step not in plan.steps:
+            return None
+        site.check(tensors, call.lengths, width)
+        whole: Any = tensors[site.place]
+        tokens = site.tokens(call.lengths)
+        changed = whole
+        for side, rows in call.rows.items():
+            if plan.call in (side, "both"):
+                new = visit(call, side, site.block, whole[rows, tokens])
+                if new is not None:
+                    changed = _put(changed, rows, tokens, new)
+        return None if changed is whole else (site.place, changed)
+
+    # Compiled blocks run these as they are: traced, they would be compiled anew for each step.
+    untraced = torch.compiler.disable
+    with ExitStack() as hooks:
+        for block in plan.blocks:
+            site = _Site(block, family.list_of(block.kind), plan.at, plan.stream)
+            module = modules[str(block)]
+            if plan.at == "input":
+                hook = untraced(partial(_entering, site, reached))
+                hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
+            else:
+                hooks.enter_context(module.register_forward_hook(untraced(partial(_leaving, site, reached))))
+        yield
+
+
+class _Site:
+    """One side of one block, and where a stream is there."""
+
+    def __init__(self, block: Block, blocks: BlockList, at: str, stream: str) -> None:
+        self.block, self.at, self.stream = block, at, stream
+        self.names, self.parts = list(blocks.takes), blocks.parts(at)
+        places = [i for i, part in enumerate(self.parts) if stream in part]
+        if not places:
+            given = ", ".join(name for part in self.parts for name in part)
+            raise HandscopeError(f"The {at} of {block} has no {stream} stream; it has {given}.")
+        self.place = places[0]
+
+    def tokens(self, lengths: Lengths) -> slice:
+        """Where the stream is in its tensor."""
+        part = self.parts[self.place]
+        start = sum(lengths.get(name, 0) for name in part[: part.index(self.stream)])
+        return slice(start, start + lengths[self.stream])
+
+    def check(self, tensors: Sequence[object], lengths: Lengths, width: int) -> None:
+        """Refuse tensors of another form: a stream that is read from the wrong place looks like data."""
+        found = [tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in tensors]
+        wanted = [(sum(lengths.get(name, 0) for name in part), width) for part in self.parts]
+        if [shape[1:] for shape in found] == wanted:
+            return
+        names = ", ".join(" + ".join(name for name in part if lengths.get(name, 1)) for part in self.parts)
+        shapes = " and ".join(f"(batch, {tokens}, {width})" for tokens, width in wanted)
+        verb = "return" if self.at == "output" else "be given"
+        raise HandscopeError(
+            f"Expected {self.block} to {verb} ({names}) of shapes {shapes}, found {found}: this version of diffusers, "
+            "or a hook on the block, orders its streams otherwise."
+        )
+
+
+_Reached = Callable[[_Site, Sequence[object]], tuple[int, Tensor] | None]
+
+
+def _leaving(site: _Site, reached: _Reached, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    tensors = output if isinstance(output, tuple) else (output,)
+    changed = reached(site, tensors)
+    if changed is None:
+        return None
+    place, tensor = changed
+    return (*tensors[:place], tensor, *tensors[place + 1 :]) if isinstance(output, tuple) else tensor
+
+
+def _entering(
+    site: _Site, reached: _Reached, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    changed = reached(site, [kwargs.get(name, *args[i : i + 1]) for name, i in site.names])
+    if changed is None:
+        return None
+    place, tensor = changed
+    name, i = site.names[place]
+    if name in kwargs:
+        return args, kwargs | {name: tensor}
+    return (*args[:i], tensor, *args[i + 1 :]), kwargs
+
+
+def _put(whole: Tensor, rows: slice, tokens: slice, new: Tensor) -> Tensor:
+    """A tensor with rows and tokens of it replaced."""
+    if new.shape == whole.shape:
+        return new
+    changed = whole.clone()
+    changed[rows, tokens] = new
+    return changed
+
+
+def mask_of(tokens: ArrayLike | Tensor, call: Call, side: str, stream: str) -> Tensor:
+    """A mask for a stream of a call's `side` as bool of shape (count,), or (batch, count) where it is each image's own.
+
+    Raises
+    ------
+    HandscopeError
+        The mask is not boolean, or of another shape: also one of the right number of tokens in another form.
     """
     mask = torch.as_tensor(tokens)
-    batch, count = image.shape[:2]
     if mask.dtype != torch.bool:
         raise HandscopeError(f"Expected tokens to be a boolean mask, found {mask.dtype}.")
-    if mask.shape != (batch, count) and mask.numel() != count:
-        raise HandscopeError(
-            f"Expected a mask of {count} image tokens, or of shape ({batch}, {count}), found shape "
-            f"{tuple(mask.shape)}: it was made for a token grid of another size, or for another batch."
-        )
-    return mask.reshape(-1, count).to(image.device, torch.float32)
+    batch, count, grid = call.samples(side), call.lengths[stream], call.grid(stream)
+    if mask.shape == (batch, count):
+        return mask
+    if mask.numel() == count and (mask.ndim < 2 or mask.shape == (1, count) or mask.shape == grid):
+        return mask.flatten()
+    if mask.numel() == count and mask.ndim == 2 and grid is None:
+        return mask.flatten()
+    form = f" in {grid[0]} rows and {grid[1]} columns" if grid else ""
+    raise HandscopeError(
+        f"Expected a mask of {count} {stream} tokens{form}, or of shape ({batch}, {count}), found shape "
+        f"{tuple(mask.shape)}: it was made for a token grid of another size, or for another batch."
+    )
+
+
+def index_of(tokens: ArrayLike | Tensor | None, call: Call, side: str, stream: str) -> Index | None:
+    """What selects the chosen tokens of a stream (batch, count, width) of a call's `side`; None for all of them."""
+    if tokens is None:
+        return None
+    mask, device = mask_of(tokens, call, side, stream), call.latents.device
+    if mask.ndim == 2:
+        return tuple(index.to(device) for index in mask.nonzero(as_tuple=True))
+    return slice(None), mask.nonzero()[:, 0].to(device)
+

@@ -55,14 +55,14 @@ def replay(
         that were swapped, are noticed where trajectories are read: by `Run.trajectory`.
     """
     _check(model, plan, prompts, trajectories, height, width)
-    inputs = model.adapter.inputs(model, prompts, guidance, height, width)
+    plan = plan.on(model.blocks)
+    inputs = model.family.inputs(model, prompts, guidance, height, width)
     with reading(model.transformer, plan, plan.steps, tokens, reduce, stop=True) as seen:
         for step in plan.steps:
             index = plan.index(step)
             latents = stack(trajectories, index).to(model.device)
-            timestep = model.adapter.timestep(trajectories[0].timesteps[index], latents)
             with suppress(DeepestReachedError):
-                model.transformer(hidden_states=latents, timestep=timestep, **inputs)
+                model.family.call(model.transformer, latents, trajectories[0].timesteps[index], inputs)
     return seen
 
 
@@ -135,7 +135,7 @@ def _largest(difference: Tensor) -> float:
 def _check(
     model: Model, plan: Plan, prompts: Sequence[str], trajectories: Sequence[Trajectory], height: int, width: int
 ) -> None:
-    if plan.call == "uncond":
+    if plan.call != "cond":
         raise HandscopeError(
             "A trajectory does not hold the negative prompt, so unconditional calls cannot be replayed: capture them "
             "while the pipeline runs."
@@ -146,8 +146,9 @@ def _check(
             "trajectories."
         )
     rows, columns = model.grid(height, width)
-    shape = (plan.of + 1, rows * columns, model.transformer.config.in_channels)
-    sigmas, timesteps = model.adapter.schedule(model.pipe, plan.of, height, width)
+    family = model.family
+    shape = (plan.of + 1, rows * columns, family.channels(model.transformer) * family.patch**2)
+    sigmas, timesteps = family.schedule(model.pipe, plan.of, height, width)
     for number, trajectory in enumerate(trajectories, 1):
         which = f"Trajectory {number} of {len(trajectories)} ({prompts[number - 1]!r})"
         if trajectory.latents.shape != shape:

@@ -1,6 +1,6 @@
 """What a capture saw, and its way from the device to the CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,19 +15,22 @@ class Seen:
     Attributes
     ----------
     plan : Plan
-    calls : int
-        Calls of the transformer so far that the plan counts: the conditional ones, or the unconditional.
     conditions : dict of str
         What may change the bits, as `handscope.models.condition` says it, and `batch_size`; empty before the first
         call.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, calls: Mapping[str, int]) -> None:
         self.plan = plan
-        self.calls = 0
+        self._calls = calls
         self.conditions: dict[str, str] = {}
         self._cells: dict[Cell, tuple[Tensor, torch.cuda.Event | None]] = {}
         self._reached: set[Cell] = set()
+
+    @property
+    def calls(self) -> int:
+        """Calls of the transformer so far that the plan counts: the conditional ones, or the unconditional."""
+        return self._calls[self.plan.call]
 
     def __getitem__(self, key: tuple[str | Block, int]) -> Tensor:
         cell = Cell(Block.parse(key[0]), key[1])

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from ..errors import HandscopeError
 from ..extract.address import Block, Plan
-from ..extract.hooks import Call, changing, counting
+from ..extract.hooks import Call, following, visiting
+from ..models.clean import predicted_clean, stepped, velocity_between
+from ..models.family import Family
 from .correction import LIMIT, Strength, at_clean, gradient_of, length
 from .losses import Loss, ProbeLoss
 from .travel import OwnNoise, noised_back
@@ -72,7 +74,7 @@ def guide(
 
     Parameters
     ----------
-    pipe : a FluxPipeline, or another pipeline around a FLUX.1 transformer with FLUX's scheduler
+    pipe : a pipeline of a family that predicts the velocity of packed latents, such as FLUX.1, with its own scheduler
     loss : function or ProbeLoss
         From the predicted clean latents (batch, tokens, channels) to losses (batch,), such as a `PictureLoss`; or
         probes on activations, for which the gradient runs through the blocks up to the deepest probed one and no
@@ -113,12 +115,13 @@ def guide(
     with ExitStack() as stack:
         strength = Strength(scale, limit, relative)
         guidance = _Guidance(pipe, loss, strength, window(steps, of), of, form, int(travel), trace)
-        counter = stack.enter_context(counting(pipe.transformer, of))
+        counter = stack.enter_context(following(pipe.transformer, range(of, 0, -1), again=True))
+        _check_family(counter.family)
         if form == "exact":
             stack.enter_context(_differentiable(pipe.transformer, checkpoint))
         if isinstance(loss, ProbeLoss):
             plan = Plan(list(loss.probes), guidance.steps, of)
-            stack.enter_context(changing(pipe.transformer, counter, plan, guidance.collect))
+            stack.enter_context(visiting(pipe.transformer, counter, plan, guidance.collect))
 
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return args, guidance.called(counter.call, kwargs)
@@ -152,8 +155,8 @@ def guidance_callback(
         of = len(sigmas) - 1
         if index and of - index in window(steps, of):
             sigma, later = float(sigmas[index]), float(sigmas[index + 1])
-            velocity = (latents.float() - before[0].float()) / (later - sigma)
-            losses, gradient = at_clean(loss, before[0].float() - sigma * velocity)
+            velocity = velocity_between(before[0].float(), latents.float(), sigma, later)
+            losses, gradient = at_clean(loss, predicted_clean(before[0].float(), velocity, "flow", sigma))
             change = (later - sigma) * strength.correction(gradient, velocity, sigma)
             latents = kwargs["latents"] = (latents.float() + change).to(latents.dtype)
         before[:] = [latents]
@@ -170,6 +173,14 @@ def window(steps: Sequence[int], of: int) -> list[int]:
             f"Expected steps to guide between 1 and {of - 1} (the first, {of}, is pure noise), found {list(steps)}."
         )
     return kept
+
+
+def _check_family(family: Family) -> None:
+    """Refuse what the correction is not derived for."""
+    if family.prediction != "flow" or family.together or not family.takes_packed:
+        raise HandscopeError(
+            f"Guidance corrects the velocity of flow matching on packed latents, and {family.name} is called otherwise."
+        )
 
 
 class _Guidance:
@@ -210,19 +221,18 @@ class _Guidance:
             torch.set_grad_enabled(True)
         return {**kwargs, "hidden_states": latents}
 
-    def collect(self, call: Call, block: Block, image: Tensor) -> Tensor:
+    def collect(self, call: Call, side: str, block: Block, image: Tensor) -> None:
         """Keep the loss of a probed block; after the last of them no gradient is needed."""
-        if self.latents is not None and not call.unconditional:
-            self.collected[str(block)] = self.loss.of_block(str(block), image)
+        if self.latents is not None:
+            self.collected[str(block)] = self.loss.of_block(str(block), image, call)
             if len(self.collected) == len(self.loss.probes):
                 torch.set_grad_enabled(False)
-        return image
 
     def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         call = self.call
         if call is None:
             return None
-        velocity, tokens = output[0], call.lengths.image
+        velocity, tokens = output[0], call.lengths["image"]
         if not call.unconditional:
             self.correction = self._correct(call, velocity)
         assert self.correction is not None
@@ -247,22 +257,27 @@ class _Guidance:
     def _correct(self, call: Call, velocity: Tensor) -> Tensor:
         assert self.latents is not None
         began = time.perf_counter()
-        sigma, tokens = self._sigmas(call.step)[0], call.lengths.image
+        sigma, tokens = self._sigmas(call.step)[0], call.lengths["image"]
         drawn = velocity[:, :tokens].float()
         if self.form == "frozen":
-            losses, gradient = at_clean(self.loss, self.latents[:, :tokens].float() - sigma * drawn)
+            losses, gradient = at_clean(self.loss, self._clean(tokens, drawn, sigma))
         else:
             with torch.enable_grad():
                 if isinstance(self.loss, ProbeLoss):
                     losses = torch.stack(list(self.collected.values())).sum(0)
                 else:
-                    losses = self.loss(self.latents[:, :tokens].float() - sigma * drawn)
+                    losses = self.loss(self._clean(tokens, drawn, sigma))
             gradient = gradient_of(losses, self.latents)[:, :tokens]
         drawn = drawn.detach()
         correction = self.strength.correction(gradient.float(), drawn, sigma)
         shares = (length(correction) / length(drawn)).flatten().tolist()
         self.trace.append(Guided(call.step, tuple(losses.tolist()), tuple(shares), time.perf_counter() - began))
         return correction
+
+    def _clean(self, tokens: int, velocity: Tensor, sigma: float) -> Tensor:
+        """The clean latents predicted of the image's tokens."""
+        assert self.latents is not None
+        return predicted_clean(self.latents[:, :tokens].float(), velocity, "flow", sigma)
 
     def _may_travel(self, call: Call, kwargs: dict[str, Any]) -> None:
         if call.unconditional:
@@ -271,7 +286,7 @@ class _Guidance:
                 "guidance use travel=1."
             )
         if call.step == self.of:
-            self.noise.begin(kwargs["hidden_states"][:, : call.lengths.image])
+            self.noise.begin(kwargs["hidden_states"][:, : call.lengths["image"]])
 
     def _make_again(
         self, call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], velocity: Tensor
@@ -282,10 +297,10 @@ class _Guidance:
         hooks, which count calls; those of its blocks run.
         """
         assert self.latents is not None
-        (sigma, later), tokens = self._sigmas(call.step), call.lengths.image
+        (sigma, later), tokens = self._sigmas(call.step), call.lengths["image"]
         first = latents = self.latents.detach()
         for repeat in range(1, self.travel):
-            end = latents[:, :tokens].float() + (later - sigma) * velocity
+            end = stepped(latents[:, :tokens].float(), velocity, "flow", sigma, later)
             image = noised_back(end, later, sigma, self.noise.draw(call.step, repeat, end))
             latents = torch.cat([image.to(first.dtype), first[:, tokens:]], 1)
             with torch.set_grad_enabled(self.form == "exact"):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import HandscopeError
-from ..extract.hooks import share
+from ..extract.hooks import Call, mask_of
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -45,7 +45,7 @@ class PictureLoss:
     def __call__(self, latents: Tensor) -> Tensor:
         if self.decoder is not None:
             return self.of(self.decoder(latents))
-        return self.of(self.model.adapter.decode(self.model.pipe, latents, self.height, self.width))
+        return self.of(self.model.family.decode(self.model.pipe, latents, self.height, self.width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +87,13 @@ class ProbeLoss:
         for block, probe in self.probes.items():
             self._weights[block] = torch.as_tensor(probe.coef_, dtype=torch.float32)
 
-    def of_block(self, block: str, image: Tensor) -> Tensor:
-        """The block's part of the loss, (batch,), from its image tokens (batch, tokens, width)."""
+    def of_block(self, block: str, image: Tensor, call: Call) -> Tensor:
+        """The block's part of the loss, (batch,), from image tokens (batch, tokens, width) of a conditional call."""
         weights, intercept = self._weights[block].to(image.device), self.probes[block].intercept_
         if len(weights) == image[0].numel() and image.shape[1] > 1:
             return (image.float().flatten(1) @ weights + intercept) / len(self.probes)
         scores = image.float() @ weights + intercept
         if self.tokens is None:
             return scores.mean(1) / len(self.probes)
-        counted = share(self.tokens, image)
-        return (scores * counted).sum(1) / counted.sum(1).clamp_min(1) / len(self.probes)
+        counted = mask_of(self.tokens, call, "cond", "image").to(image.device, torch.float32)
+        return (scores * counted).sum(1) / counted.sum(-1).clamp_min(1) / len(self.probes)

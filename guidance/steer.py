@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import HandscopeError
-from ..extract.address import Block, Plan
-from ..extract.hooks import Call, changing, counting, share
+from ..extract.address import Block, Cell, Plan
+from ..extract.hooks import edit
+from ..models.family import family_of
 
 Gate = Callable[[Tensor], Tensor]
-"""From tokens (batch, tokens, width), float32, to how much of the push each gets, (batch, tokens) in [0, 1]."""
+"""From tokens (..., width), float32, to how much of the push each gets, (...) in [0, 1]."""
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def steer(
     Parameters
     ----------
     transformer : torch.nn.Module
-        A FLUX.1 transformer.
+        A transformer of a family that handscope knows.
     directions : for each block, an array of shape (width,), or (tokens, width) for one direction a token
         Of any length; `difference_of_means` points from bad to good. Of token-wise directions, each is centred, and all
         are scaled alike, until the root mean square of their lengths is 1: a token with a longer one is pushed further.
@@ -68,12 +69,11 @@ def steer(
         raise HandscopeError(f"Expected strength to be a number, found {strength!r}.")
     units = {block: _unit(direction, block, centred=True) for block, direction in directions.items()}
 
-    def push(block: Block, tokens: Tensor) -> Tensor:
-        length = (tokens - tokens.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True)
-        unit = units[str(block)] = units[str(block)].to(tokens.device)
+    def push(block: Block, values: Tensor, unit: Tensor) -> Tensor:
+        length = (values - values.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True)
         return strength * length * unit
 
-    with _changing(transformer, units, push, steps, of, tokens, gate):
+    with _pushing(transformer, units, push, steps, of, tokens, gate):
         yield
 
 
@@ -101,11 +101,10 @@ def ablate(
     units = {block: _unit(_vector(direction, block), block, centred=False) for block, direction in directions.items()}
     centres = {block: float(_vector(point, block) @ units[block]) for block, point in (centre or {}).items()}
 
-    def push(block: Block, tokens: Tensor) -> Tensor:
-        unit = units[str(block)].to(tokens.device)
-        return -((tokens @ unit) - centres.get(str(block), 0.0))[..., None] * unit
+    def push(block: Block, values: Tensor, unit: Tensor) -> Tensor:
+        return -((values @ unit) - centres.get(str(block), 0.0))[..., None] * unit
 
-    with _changing(transformer, units, push, steps, of, tokens, gate):
+    with _pushing(transformer, units, push, steps, of, tokens, gate):
         yield
 
 
@@ -141,38 +140,45 @@ def random_directions(directions: Mapping[str, ArrayLike], seed: int) -> dict[st
 
 
 @contextmanager
-def _changing(
+def _pushing(
     transformer: Any,
     units: Mapping[str, Tensor],
-    push: Callable[[Block, Tensor], Tensor],
+    push: Callable[[Block, Tensor, Tensor], Tensor],
     steps: Sequence[int],
     of: int,
     tokens: ArrayLike | None,
     gate: Gate | None,
 ) -> Iterator[None]:
-    width = transformer.inner_dim
+    width = family_of(transformer).stream_width(transformer)
     wrong = [f"{block} ({unit.shape[-1]})" for block, unit in units.items() if unit.shape[-1] != width]
     if wrong:
         raise HandscopeError(f"The residual stream is {width} wide; found directions of other widths: {wrong}.")
+    mask = None if tokens is None else torch.as_tensor(tokens)
 
-    def change(call: Call, block: Block, image: Tensor) -> Tensor:
-        unit = units[str(block)]
-        if unit.ndim == 2 and len(unit) != image.shape[1]:
-            raise HandscopeError(
-                f"Expected one direction for each of {image.shape[1]} image tokens, found {len(unit)} at {block}: they "
-                "were made for a token grid of another size."
-            )
-        wide = image.float()
-        pushed = push(block, wide)
+    def change(values: Tensor, cell: Cell) -> Tensor:
+        wide = values.float()
+        pushed = push(cell.block, wide, _of_tokens(units[str(cell.block)], mask, wide, cell.block))
         if gate is not None:
             pushed = pushed * gate(wide)[..., None]
-        if tokens is not None:
-            pushed = pushed * share(tokens, image)[..., None]
-        return (wide + pushed).to(image.dtype)
+        return wide + pushed
 
-    plan = Plan(list(units), steps, of)
-    with counting(transformer, of) as counter, changing(transformer, counter, plan, change):
+    with edit(transformer, Plan(list(units), steps, of, call="both"), change, mask):
         yield
+
+
+def _of_tokens(unit: Tensor, mask: Tensor | None, values: Tensor, block: Block) -> Tensor:
+    """A block's direction for the chosen tokens, on their device: one for all, or that of each."""
+    if unit.ndim == 1:
+        return unit.to(values.device)
+    count = values.shape[1] if mask is None else mask.shape[1] if values.ndim == 2 else mask.numel()
+    if len(unit) != count:
+        raise HandscopeError(
+            f"Expected one direction for each of {count} image tokens, found {len(unit)} at {block}: they were made "
+            "for a token grid of another size."
+        )
+    if mask is not None:
+        unit = unit.expand(len(mask), *unit.shape)[mask] if values.ndim == 2 else unit[mask.flatten()]
+    return unit.to(values.device)
 
 
 def _finite(direction: ArrayLike, block: str) -> Tensor:

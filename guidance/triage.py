@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import reading
+from ..models.clean import clean_between
 from ..models.sampling import Sampling
 from ..progress import Progress, quiet
 
@@ -161,8 +162,8 @@ def triage(
 def stop_callback(selector: Selector, step: int, threshold: float) -> Callable[..., dict[str, Any]]:
     """A diffusers ``callback_on_step_end`` that interrupts the pipeline where an image of the batch looks bad.
 
-    For one image at a time, in any pipeline with FLUX's scheduler, and for a selector that reads no blocks. What the
-    pipeline returns after it was interrupted is unfinished: ``pipe.interrupt`` says so.
+    For one image at a time, in any pipeline of flow matching in Euler steps, and for a selector that reads no blocks.
+    What the pipeline returns after it was interrupted is unfinished: ``pipe.interrupt`` says so.
 
     Parameters
     ----------
@@ -177,8 +178,9 @@ def stop_callback(selector: Selector, step: int, threshold: float) -> Callable[.
     def callback(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         latents, sigmas = kwargs["latents"], pipe.scheduler.sigmas
         if before and len(sigmas) - 1 - index == step:
-            velocity = (latents.float() - before[0].float()) / float(sigmas[index + 1] - sigmas[index])
-            look = Look([], step, before[0], before[0].float() - float(sigmas[index]) * velocity, {})
+            sigma, later = float(sigmas[index]), float(sigmas[index + 1])
+            clean = clean_between(before[0].float(), latents.float(), "flow", sigma, later)
+            look = Look([], step, before[0], clean, {})
             if float(selector(look).max()) >= threshold:
                 pipe._interrupt = True
         before[:] = [latents]
@@ -254,18 +256,18 @@ def _begin(
     x = sampling.noise(seeds)
     look_at = sampling.steps - step
     for index in range(min(look_at, sampling.steps)):
-        x, velocity = sampling.step(x, prompts, index)
+        x, _ = sampling.step(x, prompts, index)
     activations: dict[str, Tensor] = {}
     clean, before = x.float(), x
     if step:
         plan = Plan(list(selector.blocks), [step], sampling.steps) if selector.blocks else None
         if plan is None:
-            x, velocity = sampling.step(before, prompts, look_at)
+            x, output = sampling.step(before, prompts, look_at)
         else:
             with reading(sampling.model.transformer, plan, [step], None, None) as seen:
-                x, velocity = sampling.step(before, prompts, look_at)
+                x, output = sampling.step(before, prompts, look_at)
             activations = {block: seen[block, step].to(before.device) for block in selector.blocks}
-        clean = sampling.clean(before, velocity, look_at)
+        clean = sampling.clean(before, output, look_at)
     scores = selector(Look(prompts, step, before, clean, activations)).double().cpu()
     if scores.shape != (len(seeds),) or not bool(scores.isfinite().all()):
         raise HandscopeError(

@@ -1,16 +1,14 @@
 """The token grid of a sample, found in the run's own files: no model is loaded to label its pictures."""
 
-import json
 import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from ..errors import HandscopeError
+from ..models.family import families, family_in
 from ..run.folder import Run
 
-FLUX_TOKEN = 16
-"""Pixels a side of a token of FLUX.1: its VAE makes one latent of 8 x 8 pixels, the transformer one token of 2 x 2."""
 ORGANISM = Path(__file__).parents[1] / "organism" / "pipe"
 
 
@@ -38,20 +36,21 @@ def tokens(height: int, width: int, side: int) -> tuple[int, int]:
 def token_side(run: Run) -> int:
     """Pixels a side of one token of a run.
 
-    From a saved trajectory, whose latents have a row a token; else from the VAE of the model that ``run.yaml`` names,
-    where that is the organism or a folder; else as in FLUX.1.
+    From a saved trajectory, whose latents have a row a token; else from the configs of the model that ``run.yaml``
+    names, where that is the organism or a folder; else as in the published models of its family, by default FLUX.1.
     """
     rows = run.metadata()
     for path in run.trajectories_dir.glob("*.safetensors"):
         count = _tokens(path) if path.stem in rows else None
         if count:
             return round(math.sqrt(rows[path.stem]["height"] * rows[path.stem]["width"] / count))
-    name = str(run.settings.get("provenance", {}).get("name") or "")
-    config = (ORGANISM if name == "organism" else Path(name)) / "vae" / "config.json"
-    if name and config.is_file():
-        halvings = len(json.loads(config.read_text())["block_out_channels"]) - 1
-        return int(2 * 2**halvings)
-    return FLUX_TOKEN
+    made = run.settings.get("provenance", {})
+    name = str(made.get("name") or "")
+    folder = ORGANISM if name == "organism" else Path(name)
+    if name and (folder / "model_index.json").is_file():
+        return family_in(folder).token_side(folder)
+    known = {family.name: family for family in families()}
+    return known[str(made.get("family") or "FLUX.1")].token
 
 
 def _tokens(path: Path) -> int | None:

@@ -1,30 +1,44 @@
 """Which of a pipeline's calls of the transformer are conditional, and which are not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import ref
 
+import torch
 from torch import Tensor
+
+from .family import Family
 
 
 class CallNames:
-    """Tells a transformer's unconditional calls from the others, while `named` holds.
+    """Tells the unconditional calls of a transformer, or parts of calls, from the others, while `named` holds.
 
     A call inside diffusers' ``cache_context("uncond")`` is unconditional, and so, in the pipelines that do not name
-    their calls, is one that gives the latents of the call before it with another text.
+    their calls, is one that gives the latents of the call before it with another text. Where the family has both in one
+    call, the batch holds the same latents twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, family: Family) -> None:
+        self._family = family
         self._context = ""
         self._last: tuple[ref[Tensor], ref[Tensor]] | None = None
 
-    def is_unconditional(self, kwargs: dict[str, Any]) -> bool:
-        """Whether a call with these keyword arguments is; to be asked once a call, in the order of the calls."""
+    def rows(self, arguments: Mapping[str, Any]) -> dict[str, slice]:
+        """The rows of the batch that are ``cond`` and those that are ``uncond``; to be asked once a call, in order."""
+        sides = self._family.together
+        latents = arguments.get(self._family.latents)
+        if sides and latents is not None:
+            half = len(latents) // len(sides)
+            if half and torch.equal(latents[:half], latents[half:]):
+                return {side: slice(i * half, (i + 1) * half) for i, side in enumerate(sides)}
+        return {"uncond" if self._is_unconditional(latents, arguments) else "cond": slice(None)}
+
+    def _is_unconditional(self, latents: Tensor | None, arguments: Mapping[str, Any]) -> bool:
         if self._context:
             return self._context == "uncond"
-        latents, text = kwargs.get("hidden_states"), kwargs.get("encoder_hidden_states")
+        text = arguments.get(self._family.text)
         if latents is None or text is None:
             return False
         if self._last is not None and self._last[0]() is latents and self._last[1]() is not text:
@@ -45,9 +59,12 @@ class CallNames:
 
 
 @contextmanager
-def named(transformer: Any) -> Iterator[CallNames]:
+def named(transformer: Any, family: Family) -> Iterator[CallNames]:
     """Listen to the names that a pipeline gives its calls; the transformer is left as it was found."""
-    names = CallNames()
+    names = CallNames(family)
+    if not hasattr(transformer, "cache_context"):
+        yield names
+        return
     instance = vars(transformer)
     outer = instance.get("cache_context")
     instance["cache_context"] = partial(names._named_call, transformer.cache_context)

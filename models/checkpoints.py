@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256 as hasher
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import diffusers
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 
 from .. import files
 from ..errors import HandscopeError
+from .family import Family, family_in, family_named
 
 ORGANISM = Path(__file__).parents[1] / "organism" / "pipe"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -91,7 +93,7 @@ def find(name: str, revision: str | None, base: str | None) -> Checkpoint:
 
 
 def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, quantisation: Any) -> Any:
-    """A FluxPipeline on the CPU (weights of bitsandbytes: on the device), from safetensors files only.
+    """A pipeline on the CPU (weights of bitsandbytes: on the device), from safetensors files only.
 
     Parameters
     ----------
@@ -101,21 +103,23 @@ def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
     Raises
     ------
     HandscopeError
-        The files are damaged, or tensors are missing.
+        The files are damaged, tensors are missing, or the pipeline is of no known family.
     """
+    family = family_in(checkpoint.folder)
     # bitsandbytes loads onto the current device, whichever the pipeline is meant for.
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     shown = checkpoint.single or checkpoint.folder
     try:
         with current, quiet_libraries():
-            from diffusers import FluxPipeline, PipelineQuantizationConfig
+            from diffusers import PipelineQuantizationConfig
 
+            pipeline = resolve_name(family.pipeline)
             given = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
             if checkpoint.single:
-                given["transformer"] = _single_file(checkpoint, dtype, quantisation)
+                given["transformer"] = _single_file(family, checkpoint, dtype, quantisation)
             elif quantisation is not None:
                 given["quantization_config"] = PipelineQuantizationConfig(quant_mapping={"transformer": quantisation})
-            pipe = FluxPipeline.from_pretrained(checkpoint.folder, **given)
+            pipe = pipeline.from_pretrained(checkpoint.folder, **given)
     except (
         OSError,
         ValueError,
@@ -127,9 +131,9 @@ def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
         SafetensorError,
     ) as error:
         expected = (
-            f"FLUX.1 transformer weights that fit the config in {checkpoint.folder / 'transformer'}"
+            f"{family.name} transformer weights that fit the config in {checkpoint.folder / 'transformer'}"
             if checkpoint.single
-            else "a whole FluxPipeline folder with safetensors weights, as save_pretrained writes it"
+            else f"a whole {family.pipelines[0]} folder with safetensors weights, as save_pretrained writes it"
         )
         raise HandscopeError(
             f"The model in {shown} could not be loaded ({_first_line(error)}): expected {expected}; copy or download "
@@ -147,13 +151,13 @@ def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
     return pipe
 
 
-def _single_file(checkpoint: Checkpoint, dtype: torch.dtype, quantisation: Any) -> Any:
-    from diffusers import FluxTransformer2DModel, TorchAoConfig
+def _single_file(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, quantisation: Any) -> Any:
+    from diffusers import TorchAoConfig
 
     assert checkpoint.single is not None
     # diffusers 0.42 takes a torchao config here and leaves the weights as they are.
     later = isinstance(quantisation, TorchAoConfig)
-    transformer = FluxTransformer2DModel.from_single_file(
+    transformer = getattr(diffusers, family.transformer).from_single_file(
         str(checkpoint.single),
         config=str(checkpoint.folder),
         subfolder="transformer",
@@ -179,10 +183,12 @@ def _folder(name: str, revision: str | None) -> Path:
         return folder.resolve()
     try:
         with quiet_libraries():
-            from diffusers import FluxPipeline
+            from diffusers import DiffusionPipeline
 
+            described = DiffusionPipeline.load_config(name, revision=revision)
+            family = family_named(described["_class_name"], name)
             # Only what the pipeline needs: the hub's FLUX folders hold the transformer a second time, as one file.
-            return Path(FluxPipeline.download(name, revision=revision, use_safetensors=True))
+            return Path(resolve_name(family.pipeline).download(name, revision=revision, use_safetensors=True))
     except (OSError, ValueError, HFValidationError) as error:
         raise HandscopeError(
             f"There is no model {name!r}: it is neither 'organism' nor a folder on this machine, and the hub did not "
@@ -196,7 +202,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence the bars that both libraries draw while they load, and warnings of packages that FLUX does not need."""
+    """Silence the bars that both libraries draw while they load, and warnings of packages that no model needs."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     drawing = [library for library in libraries if library.is_progress_bar_enabled()]
     disabled = logging.root.manager.disable

@@ -64,9 +64,10 @@ def check_readable(transformer: Any, blocks: dict[str, nn.Module]) -> None:
     Warns
     -----
     HandscopeWarning
-        The model is in float16, which FLUX overflows; a hook of diffusers that handscope does not know is set.
+        The model is in float16, which residual streams overflow; a hook of diffusers is set that handscope does not
+        know.
     """
-    if transformer.is_cache_enabled:
+    if getattr(transformer, "is_cache_enabled", False):
         raise HandscopeError(
             f"A diffusers cache is enabled ({type(transformer._cache_config).__name__}), and a block that it skips "
             "returns its input: "
@@ -101,9 +102,9 @@ def check_readable(transformer: Any, blocks: dict[str, nn.Module]) -> None:
                 HandscopeWarning,
                 stacklevel=3,
             )
-    if transformer.dtype == torch.float16:
+    if getattr(transformer, "dtype", None) == torch.float16:
         warnings.warn(
-            "The transformer is in float16, where FLUX clips its residual streams at 65504: use bfloat16.",
+            "The transformer is in float16, which clips residual streams at 65504: use bfloat16.",
             HandscopeWarning,
             stacklevel=3,
         )
@@ -160,13 +161,13 @@ def _attention_backend(transformer: Any) -> str:
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     default = _AttentionBackendRegistry.get_active_backend()[0]
-    processors = transformer.attn_processors.values()
+    processors = getattr(transformer, "attn_processors", {}).values()
     chosen = {getattr(processor, "_attention_backend", None) or default for processor in processors}
-    return ", ".join(sorted(str(getattr(backend, "value", backend)) for backend in chosen))
+    return ", ".join(sorted(str(getattr(backend, "value", backend)) for backend in chosen or {default}))
 
 
 def _quantisation(transformer: Any) -> str:
-    config = getattr(transformer.config, "quantization_config", None)
+    config = getattr(getattr(transformer, "config", None), "quantization_config", None)
     if config is not None:
         return str(config)
     # Weights quantised by hand leave no config, only their class.

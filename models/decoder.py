@@ -88,7 +88,7 @@ def tiny_decoder(model: Model, autoencoder: Any, height: int, width: int) -> Sma
     tiny = _load_tiny(model, str(autoencoder)) if isinstance(autoencoder, str | Path) else autoencoder
     if not isinstance(tiny, AutoencoderTiny):
         raise HandscopeError(f"Expected a diffusers AutoencoderTiny or the name of one, found {type(tiny).__name__}.")
-    channels = model.transformer.config.in_channels // 4
+    channels = model.family.channels(model.transformer)
     if tiny.config.latent_channels != channels:
         raise HandscopeError(
             f"Expected an autoencoder of {channels} latent channels, as {model.name} has, found "
@@ -198,7 +198,7 @@ def agreement(decoder: SmallDecoder, latents: Tensor, of: Callable[[Tensor], Ten
     of : function from pictures (batch, 3, height, width) to losses (batch,), as in `PictureLoss`
     """
     model, gradients = decoder.model, []
-    for decode in (decoder, lambda x: model.adapter.decode(model.pipe, x, decoder.height, decoder.width)):
+    for decode in (decoder, lambda x: model.family.decode(model.pipe, x, decoder.height, decoder.width)):
         with torch.enable_grad():
             clean = latents.detach().to(model.device).float().requires_grad_()
             gradients.append(torch.autograd.grad(of(decode(clean)).sum(), clean)[0].flatten(1))
@@ -282,7 +282,7 @@ def _psnr(errors: list[float]) -> float:
 
 def _unpacked(model: Model, latents: Tensor, height: int, width: int) -> Tensor:
     """Latents in their places, float32 of shape (batch, channels, height in cells, width in cells)."""
-    return model.pipe._unpack_latents(latents.float(), height, width, model.pipe.vae_scale_factor)
+    return model.family.unpack(model.pipe, latents.float(), height, width)
 
 
 def _chosen(run: Run, samples: int) -> pd.DataFrame:

@@ -1,15 +1,17 @@
 """Text embeddings: of each prompt once, before the transformer needs the device."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
+from .family import Family
 
 HELD = 2**30
 """Bytes of embeddings kept in memory; what comes after goes to a temporary file a prompt (4.2 MB with FLUX's T5)."""
@@ -19,16 +21,15 @@ class Encoded:
     """Embeddings of prompts, on the CPU, with the bits that the pipeline makes of each prompt alone.
 
     >>> encoded = model.encode(["an open hand", "a fist"])                       # doctest: +SKIP
-    >>> text, pooled, text_ids = encoded.batch(["a fist"], "cuda", torch.bfloat16)      # doctest: +SKIP
-    >>> text.shape, pooled.shape, text_ids.shape                                 # doctest: +SKIP
-    (torch.Size([1, 512, 4096]), torch.Size([1, 768]), torch.Size([512, 3]))
+    >>> found = encoded.batch(["a fist"], "cuda", torch.bfloat16)                # doctest: +SKIP
+    >>> {name: tuple(tensor.shape) for name, tensor in found.items()}            # doctest: +SKIP
+    {'text': (1, 512, 4096), 'pooled': (1, 768)}
     """
 
     def __init__(self) -> None:
-        self._prompts: dict[str, tuple[Tensor | Path, Tensor]] = {}
+        self._prompts: dict[str, dict[str, Tensor] | Path] = {}
         self._held = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._shape, self._dtype = torch.Size(), torch.float32
 
     def __contains__(self, prompt: object) -> bool:
         return prompt in self._prompts
@@ -36,30 +37,20 @@ class Encoded:
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def put(self, prompt: str, text: Tensor, pooled: Tensor) -> None:
-        """Add one prompt: the second encoder's output (tokens, width) and the first one's pooled output (width,).
+    def put(self, prompt: str, embeddings: Mapping[str, Tensor]) -> None:
+        """Add one prompt: its embeddings by name, without a batch axis.
 
         Raises
         ------
         HandscopeError
             It goes to disk, and the disk is full.
         """
-        text = text.cpu()
-        self._shape, self._dtype = text.shape, text.dtype
-        self._held += text.nbytes
-        self._prompts[prompt] = (text if self._held <= HELD else self._written(text), pooled.cpu())
+        kept = {name: tensor.cpu().contiguous() for name, tensor in embeddings.items()}
+        self._held += sum(tensor.nbytes for tensor in kept.values())
+        self._prompts[prompt] = kept if self._held <= HELD else self._written(kept)
 
-    def batch(
-        self, prompts: Sequence[str], device: str | torch.device, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What a call of a FLUX transformer takes for these prompts, which may repeat.
-
-        Returns
-        -------
-        text : Tensor of shape (n, tokens, width)
-        pooled : Tensor of shape (n, pooled width)
-        text_ids : Tensor of shape (tokens, 3)
-            Zeros: places in the text play no part.
+    def batch(self, prompts: Sequence[str], device: str | torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The embeddings of prompts, which may repeat, by name: each of shape (n, ...).
 
         Raises
         ------
@@ -72,16 +63,17 @@ class Encoded:
                     f"The prompt {prompt!r} is not among the {len(self)} that were encoded: "
                     "give it to model.encode first."
                 )
-        rows = {prompt: self._read(prompt).to(device, dtype) for prompt in dict.fromkeys(prompts)}
-        text = torch.stack([rows[prompt] for prompt in prompts])
-        pooled = torch.stack([self._prompts[prompt][1] for prompt in prompts]).to(device, dtype)
-        return text, pooled, torch.zeros(text.shape[1], 3).to(device, dtype)
+        rows = {
+            prompt: {name: tensor.to(device, dtype) for name, tensor in self._read(prompt).items()}
+            for prompt in dict.fromkeys(prompts)
+        }
+        return {name: torch.stack([rows[prompt][name] for prompt in prompts]) for name in rows[prompts[0]]}
 
-    def _written(self, text: Tensor) -> Path:
+    def _written(self, embeddings: dict[str, Tensor]) -> Path:
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="handscope-prompts-")
         path = Path(self._folder.name) / str(len(self))
         try:
-            path.write_bytes(text.contiguous().view(torch.uint8).numpy().tobytes())
+            path.write_bytes(save(embeddings))
         except OSError as error:
             raise HandscopeError(
                 f"The embeddings of {len(self) + 1} prompts do not fit into {self._folder.name} ({error.strerror}): "
@@ -89,20 +81,18 @@ class Encoded:
             ) from error
         return path
 
-    def _read(self, prompt: str) -> Tensor:
-        text = self._prompts[prompt][0]
-        if isinstance(text, Tensor):
-            return text
-        return torch.frombuffer(bytearray(text.read_bytes()), dtype=self._dtype).view(self._shape)
+    def _read(self, prompt: str) -> dict[str, Tensor]:
+        kept = self._prompts[prompt]
+        return load(kept.read_bytes()) if isinstance(kept, Path) else kept
 
 
 @torch.no_grad()
 def encode(
+    family: Family,
     pipe: Any,
     prompts: Iterable[str],
     into: Encoded,
     device: torch.device,
-    max_sequence_length: int,
     progress: Progress = quiet,
 ) -> bool:
     """Encode the prompts that `into` does not have yet; whether there were any.
@@ -111,9 +101,6 @@ def encode(
     """
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in into]
     for number, prompt in enumerate(new, 1):
-        text, pooled, _ = pipe.encode_prompt(
-            prompt=[prompt], prompt_2=None, device=device, max_sequence_length=max_sequence_length
-        )
-        into.put(prompt, text[0], pooled[0])
+        into.put(prompt, family.encode(pipe, prompt, device))
         progress("encode", number, len(new))
     return bool(new)

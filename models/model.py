@@ -1,4 +1,4 @@
-"""Load a FLUX.1 pipeline, and say what an experiment needs to know of it."""
+"""Load a pipeline of a known family, and say what an experiment needs to know of it."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
 from .encode import Encoded, encode
-from .flux import FluxAdapter, adapter_for
+from .family import Family, hookable
 from .placement import check_offload, place, release
 from .quantise import check_saved, config_of, is_quantised
 
@@ -30,11 +30,13 @@ class Model:
 
     Attributes
     ----------
-    pipe : diffusers.FluxPipeline
+    pipe : diffusers.DiffusionPipeline
     name : str
         What was asked for: ``organism``, a folder, a hub id or a file.
     device, dtype : torch.device, torch.dtype
         Where it computes, and in what.
+    family : Family
+        Its architecture.
     offload, quantisation, base : str or None
         As given to `load`.
     quantised : str or None
@@ -46,7 +48,7 @@ class Model:
     checkpoint: Checkpoint = field(repr=False)
     device: torch.device
     dtype: torch.dtype
-    adapter: FluxAdapter = field(repr=False)
+    family: Family = field(repr=False)
     offload: str | None = None
     quantisation: str | None = None
     base: str | None = None
@@ -70,27 +72,28 @@ class Model:
 
     @property
     def blocks(self) -> list[str]:
-        """Names of the blocks in the order in which they run: ``double.0`` …, ``single.0`` …"""
-        return list(self.adapter.blocks(self.transformer))
+        """Names of the blocks in the order in which they run."""
+        return list(self.family.blocks(self.transformer))
+
+    @property
+    def stream_width(self) -> int:
+        """Width of the residual streams."""
+        return self.family.stream_width(self.transformer)
 
     @property
     def height(self) -> int:
         """Height in pixels of the images that the model was trained for."""
-        return self.pipe.vae.config.sample_size
+        return self.family.size(self.pipe)[0]
 
     @property
     def width(self) -> int:
         """Width in pixels of the images that the model was trained for."""
-        return self.pipe.vae.config.sample_size
+        return self.family.size(self.pipe)[1]
 
     @property
     def max_sequence_length(self) -> int:
-        """Text tokens that the model was trained with: 512, in FLUX.1-schnell (without guidance embedding) 256.
-
-        The pipeline's own default of 512 changes a small model's images entirely.
-        """
-        longest = 512 if self.transformer.config.guidance_embeds else 256
-        return min(longest, self.pipe.tokenizer_2.model_max_length)
+        """Text tokens of a call."""
+        return self.family.text_length(self.pipe)
 
     @cached_property
     def weight_hash(self) -> str:
@@ -116,6 +119,7 @@ class Model:
         """What a reader needs to make the same again: identity, versions, device, scheduler; plain values for YAML."""
         return {
             "name": self.name,
+            "family": self.family.name,
             "revision": self.revision,
             "base": self.base,
             "device": str(self.device),
@@ -134,7 +138,7 @@ class Model:
 
         When there were new ones, the text encoders leave the device afterwards, as `release` says.
         """
-        if encode(self.pipe, prompts, self._encoded, self.device, self.max_sequence_length, progress):
+        if encode(self.family, self.pipe, prompts, self._encoded, self.device, progress):
             self.release()
         return self._encoded
 
@@ -143,16 +147,20 @@ class Model:
 
         ``model.pipe("a prompt")`` goes on working: a call brings them back. On a CPU nothing moves.
         """
-        release(self.pipe)
+        release(self.pipe, self.family.encoders)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the token grid of an image in pixels; HandscopeError where it is not whole tokens."""
-        return self.adapter.grid(self.pipe, height, width)
+        return self.family.grid(self.pipe, height, width)
+
+    def noise(self, seed: int, height: int, width: int) -> Tensor:
+        """Packed initial noise of a seed, float32 of shape (tokens, channels), the same on every device."""
+        return self.family.noise(self.pipe, seed, height, width)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
         """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1]."""
-        return self.adapter.decode(self.pipe, latents, height, width)
+        return self.family.decode(self.pipe, latents, height, width)
 
 
 def load(
@@ -164,7 +172,7 @@ def load(
     quantisation: str | None = None,
     base: str | None = None,
 ) -> Model:
-    """Load a FLUX.1 pipeline: dev, schnell, Krea, Kontext (as text to image), or a finetune of one.
+    """Load a pipeline of a known family: FLUX.1 dev, schnell, Krea, Kontext (as text to image), or a finetune of one.
 
     Text encoders and transformer come to a GPU when they are first called: encode the prompts first (`generate` does),
     and the two are never there together.
@@ -177,8 +185,8 @@ def load(
     device : str
         ``cpu``, ``cuda``, ``cuda:1``.
     dtype : str, optional
-        ``float32`` or ``bfloat16``; by default float32 on a CPU and bfloat16 elsewhere. float16 is refused: FLUX
-        overflows it.
+        ``float32`` or ``bfloat16``; by default float32 on a CPU and bfloat16 elsewhere. float16 is refused: residual
+        streams overflow it.
     revision : str, optional
         A commit, tag or branch of the hub.
     offload : str, optional
@@ -193,7 +201,7 @@ def load(
     ------
     HandscopeError
         There is no such model, its files are damaged or pickles, the device is not there, a package for the
-        quantisation is missing, or the transformer is of a class without an adapter.
+        quantisation is missing, or the model is of no known family.
     """
     device = _device(device)
     dtype = _dtype(dtype, device)
@@ -208,10 +216,10 @@ def load(
             f"This version of diffusers ({diffusers.__version__}) left the weights of {name} as they are, and "
             f"{quantisation} was asked for: save the pipeline as a folder and load that."
         )
-    adapter = adapter_for(pipe.transformer)
+    family = hookable(pipe.transformer)
     pipe.set_progress_bar_config(disable=True)
-    place(pipe, device, offload)
-    return Model(pipe, str(name), checkpoint, device, dtype, adapter, offload, quantisation, base, quantised)
+    place(pipe, family.encoders, device, offload)
+    return Model(pipe, str(name), checkpoint, device, dtype, family, offload, quantisation, base, quantised)
 
 
 def _device(device: str | torch.device) -> torch.device:

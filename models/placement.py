@@ -1,5 +1,6 @@
 """Which parts of a pipeline are on the device, and when."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,6 @@ from ..errors import HandscopeError
 
 OFFLOADS = ("model", "sequential")
 """diffusers' two ways to keep weights on the CPU: a whole model at a time on the device, or a layer at a time."""
-
-ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def check_offload(offload: str | None, device: torch.device) -> None:
@@ -23,8 +22,8 @@ def check_offload(offload: str | None, device: torch.device) -> None:
         raise HandscopeError("Offload moves weights from a GPU to the CPU, and the device is cpu: leave it out.")
 
 
-def place(pipe: Any, device: torch.device, offload: str | None) -> None:
-    """Put a pipeline that was loaded onto the CPU where it will run.
+def place(pipe: Any, encoders: Sequence[str], device: torch.device, offload: str | None) -> None:
+    """Put a pipeline that was loaded onto the CPU where it will run; `encoders` are its text encoders.
 
     With `offload`, as diffusers does it. On a CPU nothing moves. Else the VAE goes to the device at once, and the text
     encoders and the transformer each when they are first called, so that prompts can be encoded and the encoders
@@ -46,15 +45,15 @@ def place(pipe: Any, device: torch.device, offload: str | None) -> None:
             ) from error
     elif device.type != "cpu":
         pipe.vae.to(device)
-        bring_when_called(pipe, device)
+        bring_when_called(pipe, encoders, device)
 
 
-def bring_when_called(pipe: Any, device: torch.device) -> None:
+def bring_when_called(pipe: Any, encoders: Sequence[str], device: torch.device) -> None:
     """Let the text encoders and the transformer come to the device at their next call, and stay there.
 
     Weights that loading has put onto a device, as bitsandbytes does, stay where they are.
     """
-    for name in ENCODERS:
+    for name in encoders:
         if _is_on_cpu(getattr(pipe, name)):
             cpu_offload_with_hook(getattr(pipe, name), device)
     if _is_on_cpu(pipe.transformer):
@@ -66,9 +65,9 @@ def bring_when_called(pipe: Any, device: torch.device) -> None:
         handle = pipe.transformer.register_forward_pre_hook(bring)
 
 
-def release(pipe: Any) -> None:
+def release(pipe: Any, encoders: Sequence[str]) -> None:
     """Move the text encoders off the device; their next call brings them back. On a CPU this does nothing."""
-    for name in ENCODERS:
+    for name in encoders:
         encoder = getattr(pipe, name)
         place_of = next(encoder.parameters()).device.type
         if hasattr(encoder, "_hf_hook") and place_of not in ("cpu", "meta"):

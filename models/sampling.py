@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HandscopeError
+from .clean import predicted_clean, stepped
 from .model import Model
 
 
@@ -16,7 +17,7 @@ class Sampling:
     >>> sampling = Sampling(model, steps=20)                            # doctest: +SKIP
     >>> x = sampling.noise([0, 1])                                      # doctest: +SKIP
     >>> for index in range(20):                                         # doctest: +SKIP
-    ...     x, velocity = sampling.step(x, prompts, index)
+    ...     x, output = sampling.step(x, prompts, index)
     >>> images = sampling.images(x)                                     # doctest: +SKIP
 
     Parameters
@@ -24,7 +25,7 @@ class Sampling:
     model : Model
     steps : int
     guidance : float
-        FLUX's embedded guidance.
+        As in `generate`.
     height, width : int, optional
         In pixels; by default what the model was trained for.
 
@@ -41,12 +42,12 @@ class Sampling:
     ) -> None:
         self.model, self.steps, self.guidance = model, steps, guidance
         self.height, self.width = height or model.height, width or model.width
-        self.sigmas, self.timesteps = model.adapter.schedule(model.pipe, steps, self.height, self.width)
+        self.sigmas, self.timesteps = model.family.schedule(model.pipe, steps, self.height, self.width)
         self.calls = 0
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Initial latents of seeds, (batch, tokens, channels): those of `generate`."""
-        drawn = [self.model.adapter.noise(self.model.pipe, seed, self.height, self.width) for seed in seeds]
+        drawn = [self.model.noise(seed, self.height, self.width) for seed in seeds]
         return torch.stack(drawn).to(self.model.device, self.model.dtype)
 
     @torch.no_grad()
@@ -55,23 +56,24 @@ class Sampling:
 
         Returns
         -------
-        latents, velocity : Tensors of shape (batch, tokens, channels)
-            The latents at index + 1, and the velocity in the model's dtype.
+        latents, output : Tensors of shape (batch, tokens, channels)
+            The latents at index + 1, and what the model predicted (for FLUX.1 the velocity) in its dtype.
         """
         if not 0 <= index < self.steps:
             raise HandscopeError(f"Expected an index of 0 to {self.steps - 1}, found {index}.")
-        adapter = self.model.adapter
-        inputs = adapter.inputs(self.model, prompts, self.guidance, self.height, self.width)
-        timestep = adapter.timestep(self.timesteps[index], latents)
-        velocity = self.model.transformer(hidden_states=latents, timestep=timestep, **inputs)[0]
-        self.calls += len(latents)
+        model, family = self.model, self.model.family
+        inputs = family.inputs(model, prompts, self.guidance, self.height, self.width)
+        output = family.call(model.transformer, latents, self.timesteps[index], inputs)
+        output = family.predicted(output, self.guidance)
+        self.calls += family.calls * len(latents)
         # As the scheduler steps: in float32, rounded once.
-        moved = latents.float() + (self.sigmas[index + 1] - self.sigmas[index]).to(latents.device) * velocity
-        return moved.to(velocity.dtype), velocity
+        sigma, later = self.sigmas[index : index + 2].to(latents.device)
+        return stepped(latents.float(), output, family.prediction, sigma, later).to(output.dtype), output
 
-    def clean(self, latents: Tensor, velocity: Tensor, index: int) -> Tensor:
+    def clean(self, latents: Tensor, output: Tensor, index: int) -> Tensor:
         """Predicted clean latents (batch, tokens, channels), float32, from what went into a step and came out."""
-        return latents.float() - self.sigmas[index].to(latents.device) * velocity.float()
+        sigma = self.sigmas[index].to(latents.device)
+        return predicted_clean(latents.float(), output.float(), self.model.family.prediction, sigma)
 
     def images(self, latents: Tensor) -> np.ndarray:
         """Decoded pictures of latents, uint8 of shape (batch, height, width, 3)."""

@@ -48,7 +48,7 @@ def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[Line
 def by_block(probes: Iterable[Any], model: Model) -> dict[str, list[Any]]:
     """Probes of each block, in the order in which blocks run; HandscopeError for one that does not fit the model."""
     found: dict[str, list[Any]] = {}
-    width = model.transformer.inner_dim
+    width = model.stream_width
     for probe in probes:
         metadata = getattr(probe, "metadata_", {})
         if "block" not in metadata or "step" not in metadata:

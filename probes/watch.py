@@ -22,6 +22,7 @@ from ..extract.address import Plan
 from ..extract.capture import capture
 from ..extract.generate import draw
 from ..files import atomic
+from ..models.clean import predicted_clean
 from ..progress import Progress, quiet
 from .choose import by_block, nearest, of_tokens
 
@@ -166,6 +167,7 @@ def watch(
     HandscopeError
         A probe does not say what block it is of, or it is of another width, or the model lacks the block.
     """
+    family = model.family
     chosen_of = by_block([probes] if hasattr(probes, "coef_") else list(probes), model)
     height, width = height or model.height, width or model.width
     rows, columns = model.grid(height, width)
@@ -197,8 +199,9 @@ def watch(
             probe = chosen[b][i]
             values = seen[block, plan.steps[i]][0, :, every.index(probe)].numpy() + probe.intercept_
             found.scores[b, i] = values.reshape(rows, columns)
-        sigma = model.pipe.scheduler.sigmas[i].to(kwargs["hidden_states"].device)
-        clean = kwargs["hidden_states"].float() - sigma * output[0].float()
+        noisy, predicted = family.noisy(family.arguments(args, kwargs)), family.predicted(output, guidance)
+        sigma = family.times(model.pipe).sigmas[i].to(noisy.device)
+        clean = predicted_clean(noisy.float(), predicted.float(), family.prediction, sigma)
         found.x0[i] = _picture(model.decode(clean, height, width))
         if see is not None:
             see(found, i)

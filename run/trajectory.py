@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..files import atomic
+from ..models.clean import clean_between, velocity_between
 
+TENSORS = ("latents", "sigmas", "timesteps", "model_timesteps")
 LATER = {"weight_hash", "height", "width", "scheduler"}
 """Metadata that files of the first version lack."""
 
@@ -31,27 +33,30 @@ class Trajectory:
         The scheduler's timesteps, 0 to 1000.
     model_timesteps : Tensor of shape (steps,), float32
         The same as the transformer saw them, after rounding to the dtype of the run.
+    prediction : str
+        What the model predicts, as in `handscope.models.clean`; in a file it is named where it is not ``flow``.
     """
 
     latents: Tensor
     sigmas: Tensor
     timesteps: Tensor
     model_timesteps: Tensor
+    prediction: str = "flow"
 
     def velocity(self, i: int) -> Tensor:
         """The velocity at index i, (tokens, channels) in float32: the Euler step to the next latents solved for it."""
-        return (self.latents[i + 1].float() - self.latents[i].float()) / (self.sigmas[i + 1] - self.sigmas[i])
+        return velocity_between(*self._step(i))
 
     def x0(self, i: int) -> Tensor:
-        """The clean latents predicted at index i, (tokens, channels) in float32: ``x - sigma * velocity``."""
-        return self.latents[i].float() - self.sigmas[i] * self.velocity(i)
+        """The clean latents predicted at index i, (tokens, channels) in float32."""
+        noisy, less, sigma, later = self._step(i)
+        return clean_between(noisy, less, self.prediction, sigma, later)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
         """Write a safetensors file, whole or not at all."""
         with atomic(path) as temporary:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in vars(self).items()}, temporary, metadata=dict(metadata)
-            )
+            kind = {} if self.prediction == "flow" else {"prediction": self.prediction}
+            save_file({name: getattr(self, name).contiguous() for name in TENSORS}, temporary, {**metadata, **kind})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> "Trajectory":
@@ -68,7 +73,8 @@ class Trajectory:
         try:
             with safe_open(path, framework="pt") as file:
                 found = file.metadata() or {}
-                trajectory = cls(**{name: file.get_tensor(name) for name in cls.__dataclass_fields__})
+                tensors = {name: file.get_tensor(name) for name in TENSORS}
+                trajectory = cls(**tensors, prediction=found.get("prediction", "flow"))
         except (OSError, SafetensorError, TypeError) as error:
             if not path.exists():
                 raise HandscopeError(
@@ -85,6 +91,10 @@ class Trajectory:
                     f"{found.get(key)}. Remove it and run generate again."
                 )
         return trajectory
+
+    def _step(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The latents before and after the step at index i, and their shares of noise."""
+        return self.latents[i].float(), self.latents[i + 1].float(), self.sigmas[i], self.sigmas[i + 1]
 
 
 def stack(trajectories: Sequence[Trajectory], i: int) -> Tensor:

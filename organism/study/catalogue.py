@@ -115,21 +115,14 @@ def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], S
     model = setting.model
 
     def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> Drawn:
-        text, pooled, _ = model.encode([*prompts, ""]).batch(prompts, model.device, model.dtype)
-        empty, empty_pooled, _ = model.encode([""]).batch([""] * len(prompts), model.device, model.dtype)
-        noise = [model.adapter.noise(model.pipe, seed, setting.height, setting.width) for seed in seeds]
+        size = setting.height, setting.width
+        noise = [model.noise(seed, *size) for seed in seeds]
         images = model.pipe(
-            prompt_embeds=text,
-            pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=empty,
-            negative_pooled_prompt_embeds=empty_pooled,
-            true_cfg_scale=scale,
-            latents=torch.stack(noise),
+            **model.family.generation(model, prompts, setting.guidance, [""] * len(prompts), scale),
+            latents=model.family.to_pipeline(model.pipe, torch.stack(noise), *size),
             num_inference_steps=setting.steps,
-            guidance_scale=setting.guidance,
-            height=setting.height,
-            width=setting.width,
-            max_sequence_length=model.max_sequence_length,
+            height=size[0],
+            width=size[1],
             output_type="np",
         ).images
         return Drawn((images * 255).round().astype(np.uint8), np.full(len(prompts), 2.0 * setting.steps))

@@ -129,7 +129,7 @@ def learn(
         progress("learn", done, len(x))
         fitted[key] = fit_selector(model, run, *key, x[key], bad, prompts, folds, seed)
     fold = next(iter(fitted.values())).fold
-    taken = {block: x[block, step].reshape(len(bad), -1, model.transformer.inner_dim) for block in blocks}
+    taken = {block: x[block, step].reshape(len(bad), -1, model.stream_width) for block in blocks}
     hands = {block: _hand_means(run, table["sample"].tolist(), tokens) for block, tokens in taken.items()}
     within = {block: _within(means, prompts) for block, means in hands.items()}
     in_place = _within(taken[blocks[0]], prompts)

@@ -6,7 +6,7 @@ from handscope.extract.address import CALLS, SIDES, STREAMS, Block, Plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-blocks = st.builds(Block, st.sampled_from(["double", "single"]), st.integers(0, 99))
+blocks = st.builds(Block, st.sampled_from(["double", "single", "layers", "txt_mode"]), st.integers(0, 99))
 
 
 @given(blocks)
@@ -33,7 +33,9 @@ def test_cells_run_over_blocks_outside_and_steps_inside() -> None:
     assert [str(cell) for cell in cells] == ["single.3/20", "single.3/3", "double.1/20", "double.1/3"]
 
 
-@pytest.mark.parametrize("name", ["dobule.1", "double", "double.-1", "double.01", "double.1 ", "single.x", "", 3])
+@pytest.mark.parametrize(
+    "name", ["double", "Double.1", ".1", "2.1", "mode.image.1", "double.-1", "double.01", "double.1 ", "single.x", 3]
+)
 def test_a_misspelt_block_is_refused_with_an_example(name: str) -> None:
     with pytest.raises(HandscopeError, match=r"double\.12 or single\.8"):
         Plan([name], [1], of=1)
@@ -61,10 +63,24 @@ def test_a_plan_of_nothing_or_of_repetitions_is_refused(names: list[str], steps:
         Plan(names, steps, of)
 
 
-@pytest.mark.parametrize("choice", [{"stream": "picture"}, {"at": "middle"}, {"call": "both"}, {"stream": None}])
+@pytest.mark.parametrize("choice", [{"stream": "picture"}, {"at": "middle"}, {"call": "all"}, {"stream": None}])
 def test_an_unknown_stream_side_or_call_is_refused_with_the_known(choice: dict[str, str]) -> None:
-    with pytest.raises(HandscopeError, match=r"to be (image or text|output or input|cond or uncond), found"):
+    with pytest.raises(HandscopeError, match=r"to be (image or text|output or input|cond or uncond or both), found"):
         Plan(["double.1"], [1], of=1, **choice)
+
+
+def test_a_plan_without_blocks_is_of_all_that_the_model_has() -> None:
+    plan = Plan(None, [2, 1], of=2, stream="text", at="input")
+    assert plan.blocks == () and Plan.from_json(plan.to_json()) == plan
+    assert plan.on(["layers.0", "layers.1"]) == Plan(["layers.0", "layers.1"], [2, 1], 2, "text", "input")
+    named = Plan(["layers.1"], [1], of=2)
+    assert named.on(["layers.0", "layers.1"]) == named
+    with pytest.raises(HandscopeError, match="no block layers.1; it has layers.0 to layers.0"):
+        named.on(["layers.0"])
+    with pytest.raises(HandscopeError, match="names no block yet"):
+        plan.check(["layers.0"])
+    with pytest.raises(HandscopeError, match=r"Step 3 is outside"):
+        Plan(None, [3], of=2)
 
 
 def test_a_block_that_the_model_lacks_is_refused_with_those_it_has() -> None:

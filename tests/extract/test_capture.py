@@ -12,7 +12,7 @@ from flux_calls import PLAN, bare_inputs, by_hand, call, hooks
 from handscope.errors import HandscopeError
 from handscope.extract.address import SIDES, STREAMS, Plan
 from handscope.extract.capture import capture
-from handscope.models.flux import adapter_for
+from handscope.models.family import blocks
 from handscope.models.model import Model, load
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def test_one_call_equals_a_forward_written_by_hand(model: Model, stream: str, at
 
 
 def test_the_streams_are_where_diffusers_says(model: Model) -> None:
-    for block in adapter_for(model.transformer).blocks(model.transformer).values():
+    for block in blocks(model.transformer).values():
         where = TransformerBlockRegistry.get(type(block))
         assert (where.return_encoder_hidden_states_index, where.return_hidden_states_index) == (0, 1)
 

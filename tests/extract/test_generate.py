@@ -83,7 +83,7 @@ def test_velocity_is_what_the_transformer_said(tiny_model: Model, finished_run: 
     sample = named(PROMPTS[0], 0)
     path = finished_run.trajectory(sample)
     with torch.no_grad():
-        inputs = tiny_model.adapter.inputs(tiny_model, [PROMPTS[0]], 3.5, 32, 32)
+        inputs = tiny_model.family.inputs(tiny_model, [PROMPTS[0]], 3.5, 32, 32)
         for i in range(STEPS):
             velocity = tiny_model.transformer(
                 hidden_states=path.latents[i : i + 1], timestep=path.timesteps[i : i + 1] / 1000, **inputs
@@ -289,7 +289,7 @@ def test_any_size_of_whole_tokens(tiny_model: Model, tmp_path: Path, height: int
     assert run.image(row["sample"]).shape == (height, width, 3)
     path = run.trajectory(row["sample"])
     assert path.latents.shape == (3, height * width // 64, 16)
-    assert torch.equal(path.sigmas, tiny_model.adapter.schedule(tiny_model.pipe, 2, height, width)[0])
+    assert torch.equal(path.sigmas, tiny_model.family.schedule(tiny_model.pipe, 2, height, width)[0])
     decoded = tiny_model.decode(path.latents[-1:], height, width)[0].permute(1, 2, 0).numpy()
     assert np.abs(run.image(row["sample"]) - decoded * 255).max() <= 0.51
 

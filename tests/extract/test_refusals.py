@@ -97,7 +97,7 @@ def test_a_cache_that_was_disabled_again_is_forgotten(model: Model, untouched: d
 def test_what_a_cache_does_to_a_capture_that_does_not_refuse_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason for refusing: blocks that are skipped return what they were given, and nothing else tells."""
     apply_first_block_cache(model.transformer, FirstBlockCacheConfig(threshold=1e9))
-    monkeypatch.setattr("handscope.models.flux.check_readable", lambda *_: None)
+    monkeypatch.setattr("handscope.models.condition.check_readable", lambda *_: None)
     with capture(model.transformer, PLAN) as seen:
         call(model)
     assert torch.equal(seen["single.0", 1], seen["double.1", 1])

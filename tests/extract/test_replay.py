@@ -115,7 +115,7 @@ def test_nothing_runs_after_the_deepest_block_that_is_read(
     ran: list[str] = []
     handles = [
         block.register_forward_hook(lambda module, args, output, name=name: ran.append(name))
-        for name, block in model.adapter.blocks(model.transformer).items()
+        for name, block in model.family.blocks(model.transformer).items()
     ]
     before = hooks(model.transformer)
     try:

@@ -31,7 +31,7 @@ PROBE = SimpleNamespace(coef_=np.random.default_rng(0).normal(size=32), intercep
 
 
 def beginnings(model: Model) -> Tensor:
-    return torch.stack([model.adapter.noise(model.pipe, seed, 32, 32) for seed in range(2)])
+    return torch.stack([model.noise(seed, 32, 32) for seed in range(2)])
 
 
 def guided_velocity(model: Model, kind: str, latents: Tensor, sigma: float) -> Tensor:

@@ -51,6 +51,7 @@ def test_a_planted_decoder_is_found(tiny_model: Model, monkeypatch: pytest.Monke
     weight = np.random.default_rng(0).normal(size=(36, 48)) * 0.03
     stub: Any = SimpleNamespace(
         pipe=tiny_model.pipe,
+        family=tiny_model.family,
         device=tiny_model.device,
         grid=tiny_model.grid,
         decode=lambda latents, height, width: painted(latents, weight),

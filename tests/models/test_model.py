@@ -25,6 +25,7 @@ CALL = {"num_inference_steps": 2, "height": 32, "width": 32, "max_sequence_lengt
 PLAN = Plan(["double.0", "double.1", "single.0", "single.2"], [2, 1], of=2)
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 CPU = torch.device("cpu")
+ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 @pytest.fixture
@@ -86,8 +87,8 @@ def test_schnell_has_no_guidance_and_half_the_text(tiny_pipe_folder: Path, folde
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     model = load(str(folder))
     assert model.max_sequence_length == 256
-    assert model.adapter.inputs(model, PROMPTS[:2], 3.5, 32, 32)["guidance"] is None
-    assert torch.allclose(model.adapter.schedule(model.pipe, 4, 32, 32)[0], torch.tensor([1, 0.75, 0.5, 0.25, 0]))
+    assert model.family.inputs(model, PROMPTS[:2], 3.5, 32, 32)["guidance"] is None
+    assert torch.allclose(model.family.schedule(model.pipe, 4, 32, 32)[0], torch.tensor([1, 0.75, 0.5, 0.25, 0]))
     dev = load(str(tiny_pipe_folder))
     dev.pipe.tokenizer_2.model_max_length = 4096
     assert dev.max_sequence_length == 512
@@ -261,7 +262,9 @@ def test_offload_needs_a_gpu(tiny_pipe_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "placed", [lambda pipe: place(pipe, CPU, "model"), lambda pipe: bring_when_called(pipe, CPU)], ids=["model", "none"]
+    "placed",
+    [lambda pipe: place(pipe, ENCODERS, CPU, "model"), lambda pipe: bring_when_called(pipe, ENCODERS, CPU)],
+    ids=["model", "none"],
 )
 def test_parts_that_come_when_they_are_called(tiny_pipe_folder: Path, tiny_model: Model, placed: Callable) -> None:
     # With the CPU as the device: nothing moves, and the hooks that would move it run.
@@ -269,12 +272,12 @@ def test_parts_that_come_when_they_are_called(tiny_pipe_folder: Path, tiny_model
     placed(model.pipe)
     for part in (model.pipe.text_encoder, model.pipe.text_encoder_2):
         assert part._hf_hook.execution_device.type == "cpu"
-    release(model.pipe)
+    release(model.pipe, ENCODERS)
     assert np.array_equal(image(model), image(tiny_model))
     assert same(captured(model), captured(tiny_model))
     latents = torch.zeros(1, 16, 16)
     assert torch.equal(model.decode(latents, 32, 32), tiny_model.decode(latents, 32, 32))
-    assert torch.equal(*(one.adapter.inputs(one, PROMPTS, 3.5, 32, 32)["txt_ids"] for one in (model, tiny_model)))
+    assert torch.equal(*(one.family.inputs(one, PROMPTS, 3.5, 32, 32)["txt_ids"] for one in (model, tiny_model)))
 
 
 def test_encoders_and_transformer_come_each_at_its_first_call(tiny_pipe_folder: Path) -> None:
@@ -282,10 +285,11 @@ def test_encoders_and_transformer_come_each_at_its_first_call(tiny_pipe_folder: 
         return next(part.parameters()).device.type
 
     model = load(str(tiny_pipe_folder))
-    inputs = model.adapter.inputs(model, PROMPTS[:1], 3.5, 32, 32)
+    inputs = model.family.inputs(model, PROMPTS[:1], 3.5, 32, 32)
     there = {name: value.to("meta") if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
     encoder, transformer = model.pipe.text_encoder_2, model.transformer
-    bring_when_called(model.pipe, torch.device("meta"))  # a device that every machine has, and that computes shapes
+    # A device that every machine has, and that computes shapes.
+    bring_when_called(model.pipe, ENCODERS, torch.device("meta"))
     assert where(encoder) == where(transformer) == "cpu"
     encoder(torch.zeros(1, 20, dtype=torch.long, device="meta"))
     assert (where(encoder), where(transformer)) == ("meta", "cpu")
@@ -322,10 +326,10 @@ def test_embeddings_have_the_pipelines_bits_in_memory_and_on_disk(
     monkeypatch.setattr(encode, "HELD", held)  # one prompt is 640 bytes in bfloat16
     model = load(str(tiny_pipe_folder), dtype="bfloat16")
     order = [3, 0, 3, 1, 2, 2]
-    text, pooled, text_ids = model.encode(PROMPTS).batch([PROMPTS[i] for i in order], "cpu", torch.bfloat16)
+    embeddings = model.encode(PROMPTS).batch([PROMPTS[i] for i in order], "cpu", torch.bfloat16)
     with torch.no_grad():
         expected = model.pipe.encode_prompt([PROMPTS[i] for i in order], max_sequence_length=20)
-    for found, bare in zip((text, pooled, text_ids), expected):
+    for found, bare in zip((embeddings["text"], embeddings["pooled"]), expected):
         assert found.dtype == bare.dtype and torch.equal(found, bare)
     spilled = model.encode([])._folder
     assert (spilled is None) == (held == 2**30)
@@ -342,7 +346,7 @@ def test_the_inputs_of_a_call_are_the_pipelines(tiny_model: Model) -> None:
         tiny_model.pipe(PROMPTS[:3], **CALL | {"height": 24, "width": 40}, guidance_scale=2.5)
     finally:
         handle.remove()
-    inputs = tiny_model.adapter.inputs(tiny_model, PROMPTS[:3], 2.5, 24, 40)
+    inputs = tiny_model.family.inputs(tiny_model, PROMPTS[:3], 2.5, 24, 40)
     assert inputs.keys() == given[0].keys() - {"hidden_states", "timestep"}
     for name, value in inputs.items():
         bare = given[0][name]
@@ -351,7 +355,7 @@ def test_the_inputs_of_a_call_are_the_pipelines(tiny_model: Model) -> None:
 
 def test_a_prompt_that_was_not_encoded_and_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = Encoded()
-    encoded.put("a fist", torch.zeros(4, 2), torch.zeros(2))
+    encoded.put("a fist", {"text": torch.zeros(4, 2)})
     with pytest.raises(HandscopeError, match="'a palm' is not among the 1 that were encoded"):
         encoded.batch(["a fist", "a palm"], "cpu", torch.float32)
 
@@ -361,7 +365,7 @@ def test_a_prompt_that_was_not_encoded_and_a_full_disk(monkeypatch: pytest.Monke
     monkeypatch.setattr(encode, "HELD", 0)
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(HandscopeError, match=r"2 prompts do not fit into .*No space left.*TMPDIR"):
-        encoded.put("a palm", torch.zeros(4, 2), torch.zeros(2))
+        encoded.put("a palm", {"text": torch.zeros(4, 2)})
 
 
 # --- the schedule
@@ -382,7 +386,7 @@ def test_the_schedule_is_the_pipelines(
 ) -> None:
     model = load(str(tiny_pipe_folder))
     model.pipe.scheduler = type(model.pipe.scheduler).from_config(model.pipe.scheduler.config, **scheduler)
-    sigmas, timesteps = model.adapter.schedule(model.pipe, steps, height, width)
+    sigmas, timesteps = model.family.schedule(model.pipe, steps, height, width)
     assert len(model.pipe.scheduler.timesteps) == 1000  # the pipeline's own was not touched
     model.pipe(PROMPTS[0], **CALL | {"num_inference_steps": steps, "height": height, "width": width})
     assert sigmas.dtype == timesteps.dtype == torch.float32
@@ -397,7 +401,7 @@ def test_a_scheduler_that_takes_no_euler_steps_is_refused(tiny_pipe_folder: Path
     for scheduler in (FlowMatchHeunDiscreteScheduler(), FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)):
         model.pipe.scheduler = scheduler
         with pytest.raises(HandscopeError, match="FlowMatchEulerDiscreteScheduler without stochastic_sampling"):
-            model.adapter.schedule(model.pipe, 4, 32, 32)
+            model.family.schedule(model.pipe, 4, 32, 32)
 
 
 def test_the_schedulers_digest_is_of_what_is_switched_on(tiny_pipe_folder: Path) -> None:

@@ -29,8 +29,8 @@ def hooks(transformer: nn.Module) -> int:
 def bare_inputs(model: Model) -> dict[str, Any]:
     """What the pipeline gives the transformer in one call."""
     with torch.no_grad():
-        inputs = model.adapter.inputs(model, PROMPTS, 3.5, 32, 32)
-    latents = torch.stack([model.adapter.noise(model.pipe, seed, 32, 32) for seed in range(2)])
+        inputs = model.family.inputs(model, PROMPTS, 3.5, 32, 32)
+    latents = torch.stack([model.noise(seed, 32, 32) for seed in range(2)])
     return inputs | {"hidden_states": latents, "timestep": torch.full([2], 0.7)}
 
 
@@ -46,7 +46,7 @@ def by_hand(model: Model, inputs: dict[str, Any], residual: Tensor | None = None
         guidance, pooled = inputs["guidance"] * 1000, inputs["pooled_projections"]
         condition = transformer.time_text_embed(inputs["timestep"] * 1000, guidance, pooled)
         rotary = transformer.pos_embed(torch.cat([inputs["txt_ids"], inputs["img_ids"]]))
-        for name, block in model.adapter.blocks(transformer).items():
+        for name, block in model.family.blocks(transformer).items():
             found[name, "input", "text"], found[name, "input", "image"] = text, image
             text, image = block(
                 hidden_states=image, encoder_hidden_states=text, temb=condition, image_rotary_emb=rotary

@@ -45,7 +45,7 @@ def test_replay_stops_after_the_deepest_wanted_block(tiny_model: Model, finished
     ran = []
     handles = [
         block.register_forward_hook(lambda module, args, output, name=name: ran.append(name))
-        for name, block in tiny_model.adapter.blocks(tiny_model.transformer).items()
+        for name, block in tiny_model.family.blocks(tiny_model.transformer).items()
     ]
     replay(
         tiny_model,

@@ -13,7 +13,7 @@ import pytest
 from handscope.errors import HandscopeError
 from handscope.labeling.database.label_file import Unusable
 from handscope.labeling.database.labels import Labels
-from handscope.labeling.grid import FLUX_TOKEN, grid, token_side
+from handscope.labeling.grid import grid, token_side
 from handscope.labeling.server import api, comparing
 from handscope.run.folder import Run
 from made_runs import TOKEN, Annotator, annotating, cells, encoded, make_run, serving
@@ -286,7 +286,7 @@ def test_the_grid_is_found_without_a_model(run: Run, finished_run, run_copy: Cal
         path.unlink()
     assert grid(tiny, sample) == (4, 4), "the model's folder says it"
     (run.path / "run.yaml").write_text("provenance: {name: black-forest-labs/FLUX.1-dev}")
-    assert token_side(run) == FLUX_TOKEN and grid(run, name) == (6, 6)
+    assert token_side(run) == 16 and grid(run, name) == (6, 6)
     with pytest.raises(HandscopeError, match="no sample 'x'"):
         grid(run, "x")
     odd = make_run(tmp_path / "odd", 1, side=90)

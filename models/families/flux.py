@@ -1,0 +1,228 @@
+"""FLUX.1: dev, schnell, Krea, Kontext (as text to image), and finetunes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import HandscopeError
+from ..family import BlockList, Family, Lengths, Times
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..model import Model
+
+# A block is called by keyword, and under gradient checkpointing by position.
+_TAKES = {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image", "reference")}
+_GIVES = (("text",), ("image", "reference"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flux(Family):
+    """FLUX.1: double blocks, then single blocks; both return (text, image), image tokens in rows of the token grid."""
+
+    def lengths(self, arguments: Mapping[str, Any]) -> Lengths:
+        """Numbers of text, image and reference tokens in a call.
+
+        Reference tokens are those of the picture that FLUX.1 Kontext edits: they follow the image tokens, and their ids
+        begin with another number than 0.
+
+        Raises
+        ------
+        HandscopeError
+            The call is not a FLUX pipeline's, or text and picture have equally many tokens, so that the streams could
+            not be told apart by their form.
+        """
+        try:
+            text, total = arguments["encoder_hidden_states"].shape[1], arguments["hidden_states"].shape[1]
+            reference = _ids(arguments)[:, 0] != 0
+        except (KeyError, AttributeError) as error:
+            raise HandscopeError(
+                "A FLUX transformer must be called with hidden_states, encoder_hidden_states and img_ids as keyword "
+                f"arguments, as FluxPipeline does; this call gave {sorted(arguments)}."
+            ) from error
+        if text == total:
+            raise HandscopeError(
+                f"Text and image both have {text} tokens, so the two streams cannot be told apart: "
+                "use another max_sequence_length or another image size."
+            )
+        lengths = {"text": text, "image": total - int(reference.sum()), "reference": int(reference.sum())}
+        if not lengths["image"] or bool(reference[: lengths["image"]].any()):
+            raise HandscopeError(
+                "Expected the image's tokens first and those of a reference picture after them, as in Kontext; the "
+                f"first number of img_ids is not 0 at {lengths['reference']} of {total} tokens."
+            )
+        return lengths
+
+    def call_grid(self, arguments: Mapping[str, Any], lengths: Lengths) -> tuple[int, int] | None:
+        """Rows and columns, from the image's ids."""
+        rows, columns = (int(last) + 1 for last in _ids(arguments)[: lengths["image"], 1:].amax(0))
+        return (rows, columns) if rows * columns == lengths["image"] else None
+
+    def rowwise(self, block: nn.Module) -> dict[str, list[nn.Module]]:
+        """The output projections and feed-forward layers; a single block takes both streams in one sequence."""
+        parts: Any = block
+        if hasattr(block, "proj_mlp"):
+            return {"both": [parts.proj_mlp, parts.proj_out]}
+        image = [parts.attn.to_out[0], parts.ff.net[0].proj, parts.ff.net[2]]
+        return {"image": image, "text": [parts.attn.to_add_out, parts.ff_context.net[0].proj, parts.ff_context.net[2]]}
+
+    def encode(self, pipe: Any, prompt: str, device: Any) -> dict[str, Tensor]:
+        """The second encoder's output (tokens, width) and the first one's pooled output (width,)."""
+        text, pooled, _ = pipe.encode_prompt(
+            prompt=[prompt], prompt_2=None, device=device, max_sequence_length=self.text_length(pipe)
+        )
+        return {"text": text[0], "pooled": pooled[0]}
+
+    def text_length(self, pipe: Any) -> int:
+        """What the model was trained with: 512, in FLUX.1-schnell (without guidance embedding) 256.
+
+        The pipeline's own default of 512 changes a small model's images entirely.
+        """
+        longest = 512 if pipe.transformer.config.guidance_embeds else 256
+        return min(longest, pipe.tokenizer_2.model_max_length)
+
+    def inputs(
+        self, model: Model, prompts: Sequence[str], guidance: float, height: int, width: int
+    ) -> dict[str, Any]:
+        """What `FluxPipeline.__call__` gives in every step."""
+        import torch
+
+        pipe, device = model.pipe, model.device
+        encoded = model.encode(prompts).batch(prompts, device, model.dtype)
+        rows, columns = self.grid(pipe, height, width)
+        strength = (
+            torch.full([1], guidance, device=device, dtype=torch.float32).expand(len(prompts))
+            if model.transformer.config.guidance_embeds
+            else None
+        )
+        return {
+            "encoder_hidden_states": encoded["text"],
+            "pooled_projections": encoded["pooled"],
+            # Zeros: places in the text play no part.
+            "txt_ids": torch.zeros(encoded["text"].shape[1], 3).to(device, model.dtype),
+            "guidance": strength,
+            "img_ids": pipe._prepare_latent_image_ids(len(prompts), rows, columns, device, model.dtype),
+            "joint_attention_kwargs": {},
+            "return_dict": False,
+        }
+
+    def call(self, transformer: Any, latents: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Any:
+        """By keyword, the timestep as 0 to 1."""
+        # Cast first and divided second, as the pipeline does, which rounds in bfloat16.
+        timestep = timestep.to(latents.device).expand(latents.shape[0]).to(latents.dtype) / 1000
+        return transformer(hidden_states=latents, timestep=timestep, **inputs)
+
+    def predicted(self, output: Any, guidance: float) -> Tensor:
+        """The velocity; guidance is embedded."""
+        return output[0]
+
+    def noisy(self, arguments: Mapping[str, Any]) -> Tensor:
+        """Packed by the pipeline."""
+        return arguments["hidden_states"]
+
+    def model_timestep(self, arguments: Mapping[str, Any]) -> float:
+        """0 to 1000, after the cast to the latents' dtype."""
+        return float((arguments["timestep"].to(arguments["hidden_states"].dtype) * 1000)[0])
+
+    def generation(
+        self,
+        model: Model,
+        prompts: Sequence[str],
+        guidance: float,
+        negative: Sequence[str] | None = None,
+        scale: float = 1.0,
+    ) -> dict[str, Any]:
+        """Embedded guidance; with negative prompts true classifier-free guidance as well."""
+        encoded = model.encode(prompts).batch(prompts, model.device, model.dtype)
+        given = {
+            "prompt_embeds": encoded["text"],
+            "pooled_prompt_embeds": encoded["pooled"],
+            "guidance_scale": guidance,
+            "max_sequence_length": self.text_length(model.pipe),
+        }
+        if negative is None:
+            return given
+        away = model.encode(negative).batch(negative, model.device, model.dtype)
+        return given | {
+            "negative_prompt_embeds": away["text"],
+            "negative_pooled_prompt_embeds": away["pooled"],
+            "true_cfg_scale": scale,
+        }
+
+    def schedule(self, pipe: Any, steps: int, height: int, width: int) -> Times:
+        """Flow matching, shifted by the number of tokens, in Euler steps.
+
+        Raises
+        ------
+        HandscopeError
+            The scheduler does not take one Euler step a call, without noise of its own, as trajectories are read.
+        """
+        import numpy as np
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+
+        rows, columns = self.grid(pipe, height, width)
+        kind, config = type(pipe.scheduler), pipe.scheduler.config
+        if kind.__name__ != "FlowMatchEulerDiscreteScheduler" or config.stochastic_sampling:
+            raise HandscopeError(
+                f"Expected FLUX's own scheduler, FlowMatchEulerDiscreteScheduler without stochastic_sampling, found "
+                f"{kind.__name__}: a trajectory is read as Euler steps. Load the model with its own scheduler."
+            )
+        scheduler = kind.from_config(config)
+        mu = calculate_shift(
+            rows * columns, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+        )
+        retrieve_timesteps(scheduler, steps, "cpu", sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        return Times(scheduler.sigmas.float(), scheduler.timesteps.float())
+
+    def times(self, pipe: Any) -> Times:
+        """The scheduler's, as the generation left them."""
+        return Times(pipe.scheduler.sigmas.float().cpu(), pipe.scheduler.timesteps.float().cpu())
+
+    def channels(self, transformer: Any) -> int:
+        """Channels of the VAE's latents, four of which make a token's."""
+        return int(transformer.config.in_channels // 4)
+
+    def noise(self, pipe: Any, seed: int, height: int, width: int) -> Tensor:
+        """Drawn in the form of the VAE's latents, and packed."""
+        import torch
+
+        rows, columns = self.grid(pipe, height, width)
+        channels = self.channels(pipe.transformer)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator)
+        return pipe._pack_latents(noise, 1, channels, 2 * rows, 2 * columns)[0]
+
+    def unpack(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+        """A token's channels are four latents, two by two."""
+        return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+
+    def decode(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+        """As the pipeline decodes, from scaled and shifted latents."""
+        vae = pipe.vae
+        unpacked = self.unpack(pipe, latents.to(pipe._execution_device, vae.dtype), height, width)
+        images = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
+        return (images * 0.5 + 0.5).clamp(0, 1).float()  # in the decoder's dtype first, as the pipeline does
+
+
+def _ids(arguments: Mapping[str, Any]) -> Tensor:
+    ids = arguments["img_ids"]
+    return ids[0] if ids.ndim == 3 else ids
+
+
+FAMILY = Flux(
+    name="FLUX.1",
+    transformer="FluxTransformer2DModel",
+    pipeline="diffusers:FluxPipeline",
+    pipelines=("FluxPipeline", "FluxKontextPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+    lists=(
+        BlockList("double", "transformer_blocks", _TAKES, _GIVES),
+        BlockList("single", "single_transformer_blocks", _TAKES, _GIVES),
+    ),
+    width="inner_dim",
+    encoders=("text_encoder", "text_encoder_2"),
+    patch=2,
+    token=16,
+)
