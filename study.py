@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import HandscopeError
 from .extract.address import Plan
 from .files import atomic
+from .models.family import check_kinds
 from .progress import Progress, quiet
 from .report import summary
 from .study_file import read_settings
@@ -110,12 +111,12 @@ class Study:
         values = read_settings(path)
         study = cls(folder=values.pop("run"), **values)
         try:
-            study.plan_for(("double.0",))
+            check_kinds(study.plan_for().blocks)
         except HandscopeError as error:
             raise HandscopeError(f"{path}, keys 'blocks' and 'read_steps': {error}") from None
         return study
 
-    def plan_for(self, blocks: tuple[str, ...]) -> Plan:
+    def plan_for(self, blocks: tuple[str, ...] | None = None) -> Plan:
         """The plan of the extraction; `blocks` are those of the model, taken when the study names none."""
         steps = self.read_steps or range(self.steps, 0, -1)
         return Plan(self.blocks or blocks, steps, of=self.steps, stream=self.stream, at=self.at)

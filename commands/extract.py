@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..extract.address import Plan
+from ..models.family import check_kinds
 from ..progress import Progress
 from .options import model_of, model_options, names, numbers, part
 from .verb import add_verb, open_run, say
@@ -65,15 +66,14 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     plan = _plan_of(arguments.plan, given) if arguments.plan is not None else None
     of = int(samples["steps"].iloc[0])
     given = {"steps": range(of, 0, -1), **given, "of": of}
-    if plan is None:
-        Plan(**{"blocks": ["double.0"], **given})  # what is misspelt is refused before the model is loaded
+    plan = plan or Plan(**{"blocks": None, **given})
+    check_kinds(plan.blocks)  # what is misspelt is refused before the model is loaded
     from ..extract.estimate import estimate
     from ..extract.extract import extract
     from ..report.summary import estimated, extracted
 
     model = model_of(run, arguments)
-    if plan is None:
-        plan = Plan(**{"blocks": model.blocks, **given})
+    plan = plan.on(model.blocks)
     options = {"tokens": arguments.tokens, "batch_size": arguments.batch_size, "shard": arguments.shard}
     if arguments.dry_run:
         print(estimated(estimate(model, run, plan, **options), arguments.compression))

@@ -127,7 +127,7 @@ class _Reader:
         plan = self.seen.plan
         if call.step not in plan.steps:
             return
-        samples, lengths, device = call.samples(plan.call), call.lengths, call.latents.device
+        lengths, samples, device = call.lengths, call.samples(plan.call), call.latents.device
         form = (samples, lengths["image"] + lengths.get("reference", 0), lengths.get("text", 0))
         if self.form and form != self.form:
             raise HandscopeError(

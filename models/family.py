@@ -379,6 +379,21 @@ def family_in(folder: Path) -> Family:
     return family_named(name, folder)
 
 
+def check_kinds(names: Iterable[object]) -> None:
+    """Refuse names of blocks that no model of a known family can have: what is misspelt, before a model is loaded.
+
+    Raises
+    ------
+    HandscopeError
+        The message names the kinds of blocks that there are.
+    """
+    kinds = {family.name: [blocks.kind for blocks in family.lists] for family in families()}
+    for name in map(str, names):
+        if all(name.split(".")[0] not in known for known in kinds.values()):
+            have = "; ".join(f"{_all(f'{kind}.0 …' for kind in known)} ({family})" for family, known in kinds.items())
+            raise HandscopeError(f"No model that handscope knows has a block {name!r}; there are {have}.")
+
+
 def hookable(transformer: Any) -> Family:
     """The family of a transformer whose blocks can be read.
 

@@ -73,7 +73,7 @@ def cut(path: Path) -> None:
     [
         ({"read_step": [4]}, ["'read_step'", "did you mean 'read_steps'"]),
         ({"xyzzy": 1}, ["'xyzzy'", "batch_size"]),
-        ({"blocks": ["duble.1"]}, ["'duble.1'", "double.12"]),
+        ({"blocks": ["duble.1"]}, ["'duble.1'", "double.0"]),
         ({"blocks": ["double.1", "double.1"]}, ["double.1", "more than once"]),
         ({"read_steps": [4, 5]}, ["Step 5", "of 4"]),
         ({"read_steps": [0]}, ["Step 0", "down to 1"]),
