@@ -1,4 +1,4 @@
-"""Bad hands of one scope against good ones: faults that are seen in a part of a hand, or only in the whole of it."""
+"""Bad samples of one scope against good ones: faults seen in a part of an instance, or only in the whole of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from ..labeling.database.labels import SCOPES, scopes
+from ..labeling.subject import SCOPES, Subject
 from ..labeling.table import FEWEST
 from .statistics.folds import check_folds
 
@@ -37,13 +37,13 @@ class Contrast:
         return {"n_good": self.n_good, "n_bad": self.n_bad}
 
 
-def contrasts(table: pd.DataFrame, folds: int) -> list[Contrast]:
+def contrasts(table: pd.DataFrame, folds: int, subject: Subject) -> list[Contrast]:
     """The contrasts of a table of samples with bad, prompt, fold and kinds, as of ``Labels.table()``.
 
     Bad samples with faults of both scopes, or without a kind, are in neither.
     """
     bad = table["bad"].to_numpy() == 1
-    scope = [scopes(kinds) for kinds in table["kinds"]]
+    scope = [subject.scopes(kinds) for kinds in table["kinds"]]
     made = []
     for name in SCOPES:
         alone = bad & np.array([found == {name} for found in scope])

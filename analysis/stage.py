@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
 from ..files import atomic, write_csv
+from ..labeling.subject import subject_of
 from ..labeling.table import labelled, sample_table
 from ..progress import Progress, quiet
 from ..run.freshness import fingerprint, is_fresh, set_fresh
@@ -109,7 +110,7 @@ def analyze(
     check_folds(table["bad"].to_numpy(), table["fold"].to_numpy())
     parts = ClassParts(store, table)
     whole = Comparison.of(parts, np.arange(len(table)), permutations, seed)
-    wanted = contrasts(table, folds)
+    wanted = contrasts(table, folds, subject_of(run))
     compared = {one.name: Comparison.of(parts, one.rows, permutations, seed) for one in wanted if not one.reason}
     sigma = store.steps.set_index("step")["sigma"]
     rows: list[dict[str, Any]] = []

@@ -1,10 +1,11 @@
 """One judgement of one sample, and the words it may use.
 
-A token is 0 unlabelled, 1 not hand, 2 hand token of a good hand, 3 of a bad one; a sample has a verdict on four levels,
-or unsure.
+An instance is one of what is labelled (see `labeling.subject`). A token is 0 unlabelled, 1 of no instance, 2 of a good
+instance, 3 of a bad one; a sample has a verdict on four levels, or unsure.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,19 +13,7 @@ import numpy as np
 from ...errors import HandscopeError
 
 VERDICTS = ("good", "good?", "bad?", "bad", "unsure")
-KINDS = ("count", "joint", "proportion", "fused", "missing", "other")
-SCOPES = ("local", "global")
-SCOPE = {
-    "count": "global",
-    "joint": "local",
-    "proportion": "global",
-    "fused": "local",
-    "missing": "local",
-    "other": "local",
-}
-"""Where a fault of a kind is seen, unless its label says otherwise (``fused:global``): in a part of the hand, such as
-fingers that merge, or only in the whole of it, such as their number."""
-
+_KIND = re.compile("[a-z][a-z0-9_]*(:(local|global))?")
 REVIEW = "review"
 """The source of an annotation that settles what annotators disagreed on; more may follow it, behind a comma."""
 
@@ -41,23 +30,23 @@ class Annotation:
     sample, image_sha256 : str
         The sample and the hash of the image that was judged.
     labels : uint8 array of shape (rows, columns)
-        0 unlabelled, 1 not hand, 2 token of a good or good? hand, 3 of a bad or bad? hand.
+        0 unlabelled, 1 of no instance, 2 of a good or good? one, 3 of a bad or bad? one.
     instances : uint8 array of shape (rows, columns)
-        The instance number of the hand at a token, from 1; 0 where there is none. An unsure hand has a number and the
+        The number of the instance at a token, from 1; 0 where there is none. An unsure instance has a number and the
         label 0.
     verdict : str
         good, good?, bad?, bad or unsure; a draft may have none yet, "".
     kinds : tuple of str
-        What is wrong: any of count, joint, proportion, fused, missing, other; each may say where it is seen, as in
-        ``fused:global``, and else has the scope of `SCOPE`.
+        What is wrong: kinds of fault that the subject has. Each may say where it is seen, as in ``fused:global``, and
+        else has the scope that the subject gives it.
     author, source : str
         Who or what judged, and from what.
     score : float or None
-        The judge's probability that the hand is bad.
+        The judge's probability of bad.
     done : bool
         False for a draft: a state on the way, which no other stage reads.
-    faults : dict of tuple of str by hand number
-        The kinds of each hand, where they are known by hand; `kinds` is then all of them.
+    faults : dict of tuple of str by instance number
+        The kinds of each instance, where they are known one by one; `kinds` is then all of them.
     seconds : float or None
         The time that the annotator had the sample in view.
     revision : int or None
@@ -68,8 +57,8 @@ class Annotation:
     Raises
     ------
     HandscopeError
-        The arrays differ in shape or hold other values, labels and instances contradict each other, or a verdict or
-        kind is not known.
+        The arrays differ in shape or hold other values, labels and instances contradict each other, the verdict
+        is not known, or a kind is not of this form. Whether the subject has the kinds is asked when they are stored.
     """
 
     sample: str
@@ -104,8 +93,8 @@ class Annotation:
             raise HandscopeError(f"Expected token labels 0, 1, 2 or 3 for {self.sample}, found {self.labels.max()}.")
         if np.any((self.labels >= 2) & (self.instances == 0)) or np.any((self.labels == 1) & (self.instances > 0)):
             raise HandscopeError(
-                f"Labels and instances of {self.sample} contradict each other: a token labelled 2 or 3 needs a hand "
-                "number, and one labelled 1 has none."
+                f"Labels and instances of {self.sample} contradict each other: a token labelled 2 or 3 needs an "
+                "instance number, and one labelled 1 has none."
             )
         if self.verdict not in VERDICTS and (self.done or self.verdict):
             raise HandscopeError(
@@ -119,25 +108,13 @@ class Annotation:
                     f"{', '.join(self.kinds)} as well."
                 )
             object.__setattr__(self, "kinds", tuple(named))
-            if not all(1 <= hand <= 255 for hand in self.faults):
-                raise HandscopeError(f"Expected faults of {self.sample} by hand number, 1 to 255, found {self.faults}.")
-        unknown = [kind for kind in self.kinds if not _known(kind)]
-        if unknown:
+            if not all(1 <= instance <= 255 for instance in self.faults):
+                raise HandscopeError(
+                    f"Expected faults of {self.sample} by instance number, 1 to 255, found {self.faults}."
+                )
+        unfit = [kind for kind in self.kinds if not _KIND.fullmatch(kind)]
+        if unfit:
             raise HandscopeError(
-                f"Expected the kinds of {self.sample} to be among {', '.join(KINDS)}, alone or with :local or :global "
-                f"behind, found {', '.join(unknown)}."
+                f"Expected the kinds of {self.sample} in small letters, alone or with :local or :global behind, found "
+                f"{', '.join(unfit)}."
             )
-
-
-def scopes(kinds: Iterable[str]) -> set[str]:
-    """Where the faults of a hand are seen: any of local and global; none where no kind is given.
-
-    >>> sorted(scopes(["fused", "count"])), scopes(["fused:global"])
-    (['global', 'local'], {'global'})
-    """
-    return {scope or SCOPE[kind] for kind, _, scope in (kind.partition(":") for kind in kinds)}
-
-
-def _known(kind: str) -> bool:
-    name, colon, scope = kind.partition(":")
-    return name in KINDS and (scope in SCOPES if colon else True)

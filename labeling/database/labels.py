@@ -12,13 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ...errors import HandscopeError
-from .annotation import KINDS as KINDS
+from ..subject import subject_at
 from .annotation import REVIEW as REVIEW
-from .annotation import SCOPE as SCOPE
-from .annotation import SCOPES as SCOPES
 from .annotation import VERDICTS as VERDICTS
 from .annotation import Annotation as Annotation
-from .annotation import scopes as scopes
 from .label_file import LabelFile, pack, unpack
 from .label_records import LabelRecords, same_write
 
@@ -83,7 +80,14 @@ class Labels(LabelRecords):
         return self._file.kept()
 
     def add(self, annotations: Sequence[Annotation]) -> None:
-        """Append annotations, all of them or none, whatever was there before; `made` is now, unless they say it."""
+        """Append annotations, all of them or none, whatever was there before; `made` is now, unless they say it.
+
+        Raises
+        ------
+        HandscopeError
+            A kind of fault is none that the subject of the run has.
+        """
+        self._check(annotations)
         rows = [_row(annotation, None, None) for annotation in annotations]
         with self._file.writing() as database:
             database.executemany(_INSERT, rows)
@@ -103,8 +107,10 @@ class Labels(LabelRecords):
         Conflict
             The author's newest state is another one.
         HandscopeError
-            The uid is of a write to another sample, or by another author.
+            The uid is of a write to another sample, or by another author; or a kind of fault is none that the subject
+            of the run has.
         """
+        self._check([annotation])
         with self._file.writing() as database:
             known = database.execute("SELECT id, sample, author FROM annotations WHERE uid = ?", (uid,)).fetchone()
             if known is not None:
@@ -252,6 +258,12 @@ class Labels(LabelRecords):
         table = pd.DataFrame(rows, columns=["sample", "verdict", "sure", "bad", "kinds", "source", "score"])
         return table.astype({"sure": bool, "bad": float, "score": float})
 
+    def _check(self, annotations: Sequence[Annotation]) -> None:
+        for annotation in annotations:
+            if annotation.kinds:
+                subject = subject_at(self.path.with_name("run.yaml"))
+                subject.check_kinds(annotation.kinds, annotation.sample)
+
     def _one(self, rows: Iterable[tuple[Any, ...]]) -> Annotation | None:
         return next(self._annotations(rows), None)
 
@@ -271,7 +283,7 @@ class Labels(LabelRecords):
                     source,
                     score,
                     bool(done),
-                    {int(hand): tuple(of_hand) for hand, of_hand in json.loads(faults).items()},
+                    {int(instance): tuple(given) for instance, given in json.loads(faults).items()},
                     seconds,
                     revision,
                     made,
@@ -285,7 +297,7 @@ class Labels(LabelRecords):
 
 def _row(annotation: Annotation, base: int | None, uid: str | None) -> tuple[Any, ...]:
     a = annotation
-    faults = json.dumps({str(hand): list(kinds) for hand, kinds in sorted(a.faults.items())})
+    faults = json.dumps({str(instance): list(kinds) for instance, kinds in sorted(a.faults.items())})
     grids = (*a.labels.shape, pack(a.labels), pack(a.instances))
     said = (a.verdict, json.dumps(a.kinds), a.author, a.source, a.score, a.done, faults, a.seconds)
     return (a.sample, a.image_sha256, *grids, *said, a.review, base, uid, a.made)

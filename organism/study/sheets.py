@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 from ...errors import HandscopeError
 from ...files import atomic
-from ...labeling.database.labels import KINDS
+from ...labeling.subject import load_subject
 from ...run.folder import Run
 from ..captions import GESTURES, Caption
 from ..judge import kappa, kappa_interval
@@ -70,10 +70,11 @@ def read_look(folder: Path) -> pd.DataFrame:
             f"Expected one line in {folder / 'looks.csv'} for each of the {len(key)} numbers of key.csv; "
             f"these do not match: {both[both['_merge'] != 'both'].number.tolist()[:10]}."
         )
-    wrong = both[~both.level.isin(LEVELS) | ~both.kinds.map(lambda kinds: set(kinds.split()) <= set(KINDS))]
+    kinds_known = list(load_subject("hand").kinds)
+    wrong = both[~both.level.isin(LEVELS) | ~both.kinds.map(lambda kinds: set(kinds.split()) <= set(kinds_known))]
     if len(wrong):
         raise HandscopeError(
-            f"Expected levels {', '.join(LEVELS)} and kinds among {', '.join(KINDS)} in {folder / 'looks.csv'}; "
+            f"Expected levels {', '.join(LEVELS)} and kinds among {', '.join(kinds_known)} in {folder / 'looks.csv'}; "
             f"number {wrong.number.iloc[0]} has {wrong.level.iloc[0]!r} and {wrong.kinds.iloc[0]!r}."
         )
     return both.set_index("sample")[["level", "kinds"]]

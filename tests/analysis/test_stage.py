@@ -8,6 +8,7 @@ from handscope.analysis import Moments, analyze, bhattacharyya
 from handscope.analysis.class_parts import ClassParts
 from handscope.analysis.contrasts import contrasts
 from handscope.errors import HandscopeError
+from handscope.labeling.subject import load_subject
 from safetensors.numpy import load_file
 
 COLUMNS = [
@@ -98,14 +99,14 @@ def test_a_contrast_takes_bad_samples_of_one_scope_and_all_good_ones():
     kinds = [()] * 20 + [("fused",)] * 5 + [("count",)] * 6 + [("count", "fused")] * 4 + [("joint:global",)]
     bad = np.repeat([0, 1], [20, 16])
     table = pd.DataFrame({"bad": bad, "kinds": kinds, "fold": np.arange(36) % 3, "prompt": np.arange(36).astype(str)})
-    local, whole = contrasts(table, 3)
+    local, whole = contrasts(table, 3, load_subject("hand"))
     assert (local.n_good, local.n_bad, local.reason) == (20, 5, "")
     assert whole.rows.tolist() == [*range(20), *range(25, 31), 35]
-    local, _ = contrasts(table.assign(fold=np.repeat([0, 1, 2], [25, 7, 4])), 3)
+    local, _ = contrasts(table.assign(fold=np.repeat([0, 1, 2], [25, 7, 4])), 3, load_subject("hand"))
     assert "samples for local faults are left in 1 of 3 folds" in local.reason
-    local, _ = contrasts(table.assign(fold=np.where(table.index < 20, table.index % 2, 2)), 3)
+    local, _ = contrasts(table.assign(fold=np.where(table.index < 20, table.index % 2, 2)), 3, load_subject("hand"))
     assert local.reason.startswith("All 20 samples outside fold 2 are good")
-    local, _ = contrasts(table.drop(index=20), 3)
+    local, _ = contrasts(table.drop(index=20), 3, load_subject("hand"))
     assert local.reason.startswith("4 bad samples have local faults alone")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
 from handscope.labeling.database.label_file import Unusable, pack, unpack
-from handscope.labeling.database.labels import KINDS, SCOPE, Annotation, Conflict, Labels, scopes
+from handscope.labeling.database.labels import Annotation, Conflict, Labels
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from hypothesis.strategies import integers
@@ -73,11 +73,14 @@ def test_no_labels_are_an_empty_table_and_no_file(tmp_path: Path) -> None:
     assert labels.current() == {} and labels.table().empty and not labels.path.exists()
 
 
+BIRD = "subject: {name: bird, noun: bird, plural: birds, kinds: {wing: {scope: global}}}"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"verdict": "fine"}, "verdict"),
-        ({"kinds": ("toes",)}, "toes"),
+        ({"kinds": ("Fused fingers",)}, "Fused fingers"),
         ({"kinds": ("fused:everywhere",)}, "fused:everywhere"),
         ({"kinds": ("fused:",)}, "with :local or :global behind, found fused:"),
         ({"instances": np.zeros((2, 3))}, "contradict"),
@@ -94,14 +97,19 @@ def test_contradictions_are_refused(change: dict, message: str) -> None:
         Annotation(**{**fields, **change})
 
 
-def test_a_kind_has_a_scope_or_is_given_one(tmp_path: Path) -> None:
-    assert set(SCOPE) == set(KINDS)
-    assert scopes(["count", "proportion"]) == {"global"} and scopes(["joint", "missing", "other"]) == {"local"}
-    assert scopes(["count", "fused"]) == {"local", "global"} and scopes([]) == set()
-    assert scopes(["fused:global", "count:local"]) == {"local", "global"} and scopes(["missing:global"]) == {"global"}
+def test_kinds_that_the_subject_has_are_stored_and_no_others(tmp_path: Path) -> None:
     labels = Labels(tmp_path / "labels.sqlite")
     labels.add([annotation("a", "bad", 3, kinds=("fused:global", "joint"))])
-    assert labels.table()["kinds"].item() == ("fused:global", "joint")
+    with pytest.raises(HandscopeError, match=r"kinds of b .*count, joint.* found toes, wing:local"):
+        labels.add([annotation("c", "good"), annotation("b", "bad", 3, kinds=("wing:local", "toes"))])
+    with pytest.raises(HandscopeError, match="found toes"):
+        labels.append(annotation("b", "bad", 3, kinds=("toes",)), None, "one")
+    assert labels.table()["kinds"].tolist() == [("fused:global", "joint")]
+    (tmp_path / "run.yaml").write_text(BIRD)
+    with pytest.raises(HandscopeError, match="subject bird has, .* found fused"):
+        labels.add([annotation("b", "bad", 3, kinds=("fused",))])
+    labels.add([annotation("b", "bad", 3, kinds=("wing:local",))])
+    assert labels.table()["kinds"].tolist() == [("fused:global", "joint"), ("wing:local",)]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
@@ -279,7 +287,7 @@ def test_an_import_keeps_when_it_was_made_and_all_else_is_of_now(labels: Labels)
 
 @pytest.mark.parametrize(
     ("faults", "kinds", "message"),
-    [({0: ("count",)}, (), "1 to 255"), ({1: ("toes",)}, (), "toes"), ({1: ("count",)}, ("joint",), "joint as well")],
+    [({0: ("count",)}, (), "1 to 255"), ({1: ("Toes",)}, (), "Toes"), ({1: ("count",)}, ("joint",), "joint as well")],
 )
 def test_faults_belong_to_hands(faults: dict, kinds: tuple, message: str) -> None:
     with pytest.raises(HandscopeError, match=message):
