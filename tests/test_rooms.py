@@ -21,8 +21,8 @@ ORDER = """
     progress
     run
     models
-    labeling.database
     labeling.subject
+    labeling.database
     labeling.table
     extract
     analysis.statistics
