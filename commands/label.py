@@ -1,4 +1,4 @@
-"""``handscope label``: which tokens are a hand's, and whether it is well made."""
+"""``handscope label``: which tokens show what is being studied, and whether it is well made."""
 
 import argparse
 import os
@@ -18,11 +18,11 @@ PORT = 8750  # the same every day, so that a browser finds what it kept for the 
 
 def add(verbs: Any) -> None:
     """Add ``label``."""
-    verb = add_verb(verbs, "label", _label, "a page on which to paint hands, or labels without looking", run=True)
+    verb = add_verb(verbs, "label", _label, "a page on which to paint labels, or labels without looking", run=True)
     verb.add_argument(
         "--auto",
         action="store_true",
-        help="no page: hand tokens from the silhouette; verdicts from shipped hand labels, else from the judge",
+        help="no page: tokens from the silhouette; verdicts from shipped labels, else from the subject's judge",
     )
     page = verb.add_argument_group("the page")
     page.add_argument(
@@ -56,9 +56,12 @@ def _label(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..labeling.order import make_order
     from ..labeling.server.server import serve
     from ..labeling.server.session import Session
+    from ..labeling.subject import subject_of
+    from ..labeling.suggestions.suggest import check_sources, suggestions
 
     order = make_order(run, arguments.order, arguments.seed, arguments.double, arguments.annotators)
-    session = Session(run, order, arguments.annotators)
+    check_sources(subject_of(run).suggestions)
+    session = Session(run, order, arguments.annotators, suggestions)
 
     def ready(place: "Place") -> None:
         say("label", f"{len(run.metadata())} samples in {run.samples_dir}, in {order.method} order")

@@ -41,6 +41,7 @@ def _one_group(pattern: str) -> str:
 _STRICT = ConfigDict(extra="forbid")
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+Verdict = Annotated[str, Field(pattern=r"^(good\??|bad\??|unsure)$")]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -112,7 +113,7 @@ class Subject:
     kinds: dict[Name, Kind]
     article: Literal["a", "an"]
     classes: Classes
-    verdicts: dict[Literal["good", "good?", "bad?", "bad", "unsure"], Text]
+    verdicts: dict[Verdict, Text]
     rating: Rating
     examples: str = ""
     facts: dict[Name, Fact] = Field(default_factory=dict)
@@ -187,7 +188,8 @@ def load_subject(name_or_path: str | os.PathLike[str]) -> Subject:
             f"There is no subject {str(name_or_path)!r}: expected the path of a YAML file, or one of {names}."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HandscopeError(f"The subject {path} is not YAML in UTF-8 ({error}): mend it there.") from error
+        problem = " ".join(str(error).split())
+        raise HandscopeError(f"The subject {path} is not YAML in UTF-8 ({problem}): mend it there.") from error
     return parse_subject(said, path)
 
 

@@ -21,10 +21,12 @@ from .database.labels import Conflict, Labels
 from .grid import grid
 from .names import annotator_name
 from .order import make_order
+from .server.messages import SubjectSaid
 from .server.painting import PAINTED, check_finished
+from .subject import subject_of
 
 PAGE = Path(__file__).with_name("page")
-MODULES = ("grid", "view", "drawing", "surface", "gestures", "painter", "judgement", "notebook")
+MODULES = ("grid", "view", "drawing", "surface", "gestures", "painter", "words", "judgement", "notebook")
 """Modules of the page in an order in which each comes after those that it imports."""
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
@@ -65,6 +67,7 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
     class LabelWidget(anywidget.AnyWidget):
         _esm = module()
         _css = (PAGE / "notebook.css").read_text(encoding="utf-8")
+        subject = traitlets.Dict().tag(sync=True)
         shown = traitlets.Dict().tag(sync=True)
         image = traitlets.Bytes().tag(sync=True)
         labels = traitlets.Bytes().tag(sync=True)
@@ -119,7 +122,7 @@ class Easel:
 
     def __init__(self, run: Run, annotator: str, samples: Sequence[str]) -> None:
         self.run, self.annotator, self.samples = run, annotator, list(samples)
-        self.store = Labels(run.labels_path)
+        self.store, self.subject = Labels(run.labels_path), subject_of(run)
         self.sample = self.samples[0]
         self._shows = 0
         self._bases: dict[str, int | None] = {}  # what the next stroke on a sample is made on
@@ -149,6 +152,7 @@ class Easel:
             "image": self.run.image_path(self.sample).read_bytes(),
             "labels": labels.tobytes(),
             "instances": instances.tobytes(),
+            "subject": SubjectSaid.of(self.subject).model_dump(),
             "shown": {
                 "sample": self.sample,
                 "prompt": row["prompt"],
@@ -180,9 +184,9 @@ class Easel:
                 author=self.annotator,
                 source=PAINTED,
                 done=bool(message["done"]),
-                faults={hand: kinds for hand, kinds in kept.items() if (labels[instances == hand] == 3).any()},
+                faults={one: kinds for one, kinds in kept.items() if (labels[instances == one] == 3).any()},
             )
-            check_finished(made)
+            check_finished(made, self.subject)
             self._bases[sample] = self.store.append(made, self._bases.get(sample), str(message["uid"]))
         except Conflict as conflict:
             return {"kind": "refused", "said": f"not saved: {conflict} Another sample and back shows the newest."}

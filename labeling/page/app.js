@@ -4,7 +4,7 @@ import { Refused, Unreachable, call, read } from "./api.js";
 import { Clock } from "./clock.js";
 import { askName, closable, showHelp } from "./dialogs.js";
 import { editing } from "./editing.js";
-import { handsOf } from "./grid.js";
+import { instancesOf } from "./grid.js";
 import { Journal } from "./journal.js";
 import { problems } from "./judgement.js";
 import { Offers } from "./offers.js";
@@ -22,13 +22,13 @@ const NEWS = 30000;
 
 class App {
   constructor() {
-    Object.assign(this, { items: [], index: -1, goal: -1, ticket: 0, kind: 2, hand: 1, clock: new Clock() });
+    Object.assign(this, { items: [], index: -1, goal: -1, ticket: 0, kind: 2, instance: 1, clock: new Clock() });
     this.painter = new Painter(byId("canvas"), {
       rows: 1,
       columns: 1,
       onStroke: (state) => this.#stroke(state),
       onProgress: (stroke) => this.#progressed(stroke),
-      onCursor: (row, column) => sayCell(this.painter, row, column),
+      onCursor: (row, column) => sayCell(this.painter, this.session.subject, row, column),
       onLook: () => this.panel?.showTools(),
     });
     this.painter.locked = true;
@@ -43,7 +43,7 @@ class App {
       travel: (step) => this.open(this.goal + step),
       unlabelled: () => this.#nextOpen(),
       earlier: () => bringBack(this),
-      help: () => showHelp(this.mode),
+      help: () => showHelp(this.session.subject, this.mode),
       escape: () => this.offers.dismiss() || this.painter.canvas.focus(),
     };
   }
@@ -108,7 +108,7 @@ class App {
     this.doc = doc;
     this.painter.locked = this.mode === "rate" || !picture;
     this.painter.show({ ...doc, image: picture });
-    this.hand = handsOf(this.state).keys().next().value ?? 1;
+    this.instance = instancesOf(this.state).keys().next().value ?? 1;
     this.clock.start(doc.seconds);
     byId("number").value = this.index + 1;
     byId("of").textContent = `of ${this.items.length}`;
@@ -198,7 +198,7 @@ class App {
   // A picture stays done only while nothing in it contradicts itself.
   #stroke(state) {
     this.#stay();
-    const [problem] = state.done ? problems(state) : [];
+    const [problem] = state.done ? problems(state, this.session.subject) : [];
     const settled = problem ? { ...state, done: false } : state;
     note(problem && `No longer done. ${problem}`);
     this.painter.history.amend(settled);

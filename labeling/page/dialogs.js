@@ -3,8 +3,9 @@
 import { Refused, call, stateOf } from "./api.js";
 import { difference, rebase } from "./grid.js";
 import { Painter } from "./painter.js";
-import { byId, faultsText, make } from "./panel.js";
-import { SHORTCUTS } from "./shortcuts.js";
+import { byId, make } from "./panel.js";
+import { shortcutsOf } from "./shortcuts.js";
+import { faultWord, faultsText, verdictWord } from "./words.js";
 
 /** Close buttons of dialogs work from now on. */
 export function closable() {
@@ -37,20 +38,21 @@ export function askName(annotators, name, mayCancel) {
   });
 }
 
-function describe({ verdict, done, faults }) {
-  return [verdict ?? "no verdict", done ? "done" : "not done", faultsText(faults)].filter(Boolean).join(" · ");
+function describe(subject, { verdict, done, faults }) {
+  const said = [verdictWord(subject, verdict), done ? "done" : "not done", faultsText(subject, faults)];
+  return said.filter(Boolean).join(" · ");
 }
 
 /** Both versions side by side; resolves to the state to save next, null for the saved one, undefined for neither. */
-export function askConflict({ mine, base, current, image, isAnother }) {
+export function askConflict(subject, { mine, base, current, image, isAnother }) {
   const { rows, columns } = current;
   const theirs = stateOf(current);
   const differing = `The two differ in ${difference(mine, theirs)} of ${rows * columns} cells.`;
   byId("conflict-text").textContent = isAnother
     ? "The picture itself was generated anew since you painted: look whether your labels still fit."
     : `Another window saved labels of it under your name. ${differing}`;
-  byId("mine-text").textContent = describe(mine);
-  byId("theirs-text").textContent = describe(theirs);
+  byId("mine-text").textContent = describe(subject, mine);
+  byId("theirs-text").textContent = describe(subject, theirs);
   byId("take-both").hidden = !base;
   const dialog = byId("conflict");
   dialog.showModal();
@@ -90,7 +92,7 @@ export function askRefused(where, message, count) {
 }
 
 /** The saved states of a picture, the newest first; `restore(revision)` is called with the one that is chosen. */
-export function showHistory(items, restore) {
+export function showHistory(subject, items, restore) {
   const list = byId("history-list");
   const choose = (revision) => async () => {
     try {
@@ -101,7 +103,8 @@ export function showHistory(items, restore) {
     }
   };
   list.replaceChildren(...items.map(({ revision, made: when, author, done, verdict, kinds }) => {
-    const said = [when, author, verdict ?? "no verdict", done && "done", ...kinds].filter(Boolean).join(" · ");
+    const faults = kinds.map((kind) => faultWord(subject, kind));
+    const said = [when, author, verdictWord(subject, verdict), done && "done", ...faults].filter(Boolean).join(" · ");
     const button = make("button", { textContent: "Bring back", onclick: choose(revision) });
     return make("div", { className: "state" }, make("span", { textContent: said }), button);
   }));
@@ -110,8 +113,8 @@ export function showHistory(items, restore) {
 }
 
 /** The keys that work in a mode. */
-export function showHelp(mode) {
-  byId("keys").replaceChildren(make("dl", {}, ...SHORTCUTS.filter(([, , , modes]) => modes.includes(mode)).flatMap(
+export function showHelp(subject, mode) {
+  byId("keys").replaceChildren(make("dl", {}, ...shortcutsOf(mode, subject).flatMap(
     ([keys, text]) => [make("dt", {}, make("kbd", { textContent: keys })), make("dd", { textContent: text })])));
   byId("help").showModal();
 }

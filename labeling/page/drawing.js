@@ -4,16 +4,16 @@ import { disc } from "./grid.js";
 
 const KINDS = [
   null,
-  { tint: [12, 14, 18, 220], edge: "#AEB6BF" }, // not hand: dimmed, so that the hand stands out
+  { tint: [12, 14, 18, 220], edge: "#AEB6BF" }, // of no instance: dimmed, so that the others stand out
   { tint: [0, 114, 178, 255], edge: "#6CC4FF" }, // good, #0072B2 as in the figures
   { tint: [213, 94, 0, 255], edge: "#FFA25C" }, // bad, #D55E00
   { tint: [122, 122, 122, 255], edge: "#E8E8E8" }, // unsure, #7A7A7A
 ];
 const SIGNS = { 2: "✓", 3: "✕", 4: "?" };
 
-/** 0 unlabelled, 1 not hand, 2 good, 3 bad, 4 a hand that is unsure. */
-export function kindOf(label, hand) {
-  return label === 0 && hand > 0 ? 4 : label;
+/** 0 unlabelled, 1 of no instance, 2 good, 3 bad, 4 an instance that is unsure. */
+export function kindOf(label, instance) {
+  return label === 0 && instance > 0 ? 4 : label;
 }
 
 /** Write the colours of the cells of `box` into `pixels`, an ImageData with one pixel a cell. */
@@ -121,7 +121,7 @@ export function lattice(context, view, [top, left, bottom, right]) {
   context.stroke();
 }
 
-/** Dots on cells that are not hand, which on a dark picture are hard to tell otherwise: on each, if it is large. */
+/** Dots on cells of no instance, which on a dark picture are hard to tell otherwise: on each, if it is large. */
 export function dots(context, view, { labels }, [top, left, bottom, right]) {
   const every = Math.ceil(40 / view.scale);
   context.fillStyle = KINDS[1].edge;
@@ -134,24 +134,24 @@ export function dots(context, view, { labels }, [top, left, bottom, right]) {
   }
 }
 
-/** The number of each hand and a sign for its label: at its middle, or above a small one, which it would cover. */
+/** The number of each instance and a sign for its label: at its middle, or above a small one, which it would cover. */
 export function badges(context, view, { labels, instances }) {
   const sums = new Map();
-  instances.forEach((hand, cell) => {
-    if (!hand) return;
-    const sum = sums.get(hand) ?? { n: 0, u: 0, v: 0, top: Math.floor(cell / view.columns), kinds: new Set() };
+  instances.forEach((instance, cell) => {
+    if (!instance) return;
+    const sum = sums.get(instance) ?? { n: 0, u: 0, v: 0, top: Math.floor(cell / view.columns), kinds: new Set() };
     sum.n++;
     sum.u += Math.floor(cell / view.columns) + 0.5;
     sum.v += (cell % view.columns) + 0.5;
-    sum.kinds.add(kindOf(labels[cell], hand));
-    sums.set(hand, sum);
+    sum.kinds.add(kindOf(labels[cell], instance));
+    sums.set(instance, sum);
   });
   context.font = "600 13px system-ui, sans-serif";
   context.textAlign = "center";
   context.textBaseline = "middle";
-  for (const [hand, { n, u, v, top, kinds }] of sums) {
+  for (const [instance, { n, u, v, top, kinds }] of sums) {
     const isSmall = n < 12 || n * view.scale ** 2 < 6000;
-    const text = `${hand} ${[...kinds].map((kind) => SIGNS[kind]).join("")}`;
+    const text = `${instance} ${[...kinds].map((kind) => SIGNS[kind]).join("")}`;
     const [x, middle] = view.pixel(u / n, v / n);
     const y = isSmall ? view.pixel(top, 0)[1] - 15 : middle;
     const width = context.measureText(text).width + 14;

@@ -1,9 +1,10 @@
 // What a key or a control does to the labels of the picture that is shown, and to the pen.
 
-import { handsOf, judge } from "./grid.js";
+import { instancesOf, judge } from "./grid.js";
 import { VERDICTS, problems, stepFault, verdictOf } from "./judgement.js";
 import { byId } from "./panel.js";
 import { note, say } from "./status.js";
+import { capital } from "./words.js";
 
 const LABELS = { 1: 1, 2: 2, 3: 3, 4: 0 };
 
@@ -14,18 +15,18 @@ export function editing(app) {
     Object.assign(painter, settings);
     app.panel.showTools();
   };
-  const toHand = (hand) => {
-    app.hand = hand;
-    painter.ink = { ...painter.ink, hand: app.kind === 1 ? 0 : hand };
+  const toInstance = (instance) => {
+    app.instance = instance;
+    painter.ink = { ...painter.ink, instance: app.kind === 1 ? 0 : instance };
     app.panel.showState();
-    say(`Hand ${hand}`);
+    say(`${capital(app.session.subject.noun)} ${instance}`);
   };
   const act = {
     class: (kind) => {
       app.kind = Number(kind);
       const label = LABELS[app.kind];
       const tool = painter.tool === "eraser" ? "brush" : painter.tool;
-      choose({ ink: { label, hand: label === 1 ? 0 : app.hand }, tool });
+      choose({ ink: { label, instance: label === 1 ? 0 : app.instance }, tool });
     },
     tool: (tool) => choose({ tool }),
     brush: () => choose({ tool: "brush" }),
@@ -36,15 +37,16 @@ export function editing(app) {
     opacity: (step) => (painter.opacity += step),
     keep: () => choose({ keep: !painter.keep }),
     hide: (yes) => (painter.hidden = yes),
-    hand: () => {
-      const numbers = [...handsOf(app.state).keys()];
-      toHand(numbers.find((number) => number > app.hand) ?? numbers[0] ?? 1);
+    instance: () => {
+      const numbers = [...instancesOf(app.state).keys()];
+      toInstance(numbers.find((number) => number > app.instance) ?? numbers[0] ?? 1);
     },
-    newHand: () => toHand(Math.min(255, Math.max(0, ...handsOf(app.state).keys()) + 1)),
-    handNumber: (text) => (text === "new" ? act.newHand() : toHand(Number(text))),
-    judge: (label) => painter.push(judge(app.state, app.hand, Number(label))),
+    newInstance: () => toInstance(Math.min(255, Math.max(0, ...instancesOf(app.state).keys()) + 1)),
+    instanceNumber: (text) => (text === "new" ? act.newInstance() : toInstance(Number(text))),
+    judge: (label) => painter.push(judge(app.state, app.instance, Number(label))),
     fault: (kind) => {
-      const faults = stepFault(app.state.faults, app.hand, kind, app.session.scopes[kind]);
+      const { scope } = app.session.subject.kinds.find(({ name }) => name === kind);
+      const faults = stepFault(app.state.faults, app.instance, kind, scope);
       painter.push({ ...app.state, faults });
     },
     faults: () => byId("faults").querySelector("button")?.focus(),
@@ -63,7 +65,7 @@ export function editing(app) {
 // Done, or not; false where something has to be settled before.
 function markDone(app, done) {
   const state = { ...app.state, verdict: app.state.verdict ?? verdictOf(app.state), done };
-  const [problem] = done ? problems(state) : [];
+  const [problem] = done ? problems(state, app.session.subject) : [];
   note(problem);
   if (problem) return false;
   if (app.state.done !== done) app.painter.push(state);

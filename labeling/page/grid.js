@@ -1,10 +1,10 @@
 // Arithmetic of labelled token grids. No page, no network: a state is {labels, instances}, two Uint8Arrays, row by row.
 //
-// A cell is unlabelled (0, 0), not hand (1, 0), in a good hand (2, n), in a bad one (3, n), or in one that is unsure
-// (0, n), where n is the number of the hand. A point is (u, v) in cells from the top left corner; cell (row, column)
-// covers row <= u < row + 1.
+// A cell is unlabelled (0, 0), of no instance (1, 0), in a good instance (2, n), in a bad one (3, n), or in one that is
+// unsure (0, n), where n is the number of the instance. A point is (u, v) in cells from the top left corner; cell (row,
+// column) covers row <= u < row + 1.
 
-export const NOTHING = Object.freeze({ label: 0, hand: 0 });
+export const NOTHING = Object.freeze({ label: 0, instance: 0 });
 
 /** Offsets [row, column] of the cells of a round brush `size` cells across; an even one has its centre at a corner. */
 export function disc(size) {
@@ -58,7 +58,7 @@ export function flood({ labels, instances }, rows, columns, start) {
 
 /** Whether two states have the same cells. */
 export function same(a, b) {
-  return a.labels.every((label, i) => label === b.labels[i]) && a.instances.every((hand, i) => hand === b.instances[i]);
+  return a.labels.every((label, i) => label === b.labels[i]) && a.instances.every((one, i) => one === b.instances[i]);
 }
 
 /** How many cells differ. */
@@ -69,7 +69,7 @@ export function difference(a, b) {
 /**
  * One stroke, from the moment the pointer goes down until it is lifted.
  *
- * `how`: tool (brush, eraser, rectangle or fill), ink {label, hand}, size of the brush, keep. With keep, only
+ * `how`: tool (brush, eraser, rectangle or fill), ink {label, instance}, size of the brush, keep. With keep, only
  * unlabelled cells are painted, and only cells of the ink are erased.
  */
 export class Stroke {
@@ -136,9 +136,9 @@ export class Stroke {
     const { tool, ink, keep } = this.how;
     const erases = tool === "eraser";
     const only = erases ? ink : NOTHING;
-    if (keep && (this.before.labels[cell] !== only.label || this.before.instances[cell] !== only.hand)) return;
+    if (keep && (this.before.labels[cell] !== only.label || this.before.instances[cell] !== only.instance)) return;
     this.labels[cell] = erases ? 0 : ink.label;
-    this.instances[cell] = erases ? 0 : ink.hand;
+    this.instances[cell] = erases ? 0 : ink.instance;
   }
 
   #within(at, length) {
@@ -157,25 +157,25 @@ export class Stroke {
  */
 export function accept(state, suggested, label, keep) {
   const after = { ...state, labels: state.labels.slice(), instances: state.instances.slice() };
-  suggested.instances.forEach((hand, i) => {
-    const says = hand > 0 || suggested.labels[i] > 0;
+  suggested.instances.forEach((instance, i) => {
+    const says = instance > 0 || suggested.labels[i] > 0;
     if (!says || (keep && (state.labels[i] > 0 || state.instances[i] > 0))) return;
-    after.labels[i] = hand > 0 ? label : suggested.labels[i];
-    after.instances[i] = hand;
+    after.labels[i] = instance > 0 ? label : suggested.labels[i];
+    after.instances[i] = instance;
   });
   return after;
 }
 
-/** Every cell of hand `hand` given the label 2 (good), 3 (bad) or 0 (unsure). */
-export function judge(state, hand, label) {
-  return { ...state, labels: state.labels.map((old, i) => (state.instances[i] === hand ? label : old)) };
+/** Every cell of an instance given the label 2 (good), 3 (bad) or 0 (unsure). */
+export function judge(state, instance, label) {
+  return { ...state, labels: state.labels.map((old, i) => (state.instances[i] === instance ? label : old)) };
 }
 
 /** The instances of a state: Map from number to the Set of its labels, in order of number. */
-export function handsOf({ labels, instances }) {
+export function instancesOf({ labels, instances }) {
   const found = new Map();
-  instances.forEach((hand, i) => {
-    if (hand) found.set(hand, (found.get(hand) ?? new Set()).add(labels[i]));
+  instances.forEach((instance, i) => {
+    if (instance) found.set(instance, (found.get(instance) ?? new Set()).add(labels[i]));
   });
   return new Map([...found].sort(([a], [b]) => a - b));
 }

@@ -5,11 +5,12 @@ import { VERDICTS, problems, verdictOf } from "./judgement.js";
 import { Painter } from "./painter.js";
 
 const TOOLS = ["brush", "eraser", "rectangle", "fill"];
-const CLASSES = [[1, "not hand"], [2, "good hand"], [3, "bad hand"]];
+const CLASSES = [1, 2, 3];
 
 class Notebook {
   constructor(model, root) {
     Object.assign(this, { model, root, waiting: 0, judged: { verdict: null, done: false, chosen: false } });
+    this.subject = model.get("subject");
     // JupyterLab listens for its own shortcuts before anybody else does: d, d would delete the cell.
     root.dataset.lmSuppressShortcuts = "true";
     root.classList.add("handscope-painter");
@@ -53,8 +54,11 @@ class Notebook {
 
   #tools(bar) {
     this.tools = TOOLS.map((tool) => this.#button(bar, tool, () => this.#use({ tool })));
-    this.classes = CLASSES.map(([label, name]) => this.#button(bar, `${label} ${name}`, () => this.#use({ label })));
-    this.hand = this.#number(bar, "hand", 1, 255, () => this.#use({}));
+    this.classes = CLASSES.map((label) => {
+      const { name } = this.subject.classes.find(({ value }) => value === label);
+      return this.#button(bar, `${label} ${name}`, () => this.#use({ label }));
+    });
+    this.instance = this.#number(bar, this.subject.noun, 1, 255, () => this.#use({}));
     this.size = this.#number(bar, "size", 1, 32, (value) => { this.painter.size = value; });
     this.size.value = 3;
     this.#button(bar, "undo", () => this.painter.undo());
@@ -63,7 +67,7 @@ class Notebook {
   }
 
   #verdicts(bar) {
-    this.verdicts = VERDICTS.map((verdict) => this.#button(bar, verdict, () => {
+    this.verdicts = VERDICTS.map((verdict) => this.#button(bar, this.subject.verdicts[verdict], () => {
       Object.assign(this.judged, { verdict, chosen: true });
       this.#save();
     }));
@@ -74,7 +78,7 @@ class Notebook {
 
   #use({ tool = this.painter.tool, label = this.painter.ink.label || 2 }) {
     this.painter.tool = tool;
-    this.painter.ink = { label, hand: label === 1 ? 0 : Number(this.hand.value) };
+    this.painter.ink = { label, instance: label === 1 ? 0 : Number(this.instance.value) };
     this.#refresh();
   }
 
@@ -86,7 +90,8 @@ class Notebook {
   }
 
   #finish() {
-    const wrong = this.judged.done ? [] : problems({ ...this.painter.state, verdict: this.judged.verdict });
+    const said = { ...this.painter.state, verdict: this.judged.verdict };
+    const wrong = this.judged.done ? [] : problems(said, this.subject);
     if (wrong.length) return this.#refresh(wrong.join(" "));
     this.judged.done = !this.judged.done;
     return this.#save();
@@ -112,7 +117,7 @@ class Notebook {
   #refresh(said = this.status.value) {
     const { tool, ink } = this.painter;
     this.tools.forEach((button, i) => press(button, TOOLS[i] === tool));
-    this.classes.forEach((button, i) => press(button, CLASSES[i][0] === ink.label));
+    this.classes.forEach((button, i) => press(button, CLASSES[i] === ink.label));
     this.verdicts.forEach((button, i) => press(button, VERDICTS[i] === this.judged.verdict));
     press(this.done, this.judged.done);
     this.status.value = said;

@@ -1,7 +1,7 @@
 // A canvas on which the cells of a token grid are painted, with pointer, fingers or keys. It needs no server.
 //
 //     const painter = new Painter(canvas, { rows: 12, columns: 12, image, onStroke: (state) => save(state) });
-//     painter.tool = "rectangle"; painter.ink = { label: 2, hand: 1 }; painter.undo();
+//     painter.tool = "rectangle"; painter.ink = { label: 2, instance: 1 }; painter.undo();
 //
 // A stroke ends when the pointer is lifted; then `onStroke` gets the new state {labels, instances}, as it does after an
 // undo or redo. States are never changed afterwards. `onProgress` gets a stroke that is not finished yet (null when it
@@ -17,7 +17,7 @@ const IGNORE = () => {};
 export class Painter {
   constructor(canvas, { onStroke = IGNORE, onProgress = IGNORE, onCursor = IGNORE, onLook = IGNORE, ...shown }) {
     Object.assign(this, { canvas, onStroke, onProgress, onCursor, onLook });
-    Object.assign(this, { tool: "brush", ink: { label: 2, hand: 1 }, keep: false, locked: false });
+    Object.assign(this, { tool: "brush", ink: { label: 2, instance: 1 }, keep: false, locked: false });
     Object.assign(this, { stroke: null, hover: null, cell: null, brushSize: 3 });
     this.surface = new Surface(canvas, () => ({
       state: this.state, settled: this.history.now, cursor: this.#cursor(), locked: this.locked,

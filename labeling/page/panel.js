@@ -1,14 +1,15 @@
 // The controls beside the picture: they show the present state, and tell the application what was chosen.
 
-import { handsOf } from "./grid.js";
+import { instancesOf } from "./grid.js";
 import { VERDICTS, nameOf } from "./judgement.js";
+import { capital, faultsText, verdictWord } from "./words.js";
 
 const BUTTONS = [
   ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["undo", "undo"], ["redo", "redo"],
   ["done", "done"], ["finish", "finish"], ["zoom-in", "zoom", 1.4], ["zoom-out", "zoom", 1 / 1.4], ["fit", "fit"],
   ["accept", "accept"], ["dismiss", "suggest"], ["history-open", "earlier"], ["help-open", "help"],
 ];
-const HAND_LABELS = [["good", 2], ["bad", 3], ["unsure", 0]];
+const INSTANCE_LABELS = [["good", 2], ["bad", 3], ["unsure", 0]];
 
 /** The element with an id. */
 export function byId(id) {
@@ -24,11 +25,6 @@ export function make(tag, { data = {}, aria = {}, ...properties } = {}, ...child
   return element;
 }
 
-/** The faults of each hand in words. */
-export function faultsText(faults) {
-  return Object.entries(faults).map(([hand, kinds]) => `hand ${hand}: ${kinds.join(", ")}`).join("; ");
-}
-
 // Put buttons in place of others and leave the focus where it was.
 function replace(parent, buttons) {
   const focused = [...parent.children].indexOf(document.activeElement);
@@ -39,12 +35,18 @@ function replace(parent, buttons) {
 export class Panel {
   constructor(app) {
     this.app = app;
-    const { session } = app;
-    byId("classes").replaceChildren(...[...session.classes, { value: 4, name: "unsure hand", key: "4" }].map(
+    this.subject = app.session.subject;
+    const { noun, classes, verdicts, question, levels } = this.subject;
+    byId("instance-title").textContent = capital(noun);
+    byId("instance-label").ariaLabel = `The whole of this ${noun} is`;
+    byId("faults").ariaLabel = `Faults of this ${noun}`;
+    byId("rate-title").textContent = question;
+    byId("ratings").querySelectorAll("span").forEach((span, i) => (span.textContent = levels[i]));
+    byId("classes").replaceChildren(...classes.map(
       ({ value, name, key }) => make("button", { data: { class: value } },
         make("span", { className: `swatch class-${value}` }), name, make("kbd", { textContent: key }))));
     byId("verdicts").replaceChildren(...VERDICTS.map((verdict, i) =>
-      make("button", { textContent: verdict, data: { verdict }, title: `Shift+${i + 1}` })));
+      make("button", { textContent: verdicts[verdict], data: { verdict }, title: `Shift+${i + 1}` })));
     const on = (id, attribute, action) => byId(id).addEventListener("click", ({ target }) => {
       const button = target.closest(`[data-${attribute}]`);
       if (button) app.act(action, button.dataset[attribute]);
@@ -52,8 +54,8 @@ export class Panel {
     on("classes", "class", "class");
     on("tools", "tool", "tool");
     on("verdicts", "verdict", "verdictName");
-    on("instances", "hand", "handNumber");
-    on("hand-label", "label", "judge");
+    on("instances", "instance", "instanceNumber");
+    on("instance-label", "label", "judge");
     on("faults", "kind", "fault");
     on("suggestions", "source", "source");
     on("others", "source", "source");
@@ -88,23 +90,27 @@ export class Panel {
 
   /** Show what the state of the picture says. */
   showState() {
-    const { painter, doc, hand } = this.app;
+    const { painter, doc, instance } = this.app;
+    const { noun, verdicts } = this.subject;
+    const word = (labels) => verdicts[nameOf(labels)] ?? nameOf(labels);
     const state = painter.history.now;
-    const instances = handsOf(state);
-    const known = [...instances.keys(), ...Object.keys(state.faults).map(Number), hand];
+    const instances = instancesOf(state);
+    const known = [...instances.keys(), ...Object.keys(state.faults).map(Number), instance];
     const numbers = [...new Set(known)].sort((a, b) => a - b);
     replace(byId("instances"), [
       ...numbers.map((number) => make("button", {
-        textContent: `${number} ${instances.has(number) ? nameOf(instances.get(number)) : "empty"}`,
-        data: { hand: number }, aria: { pressed: number === hand },
+        textContent: `${number} ${instances.has(number) ? word(instances.get(number)) : "empty"}`,
+        data: { instance: number }, aria: { pressed: number === instance },
       })),
-      make("button", { textContent: "New", data: { hand: "new" }, title: "Shift+H", aria: { label: "New hand" } }),
+      make("button", {
+        textContent: "New", data: { instance: "new" }, title: "Shift+H", aria: { label: `New ${noun}` },
+      }),
     ]);
-    const label = instances.has(hand) ? nameOf(instances.get(hand)) : null;
-    replace(byId("hand-label"), HAND_LABELS.map(([name, value]) => make("button", {
-      textContent: name, data: { label: value }, aria: { pressed: name === label }, disabled: label === null,
+    const label = instances.has(instance) ? nameOf(instances.get(instance)) : null;
+    replace(byId("instance-label"), INSTANCE_LABELS.map(([name, value]) => make("button", {
+      textContent: verdicts[name], data: { label: value }, aria: { pressed: name === label }, disabled: label === null,
     })));
-    this.#showFaults(state, hand, label);
+    this.#showFaults(state, instance, label);
     this.#press("verdicts", ({ dataset }) => dataset.verdict === state.verdict);
     this.#press("ratings", ({ dataset }) => doc.rating !== null && Number(dataset.value) === doc.rating);
     byId("undo").disabled = painter.history.place === 0;
@@ -112,17 +118,16 @@ export class Panel {
     byId("done").setAttribute("aria-pressed", state.done);
   }
 
-  #showFaults(state, hand, label) {
-    const { kinds, scopes } = this.app.session;
-    const applies = label === "bad" || label === "mixed" || state.verdict?.startsWith("bad") || state.faults[hand];
+  #showFaults(state, instance, label) {
+    const applies = label === "bad" || label === "mixed" || state.verdict?.startsWith("bad") || state.faults[instance];
     byId("faults").hidden = !applies;
-    const chosen = new Map((state.faults[hand] ?? []).map((fault) => fault.split(":")));
-    replace(byId("faults"), kinds.map((kind) => {
-      const scope = chosen.has(kind) ? chosen.get(kind) ?? scopes[kind] : "–";
-      const other = scopes[kind] === "local" ? "global" : "local";
-      const title = `${kind}: press for ${scopes[kind]}, again for ${other}, again for none`;
+    const chosen = new Map((state.faults[instance] ?? []).map((fault) => fault.split(":")));
+    replace(byId("faults"), this.subject.kinds.map(({ name: kind, scope: usual, word }) => {
+      const scope = chosen.has(kind) ? chosen.get(kind) ?? usual : "–";
+      const other = usual === "local" ? "global" : "local";
+      const title = `${word}: press for ${usual}, again for ${other}, again for none`;
       const about = { data: { kind }, aria: { pressed: chosen.has(kind) }, title };
-      return make("button", about, kind, make("span", { className: "scope", textContent: scope }));
+      return make("button", about, word, make("span", { className: "scope", textContent: scope }));
     }));
   }
 
@@ -151,8 +156,8 @@ export class Panel {
         return make("button", { textContent, data, aria });
       };
       return make("div", { className: "other" }, canvas, make("div", {},
-        make("p", {}, make("b", { textContent: author }), ` ${verdict ?? "no verdict"}`),
-        make("p", { className: "small", textContent: faultsText(faults) }),
+        make("p", {}, make("b", { textContent: author }), ` ${verdictWord(this.subject, verdict)}`),
+        make("p", { className: "small", textContent: faultsText(this.subject, faults) }),
         button("Show", { source: author }), button("Take over", { take: author })));
     }));
   }

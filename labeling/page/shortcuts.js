@@ -1,21 +1,25 @@
 // Which key does what; the help is made of the same table.
 
+import { VERDICTS } from "./judgement.js";
+import { capital } from "./words.js";
+
 const PAINT = ["paint", "review"];
 const EVERYWHERE = ["paint", "review", "rate"];
 
-// [keys as they are shown, what they do, action, modes]; keys without an action are handled by the canvas.
-export const SHORTCUTS = [
-  ["1 2 3 4", "Not hand, good hand, bad hand, unsure hand", "class", PAINT],
+// [keys as they are shown, what they do, action, modes]; keys without an action are handled by the canvas. Words in
+// braces are those of the subject: see `shortcutsOf`.
+const SHORTCUTS = [
+  ["1 2 3 4", "{classes}", "class", PAINT],
   ["B", "Brush", "brush", PAINT],
   ["E", "Eraser", "eraser", PAINT],
   ["R", "Rectangle", "rectangle", PAINT],
   ["F", "Fill cells that hang together", "fill", PAINT],
   ["[ ]", "Smaller or larger brush; Ctrl + wheel too", "size", PAINT],
   ["K", "Keep other labels: paint on unlabelled cells only", "keep", PAINT],
-  ["H", "Next hand (number)", "hand", PAINT],
-  ["Shift+H", "New hand", "newHand", PAINT],
-  ["Shift+1 … 5", "Verdict: good, good?, bad?, bad, unsure", "verdict", PAINT],
-  ["Q", "To the faults of the hand; Esc returns to the picture", "faults", PAINT],
+  ["H", "Next {noun} (number)", "instance", PAINT],
+  ["Shift+H", "New {noun}", "newInstance", PAINT],
+  ["Shift+1 … 5", "Verdict: {verdicts}", "verdict", PAINT],
+  ["Q", "To the faults of the {noun}; Esc returns to the picture", "faults", PAINT],
   ["Ctrl+Z", "Undo a stroke", "undo", PAINT],
   ["Ctrl+Shift+Z", "Redo (Ctrl+Y too)", "redo", PAINT],
   ["S", "Show the next suggestion, or none", "suggest", PAINT],
@@ -36,9 +40,21 @@ export const SHORTCUTS = [
   ["?", "This help", "help", EVERYWHERE],
 ];
 
+/** The shortcuts of a mode, in the words of the subject: [keys, what they do]. */
+export function shortcutsOf(mode, { noun, classes, verdicts }) {
+  const words = {
+    noun,
+    classes: capital(classes.map(({ name }) => name).join(", ")),
+    verdicts: VERDICTS.map((verdict) => verdicts[verdict]).join(", "),
+  };
+  return SHORTCUTS.filter(([, , , modes]) => modes.includes(mode)).map(
+    ([keys, text]) => [keys, text.replace(/\{(\w+)\}/, (_, name) => words[name])]);
+}
+
 const PLAIN = {
   b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
-  h: ["hand"], H: ["newHand"], q: ["faults"], s: ["suggest"], a: ["accept"], n: ["travel", 1], p: ["travel", -1],
+  h: ["instance"], H: ["newInstance"], q: ["faults"], s: ["suggest"], a: ["accept"],
+  n: ["travel", 1], p: ["travel", -1],
   u: ["unlabelled"], d: ["done"], Enter: ["finish"], "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
   Home: ["fit"], l: ["hide", true], ",": ["opacity", -0.1], ".": ["opacity", 0.1], y: ["earlier"], "?": ["help"],
   Escape: ["escape"],

@@ -70,9 +70,11 @@ export function say(text) {
 }
 
 /** What the cell under the keyboard's cursor is. */
-export function sayCell({ state, view }, row, column) {
+export function sayCell({ state, view }, { noun, classes, verdicts }, row, column) {
   const cell = row * view.columns + column;
-  const hand = state.instances[cell];
-  const name = { 0: hand ? "unsure" : "unlabelled", 1: "not hand", 2: "good", 3: "bad" }[state.labels[cell]];
-  say(`Row ${row + 1}, column ${column + 1}: ${name}${hand ? ` hand ${hand}` : ""}`);
+  const instance = state.instances[cell];
+  const name = {
+    0: instance ? verdicts.unsure : "unlabelled", 1: classes[0].name, 2: verdicts.good, 3: verdicts.bad,
+  }[state.labels[cell]];
+  say(`Row ${row + 1}, column ${column + 1}: ${name}${instance ? ` ${noun} ${instance}` : ""}`);
 }

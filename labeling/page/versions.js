@@ -15,9 +15,9 @@ export async function settle(app, chain) {
   const image = await call(current.image, { as: "blob" }).then(createImageBitmap).catch(() => null);
   if (cannot()) return;
   const isAnother = sha !== current.image_sha256;
-  const choice = await askConflict({ mine, base, current, image, isAnother });
+  const choice = await askConflict(app.session.subject, { mine, base, current, image, isAnother });
   if (choice === undefined || !saver.conflicts.has(chain)) return;
-  const after = choice && { ...choice, done: choice.done && problems(choice).length === 0 };
+  const after = choice && { ...choice, done: choice.done && problems(choice, app.session.subject).length === 0 };
   saver.resolve(chain, after);
   const isShown = app.doc && chainOf(app.doc) === chain;
   if (isShown) app.follow(after ?? stateOf(current));
@@ -36,7 +36,7 @@ export async function bringBack(app) {
   };
   try {
     const { items } = await read(address(doc.sample, "/history", doc.mode), saver.annotator);
-    showHistory(items, restore);
+    showHistory(app.session.subject, items, restore);
   } catch (error) {
     note(error.message);
   }

@@ -141,20 +141,7 @@ def _serve_writes(app: FastAPI, session: Session) -> None:
     def strokes(request: Request, response: Response, sample: str, stroke: m.Stroke, mode: m.Painting = "paint") -> Any:
         who = _author(request, stroke)
         try:
-            revision, new = session.write(
-                sample,
-                who,
-                mode,
-                stroke.uid,
-                stroke.base,
-                stroke.image_sha256,
-                stroke.labels,
-                stroke.instances,
-                {int(hand): tuple(kinds) for hand, kinds in stroke.faults.items() if kinds},
-                stroke.verdict,
-                stroke.done,
-                stroke.seconds,
-            )
+            revision, new = session.write(sample, mode, stroke)
         except Conflict as conflict:
             return _conflict(conflict, session.sample(sample, who, mode))
         response.status_code = 201 if new else 200
@@ -167,8 +154,8 @@ def _serve_writes(app: FastAPI, session: Session) -> None:
         responses=_refusals(400, 404, 408, 413, 422),
     )
     def rating(request: Request, sample: str, rating: m.Rating) -> Any:
-        who = _author(request, rating)
-        session.rate(sample, who, rating.uid, rating.image_sha256, rating.value, rating.seconds)
+        _author(request, rating)
+        session.rate(sample, rating)
         return {}
 
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from ..database.annotation import KINDS, SCOPES, VERDICTS
+from ..database.annotation import VERDICTS
 from ..database.label_records import RATINGS
 from ..names import LONGEST, annotator_name
+from ..subject import Subject
 
 Mode = Literal["paint", "rate", "review"]
 Painting = Literal["paint", "review"]
-Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})(:({'|'.join(SCOPES)}))?$")]
+Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*(:(local|global))?$", max_length=80)]
 Verdict = Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, VERDICTS))})$")]
 
 
@@ -41,8 +42,8 @@ Uid = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{8,64}$", max_length=64)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", max_length=64)]
 Revision = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
-Hand = Annotated[str, Field(pattern="^([1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$")]
-Faults = dict[Hand, list[Kind]]
+Instance = Annotated[str, Field(pattern="^([1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])$")]
+Faults = dict[Instance, list[Kind]]
 
 
 class Asked(BaseModel):
@@ -63,6 +64,8 @@ class Write(Asked):
 
 
 class Stroke(Write):
+    """A state of a sample, made on the state `base`."""
+
     image_sha256: Sha256
     base: Revision | None
     labels: Given
@@ -74,6 +77,8 @@ class Stroke(Write):
 
 
 class Rating(Write):
+    """How good a whole picture is."""
+
     image_sha256: Sha256
     value: Annotated[
         float, Field(allow_inf_nan=False, json_schema_extra={"enum": list(RATINGS)}), AfterValidator(_rating)
@@ -94,15 +99,48 @@ class OrderSaid(BaseModel):
     n: int
 
 
+class KindSaid(BaseModel):
+    name: str
+    scope: str
+    word: str
+
+
+class SubjectSaid(BaseModel):
+    """The words of the page, and the kinds of fault."""
+
+    noun: str
+    one: str
+    classes: list[Class]
+    verdicts: dict[str, str]
+    kinds: list[KindSaid]
+    question: str
+    levels: list[str]
+
+    @classmethod
+    def of(cls, subject: Subject) -> "SubjectSaid":
+        """What a page needs of a subject."""
+        words = subject.classes
+        named = ((1, words.outside, "1"), (2, words.good, "2"), (3, words.bad, "3"), (4, words.unsure, "4"))
+        return cls(
+            noun=subject.noun,
+            one=subject.one,
+            classes=[Class(value=value, name=name, key=key) for value, name, key in named],
+            verdicts=dict(subject.verdicts),
+            kinds=[
+                KindSaid(name=name, scope=one.scope, word=subject.word(name)) for name, one in subject.kinds.items()
+            ],
+            question=subject.rating.question,
+            levels=subject.rating.levels,
+        )
+
+
 class SessionSaid(BaseModel):
     run: str
     run_id: str
     revision_of_api: int
     annotators: list[str]
     annotator: str | None
-    classes: list[Class]
-    kinds: list[str]
-    scopes: dict[str, str]
+    subject: SubjectSaid
     modes: list[str]
     order: OrderSaid
 

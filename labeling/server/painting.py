@@ -7,10 +7,12 @@ import numpy as np
 
 from ...errors import HandscopeError
 from ..database.annotation import Annotation
+from ..subject import Subject
 
 PAINTED = "hand"
 """The source of an annotation that somebody painted."""
-_NAMES = {0: "unsure", 2: "good", 3: "bad"}
+_VERDICTS = {0: "unsure", 2: "good", 3: "bad"}
+"""What a label of an instance's tokens says of it."""
 
 
 def shown(state: Annotation | None, image_sha256: str, rows: int, columns: int) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def shown(state: Annotation | None, image_sha256: str, rows: int, columns: int) 
     return {
         "labels": state.labels.tobytes(),
         "instances": state.instances.tobytes(),
-        "faults": {str(hand): list(kinds) for hand, kinds in state.faults.items()},
+        "faults": {str(instance): list(kinds) for instance, kinds in state.faults.items()},
         "verdict": state.verdict or None,
         "done": state.done,
         "seconds": state.seconds,
@@ -38,38 +40,40 @@ def grid_of(sample: str, what: str, cells: bytes, rows: int, columns: int) -> np
     return np.frombuffer(cells, np.uint8).reshape(rows, columns)
 
 
-def check_finished(annotation: Annotation) -> None:
+def check_finished(annotation: Annotation, subject: Subject) -> None:
     """Refuse a finished state that contradicts itself, with a HandscopeError; a draft may."""
-    if annotation.done and (found := problems(annotation)):
+    if annotation.done and (found := problems(annotation, subject)):
         raise HandscopeError(f"{annotation.sample} cannot be done. {found[0]}")
 
 
-def problems(annotation: Annotation) -> list[str]:
+def problems(annotation: Annotation, subject: Subject) -> list[str]:
     """What has to be settled before a picture is done, one sentence each: ``page/judgement.js`` says the same."""
-    verdict, instances = annotation.verdict, _hands(annotation)
+    verdict, instances, words = annotation.verdict, _instances(annotation), subject.verdicts
+    noun, title = subject.noun, subject.nouns[0]
     found = [
-        f"Hand {hand} is {' and '.join(said)} at once: choose one for all of it."
-        for hand, said in instances.items()
+        f"{title} {instance} is {' and '.join(words[each] for each in said)} at once: choose one for all of it."
+        for instance, said in instances.items()
         if len(said) > 1
     ]
     painted = {name for said in instances.values() for name in said}
+    change = "change one of them."
     if not verdict:
-        found.append("Choose a verdict, or paint the hand.")
+        found.append(f"Choose a verdict, or paint the {noun}.")
     elif "bad" in painted and not verdict.startswith("bad"):
-        found.append(f"The verdict is {verdict}, and a hand is painted bad: change one of them.")
+        found.append(f"The verdict is {words[verdict]}, and {subject.one} is painted {words['bad']}: {change}")
     elif "good" in painted and "bad" not in painted and verdict.startswith("bad"):
-        found.append(f"The verdict is {verdict}, and no hand is painted bad: change one of them.")
-    for hand in sorted(annotation.faults):
-        said = instances.get(hand, [verdict])
+        found.append(f"The verdict is {words[verdict]}, and no {noun} is painted {words['bad']}: {change}")
+    for instance in sorted(annotation.faults):
+        said = instances.get(instance, [verdict])
         if len(said) == 1 and said[0].startswith("good"):
-            found.append(f"Hand {hand} has faults and is {said[0]}: change one of them.")
+            found.append(f"{title} {instance} has faults and is {words[said[0]]}: {change}")
     return found
 
 
-def _hands(annotation: Annotation) -> Mapping[int, list[str]]:
-    """What the cells of each hand say, in the order in which they are first found."""
+def _instances(annotation: Annotation) -> Mapping[int, list[str]]:
+    """What the cells of each instance say, in the order in which they are first found."""
     labels, instances = annotation.labels.ravel(), annotation.instances.ravel()
     return {
-        int(hand): [_NAMES[label] for label in dict.fromkeys(labels[instances == hand].tolist())]
-        for hand in np.unique(instances[instances > 0])
+        int(instance): [_VERDICTS[label] for label in dict.fromkeys(labels[instances == instance].tolist())]
+        for instance in np.unique(instances[instances > 0])
     }

@@ -4,28 +4,25 @@ import hashlib
 import statistics
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import HandscopeError
 from ...run.folder import Run
-from ..database.annotation import AUTOMATIC, KINDS, REVIEW, SCOPE, Annotation
+from ..database.annotation import AUTOMATIC, REVIEW, Annotation
 from ..database.labels import Conflict, Labels
 from ..grid import token_side, tokens
 from ..names import annotator_name
 from ..order import Order
-from ..suggestions.suggest import Suggestions, suggestions
+from ..subject import subject_of
+from ..suggestions.suggestion import Suggestions
+from . import messages as m
 from .blind import Blind
 from .comparing import Comparing
 from .painting import PAINTED, check_finished, grid_of, shown
 from .pictures import Pictures
 
-CLASSES = (
-    {"value": 1, "name": "not hand", "key": "1"},
-    {"value": 2, "name": "good hand", "key": "2"},
-    {"value": 3, "name": "bad hand", "key": "3"},
-)
 MODES = ("paint", "rate", "review")
 
 
@@ -42,10 +39,19 @@ class Session:
         In which order samples are painted, and by whom.
     annotators : sequence of str
         Who was named beforehand; others may come.
+    suggest : callable, optional
+        The suggestions for a sample of a run, such as `suggestions.suggest.suggestions`; none when left out.
     """
 
-    def __init__(self, run: Run, order: Order, annotators: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: Run,
+        order: Order,
+        annotators: Sequence[str] = (),
+        suggest: Callable[[Run, str], Suggestions] | None = None,
+    ) -> None:
         self.run, self.order, self.annotators = run, order, tuple(map(annotator_name, annotators))
+        self.subject, self.ask = subject_of(run), suggest
         self.labels, self.pictures = Labels(run.labels_path), Pictures(run)
         self.comparing = Comparing(run, self.labels)
         where = str(run.path.resolve())
@@ -62,12 +68,10 @@ class Session:
         return {
             "run": self.name,
             "run_id": self.run_id,
-            "revision_of_api": 1,
+            "revision_of_api": 2,
             "annotators": sorted(known | set(self.annotators)),
             "annotator": annotator,
-            "classes": list(CLASSES),
-            "kinds": list(KINDS),
-            "scopes": SCOPE,
+            "subject": m.SubjectSaid.of(self.subject),
             "modes": list(MODES),
             "order": {
                 "id": self.order_id,
@@ -124,21 +128,7 @@ class Session:
             ]
         return found
 
-    def write(
-        self,
-        name: str,
-        annotator: str,
-        mode: str,
-        uid: str,
-        base: int | None,
-        image_sha256: str,
-        labels: bytes,
-        instances: bytes,
-        faults: Mapping[int, tuple[str, ...]],
-        verdict: str | None,
-        done: bool,
-        seconds: float | None,
-    ) -> tuple[int, bool]:
+    def write(self, name: str, mode: str, stroke: m.Stroke) -> tuple[int, bool]:
         """Store one stroke: its revision, and whether it was new.
 
         Raises
@@ -146,30 +136,31 @@ class Session:
         Conflict
             It was made on an older state than the newest, or on another picture.
         HandscopeError
-            The grids are of another size, or contradict each other or the verdict.
+            The grids are of another size, or contradict each other or the verdict; or the subject of the run has no
+            such kind of fault.
         """
         sample = self.real(name)
-        known = self.labels.written(uid)
+        known = self.labels.written(stroke.uid)
         row = self.run.metadata()[sample]
-        if known is None and image_sha256 != row["image_sha256"]:
-            raise Conflict(sample, base, self.labels.newest(sample, annotator, mode == "review"))
+        if known is None and stroke.image_sha256 != row["image_sha256"]:
+            raise Conflict(sample, stroke.base, self.labels.newest(sample, stroke.annotator, mode == "review"))
         rows, columns = tokens(row["height"], row["width"], self.side)
-        if done and verdict is None:
+        if stroke.done and stroke.verdict is None:
             raise HandscopeError(f"A finished picture needs a verdict, and {sample} has none: give one.")
         annotation = Annotation(
             sample,
-            row["image_sha256"] if known is None else image_sha256,
-            grid_of(sample, "labels", labels, rows, columns),
-            grid_of(sample, "instances", instances, rows, columns),
-            verdict or "",
-            author=annotator,
+            row["image_sha256"] if known is None else stroke.image_sha256,
+            grid_of(sample, "labels", stroke.labels, rows, columns),
+            grid_of(sample, "instances", stroke.instances, rows, columns),
+            stroke.verdict or "",
+            author=stroke.annotator,
             source=REVIEW if mode == "review" else PAINTED,
-            done=done,
-            faults=faults,
-            seconds=seconds,
+            done=stroke.done,
+            faults={int(instance): tuple(kinds) for instance, kinds in stroke.faults.items() if kinds},
+            seconds=stroke.seconds,
         )
-        check_finished(annotation)
-        return self.labels.append(annotation, base, uid), known is None
+        check_finished(annotation, self.subject)
+        return self.labels.append(annotation, stroke.base, stroke.uid), known is None
 
     def history(self, name: str, annotator: str, mode: str) -> list[dict[str, Any]]:
         """The states of a sample, the newest first: an annotator's own, and in a review everyone's."""
@@ -208,14 +199,12 @@ class Session:
             raise HandscopeError(f"Revision {revision} of {name} was made on another picture: label it again.")
         return shown(state, state.image_sha256, *state.labels.shape)
 
-    def rate(
-        self, name: str, annotator: str, uid: str, image_sha256: str, value: float, seconds: float | None
-    ) -> None:
+    def rate(self, name: str, rating: m.Rating) -> None:
         """Store a rating of a whole picture; HandscopeError where the picture is another one by now."""
         sample = self.real(name)
-        if image_sha256 != self.run.metadata()[sample]["image_sha256"]:
+        if rating.image_sha256 != self.run.metadata()[sample]["image_sha256"]:
             raise HandscopeError(f"The picture of {name} was generated anew since: load it again and rate it.")
-        self.labels.rate(sample, image_sha256, annotator, value, seconds, uid)
+        self.labels.rate(sample, rating.image_sha256, rating.annotator, rating.value, rating.seconds, rating.uid)
 
     def progress(self, annotator: str | None) -> dict[str, Any]:
         """How far everybody is."""
@@ -250,8 +239,10 @@ class Session:
     def suggest(self, name: str) -> Suggestions:
         """What could be suggested for a sample, and why other sources have nothing; one sample at a time."""
         sample = self.real(name)
+        if self.ask is None:
+            return Suggestions()
         with self._one_at_a_time:
-            return suggestions(self.run, sample)
+            return self.ask(self.run, sample)
 
     def real(self, name: str) -> str:
         """The sample of a name in a URL, which may be the opaque one of a rating; Missing where there is none."""

@@ -15,7 +15,7 @@ from labeling_browser import chromium
 HARNESS = """async ([source, traits]) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
-  const data = { shown: traits.shown };
+  const data = { shown: traits.shown, subject: traits.subject };
   for (const name of ["image", "labels", "instances"]) data[name] = bytes(traits[name]);
   const listeners = {};
   window.sent = [];
@@ -164,7 +164,7 @@ def test_painting_in_a_browser(run):
 
     def traits():
         shown = easel.shown()
-        return {name: value if name == "shown" else b64encode(value).decode() for name, value in shown.items()}
+        return {name: b64encode(value).decode() if isinstance(value, bytes) else value for name, value in shown.items()}
 
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 700, "height": 900})

@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 from handscope.labeling.order import make_order
 from handscope.labeling.server.server import Place, listen, make_server
 from handscope.labeling.server.session import Session
+from handscope.labeling.suggestions.suggest import suggestions
 from handscope.run.folder import COLUMNS, Run, sample_id
 from PIL import Image
 
@@ -46,9 +48,11 @@ def make_run(folder: Path, n: int = 6, prompts: int = 2, side: int = 96) -> Run:
 
 
 @contextmanager
-def serving(run: Run, annotators: tuple[str, ...] = (), host: str = "127.0.0.1") -> Iterator[str]:
+def serving(
+    run: Run, annotators: tuple[str, ...] = (), host: str = "127.0.0.1", suggest: Any = suggestions
+) -> Iterator[str]:
     """The address of a labelling server in a thread of this process, on a free port of loopback."""
-    session = Session(run, make_order(run, "random", 0, 0.1, annotators), annotators)
+    session = Session(run, make_order(run, "random", 0, 0.1, annotators), annotators, suggest)
     listener = listen("127.0.0.1", 0)
     place = Place(host, listener.getsockname()[1], TOKEN)
     ready = threading.Event()

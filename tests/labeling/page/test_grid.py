@@ -14,8 +14,11 @@ import pytest
 from handscope import labeling
 from handscope.errors import HandscopeError
 from handscope.labeling.database.annotation import VERDICTS, Annotation
+from handscope.labeling.server.messages import SubjectSaid
 from handscope.labeling.server.painting import check_finished, problems
+from handscope.labeling.subject import load_subject
 from playwright.sync_api import Browser, Page
+from subjects import BIRD
 
 PAGE = Path(labeling.__file__).parent / "page"
 CASES = 150
@@ -107,7 +110,7 @@ def stroke(case: dict) -> tuple[list[int], list[int]]:
     rows, columns = case["rows"], case["columns"]
     places = [(row, column) for row in range(rows) for column in range(columns)]
     kinds = dict(zip(places, zip(case["labels"], case["instances"], strict=True), strict=True))
-    ink = (case["ink"]["label"], case["ink"]["hand"])
+    ink = (case["ink"]["label"], case["ink"]["instance"])
     becomes, only = ((0, 0), ink) if case["tool"] == "eraser" else (ink, (0, 0))
     over = touched(case, kinds)
     after = [
@@ -125,7 +128,7 @@ def random_stroke(rng: np.random.Generator) -> dict:
     label, hand = [(1, 0), (2, 1), (3, 2), (0, 1)][rng.integers(4)]
     return {
         "rows": rows, "columns": columns, "labels": labels, "instances": hands, "points": points.tolist(),
-        "tool": ["brush", "eraser", "rectangle", "fill"][rng.integers(4)], "ink": {"label": label, "hand": hand},
+        "tool": ["brush", "eraser", "rectangle", "fill"][rng.integers(4)], "ink": {"label": label, "instance": hand},
         "size": int(rng.integers(1, 10)), "keep": bool(rng.integers(2)),
     }  # fmt: skip
 
@@ -265,36 +268,40 @@ def test_verdicts_follow_the_cells_and_contradictions_are_named(page: Page) -> N
         ([1, 1], [0, 0], "bad", None, None, {"1": ["missing"]}),
     ]
     cases = [(*case, {})[:6] for case in cases]
-    results = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
-        [m.verdictOf({ labels, instances: hands }), m.problems({ labels, instances: hands, verdict, faults })]
-    """, [(*case[:3], case[5]) for case in cases])  # fmt: skip
+    said = SubjectSaid.of(load_subject("hand")).model_dump()
+    results = in_browser(page, "judgement.js", """([labels, hands, verdict, faults, subject], m) =>
+        [m.verdictOf({ labels, instances: hands }), m.problems({ labels, instances: hands, verdict, faults }, subject)]
+    """, [(*case[:3], case[5], said) for case in cases])  # fmt: skip
     for (*_, verdict, problem, _faults), (found, named) in zip(cases, results, strict=True):
         assert found == verdict
         assert (named == []) if problem is None else (problem in named[0]), named
 
 
-def test_the_server_refuses_what_the_page_does(page: Page) -> None:
+@pytest.mark.parametrize("name", ["hand", BIRD])
+def test_the_server_refuses_what_the_page_does_in_the_same_words(page: Page, name: str | Path) -> None:
+    subject = load_subject(name)
+    said = SubjectSaid.of(subject).model_dump()
     rng, cases = np.random.default_rng(0), []
     for _ in range(400):
         which = rng.choice(rng.permutation(len(CELLS))[: rng.integers(1, 4)], 6)
         labels, hands = ([CELLS[k][part] for k in which] for part in (0, 1))
         faults = {str(hand): ["joint"] for hand in (1, 2, 3) if rng.random() < 0.2}
-        cases.append([labels, hands, [None, *VERDICTS][rng.integers(6)], faults])
-    found = in_browser(page, "judgement.js", """([labels, hands, verdict, faults], m) =>
-        m.problems({ labels, instances: hands, verdict, faults })
+        cases.append([labels, hands, [None, *VERDICTS][rng.integers(6)], faults, said])
+    found = in_browser(page, "judgement.js", """([labels, hands, verdict, faults, subject], m) =>
+        m.problems({ labels, instances: hands, verdict, faults }, subject)
     """, cases)  # fmt: skip
     assert 50 < sum(not named for named in found) < 350
-    for (labels, hands, verdict, faults), expected in zip(cases, found, strict=True):
+    for (labels, hands, verdict, faults, _), expected in zip(cases, found, strict=True):
         by_hand = {int(hand): tuple(kinds) for hand, kinds in faults.items()}
         grids = np.array([labels], np.uint8), np.array([hands], np.uint8)
         state = Annotation("a", "0" * 64, *grids, verdict or "", faults=by_hand, done=False)
-        assert problems(state) == expected
-        check_finished(state)
+        assert problems(state, subject) == expected
+        check_finished(state, subject)
         if verdict and expected:
             with pytest.raises(HandscopeError, match=re.escape(expected[0])):
-                check_finished(replace(state, done=True))
+                check_finished(replace(state, done=True), subject)
         elif verdict:
-            check_finished(replace(state, done=True))
+            check_finished(replace(state, done=True), subject)
 
 
 def test_a_fault_goes_from_its_usual_scope_to_the_other_to_none(page: Page) -> None:

@@ -143,8 +143,8 @@ def test_number_keys_choose_classes_and_hands_have_numbers(tab: Tab) -> None:
     tab.drag((40, 5), (40, 5))
     hands = tab.grids()[1]
     assert [hands[row, 5] for row in (20, 30, 40)] == [2, 3, 1], "the next of 3 is 1 again"
-    tab.page.click("#instances [data-hand='2']")
-    tab.page.click("#hand-label [data-label='3']")
+    tab.page.click("#instances [data-instance='2']")
+    tab.page.click("#instance-label [data-label='3']")
     assert tab.grids()[0][20, 5] == 3 and tab.stored(3) == {(9, 5), (20, 5)}
 
 

@@ -7,9 +7,8 @@ import httpx
 import numpy as np
 import pytest
 import schemathesis
-from handscope.labeling.server import session
 from handscope.labeling.server.api import make_app
-from handscope.labeling.suggestions.suggest import Suggestion, Suggestions
+from handscope.labeling.suggestions.suggestion import Suggestion, Suggestions
 from handscope.run.folder import Run
 from hypothesis import HealthCheck, Phase, given, settings
 from made_runs import TOKEN, annotating, make_run, serving
@@ -47,9 +46,8 @@ def address(run: Run) -> Iterator[str]:
     grid = np.ones((12, 12), np.uint8)
     unknown = grid * np.float32("nan")
     found = [Suggestion("silhouette", grid, grid - 1), Suggestion("probe", grid, grid - 1, unknown, 0.5)]
-    with pytest.MonkeyPatch.context() as patch, serving(run) as address:
-        # The real ones load networks, and are asked in test_labeling_server.py.
-        patch.setattr(session, "suggestions", lambda *_: Suggestions(found, {"detector": "There is none."}))
+    made = Suggestions(found, {"detector": "There is none."})
+    with serving(run, suggest=lambda *_: made) as address:  # the real ones load networks: see test_api.py
         yield address
 
 

@@ -127,7 +127,6 @@ def test_a_client_that_is_idle_slow_or_malformed_stops_no_other(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Connection, "header_seconds", 1.0)
-    monkeypatch.setattr(Connection, "most", 40)
     monkeypatch.setattr(security.Guard.__init__, "__defaults__", (1.0,))
     with serving(run) as address, annotating(address, "Ann") as ann:
         sample, cookie = ann.sample(ann.queue()[0]["sample"]), cookies(ann)

@@ -1,9 +1,12 @@
 """Suggestions: hand tokens where a hand is, a probe's map as the probe gives it, a reason for whatever is missing."""
 
+import base64
+import hashlib
 import shutil
 
 import numpy as np
 import pytest
+from handscope.anatomy.read import tokens as of_hands
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.extract import extract
@@ -11,9 +14,9 @@ from handscope.extract.store.store import ActivationStore
 from handscope.labeling.agreement import iou
 from handscope.labeling.database.labels import Labels
 from handscope.labeling.order import make_order
+from handscope.labeling.server.messages import Stroke
 from handscope.labeling.server.session import Session
-from handscope.labeling.suggestions import suggest
-from handscope.labeling.suggestions.suggest import hand_region, suggestions
+from handscope.labeling.suggestions.suggest import SUGGESTERS, Asked, suggestions
 from handscope.organism.silhouette import hand_tokens, silhouette
 from handscope.organism.study.shipped import ShippedLabels
 from handscope.probes.logistic import LogisticProbe
@@ -37,28 +40,28 @@ def test_a_hands_region_is_its_palm_and_what_is_near_a_bone():
     for finger, x in enumerate((20, 35, 48, 61, 74)):
         heights = (70, 60, 50, 42) if finger == 0 else (55, 38, 24, 12)
         points[1 + 4 * finger : 5 + 4 * finger] = [(x, y) for y in heights]
-    found = hand_region(points, 96, 96, (24, 24))
-    reach = suggest.FINGER * np.hypot(points[9, 0] - 50, points[9, 1] - 90) + suggest.REACH * 4
+    found = of_hands.tokens_near(points, 96, 96, (24, 24))
+    reach = of_hands.FINGER * np.hypot(points[9, 0] - 50, points[9, 1] - 90) + of_hands.REACH * 4
     assert found[round(75 / 4), 48 // 4]  # in the palm, far from a finger
     assert not found[2, 0] and not found[22, 22]
     samples = np.linspace(0, 1, 400)[:, None]
     for row, column in np.argwhere(~found):  # nothing outside is near a bone
         centre = np.array([4 * column + 2, 4 * row + 2])
-        for a, b in suggest._BONES:
+        for a, b in of_hands._BONES:
             along = points[a] + samples * (points[b] - points[a])
             assert np.linalg.norm(along - centre, axis=1).min() > reach - 0.1
-    mirrored = hand_region(points * [-1, 1] + [96, 0], 96, 96, (24, 24))
+    mirrored = of_hands.tokens_near(points * [-1, 1] + [96, 0], 96, 96, (24, 24))
     assert np.array_equal(mirrored, found[:, ::-1])
 
 
-def test_the_detector_finds_the_tokens_of_drawn_hands():
+def test_the_detector_finds_the_tokens_of_drawn_hands(tmp_path):
     shipped = ShippedLabels.load()
     chosen = shipped.table.index[shipped.table["verdict"] == "good"][::57][:6]
     overlaps = []
     for sample in chosen:
         image = np.array(shipped.reference(sample))
         try:
-            found = suggest._detector(image, (12, 12))
+            found = SUGGESTERS["detector"](Asked(Run(tmp_path), sample, image, (12, 12), None))
         except HandscopeError:
             continue
         assert found.score is not None and found.score > 0.5
@@ -93,11 +96,11 @@ def probed(extracted_run, run_copy):
 def no_networks(request, monkeypatch):
     """The detector's search takes seconds on a picture without hands: only the tests that are about it run it."""
 
-    def not_asked(image, shape):
+    def not_asked(asked):
         raise HandscopeError("Not asked.")
 
     if "detector" not in request.node.name and "says_why" not in request.node.name:
-        monkeypatch.setattr(suggest, "_detector", not_asked)
+        monkeypatch.setitem(SUGGESTERS, "detector", not_asked)
 
 
 def the_map(run, sample, model=None):
@@ -155,9 +158,19 @@ def test_what_is_painted_is_what_extract_reads(tiny_model, finished_run, run_cop
         labels[cells], hands[cells] = label, 1
         verdict = {3: "bad", 2: "good"}[label] if done else None
         image = run.metadata()[sample]["image_sha256"]
-        uid = f"{sample}{cells}{base}{done}"
-        given = (uid, base, image, labels.tobytes(), hands.tobytes(), {}, verdict, done, 1.0)
-        return session.write(sample, "ada", "paint", *given)[0]
+        stroke = Stroke(
+            uid=hashlib.sha256(f"{sample}{cells}{base}{done}".encode()).hexdigest(),
+            annotator="ada",
+            image_sha256=image,
+            base=base,
+            labels=base64.b64encode(labels.tobytes()).decode(),
+            instances=base64.b64encode(hands.tobytes()).decode(),
+            faults={},
+            verdict=verdict,
+            done=done,
+            seconds=1.0,
+        )
+        return session.write(sample, "paint", stroke)[0]
 
     paint(finished, [5, 6, 9], True)
     paint(draft, [0, 1], False)
