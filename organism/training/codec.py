@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...errors import HandscopeError
 from ...files import sha256
 from .. import model as parts
-from .course import Course, Crew, draws_of, follow
+from .course import Course, Crew, draws_of, follow, set_rate
 from .recipe import Recipe
 from .shards import shard_paths
 
@@ -38,10 +38,10 @@ def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = Fal
     learnt = [p for p in vae.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learnt, rate, betas=(0.9, 0.99), weight_decay=1e-3)
     average = {key: value.detach().clone() for key, value in vae.state_dict().items()}
-    if found := course.restore():
-        vae.load_state_dict(found["model"])
-        optimiser.load_state_dict(found["optimiser"])
-        average = found["ema"]
+    if checkpoint := course.restore():
+        vae.load_state_dict(checkpoint["model"])
+        optimiser.load_state_dict(checkpoint["optimiser"])
+        average = checkpoint["ema"]
     shards = [np.load(path, mmap_mode="r") for path in shard_paths(work, recipe)]
     held, train = shards[0][:128], shards[1:]
     judge = parts.autoencoder(recipe.codec_channels, recipe.size).to(crew.device)
@@ -57,24 +57,13 @@ def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = Fal
         scale = min(1.0, (course.step + 1) / recipe.warm_up)
         if fraction > 0.4:
             scale *= 0.02 + 0.49 * (1 + math.cos(math.pi * (fraction - 0.4) / 0.6))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * scale
+        set_rate(optimiser, rate * scale)
         shard = train[int(torch.randint(len(train), (1,), generator=draws))]
-        images = pixels(
-            shard[torch.randint(len(shard), (recipe.codec_batch,), generator=draws).sort().values.numpy()], crew.device
-        )
+        rows = torch.randint(len(shard), (recipe.codec_batch,), generator=draws).sort().values.numpy()
+        images = pixels(shard[rows], crew.device)
         if torch.rand(1, generator=draws) < 0.5:
             images = images.flip(-1)
-        with torch.set_grad_enabled(not decoder_only):
-            posterior = vae.encode(images).latent_dist
-            spread = torch.randn(posterior.mean.shape, generator=draws).to(crew.device)
-            latents = posterior.mean if decoder_only else posterior.mean + posterior.std * spread
-        shape = (len(images), 1, 1, 1)
-        noise = 0.2 * torch.rand(shape, generator=draws) * (torch.rand(shape, generator=draws) < 0.5)
-        extra = torch.randn(latents.shape, generator=draws).to(crew.device)
-        loss = _difference(vae.decode(latents + noise.to(crew.device) * latents.detach().std() * extra).sample, images)
-        if not decoder_only:
-            loss = loss + 5e-4 * 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        loss = _loss(vae, images, draws, decoder_only)
         optimiser.zero_grad(set_to_none=False)
         loss.backward()
         crew.average_gradients(learnt)
@@ -88,6 +77,21 @@ def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = Fal
     crew.wait()
 
 
+def _loss(vae: AutoencoderKL, images: Tensor, draws: torch.Generator, decoder_only: bool) -> Tensor:
+    """How far pictures come back from other than they went in, some of their latents with noise."""
+    with torch.set_grad_enabled(not decoder_only):
+        posterior = vae.encode(images).latent_dist
+        spread = torch.randn(posterior.mean.shape, generator=draws).to(images.device)
+        latents = posterior.mean if decoder_only else posterior.mean + posterior.std * spread
+    shape = (len(images), 1, 1, 1)
+    noise = 0.2 * torch.rand(shape, generator=draws) * (torch.rand(shape, generator=draws) < 0.5)
+    extra = torch.randn(latents.shape, generator=draws).to(images.device)
+    loss = _difference(vae.decode(latents + noise.to(images.device) * latents.detach().std() * extra).sample, images)
+    if decoder_only:
+        return loss
+    return loss + 5e-4 * 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+
+
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, images: np.ndarray, device: torch.device | None = None) -> float:
     """Mean over images of the peak signal-to-noise ratio of their reconstruction, in dB.
@@ -99,9 +103,9 @@ def psnr(vae: AutoencoderKL, images: np.ndarray, device: torch.device | None = N
     device = device or torch.device("cpu")
     ratios = []
     for at in range(0, len(images), 32):
-        wanted = pixels(images[at : at + 32], device)
-        found = vae.decode(vae.encode(wanted).latent_dist.mode()).sample.clamp(-1, 1)
-        ratios.append(-10 * ((found - wanted) / 2).square().mean((1, 2, 3)).log10())
+        given = pixels(images[at : at + 32], device)
+        decoded = vae.decode(vae.encode(given).latent_dist.mode()).sample.clamp(-1, 1)
+        ratios.append(-10 * ((decoded - given) / 2).square().mean((1, 2, 3)).log10())
     return torch.cat(ratios).mean().item()
 
 
@@ -129,8 +133,8 @@ def pixels(images: np.ndarray, device: torch.device) -> Tensor:
     )
 
 
-def _difference(found: Tensor, wanted: Tensor) -> Tensor:
+def _difference(decoded: Tensor, images: Tensor) -> Tensor:
     """L1 + half of the gradients' L1 + twice the squared error."""
-    error = found - wanted
+    error = decoded - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + 0.5 * edges + 2 * error.square().mean()

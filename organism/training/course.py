@@ -120,6 +120,12 @@ class Course:
         return True
 
 
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Let an optimiser take its next steps at this rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
 def draws_of(seed: int, step: int, rank: int) -> torch.Generator:
     """Random numbers of one step of one process, which depend on nothing else: a restart draws the same."""
     return torch.Generator().manual_seed(((seed + 1) * 1_000_003 + rank) * 10_000_019 + step)

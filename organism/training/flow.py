@@ -12,7 +12,7 @@ from ...errors import HandscopeError
 from ...files import atomic
 from .. import model as parts
 from ..captions import CAPTIONS
-from .course import Course, Crew, draws_of, follow
+from .course import Course, Crew, draws_of, follow, set_rate
 from .latents import read_latents
 from .muon import Muon
 from .recipe import Recipe
@@ -21,90 +21,55 @@ from .recipe import Recipe
 def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
     """Train the transformer to predict noise minus data, at logit-normal times shifted as the sampler shifts them."""
     course = Course("transformer", work, recipe.minutes, recipe.steps, crew, recipe.save_every)
-    device = crew.device
     stored, numbers, seal = read_latents(work, recipe)
-    clip, t5 = parts.clip_tokenizer(), parts.t5_tokenizer()
-    pooled, sequence = (
-        value.to(device)
-        for value in parts.embed(
-            [str(caption) for caption in CAPTIONS] + [""], clip, t5, *parts.text_encoders(clip, t5)
-        )
-    )
+    pooled, sequence = _texts(crew.device)
     torch.manual_seed(recipe.seed)
-    flux = parts.transformer(parts.Shape(recipe.heads, recipe.double, recipe.single)).to(device)
-    side = recipe.size // 8
-    image_ids = torch.zeros(side * side, 3, device=device)
-    image_ids[:, 1] = torch.arange(side * side) // side
-    image_ids[:, 2] = torch.arange(side * side) % side
-    text_ids = torch.zeros(parts.TEXT_LENGTH, 3, device=device)
-    flux.pos_embed = _Fixed(flux.pos_embed(torch.cat([text_ids, image_ids])))
+    flux = parts.transformer(parts.Shape(recipe.heads, recipe.double, recipe.single)).to(crew.device)
+    places = _fix_positions(flux, recipe.size // 8, crew.device)
     inside = set(matrices(flux))
     muon = Muon([p for name, p in flux.named_parameters() if name in inside], recipe.muon_rate)
     rest = [p for name, p in flux.named_parameters() if name not in inside]
     adam = torch.optim.AdamW(rest, recipe.adam_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    learnt = list(flux.parameters())
     average = {name: p.detach().clone() for name, p in flux.named_parameters()}
-    if found := course.restore():
-        if found["encoder"] != seal["encoder"]:
+    if checkpoint := course.restore():
+        if checkpoint["encoder"] != seal["encoder"]:
             raise HandscopeError(
                 f"Expected {course.checkpoint} to come from the latents in {work / 'latents'}, but they were "
                 "encoded anew since: delete the checkpoint to train from the start."
             )
-        flux.load_state_dict(found["model"])
-        muon.load_state_dict(found["muon"])
-        adam.load_state_dict(found["adam"])
-        average = found["ema"]
-    if recipe.bfloat16:  # in bfloat16 on a CPU, attention by plain products takes half as long as the fused kernel
-        flux.set_attention_backend("_native_math")
-    if recipe.compile:
-        for block in [*flux.transformer_blocks, *flux.single_transformer_blocks]:
-            block.compile(dynamic=False)
-    sampler = parts.scheduler().config
-    mu = calculate_shift(
-        side * side, sampler.base_image_seq_len, sampler.max_image_seq_len, sampler.base_shift, sampler.max_shift
-    )
+        flux.load_state_dict(checkpoint["model"])
+        muon.load_state_dict(checkpoint["muon"])
+        adam.load_state_dict(checkpoint["adam"])
+        average = checkpoint["ema"]
+    _make_quick(flux, recipe)
+    learnt, shift = list(flux.parameters()), _shift(recipe.size // 8)
 
     def save(final: bool = False) -> None:
-        if course.save(
-            final,
-            model=flux.state_dict(),
-            muon=muon.state_dict(),
-            adam=adam.state_dict(),
-            ema=average,
-            encoder=seal["encoder"],
-            world=crew.world,
-        ):
+        kept = {"ema": average, "encoder": seal["encoder"], "world": crew.world}
+        states = {"model": flux.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
+        if course.save(final, **states, **kept):
             with atomic(work / "snapshots" / f"{course.step:07d}.pt") as path:
-                torch.save(
-                    {"state": course.state, "ema": average, "encoder": seal["encoder"], "world": crew.world}, path
-                )
+                torch.save({"state": course.state, **kept}, path)
 
     began = course.step
     while (fraction := course.fraction()) < 1:
         draws = draws_of(recipe.seed, course.step, crew.rank)
         scale = min(1.0, (course.step + 1) / recipe.warm_up, (1 - fraction) / 0.35)
-        for optimiser, rate in ((muon, recipe.muon_rate), (adam, recipe.adam_rate)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * scale
+        set_rate(muon, recipe.muon_rate * scale)
+        set_rate(adam, recipe.adam_rate * scale)
         chosen = torch.randint(len(stored), (recipe.batch,), generator=draws)
         clean = (stored[chosen].float() - seal["shift_factor"]) * seal["scaling_factor"]
-        empty = torch.rand(recipe.batch, generator=draws) < recipe.caption_dropout
-        words = torch.where(empty, len(CAPTIONS), numbers[chosen])
-        uniform = torch.sigmoid(torch.randn(recipe.batch, generator=draws))
-        sigma = math.exp(mu) * uniform / (1 + (math.exp(mu) - 1) * uniform)
-        noise = torch.randn(clean.shape, generator=draws)
-        guidance = 1 + 4 * torch.rand(recipe.batch, generator=draws)
-        clean, words, sigma, noise, guidance = (value.to(device) for value in (clean, words, sigma, noise, guidance))
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        batch = _batch(clean, numbers[chosen], recipe.caption_dropout, shift, draws)
+        clean, words, sigma, noise, guidance = (value.to(crew.device) for value in batch)
+        with torch.autocast(crew.device.type, torch.bfloat16, enabled=recipe.bfloat16):
             velocity = flux(
                 hidden_states=clean + sigma[:, None, None] * (noise - clean),
                 encoder_hidden_states=sequence[words],
                 pooled_projections=pooled[words],
                 timestep=sigma,
-                img_ids=image_ids,
-                txt_ids=text_ids,
                 guidance=guidance,
                 return_dict=False,
+                **places,
             )[0]
         loss = (velocity.float() - (noise - clean)).square().mean()
         flux.zero_grad(set_to_none=False)
@@ -119,6 +84,54 @@ def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
     if course.step > began:
         save(final=True)
     crew.wait()
+
+
+def _texts(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pooled and sequence embeddings of all captions, and last of the empty one."""
+    clip, t5 = parts.clip_tokenizer(), parts.t5_tokenizer()
+    captions = [str(caption) for caption in CAPTIONS] + [""]
+    pooled, sequence = parts.embed(captions, clip, t5, *parts.text_encoders(clip, t5))
+    return pooled.to(device), sequence.to(device)
+
+
+def _fix_positions(flux: FluxTransformer2DModel, side: int, device: torch.device) -> dict[str, Tensor]:
+    """The places of `side` by `side` image tokens and of the text's, whose angles are computed once for all steps."""
+    image = torch.zeros(side * side, 3, device=device)
+    image[:, 1] = torch.arange(side * side) // side
+    image[:, 2] = torch.arange(side * side) % side
+    text = torch.zeros(parts.TEXT_LENGTH, 3, device=device)
+    flux.pos_embed = _Fixed(flux.pos_embed(torch.cat([text, image])))
+    return {"img_ids": image, "txt_ids": text}
+
+
+def _make_quick(flux: FluxTransformer2DModel, recipe: Recipe) -> None:
+    if recipe.bfloat16:  # in bfloat16 on a CPU, attention by plain products takes half as long as the fused kernel
+        flux.set_attention_backend("_native_math")
+    if recipe.compile:
+        for block in [*flux.transformer_blocks, *flux.single_transformer_blocks]:
+            block.compile(dynamic=False)
+
+
+def _shift(side: int) -> float:
+    """How far the sampler moves the times of a picture of `side` by `side` tokens towards noise."""
+    sampler = parts.scheduler().config
+    mu = calculate_shift(
+        side * side, sampler.base_image_seq_len, sampler.max_image_seq_len, sampler.base_shift, sampler.max_shift
+    )
+    return math.exp(mu)
+
+
+def _batch(
+    clean: Tensor, captions: Tensor, dropout: float, shift: float, draws: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Latents, their captions (some of them emptied), and for each its sigma, noise and guidance."""
+    n = len(clean)
+    empty = torch.rand(n, generator=draws) < dropout
+    words = torch.where(empty, len(CAPTIONS), captions)
+    uniform = torch.sigmoid(torch.randn(n, generator=draws))
+    sigma = shift * uniform / (1 + (shift - 1) * uniform)
+    noise = torch.randn(clean.shape, generator=draws)
+    return clean, words, sigma, noise, 1 + 4 * torch.rand(n, generator=draws)
 
 
 def matrices(flux: FluxTransformer2DModel) -> list[str]:
