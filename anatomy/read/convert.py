@@ -88,89 +88,120 @@ def translate(data: bytes) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor
     except ImportError as error:
         raise HandscopeError("Reading tflite files needs the package tflite: pip install tflite.") from error
 
-    model = tflite.Model.GetRootAsModel(data, 0)
-    graph = model.Subgraphs(0)
-    names = {value: key for key, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
-    kinds: dict[int, Any] = {
-        tflite.TensorType.FLOAT16: np.float16,
-        tflite.TensorType.FLOAT32: np.float32,
-        tflite.TensorType.INT32: np.int32,
-    }
-    stored: dict[int, int] = {}  # the float32 output of a DEQUANTIZE -> the float16 tensor that holds its values
-    tensors: dict[str, torch.Tensor] = {}
+    source = _Source(tflite, data)
     nodes: list[dict[str, Any]] = []
+    for i in range(source.graph.OperatorsLength()):
+        operator = source.graph.Operators(i)
+        inputs, output = [int(index) for index in operator.InputsAsNumpy()], int(operator.Outputs(0))
+        kind = source.kind(operator)
+        if kind == "DEQUANTIZE":
+            source.stored[output] = inputs[0]
+        else:
+            node: dict[str, Any] = {"in": [str(inputs[0])], "out": str(output)}
+            nodes.append(node | _node(source, kind, operator, inputs, output))
+    return nodes, source.tensors, [str(int(index)) for index in source.graph.OutputsAsNumpy()]
 
-    def shape(index: int) -> list[int]:
-        return [int(length) for length in graph.Tensors(index).ShapeAsNumpy()]
 
-    def values(index: int) -> np.ndarray:
-        index = stored.get(index, index)
-        tensor = graph.Tensors(index)
-        raw = model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
-        return np.frombuffer(raw, kinds[tensor.Type()]).reshape(shape(index))
+class _Source:
+    """One tflite file while it is read.
 
-    def keep(index: int, array: np.ndarray) -> str:
-        name = str(stored.get(index, index))
-        tensors[name] = torch.from_numpy(array.copy())
+    Attributes
+    ----------
+    stored : the float32 output of a DEQUANTIZE -> the float16 tensor that holds its values
+    tensors : what nodes keep, by name
+    """
+
+    def __init__(self, tflite: Any, data: bytes) -> None:
+        self.tflite = tflite
+        self.model = tflite.Model.GetRootAsModel(data, 0)
+        self.graph = self.model.Subgraphs(0)
+        self.names = {value: key for key, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
+        kinds = tflite.TensorType
+        self.dtypes: dict[int, Any] = {
+            kinds.FLOAT16: np.float16,
+            kinds.FLOAT32: np.float32,
+            kinds.INT32: np.int32,
+        }
+        self.stored: dict[int, int] = {}
+        self.tensors: dict[str, torch.Tensor] = {}
+
+    def kind(self, operator: Any) -> str:
+        code = self.model.OperatorCodes(operator.OpcodeIndex())
+        return self.names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+
+    def shape(self, index: int) -> list[int]:
+        return [int(length) for length in self.graph.Tensors(index).ShapeAsNumpy()]
+
+    def values(self, index: int) -> np.ndarray:
+        index = self.stored.get(index, index)
+        tensor = self.graph.Tensors(index)
+        raw = self.model.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
+        return np.frombuffer(raw, self.dtypes[tensor.Type()]).reshape(self.shape(index))
+
+    def keep(self, index: int, array: np.ndarray | None = None) -> str:
+        """Keep the values of a tensor, or `array` in their place, under the name that is returned."""
+        name = str(self.stored.get(index, index))
+        self.tensors[name] = torch.from_numpy((self.values(index) if array is None else array).copy())
         return name
 
-    def options(operator: Any, kind: Any) -> Any:
-        read, table = kind(), operator.BuiltinOptions()
+    def options(self, operator: Any, kind: str) -> Any:
+        read, table = getattr(self.tflite, kind)(), operator.BuiltinOptions()
         read.Init(table.Bytes, table.Pos)
         return read
 
-    def same(length: int, kernel: int, stride: int) -> tuple[int, int]:
-        total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
-        return total // 2, total - total // 2
 
-    for i in range(graph.OperatorsLength()):
-        operator = graph.Operators(i)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        kind = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        inputs = [int(index) for index in operator.InputsAsNumpy()]
-        node: dict[str, Any] = {"in": [str(inputs[0])], "out": str(int(operator.Outputs(0)))}
-        if kind == "DEQUANTIZE":
-            stored[int(operator.Outputs(0))] = inputs[0]
-            continue
-        elif kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            depthwise = kind != "CONV_2D"
-            read = options(operator, tflite.DepthwiseConv2DOptions if depthwise else tflite.Conv2DOptions)
-            # (out, height, width, in) of tflite, and (1, height, width, channel) of its depthwise form
-            weight = values(inputs[1]).transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
-            height, width = shape(inputs[0])[1:3]
-            vertical, horizontal = (
-                same(length, size, read.StrideH()) if read.Padding() == tflite.Padding.SAME else (0, 0)
-                for length, size in zip((height, width), weight.shape[2:])
-            )
-            node |= {"op": "conv", "weight": keep(inputs[1], weight), "bias": keep(inputs[2], values(inputs[2]))}
-            node |= {"stride": read.StrideH(), "pad": [*horizontal, *vertical]}
-            node |= {"groups": weight.shape[0] if depthwise else 1}
-            node |= {"relu6": read.FusedActivationFunction() == tflite.ActivationFunctionType.RELU6}
-        elif kind == "PRELU":
-            node |= {"op": "prelu", "weight": keep(inputs[1], values(inputs[1]).reshape(-1))}
-        elif kind == "ADD":
-            node |= {"op": "add", "in": [str(index) for index in inputs]}
-        elif kind == "MAX_POOL_2D":
-            node |= {"op": "max_pool", "size": options(operator, tflite.Pool2DOptions).FilterWidth()}
-        elif kind == "PAD":
-            node |= {"op": "pad_channels", "channels": int(values(inputs[1])[3, 1])}
-        elif kind == "RESIZE_BILINEAR":
-            node |= {"op": "resize", "size": values(inputs[1]).tolist()}
-        elif kind == "RESHAPE":
-            node |= {"op": "rows", "width": shape(int(operator.Outputs(0)))[-1]}
-        elif kind == "CONCATENATION":
-            node |= {"op": "concat", "in": [str(index) for index in inputs]}
-        elif kind == "MEAN":
-            node |= {"op": "mean"}
-        elif kind == "FULLY_CONNECTED":
-            node |= {"op": "linear", "weight": keep(inputs[1], values(inputs[1]))}
-            node |= {"bias": keep(inputs[2], values(inputs[2]))}
-        elif kind == "LOGISTIC":
-            node |= {"op": "sigmoid"}
-        else:
-            raise HandscopeError(f"The operation {kind} is in none of the four networks; graph.py does not know it.")
-        nodes.append(node)
-    return nodes, tensors, [str(int(index)) for index in graph.OutputsAsNumpy()]
+def _node(source: _Source, kind: str, operator: Any, inputs: list[int], output: int) -> dict[str, Any]:
+    """What an operation does, for graph.py; its tensors are kept in `source`."""
+    match kind:
+        case "CONV_2D" | "DEPTHWISE_CONV_2D":
+            return _convolution(source, operator, inputs, depthwise=kind != "CONV_2D")
+        case "PRELU":
+            return {"op": "prelu", "weight": source.keep(inputs[1], source.values(inputs[1]).reshape(-1))}
+        case "ADD":
+            return {"op": "add", "in": [str(index) for index in inputs]}
+        case "MAX_POOL_2D":
+            return {"op": "max_pool", "size": source.options(operator, "Pool2DOptions").FilterWidth()}
+        case "PAD":
+            return {"op": "pad_channels", "channels": int(source.values(inputs[1])[3, 1])}
+        case "RESIZE_BILINEAR":
+            return {"op": "resize", "size": source.values(inputs[1]).tolist()}
+        case "RESHAPE":
+            return {"op": "rows", "width": source.shape(output)[-1]}
+        case "CONCATENATION":
+            return {"op": "concat", "in": [str(index) for index in inputs]}
+        case "MEAN":
+            return {"op": "mean"}
+        case "FULLY_CONNECTED":
+            return {"op": "linear", "weight": source.keep(inputs[1]), "bias": source.keep(inputs[2])}
+        case "LOGISTIC":
+            return {"op": "sigmoid"}
+    raise HandscopeError(f"The operation {kind} is in none of the four networks; graph.py does not know it.")
+
+
+def _convolution(source: _Source, operator: Any, inputs: list[int], depthwise: bool) -> dict[str, Any]:
+    tflite = source.tflite
+    read = source.options(operator, "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions")
+    # (out, height, width, in) of tflite, and (1, height, width, channel) of its depthwise form
+    weight = source.values(inputs[1]).transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
+    vertical, horizontal = (
+        _same(length, size, read.StrideH()) if read.Padding() == tflite.Padding.SAME else (0, 0)
+        for length, size in zip(source.shape(inputs[0])[1:3], weight.shape[2:], strict=True)
+    )
+    return {
+        "op": "conv",
+        "weight": source.keep(inputs[1], weight),
+        "bias": source.keep(inputs[2]),
+        "stride": read.StrideH(),
+        "pad": [*horizontal, *vertical],
+        "groups": weight.shape[0] if depthwise else 1,
+        "relu6": read.FusedActivationFunction() == tflite.ActivationFunctionType.RELU6,
+    }
+
+
+def _same(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """What tflite's SAME padding adds before and after."""
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
 
 
 def main() -> None:
