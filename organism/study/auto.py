@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...errors import HandscopeError
 from ...files import sha256
@@ -51,14 +52,44 @@ def annotate(
     )
 
 
-def _check_settings(row: Any) -> None:
-    """Refuse a sample made with settings under which nobody has seen how the judge does."""
+def _check(row: Any) -> None:
+    """Refuse a sample whose prompt or settings are not those that the labels and the judge were made for."""
+    try:
+        Caption.parse(row.prompt)
+    except ValueError as error:
+        raise HandscopeError(
+            f"Automatic labels know the organism's captions only, and {row.sample} has another prompt: {error} "
+            "Label this run by hand."
+        ) from error
     for name, expected in SETTINGS.items():
         if getattr(row, name) != expected:
             raise HandscopeError(
                 f"Automatic labels were made and tested for the organism's pictures with {name} {expected}, and sample "
                 f"{row.sample} has {name} {getattr(row, name)}: generate with {expected}, or label this run by hand."
             )
+
+
+def _picture(run: Run, row: Any) -> np.ndarray:
+    """The picture of a sample, refused where it is not the one that was generated."""
+    image = run.image(row.sample)
+    if sha256(image.tobytes()) != row.image_sha256:
+        raise HandscopeError(
+            f"The picture {run.image_path(row.sample)} is not the one that was generated (its pixels have another "
+            "hash): remove it and run generate again, which makes it anew."
+        )
+    return image
+
+
+def _labelled(row: Any, image: np.ndarray, shipped: pd.Series | None, judge: Judge) -> Annotation:
+    """The label of a sample: that of the shipped picture that it is, or what the judge says."""
+    kinds: tuple[str, ...] = ()
+    if shipped is not None:
+        verdict, score, source = shipped["verdict"], None, "hand labels"
+        kinds = tuple(shipped["kinds"].split())
+    else:
+        verdict, score = judge.verdict(image, row.prompt)
+        source = "judge"
+    return annotate(row.sample, image, row.image_sha256, verdict, kinds, "handscope", source, score)
 
 
 def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
@@ -85,46 +116,17 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     labels, shipped, judge = Labels(run.labels_path), ShippedLabels.load(), Judge.load()
     current = labels.current()
     made: list[Annotation] = []
-    identical = alike = 0
+    likenesses: list[float] = []
     for done, row in enumerate(samples.itertuples(index=False)):
         progress("label", done, len(samples))
-        try:
-            Caption.parse(row.prompt)
-        except ValueError as error:
-            raise HandscopeError(
-                f"Automatic labels know the organism's captions only, and {row.sample} has another prompt: {error} "
-                "Label this run by hand."
-            ) from error
-        _check_settings(row)
-        image = run.image(row.sample)
-        if sha256(image.tobytes()) != row.image_sha256:
-            raise HandscopeError(
-                f"The picture {run.image_path(row.sample)} is not the one that was generated (its pixels have another "
-                "hash): remove it and run generate again, which makes it anew."
-            )
+        _check(row)
+        image = _picture(run, row)
         likeness = shipped.likeness(row.sample, image)
-        same = likeness is not None and likeness >= SAME_DB
-        identical += likeness == np.inf
-        alike += same and likeness != np.inf
-        known = current.get(row.sample)
-        if known is not None and known.image_sha256 == row.image_sha256:
-            continue
-        if same:
-            entry = shipped.table.loc[row.sample]
-            made.append(
-                annotate(
-                    row.sample,
-                    image,
-                    row.image_sha256,
-                    entry.verdict,
-                    tuple(entry.kinds.split()),
-                    "handscope",
-                    "hand labels",
-                )
-            )
-        else:
-            verdict, score = judge.verdict(image, row.prompt)
-            made.append(annotate(row.sample, image, row.image_sha256, verdict, (), "handscope", "judge", score))
+        likenesses.append(np.nan if likeness is None else likeness)
+        annotation = current.get(row.sample)
+        if annotation is None or annotation.image_sha256 != row.image_sha256:
+            shown = shipped.table.loc[row.sample] if likenesses[-1] >= SAME_DB else None
+            made.append(_labelled(row, image, shown, judge))
     labels.add(made)
     progress("label", len(samples), len(samples))
     current |= {annotation.sample: annotation for annotation in made}
@@ -133,8 +135,8 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
         {
             "labels": {
                 "sources": dict(sources),
-                "shipped_identical": int(identical),
-                "shipped_alike": int(alike),
+                "shipped_identical": int(np.isposinf(likenesses).sum()),
+                "shipped_alike": int((np.isfinite(likenesses) & (np.array(likenesses) >= SAME_DB)).sum()),
                 "same_picture_db": SAME_DB,
                 "judge": judge.summary,
             }

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -32,14 +33,9 @@ def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
     adam = torch.optim.AdamW(rest, recipe.adam_rate, betas=(0.9, 0.99), weight_decay=0.0)
     average = {name: p.detach().clone() for name, p in flux.named_parameters()}
     if checkpoint := course.restore():
-        if checkpoint["encoder"] != seal["encoder"]:
-            raise HandscopeError(
-                f"Expected {course.checkpoint} to come from the latents in {work / 'latents'}, but they were "
-                "encoded anew since: delete the checkpoint to train from the start."
-            )
-        flux.load_state_dict(checkpoint["model"])
-        muon.load_state_dict(checkpoint["muon"])
-        adam.load_state_dict(checkpoint["adam"])
+        _check_latents(checkpoint, seal, course.checkpoint)
+        for part, state in ((flux, "model"), (muon, "muon"), (adam, "adam")):
+            part.load_state_dict(checkpoint[state])
         average = checkpoint["ema"]
     _make_quick(flux, recipe)
     learnt, shift = list(flux.parameters()), _shift(recipe.size // 8)
@@ -84,6 +80,14 @@ def transformer(work: Path, recipe: Recipe, crew: Crew) -> None:
     if course.step > began:
         save(final=True)
     crew.wait()
+
+
+def _check_latents(checkpoint: dict[str, Any], seal: dict[str, Any], path: Path) -> None:
+    if checkpoint["encoder"] != seal["encoder"]:
+        raise HandscopeError(
+            f"Expected {path} to come from the latents in {path.parent / 'latents'}, but they were "
+            "encoded anew since: delete the checkpoint to train from the start."
+        )
 
 
 def _texts(device: torch.device) -> tuple[Tensor, Tensor]:
