@@ -19,6 +19,7 @@ ORDER = """
     errors
     files
     progress
+    models.clean
     run
     models
     labeling.subject
