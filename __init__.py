@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from .extract.capture import capture
     from .extract.extract import extract
     from .extract.generate import generate
+    from .extract.hooks import edit
     from .extract.store.store import ActivationStore
     from .labeling.database.labels import Labels
+    from .models.family import blocks
     from .models.model import load
     from .run.folder import Run
     from .study import Study
@@ -29,7 +31,9 @@ __all__ = [
     "Run",
     "Study",
     "__version__",
+    "blocks",
     "capture",
+    "edit",
     "extract",
     "generate",
     "load",
@@ -41,7 +45,9 @@ _HOMES = {
     "Plan": ".extract.address",
     "Run": ".run.folder",
     "Study": ".study",
+    "blocks": ".models.family",
     "capture": ".extract.capture",
+    "edit": ".extract.hooks",
     "generate": ".extract.generate",
     "load": ".models.model",
 }

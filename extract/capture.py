@@ -156,7 +156,8 @@ class _Reader:
         """Let the block at which every call ends compute only the tokens that are read of it."""
         plan, family = self.seen.plan, call.family
         block = family.blocks(self.transformer).get(self.deepest)
-        if block is None or self.index is None or plan.at == "input" or block._compiled_call_impl is not None:
+        whole = call.rows[plan.call] == slice(None)
+        if block is None or self.index is None or plan.at == "input" or block._compiled_call_impl or not whole:
             return
         *batch, tokens = self.index
         after_text = (*batch, tokens + (call.lengths["text"] if plan.stream == "image" else 0))

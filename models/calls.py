@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 from weakref import ref
 
-import torch
 from torch import Tensor
 
 from .family import Family
@@ -16,8 +15,8 @@ class CallNames:
     """Tells the unconditional calls of a transformer, or parts of calls, from the others, while `named` holds.
 
     A call inside diffusers' ``cache_context("uncond")`` is unconditional, and so, in the pipelines that do not name
-    their calls, is one that gives the latents of the call before it with another text. Where the family has both in one
-    call, the batch holds the same latents twice.
+    their calls, is one that gives the latents of the call before it with another text. Where one call holds both, the
+    family says whose rows are where.
     """
 
     def __init__(self, family: Family) -> None:
@@ -27,18 +26,13 @@ class CallNames:
 
     def rows(self, arguments: Mapping[str, Any]) -> dict[str, slice]:
         """The rows of the batch that are ``cond`` and those that are ``uncond``; to be asked once a call, in order."""
-        sides = self._family.together
-        latents = arguments.get(self._family.latents)
-        if sides and latents is not None:
-            half = len(latents) // len(sides)
-            if half and torch.equal(latents[:half], latents[half:]):
-                return {side: slice(i * half, (i + 1) * half) for i, side in enumerate(sides)}
-        return {"uncond" if self._is_unconditional(latents, arguments) else "cond": slice(None)}
+        sides = self._family.sides(arguments)
+        return sides or {"uncond" if self._is_unconditional(arguments) else "cond": slice(None)}
 
-    def _is_unconditional(self, latents: Tensor | None, arguments: Mapping[str, Any]) -> bool:
+    def _is_unconditional(self, arguments: Mapping[str, Any]) -> bool:
         if self._context:
             return self._context == "uncond"
-        text = arguments.get(self._family.text)
+        latents, text = arguments.get(self._family.latents), arguments.get(self._family.text)
         if latents is None or text is None:
             return False
         if self._last is not None and self._last[0]() is latents and self._last[1]() is not text:

@@ -148,12 +148,29 @@ class Family:
 
     def stream_width(self, transformer: Any) -> int:
         """Width of the residual streams."""
-        found = getattr(transformer, self.width, None)
-        return int(transformer.config[self.width] if found is None else found)
+        config = getattr(transformer, "config", {})
+        return int(config[self.width] if self.width in config else getattr(transformer, self.width))
 
     def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call of the transformer by name."""
         return {**dict(zip(self.positional, args)), **kwargs}
+
+    def sides(self, arguments: Mapping[str, Any]) -> dict[str, slice]:
+        """The rows of the batch that are conditional and unconditional, where a call holds both; else empty.
+
+        A call holds both where the batch has the same latents twice with different text. A family whose calls say more
+        than that has a rule of its own.
+        """
+        if not self.together:
+            return {}
+        import torch
+
+        latents, text = arguments[self.latents], arguments[self.text]
+        half = len(latents) // 2
+        twice = len(latents) == 2 * half and torch.equal(latents[:half], latents[half:])
+        if not twice or torch.equal(text[:half], text[half:]):
+            return {}
+        return dict(zip(self.together, (slice(0, half), slice(half, 2 * half))))
 
     def lengths(self, arguments: Mapping[str, Any]) -> Lengths:
         """Numbers of tokens of each stream in a call.
