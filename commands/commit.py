@@ -19,12 +19,13 @@ def add(verbs: Any) -> None:
 
 def _commit(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..evaluation.commitment import commit, default_regions
+    from ..evaluation.commitment import commit
     from ..figures import save
+    from ..organism.study.regions import regions_of
     from ..report.commitment_plate import commitment_plate, sentences
 
     model = model_of(run, arguments)
-    regions = default_regions(run)
+    regions = regions_of(run)
     rows, summary = commit(model, run, regions, arguments.samples, arguments.seed, progress)
     path = save(commitment_plate(model, run, rows, regions), run.figures_dir, "commitment")
     for sentence in sentences(run, summary, regions):

@@ -33,10 +33,10 @@ def add(verbs: Any) -> None:
 
 def _triage(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..evaluation.selection import selection
+    from ..evaluation.early_looks import early_looks
 
     model = model_of(run, arguments)
-    table, _ = selection(model, run, arguments.steps, arguments.blocks, arguments.cost, progress=progress)
+    table, _ = early_looks(model, run, arguments.steps, arguments.blocks, arguments.cost, progress=progress)
     plain = table.iloc[0]
     say("triage", f"plain: {plain.rate:.1%} malformed ({plain.lo:.1%} to {plain.hi:.1%})")
     for _, row in table[table["way"] == "threshold"].sort_values("rate").head(5).iterrows():
@@ -67,7 +67,7 @@ def _mend(arguments: argparse.Namespace, progress: Progress) -> None:
     from pandas import read_csv
 
     from ..figures import save
-    from ..organism.study.experiment import BLOCKS, mend
+    from ..organism.study.mend import BLOCKS, mend
     from ..report.experiment_plate import doses_plate, forest_plate, pairs_plate
 
     table = mend(

@@ -23,7 +23,7 @@ FAMILIES = ("plain", "triage", "steering", "guidance", "control")
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnBatch:
     """What an arm made of a batch.
 
     Attributes
@@ -48,7 +48,7 @@ class Arm:
     ----------
     name : str, also of its folder
     family : str, one of `FAMILIES`
-    draw : function from prompts and seeds of one batch to `Drawn`
+    draw : function from prompts and seeds of one batch to `DrawnBatch`
     alike : function from a prompt to a key: a batch holds prompts of one key, for what is used was fitted without them
     controls : names of the arms that it has to beat
     settings : what decides its pictures beside the baseline's settings, in words of YAML
@@ -56,7 +56,7 @@ class Arm:
 
     name: str
     family: str
-    draw: Callable[[Sequence[str], Sequence[int]], Drawn]
+    draw: Callable[[Sequence[str], Sequence[int]], DrawnBatch]
     alike: Callable[[str], Any] = field(default=lambda prompt: None)
     controls: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from ..run.trajectory import Trajectory
-from .shapes import Pictures, Region, check_regions, hand_skeletons, of_shapes, organism_regions
+from .regions import Pictures, Region, check_regions
 
 FACTORS = (1 / 3, 2 / 3, 1.0, 5 / 3, 8 / 3)
 """Tolerances that the sensitivity is shown at, in units of a region's own."""
@@ -39,7 +39,7 @@ COLUMNS = (
 def commit(
     model: Model,
     run: Run,
-    regions: Sequence[Region] | None = None,
+    regions: Sequence[Region],
     samples: int = 200,
     seed: int = 0,
     progress: Progress = quiet,
@@ -53,8 +53,8 @@ def commit(
     ----------
     model : Model
         The one that made the run; its decoder alone is used.
-    regions : sequence of Region, optional
-        By default those of `default_regions`.
+    regions : sequence of Region
+        What is looked at in each picture.
     samples : int
         How many are looked at at most, as many of each prompt as can be.
     seed : int
@@ -74,7 +74,6 @@ def commit(
         The run has no samples or no trajectories, or two regions share a name.
     """
     table = _chosen(run, samples)
-    regions = list(default_regions(run) if regions is None else regions)
     check_regions(regions)
     distances = _measured(model, run, table, regions, progress)
     path = run.trajectory(table["sample"].iloc[0])
@@ -83,13 +82,6 @@ def commit(
     write_csv(run.analysis_dir / "commitment.csv", rows)
     write_csv(run.analysis_dir / "commitment_summary.csv", summary)
     return rows, summary
-
-
-def default_regions(run: Run) -> list[Region]:
-    """What is looked at in a run: of the organism's pictures all that they show, of others the hand's skeleton."""
-    height = int(run.settings.get("generation", {}).get("height", 512))
-    name = run.settings.get("provenance", {}).get("name")
-    return organism_regions(height) if name == "organism" else [of_shapes("hand", hand_skeletons(), 5 * height / 512)]
 
 
 def predicted_pictures(model: Model, trajectory: Trajectory, height: int, width: int) -> Pictures:

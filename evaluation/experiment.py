@@ -63,15 +63,15 @@ def experiment(
     runs = {}
     for arm in arms:
         run = Run(folder / arm.name.replace(" ", "_"))
-        wanted = {**baseline, **arm.settings}
-        before = run.settings.get("drawn_with", wanted)
-        if before != wanted:
-            changed = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+        now = {**baseline, **arm.settings}
+        before = run.settings.get("drawn_with", now)
+        if before != now:
+            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             raise HandscopeError(
                 f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move {folder} away, or give "
                 "the settings of then."
             )
-        run.write_settings({"drawn_with": wanted})
+        run.write_settings({"drawn_with": now})
         draw_arm(model, arm, run, pairs, batch_size, progress)
         runs[arm.name] = run
     table = compared(arms, runs, judge, silhouette, hand_features(reference), seed, progress)

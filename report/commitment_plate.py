@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..evaluation.commitment import decided, predicted_pictures
-from ..evaluation.shapes import Region
+from ..evaluation.regions import Region
 from ..models.model import Model
 from ..run.folder import Run
 

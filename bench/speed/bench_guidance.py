@@ -34,7 +34,7 @@ import torch
 from handscope.extract.generate import draw
 from handscope.guidance import LatentLoss, PictureLoss, ProbeLoss, guide, probe_gate, random_directions, steer
 from handscope.models.decoder import SmallDecoder, fit_decoder
-from handscope.organism.study.ways import anatomy_loss, lack_of_contrast
+from handscope.organism.study.interventions import anatomy_loss, lack_of_contrast
 from scaled_flux import build
 
 STEPS, WINDOW = 20, tuple(range(18, 9, -1))

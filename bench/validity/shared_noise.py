@@ -15,7 +15,7 @@ import pandas as pd
 from handscope.analysis.statistics.auc import auc
 from handscope.analysis.statistics.folds import grouped_folds
 from handscope.analysis.statistics.intervals import bootstrap_auc
-from handscope.evaluation.selection import features_of
+from handscope.evaluation.early_looks import features_of
 from handscope.extract.generate import generate
 from handscope.labeling.table import sample_table
 from handscope.models.model import Model, load

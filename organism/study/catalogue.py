@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...evaluation.arms import Arm, Drawn
+from ...evaluation.arms import Arm, DrawnBatch
 from ...extract.generate import draw
 from ...guidance.triage import triage
 from ...models.sampling import Sampling
 from ...run.prompts import LAST_SEED
-from .knowledge import SHUFFLES
-from .ways import Setting, Way, contrast, random_way, ways
+from .interventions import Intervention, Setting, contrast_guidance, interventions, random_steering
+from .lessons import SHUFFLES
 
 Around = Callable[[str], AbstractContextManager[Any]]
 """From a prompt of the batch to what is held around its generation."""
@@ -36,7 +36,7 @@ def plain_arms(setting: Setting) -> list[Arm]:
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """An arm of the pilot: a way at a strength, or a control beside the ways of its group."""
+    """An arm of the pilot: an intervention at a strength, or a control beside those of its group."""
 
     arm: Arm
     way: str = ""
@@ -45,45 +45,46 @@ class Tried:
 
 
 def pilot_arms(setting: Setting) -> list[Tried]:
-    """The baseline, every way at every strength, and permuted labels for the plainest way of each group."""
+    """The baseline, every intervention at every strength, and permuted labels for the plainest of each group."""
     made = [Tried(plain_arms(setting)[0])]
     groups: set[str] = set()
-    for way in [*ways(setting), contrast(setting), random_way(setting, 0)]:
-        for dose in way.doses:
-            made.append(Tried(way_arm(setting, way, dose), way.name, way.group, dose))
-            if way.learns and way.group not in groups:
-                made.append(Tried(way_arm(setting, way, dose, 0), f"shuffled {way.name}", way.group, dose))
-        groups.add(way.group)
+    for kind in [*interventions(setting), contrast_guidance(setting), random_steering(setting, 0)]:
+        for dose in kind.doses:
+            made.append(Tried(arm_of(setting, kind, dose), kind.name, kind.group, dose))
+            if kind.learns and kind.group not in groups:
+                made.append(Tried(arm_of(setting, kind, dose, 0), f"shuffled {kind.name}", kind.group, dose))
+        groups.add(kind.group)
     return made
 
 
 def chosen_arms(setting: Setting, chosen: Mapping[str, tuple[str, float]]) -> list[Arm]:
-    """For each group its chosen way and strength, with every control: permuted labels, random directions, contrast."""
-    every = {way.name: way for way in ways(setting)}
+    """For each group what was chosen, with every control: permuted labels, random directions, contrast."""
+    every = {kind.name: kind for kind in interventions(setting)}
     made: dict[str, Arm] = {}
     for name, dose in chosen.values():
-        way = every[name]
-        controls = [way_arm(setting, way, dose, k) for k in range(SHUFFLES if way.learns else 0)]
-        if way.family == "steering" and way.group != "ablation":
-            controls += [way_arm(setting, random_way(setting, seed), dose) for seed in range(RANDOM)]
-        if way.family == "guidance":
-            controls.append(way_arm(setting, contrast(setting), dose))
-        own = replace(way_arm(setting, way, dose), controls=tuple(arm.name for arm in controls))
-        made |= {arm.name: arm for arm in [own, *controls]}
+        intervention = every[name]
+        controls = [arm_of(setting, intervention, dose, k) for k in range(SHUFFLES if intervention.learns else 0)]
+        if intervention.family == "steering" and intervention.group != "ablation":
+            controls += [arm_of(setting, random_steering(setting, seed), dose) for seed in range(RANDOM)]
+        if intervention.family == "guidance":
+            controls.append(arm_of(setting, contrast_guidance(setting), dose))
+        arm = replace(arm_of(setting, intervention, dose), controls=tuple(control.name for control in controls))
+        made |= {one.name: one for one in [arm, *controls]}
     return list(made.values())
 
 
-def way_arm(setting: Setting, way: Way, dose: float, k: int | None = None) -> Arm:
-    """A way at a strength; with labels permuted within prompts where `k` is given."""
-    known = setting.known
+def arm_of(setting: Setting, intervention: Intervention, dose: float, k: int | None = None) -> Arm:
+    """An intervention at a strength; with labels permuted within prompts where `k` is given."""
+    lessons = setting.lessons
 
     def around(prompt: str) -> AbstractContextManager[Any]:
-        return way.around(known.lesson(prompt, k), dose)
+        return intervention.around(lessons.lesson(prompt, k), dose)
 
-    name = way.name if len(way.doses) == 1 else f"{way.name} {dose:g}"
-    name, family = (name, way.family) if k is None else (f"shuffled {name} ({k})", "control")
-    settings = {**setting.taught, "blocks": list(known.blocks), "window": list(setting.window)}
-    return Arm(name, family, _plain(setting, around=around, more=way.calls), known.fold_of, settings=settings)
+    name = intervention.name if len(intervention.doses) == 1 else f"{intervention.name} {dose:g}"
+    name, family = (name, intervention.family) if k is None else (f"shuffled {name} ({k})", "control")
+    settings = {**setting.taught, "blocks": list(lessons.blocks), "window": list(setting.window)}
+    draw_batch = _plain(setting, around=around, more=intervention.calls)
+    return Arm(name, family, draw_batch, lessons.fold_of, settings=settings)
 
 
 def _plain(
@@ -92,16 +93,16 @@ def _plain(
     shift: int = 0,
     around: Around = lambda prompt: nullcontext(),
     more: int = 0,
-) -> Callable[[Sequence[str], Sequence[int]], Drawn]:
-    own = setting.generation | ({"steps": steps} if steps else {})
+) -> Callable[[Sequence[str], Sequence[int]], DrawnBatch]:
+    generation = setting.generation | ({"steps": steps} if steps else {})
 
-    def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> Drawn:
+    def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
         pairs = [(prompt, _later(seed, shift)) for prompt, seed in zip(prompts, seeds)]
         with around(prompts[0]) as trace:
-            made = draw(setting.model, pairs, **own, trajectories=False)
+            made = draw(setting.model, pairs, **generation, trajectories=False)
         shares = [share for step in trace or [] for share in step.share]
-        calls = np.full(len(pairs), float(own["steps"] + more))
-        return Drawn(made.images, calls, float(np.mean(shares)) if shares else float("nan"))
+        calls = np.full(len(pairs), float(generation["steps"] + more))
+        return DrawnBatch(made.images, calls, float(np.mean(shares)) if shares else float("nan"))
 
     return drawn
 
@@ -110,11 +111,11 @@ def _later(seed: int, by: int) -> int:
     return (seed + by) % (LAST_SEED + 1)
 
 
-def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], Sequence[int]], Drawn]:
+def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], Sequence[int]], DrawnBatch]:
     """Classifier-free guidance against the empty prompt, at two calls a step."""
     model = setting.model
 
-    def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> Drawn:
+    def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
         size = setting.height, setting.width
         noise = [model.noise(seed, *size) for seed in seeds]
         images = model.pipe(
@@ -125,7 +126,7 @@ def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], S
             width=size[1],
             output_type="np",
         ).images
-        return Drawn((images * 255).round().astype(np.uint8), np.full(len(prompts), 2.0 * setting.steps))
+        return DrawnBatch((images * 255).round().astype(np.uint8), np.full(len(prompts), 2.0 * setting.steps))
 
     return drawn
 
@@ -133,9 +134,9 @@ def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], S
 def triage_arms(setting: Setting) -> list[Arm]:
     """One arm a feature that triage may look at."""
     made = []
-    for name, look in setting.known.looks.items():
+    for name, look in setting.lessons.looks.items():
 
-        def drawn(prompts: Sequence[str], seeds: Sequence[int], look: Any = look) -> Drawn:
+        def drawn(prompts: Sequence[str], seeds: Sequence[int], look: Any = look) -> DrawnBatch:
             sampling = Sampling(setting.model, **setting.generation)
             others = [setting.spare + 1000 * k for k in range(look.attempts - 1)]
             tried = [[seed, *(_later(seed, by) for by in others)] for seed in seeds]
@@ -143,8 +144,8 @@ def triage_arms(setting: Setting) -> list[Arm]:
             chosen = triage(sampling, prompts, tried, look.selector, look.step, threshold, len(prompts))
             before = min(setting.steps, setting.steps - look.step + 1)
             calls = before * chosen.attempts + setting.steps - before
-            return Drawn(chosen.images, calls.astype(float), seeds=chosen.seeds)
+            return DrawnBatch(chosen.images, calls.astype(float), seeds=chosen.seeds)
 
-        settings = {**setting.taught, "attempts": look.attempts, "wanted": look.wanted}
-        made.append(Arm(f"triage {name}", "triage", drawn, setting.known.fold_of, settings=settings))
+        settings = {**setting.taught, "attempts": look.attempts, "wanted": look.cost}
+        made.append(Arm(f"triage {name}", "triage", drawn, setting.lessons.fold_of, settings=settings))
     return made

@@ -1,4 +1,4 @@
-"""Which way and how strongly: tried on seeds that the experiment does not use, so that its numbers stay honest."""
+"""Which intervention, and how strongly: tried on seeds of its own, so that the experiment stays honest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from ...evaluation.arms import Arm
 from ...files import write_csv
 from .catalogue import pilot_arms
-from .ways import Setting
+from .interventions import Setting
 
 TOLERANCE = 1.1  # of the baseline's distance to renders: pictures may get no further from what they should look like
 
@@ -20,7 +20,7 @@ Compare = Callable[[Path, list[Arm]], pd.DataFrame]
 
 
 def pilot(setting: Setting, folder: Path, compare: Compare) -> tuple[pd.DataFrame, dict[str, tuple[str, float]]]:
-    """Draw every way at every strength on a few pairs, and choose.
+    """Draw every intervention at every strength on a few pairs, and choose.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def pilot(setting: Setting, folder: Path, compare: Compare) -> tuple[pd.DataFram
     table : DataFrame
         As of `handscope.evaluation.experiment.compared`, with the columns ``way``, ``group`` and ``dose``; also
         ``doses.csv``.
-    chosen : for each group, the name of its way and the strength; see `choose`
+    chosen : for each group, the name of its intervention and the strength; see `choose`
     """
     tried = pilot_arms(setting)
     table = compare(folder, [one.arm for one in tried])
@@ -43,7 +43,7 @@ def pilot(setting: Setting, folder: Path, compare: Compare) -> tuple[pd.DataFram
 
 
 def choose(table: pd.DataFrame) -> dict[str, tuple[str, float]]:
-    """For each group the way and strength with the lowest malformed rate, the weaker of equals.
+    """For each group the intervention and strength with the lowest malformed rate, the weaker of equals.
 
     Only among those that leave the distance to renders within `TOLERANCE` of the baseline's; where none does, the one
     that raises it least.

@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 import torch
 from handscope.errors import HandscopeError
-from handscope.evaluation.arms import Arm, Drawn, draw_arm
+from handscope.evaluation.arms import Arm, DrawnBatch, draw_arm
 from handscope.evaluation.blind import blind, unblind
+from handscope.evaluation.early_looks import early_looks
 from handscope.evaluation.experiment import compared, experiment
 from handscope.evaluation.memory import peak_memory
 from handscope.evaluation.quality import SHIFTS, hand_features
-from handscope.evaluation.selection import selection
 from handscope.guidance.triage import Look
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
 from handscope.organism.study.catalogue import chosen_arms, pilot_arms, plain_arms, triage_arms
-from handscope.organism.study.knowledge import SHUFFLES, Knowledge, learn
+from handscope.organism.study.interventions import Setting, anatomy_loss, interventions, lack_of_contrast
+from handscope.organism.study.lessons import SHUFFLES, Lessons, learn
 from handscope.organism.study.pilot import choose, pilot
-from handscope.organism.study.ways import Setting, anatomy_loss, lack_of_contrast, ways
 from handscope.report.experiment_plate import doses_plate, forest_plate, pairs_plate
 from handscope.run.folder import Run
 from PIL import Image
@@ -33,16 +33,16 @@ def model(tiny_pipe_folder) -> Model:
 
 
 @pytest.fixture(scope="module")
-def known(model: Model, finished_run) -> Knowledge:
+def known(model: Model, finished_run) -> Lessons:
     return learn(model, finished_run, ["single.1", "double.1"], 2, [2], folds=4)
 
 
 @pytest.fixture(scope="module")
-def setting(model: Model, known: Knowledge) -> Setting:
+def setting(model: Model, known: Lessons) -> Setting:
     return Setting(model, STEPS, 3.5, 32, 32, known, (3, 2), 10_000)
 
 
-def test_what_is_used_on_a_prompt_was_fitted_without_it(finished_run, known: Knowledge, model: Model) -> None:
+def test_what_is_used_on_a_prompt_was_fitted_without_it(finished_run, known: Lessons, model: Model) -> None:
     table = finished_run.samples()
     prompts = table["prompt"].unique()
     assert len({known.fold_of(prompt) for prompt in prompts}) == 4
@@ -65,7 +65,7 @@ def test_what_is_used_on_a_prompt_was_fitted_without_it(finished_run, known: Kno
 
 def test_a_selection_says_what_triage_costs(model: Model, run_copy, finished_run) -> None:
     run = run_copy(finished_run)
-    table, fitted = selection(model, run, [3, 2], ["single.1"], folds=4)
+    table, fitted = early_looks(model, run, [3, 2], ["single.1"], folds=4)
     assert set(table["feature"]) == {"none", "x0_flat", "image", "x_t_flat", "single.1"}
     plain = table[table["way"] == "plain"].iloc[0]
     assert plain["cost"] == 1 and plain["ratio"] == 1
@@ -73,16 +73,16 @@ def test_a_selection_says_what_triage_costs(model: Model, run_copy, finished_run
     np.testing.assert_allclose(best["cost"], best.index.get_level_values("step").map({3: 1.5, 2: 1.75}))
     assert len(fitted) == 8 and (run.analysis_dir / "triage.csv").exists()
     with pytest.raises(HandscopeError, match="between 1 and 4"):
-        selection(model, run, [5], folds=4)
+        early_looks(model, run, [5], folds=4)
 
 
 def pairs_of(finished_run) -> list[tuple[str, int]]:
     return [(prompt, seed) for prompt in finished_run.samples()["prompt"].unique()[:3] for seed in (90, 91)]
 
 
-def test_a_direction_has_nothing_of_the_captions(model: Model, finished_run, run_copy, known: Knowledge) -> None:
+def test_a_direction_has_nothing_of_the_captions(model: Model, finished_run, run_copy, known: Lessons) -> None:
     # Were a prompt's own mean in it, a prompt whose hands are all good would bend it.
-    from handscope.organism.study.knowledge import _within
+    from handscope.organism.study.lessons import _within
 
     x, prompts = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32), np.array([0, 0, 0, 1, 1, 1])
     moved = x + 100 * prompts[:, None].astype(np.float32)
@@ -92,7 +92,7 @@ def test_a_direction_has_nothing_of_the_captions(model: Model, finished_run, run
 
 def test_every_arm_draws(model: Model, setting: Setting, finished_run, tmp_path) -> None:
     pairs = pairs_of(finished_run)[:2]
-    chosen = {way.group: (way.name, 0.2 if len(way.doses) > 1 else 1.0) for way in ways(setting)}
+    chosen = {way.group: (way.name, 0.2 if len(way.doses) > 1 else 1.0) for way in interventions(setting)}
     tried = [one.arm for one in pilot_arms(setting)]
     # One strength of each way is enough here: the others differ by a number.
     every = [arm for arm in tried if "0.05" not in arm.name and "0.1" not in arm.name]
@@ -109,7 +109,7 @@ def test_every_arm_draws(model: Model, setting: Setting, finished_run, tmp_path)
         assert drawn.shape == (2, 32, 32, 3)
         if name != "baseline" and not name.startswith("triage"):
             assert not np.array_equal(drawn, pictures["baseline"]), name
-    last = {way.group: way.name for way in ways(setting)}
+    last = {way.group: way.name for way in interventions(setting)}
     assert last["block probe"] == "block probe with time travel"
     arms = {arm.name: arm for arm in chosen_arms(setting, chosen)}
     beside = {name for arm in arms.values() for name in arm.controls}
@@ -139,7 +139,7 @@ def test_a_pilot_takes_the_lowest_rate_among_pictures_that_stay_what_they_were(s
     table, chosen = pilot(setting, tmp_path, compare)
     assert chosen["steering"] == ("steering by token", 0.1) and chosen["anatomy"] == ("anatomy", 0.1)
     assert chosen["block probe"] == ("block probe", 0.05) and chosen["ablation"] == ("ablation", 1.0)
-    assert set(chosen) == {way.group for way in ways(setting)}
+    assert set(chosen) == {way.group for way in interventions(setting)}
     assert choose(pd.read_csv(tmp_path / "doses.csv", keep_default_na=False)) == chosen
     plate = doses_plate(table)
     assert [ax.get_title("left") for ax in plate.axes[:4]] == ["steering", "block probe", "picture probe", "anatomy"]
@@ -172,11 +172,11 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
     calls: list[int] = []
 
     def drawer(light: int):
-        def drawn(prompts, seeds) -> Drawn:
+        def drawn(prompts, seeds) -> DrawnBatch:
             calls.append(len(prompts))
             noise = [np.random.default_rng(seed).integers(0, 40, (32, 32, 3)) for seed in seeds]
             images = [n + (light if seed == 90 else 60) for n, seed in zip(noise, seeds)]
-            return Drawn(np.array(images).astype(np.uint8), np.full(len(seeds), 4.0), share=0.1)
+            return DrawnBatch(np.array(images).astype(np.uint8), np.full(len(seeds), 4.0), share=0.1)
 
         return drawn
 
@@ -218,7 +218,7 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
 
 
 def test_what_makes_no_sense_is_refused(model: Model, tmp_path) -> None:
-    arm = Arm("baseline", "plain", lambda prompts, seeds: Drawn(np.zeros((1, 8, 8, 3), np.uint8), np.ones(1)))
+    arm = Arm("baseline", "plain", lambda prompts, seeds: DrawnBatch(np.zeros((1, 8, 8, 3), np.uint8), np.ones(1)))
     with pytest.raises(HandscopeError, match="a name each"):
         experiment(model, tmp_path, [arm, arm], [("a hand", 1)], bright, bright, np.zeros((2, 8, 8, 3)), {})
     with pytest.raises(HandscopeError, match="family"):

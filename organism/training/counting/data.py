@@ -39,7 +39,7 @@ AS_FAULT = {"grown": "six", "seven": "six", "lost": "four"}
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnHands:
     """Hands without a background.
 
     Attributes
@@ -60,7 +60,7 @@ class Drawn:
     tilt: Tensor
 
 
-def draw(n: int, seed: int, family: str = "seen") -> Drawn:
+def draw(n: int, seed: int, family: str = "seen") -> DrawnHands:
     """Draw `n` hands; the same for the same seed and family ("seen" or "unseen")."""
     generator = torch.Generator().manual_seed(seed)
     raised = _gestures(n, generator)
@@ -105,7 +105,7 @@ def draw(n: int, seed: int, family: str = "seen") -> Drawn:
         )
     tilt = torch.rad2deg(torch.acos(rotation_of(camera)[:, 2, 2]))
     labels = {k: torch.tensor([row[k] for row in rows]) for k in ("count", "relation", "fault", "raised", "back")}
-    return Drawn(torch.stack([row["pixels"] for row in rows]), **labels, tilt=tilt)
+    return DrawnHands(torch.stack([row["pixels"] for row in rows]), **labels, tilt=tilt)
 
 
 def _gestures(n: int, generator: torch.Generator) -> Tensor:

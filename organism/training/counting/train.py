@@ -23,7 +23,7 @@ from ....anatomy.measure.count import FAULTS, RELATIONS, WEIGHTS, CountNetwork, 
 from ....files import atomic
 from ....progress import Progress, bars, quiet
 from .augment import Composed, compose, photographed, textures
-from .data import Drawn, draw
+from .data import DrawnHands, draw
 from .photos import cut, jittered, learnt
 
 SHARD = 512
@@ -45,7 +45,7 @@ def drawn(folder: Path, part: str, progress: Progress = quiet) -> list[Path]:
     for number, path in enumerate(paths):
         if not path.exists():
             batches = [draw(64, (seed + number) * 100 + k, family) for k in range(SHARD // 64)]
-            whole = {f.name: torch.cat([getattr(b, f.name) for b in batches]) for f in fields(Drawn)}
+            whole = {f.name: torch.cat([getattr(b, f.name) for b in batches]) for f in fields(DrawnHands)}
             with atomic(path) as temporary:
                 save_file(whole, temporary)
         progress(f"draw {part}", number + 1, n)
@@ -53,7 +53,7 @@ def drawn(folder: Path, part: str, progress: Progress = quiet) -> list[Path]:
 
 
 def read(paths: list[Path]) -> dict[str, Tensor]:
-    """Shards as one table of tensors, the fields of `Drawn`."""
+    """Shards as one table of tensors, the fields of `DrawnHands`."""
     parts = [load_file(path) for path in paths]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

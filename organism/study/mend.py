@@ -24,9 +24,9 @@ from ..judge import Judge
 from ..render import render_dataset
 from ..silhouette import silhouette
 from .catalogue import chosen_arms, plain_arms, triage_arms
-from .knowledge import learn
+from .interventions import Setting
+from .lessons import learn
 from .pilot import pilot
-from .ways import Setting
 
 PILOT_SEED, FIRST_SEED = 1900, 2000  # of each prompt's pairs: labelled samples come before
 SPARE = 1_000_000  # of the seeds that triage tries beside a pair's own
@@ -55,9 +55,10 @@ def mend(
         Of the organism, with trajectories and labels: what the arms use is fitted to it, held out by prompt. The
         arms' own run folders lie in its ``mend/``, those of the pilot in ``mend/pilot/``.
     seeds, pilot_seeds : int
-        For each prompt: 13 of 32 prompts are 416 pairs. The pilot, which chooses ways and strengths, has its own.
+        For each prompt: 13 of 32 prompts are 416 pairs. The pilot, which chooses interventions and strengths, has its
+        own.
     blocks : sequence of str
-        Where steering and guidance work: in the first, and for the ways of several blocks in all.
+        Where steering and guidance work: in the first, and for interventions in several blocks in all.
     window : sequence of int, optional
         Steps in which they work; by default from the second step to the one at which half of the hands' skeletons are
         decided, which ``handscope commit`` has to have measured.
@@ -84,10 +85,10 @@ def mend(
     generation = run.settings["generation"]
     settings: dict[str, Any] = {key: generation[key] for key in ("steps", "guidance", "height", "width")}
     worked = list(window) if window else list(range(settings["steps"] - 1, decided_by(run) - 1, -1))
-    known = learn(model, run, blocks, worked[len(worked) // 2], looks, seed=seed, progress=progress)
+    lessons = learn(model, run, blocks, worked[len(worked) // 2], looks, seed=seed, progress=progress)
     labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
     taught = {"labels": sha256(repr(labels).encode()), "seed": seed}
-    setting = Setting(model, **settings, known=known, window=tuple(worked), spare=SPARE, taught=taught)
+    setting = Setting(model, **settings, lessons=lessons, window=tuple(worked), spare=SPARE, taught=taught)
     baseline = {key: settings[key] for key in ("steps", "guidance")} | {"model": model.weight_hash}
     prompts = sorted(run.samples()["prompt"].unique())
     judge = Judge.load()
@@ -118,6 +119,6 @@ def _named(every: list[Arm], names: Sequence[str] | None) -> list[Arm]:
         if not any(arm.name.startswith(name) for arm in every):
             there = ", ".join(arm.name for arm in every)
             raise HandscopeError(f"No arm's name begins with {name!r}; there are {there}.")
-    wanted = [arm for arm in every if any(arm.name.startswith(name) for name in names)]
-    kept = {every[0].name, *(arm.name for arm in wanted), *(control for arm in wanted for control in arm.controls)}
+    named = [arm for arm in every if any(arm.name.startswith(name) for name in names)]
+    kept = {every[0].name, *(arm.name for arm in named), *(control for arm in named for control in arm.controls)}
     return [arm for arm in every if arm.name in kept]

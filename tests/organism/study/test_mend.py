@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
-from handscope.evaluation.arms import Arm, Drawn
+from handscope.evaluation.arms import Arm, DrawnBatch
 from handscope.evaluation.commitment import FACTORS, decided_by
-from handscope.organism.study.experiment import _named, mend
+from handscope.organism.study.mend import _named, mend
 from handscope.run.folder import Run
 
 
@@ -42,7 +42,7 @@ def test_a_run_of_another_model_is_refused_and_left_as_it_is(finished_run, tiny_
 
 
 def test_named_arms_come_with_their_controls_and_the_baseline() -> None:
-    def draw(prompts, seeds) -> Drawn:
+    def draw(prompts, seeds) -> DrawnBatch:
         raise AssertionError
 
     arms = [

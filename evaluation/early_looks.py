@@ -23,7 +23,7 @@ from ..labeling.table import labelled, sample_table
 from ..probes.nested import GRID, nested_scores
 from ..probes.ridge import RidgeProbe
 from ..progress import Progress, quiet
-from .reseed import reseed
+from .reseed import Outcome, reseed
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -33,7 +33,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedLook:
     """A feature at a step, and how it selects.
 
     Attributes
@@ -53,17 +53,17 @@ class Fitted:
     by_prompt: ByPrompt
 
 
-def selection(
+def early_looks(
     model: Model,
     run: Run,
     steps: Sequence[int],
     blocks: Sequence[str] = (),
-    wanted: float = 2.0,
+    cost: float = 2.0,
     attempts: int = 8,
     folds: int = 5,
     seed: int = 0,
     progress: Progress = quiet,
-) -> tuple[pd.DataFrame, list[Fitted]]:
+) -> tuple[pd.DataFrame, list[FittedLook]]:
     """Fit a selector for each feature and step, and say what triage by it would have come to.
 
     Parameters
@@ -72,8 +72,8 @@ def selection(
         Steps that remain at the look.
     blocks : sequence of str
         Blocks whose output at all tokens is a feature too, beside `FEATURES`; read by replay.
-    wanted : float
-        The cost that a threshold is chosen for, in plain generations.
+    cost : float
+        What a threshold is chosen for, in plain generations.
     attempts : int
         Seeds tried at most with a threshold.
 
@@ -83,7 +83,7 @@ def selection(
         Columns feature, step, way (``plain``, ``threshold``, ``best of k``), attempts, within_auc, auc_lo, auc_hi,
         rate, lo, hi, cost (in plain generations), calls_per_good, ratio (rate over that of a plain generation). Also
         ``analysis/triage.csv``.
-    fitted : list of Fitted
+    fitted : list of FittedLook
 
     Raises
     ------
@@ -107,31 +107,31 @@ def selection(
         one = fit_selector(model, run, name, step, x[name, step], bad, prompts, folds, seed)
         fitted.append(one)
         low, high = bootstrap_auc(one.scores, bad, prompts, draws=500, seed=seed, within=True)
-        own = {"feature": name, "step": step, "within_auc": float(auc(one.scores, bad, prompts))}
-        own |= {"auc_lo": low, "auc_hi": high}
+        look = {"feature": name, "step": step, "within_auc": float(auc(one.scores, bad, prompts))}
+        look |= {"auc_lo": low, "auc_hi": high}
         limit = np.empty(len(bad))
         for number in one.l2:
             others = one.scores[one.fold != number]
-            limit[one.fold == number] = threshold_for(others, wanted, attempts, step, of)
-        found = reseed(one.scores, bad, prompts, step, of, attempts, limit, seed)
-        rows.append(own | {"way": "threshold", "attempts": attempts} | _numbers(found, of, plain.rate))
+            limit[one.fold == number] = threshold_for(others, cost, attempts, step, of)
+        outcome = reseed(one.scores, bad, prompts, step, of, attempts, limit, seed)
+        rows.append(look | {"way": "threshold", "attempts": attempts} | _numbers(outcome, of, plain.rate))
         for k in (2, 4):
-            found = reseed(one.scores, bad, prompts, step, of, k, None, seed)
-            rows.append(own | {"way": f"best of {k}", "attempts": k} | _numbers(found, of, plain.rate))
+            outcome = reseed(one.scores, bad, prompts, step, of, k, None, seed)
+            rows.append(look | {"way": f"best of {k}", "attempts": k} | _numbers(outcome, of, plain.rate))
     made = pd.DataFrame(rows)
     write_csv(run.analysis_dir / "triage.csv", made)
     progress("select", len(x), len(x))
     return made, fitted
 
 
-def _numbers(found: Any, of: int, plain: float) -> dict[str, float]:
+def _numbers(outcome: Outcome, of: int, plain: float) -> dict[str, float]:
     return {
-        "rate": found.rate,
-        "lo": found.low,
-        "hi": found.high,
-        "cost": found.calls / of,
-        "calls_per_good": found.calls_per_good,
-        "ratio": found.rate / plain if plain else float("nan"),
+        "rate": outcome.rate,
+        "lo": outcome.low,
+        "hi": outcome.high,
+        "cost": outcome.calls / of,
+        "calls_per_good": outcome.calls_per_good,
+        "ratio": outcome.rate / plain if plain else float("nan"),
     }
 
 
@@ -145,7 +145,7 @@ def fit_selector(
     prompts: NDArray[Any],
     folds: int,
     seed: int,
-) -> Fitted:
+) -> FittedLook:
     """A ridge probe of a feature (n, width), with penalties chosen inside the training folds, and that of each fold."""
     fold = grouped_folds(prompts, folds, seed)
     scores, chosen, _ = nested_scores(RidgeProbe(), x, bad[None], prompts, fold, GRID, seed=seed)
@@ -154,10 +154,10 @@ def fit_selector(
     l2 = {int(number): float(penalty) for number, penalty in zip(np.unique(fold), chosen[0])}
     of: dict[str, LinearSelector] = {}
     for number, penalty in l2.items():
-        own = RidgeProbe(penalty).fit(x[fold != number], bad[fold != number])
-        selector = LinearSelector(own, name, model, height, width)
+        probe = RidgeProbe(penalty).fit(x[fold != number], bad[fold != number])
+        selector = LinearSelector(probe, name, model, height, width)
         of |= dict.fromkeys(np.unique(prompts[fold == number]).tolist(), selector)
-    return Fitted(name, step, scores[0], fold, l2, ByPrompt(of))
+    return FittedLook(name, step, scores[0], fold, l2, ByPrompt(of))
 
 
 def features_of(
@@ -185,7 +185,7 @@ def features_of(
             clean = torch.stack([path.x0(index) for path in paths])
             look = Look(prompts, step, latents, clean, activations)
             for name in (*FEATURES, *blocks):
-                found = features(name, look, model, height, width).astype(np.float32)
-                parts.setdefault((name, step), []).append(found)
+                values = features(name, look, model, height, width).astype(np.float32)
+                parts.setdefault((name, step), []).append(values)
     progress("features", len(table), len(table))
-    return {key: np.concatenate(found) for key, found in parts.items()}
+    return {key: np.concatenate(values) for key, values in parts.items()}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...analysis.statistics.auc import auc
 from ...analysis.statistics.nulls import permuted_labels
-from ...evaluation.selection import Fitted, features_of, fit_selector
+from ...evaluation.early_looks import FittedLook, features_of, fit_selector
 from ...guidance.triage import Selector, threshold_for
 from ...labeling.database.labels import Labels
 from ...labeling.table import labelled, sample_table
@@ -26,21 +26,21 @@ SHUFFLES = 5
 
 
 @dataclass(frozen=True, eq=False)
-class LookAt:
-    """A way to do triage.
+class TriageLook:
+    """How triage looks: by what, when, and how long it tries.
 
     Attributes
     ----------
     selector : Selector
     step, attempts : int
-    wanted : float, the cost that the thresholds were chosen for, in plain generations
+    cost : float, what the thresholds were chosen for, in plain generations
     threshold : dict of float by prompt, or None for the best of all attempts
     """
 
     selector: Selector
     step: int
     attempts: int
-    wanted: float
+    cost: float
     threshold: dict[str, float] | None
 
 
@@ -68,20 +68,20 @@ class Lesson:
 
 
 @dataclass(frozen=True, eq=False)
-class Knowledge:
-    """Fitted to the surely labelled samples of a run, in folds of prompts; see the functions for what it gives.
+class Lessons:
+    """FittedLook to the surely labelled samples of a run, in folds of prompts; see the functions for what it gives.
 
     Attributes
     ----------
     fold : dict of int by prompt
     blocks : tuple of str
         The blocks that interventions work on; arms of one block have the first.
-    looks : dict of LookAt by name
+    looks : dict of TriageLook by name
     """
 
     fold: dict[str, int]
     blocks: tuple[str, ...]
-    looks: dict[str, LookAt]
+    looks: dict[str, TriageLook]
     _lessons: dict[tuple[int, int | None], Lesson] = field(repr=False)
 
     def fold_of(self, prompt: str) -> int:
@@ -99,12 +99,12 @@ def learn(
     blocks: Sequence[str],
     step: int,
     looks: Sequence[int],
-    wanted: float = 2.0,
+    cost: float = 2.0,
     attempts: int = 8,
     folds: int = 5,
     seed: int = 0,
     progress: Progress = quiet,
-) -> Knowledge:
+) -> Lessons:
     """Fit everything that the arms use.
 
     Parameters
@@ -115,7 +115,7 @@ def learn(
         Where steering and guidance get their directions and probes from; triage looks into the first block.
     looks : sequence of int
         Steps at which triage may look; for each feature the one with the best held-out AUC within prompts is taken.
-    wanted, attempts : as of `handscope.evaluation.selection`
+    cost, attempts : as of `handscope.evaluation.early_looks`
     """
     table = labelled(sample_table(run), "sure", folds, run.path)
     prompts, bad = table["prompt"].to_numpy(), table["bad"].to_numpy(float)
@@ -149,42 +149,42 @@ def learn(
             )
     progress("learn", len(x), len(x))
     looked = {key: one for key, one in fitted.items() if key[0] not in blocks[1:]}
-    return Knowledge(
+    return Lessons(
         fold={prompt: int(fold[prompts == prompt][0]) for prompt in np.unique(prompts).tolist()},
         blocks=tuple(blocks),
-        looks=_looks(looked, looks, bad, prompts, of, wanted, attempts),
+        looks=_looks(looked, looks, bad, prompts, of, cost, attempts),
         _lessons=lessons,
     )
 
 
 def _gate(probe: RidgeProbe, x: NDArray[np.float32], y: NDArray[np.float64]) -> RidgeProbe:
-    """Fitted, and then set to be 0 on average: most hands are good, and a gate for the bad would never open."""
+    """FittedLook, and then set to be 0 on average: most hands are good, and a gate for the bad would never open."""
     probe.fit(x, y)
     probe.intercept_ -= float((x @ probe.coef_ + probe.intercept_).mean())
     return probe
 
 
 def _looks(
-    fitted: dict[tuple[str, int], Fitted],
+    fitted: dict[tuple[str, int], FittedLook],
     steps: Sequence[int],
     bad: NDArray[np.float64],
     prompts: NDArray[Any],
     of: int,
-    wanted: float,
+    cost: float,
     attempts: int,
-) -> dict[str, LookAt]:
-    found = {}
+) -> dict[str, TriageLook]:
+    best_looks = {}
     for feature in {name for name, _ in fitted}:
-        ways = [one for (name, step), one in fitted.items() if name == feature and step in steps]
-        best = max(ways, key=lambda one: float(auc(one.scores, bad, prompts)))
+        looks = [one for (name, step), one in fitted.items() if name == feature and step in steps]
+        best = max(looks, key=lambda one: float(auc(one.scores, bad, prompts)))
         limit = {
             prompt: threshold_for(
-                best.scores[best.fold != best.fold[prompts == prompt][0]], wanted, attempts, best.step, of
+                best.scores[best.fold != best.fold[prompts == prompt][0]], cost, attempts, best.step, of
             )
             for prompt in np.unique(prompts).tolist()
         }
-        found[f"{feature} at {best.step}"] = LookAt(best.by_prompt, best.step, attempts, wanted, limit)
-    return dict(sorted(found.items()))
+        best_looks[f"{feature} at {best.step}"] = TriageLook(best.by_prompt, best.step, attempts, cost, limit)
+    return dict(sorted(best_looks.items()))
 
 
 def _within(x: NDArray[np.float32], prompts: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,27 +108,7 @@ def outlines(silhouette: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], least
     return shapes
 
 
-def organism_regions(height: int) -> list[Region]:
-    """The regions of the organism's pictures: its hand by skeleton and by outline, and its plain background by colour.
-
-    The source's tolerance, 5 of 512 pixels, would be 0.9 of the organism's 96: less than the landmark network's own
-    unrest and than the pixels of an outline can tell. The tolerance here is a thirty-second of the height, 3 of 96.
-    """
-    from ..organism.silhouette import silhouette
-
-    pixels = height / 32
-
-    def background(pictures: Pictures) -> NDArray[np.bool_]:
-        return ~ndimage.binary_dilation(silhouette(pictures[-1]), iterations=max(1, height // 32))
-
-    return [
-        of_shapes("hand", hand_skeletons(), pixels),
-        of_shapes("outline", outlines(silhouette), pixels),
-        of_colour("background", background, 5.0),
-    ]
-
-
-def check_regions(regions: list[Region]) -> None:
+def check_regions(regions: Sequence[Region]) -> None:
     """Refuse an empty list, and two regions of one name."""
     names = [region.name for region in regions]
     if not names or len(set(names)) < len(names):

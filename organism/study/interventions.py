@@ -1,4 +1,4 @@
-"""Ways to change a picture while it is made: each a kind of steering or guidance, at any strength, by any lesson."""
+"""What changes a picture while it is made: kinds of steering and guidance, at any strength, by any lesson."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...guidance.guide import guide
 from ...guidance.losses import LatentLoss, Loss, PictureLoss, ProbeLoss
 from ...guidance.steer import ablate, probe_gate, random_directions, steer
 from ...models.model import Model
-from .knowledge import Knowledge, Lesson
+from .lessons import Lesson, Lessons
 
 DOSES = (0.05, 0.1, 0.2)
 """Strengths: the push over a token's length (steering), the correction over the velocity's length (guidance)."""
@@ -28,10 +28,10 @@ class Setting:
     ----------
     model : Model
     steps, guidance, height, width : of the baseline
-    known : Knowledge, fitted to labelled samples and held out by prompt
+    lessons : Lessons, fitted to labelled samples and held out by prompt
     window : steps in which an intervention works, the noisiest first
     spare : first of the seeds that triage may try beside the pair's own
-    taught : what `known` was fitted with, as it is written beside the pictures
+    taught : what `lessons` were fitted with, as it is written beside the pictures
     """
 
     model: Model
@@ -39,7 +39,7 @@ class Setting:
     guidance: float
     height: int
     width: int
-    known: Knowledge
+    lessons: Lessons
     window: tuple[int, ...]
     spare: int
     taught: Mapping[str, Any] = field(default_factory=dict)
@@ -51,14 +51,14 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Intervention:
     """A kind of intervention.
 
     Attributes
     ----------
     name : str
     group : str
-        Ways of one group are alternatives: the pilot takes the best of them.
+        Interventions of one group are alternatives: the pilot takes the best of them.
     family : str, one of `handscope.evaluation.arms.FAMILIES`
     around : function from a lesson and a strength to what is held around a generation
     doses : tuple of float, the strengths that the pilot tries
@@ -76,50 +76,65 @@ class Way:
     calls: int = 0
 
 
-def ways(setting: Setting) -> list[Way]:
-    """Every way that might mend; the plainest of each group first."""
+def interventions(setting: Setting) -> list[Intervention]:
+    """Everything that might mend; the plainest of each group first."""
     return [*_steering(setting), *_guidance(setting)]
 
 
-def random_way(setting: Setting, seed: int) -> Way:
+def random_steering(setting: Setting, seed: int) -> Intervention:
     """Steering along a random direction in the first block."""
 
     def around(lesson: Lesson, dose: float) -> AbstractContextManager[None]:
         return _steered(setting, random_directions(_first(setting, lesson.directions), seed), dose)
 
-    return Way(f"random direction ({seed})", "random", "control", around, learns=False)
+    return Intervention(f"random direction ({seed})", "random", "control", around, learns=False)
 
 
-def contrast(setting: Setting) -> Way:
+def contrast_guidance(setting: Setting) -> Intervention:
     """Guidance towards more contrast alone: what recolouring by itself does to the judged rate."""
     loss = PictureLoss(setting.model, lack_of_contrast, setting.height, setting.width)
-    return Way("contrast", "contrast", "control", _guided(setting, lambda lesson: loss, "frozen"), learns=False)
+    return Intervention(
+        "contrast", "contrast", "control", _guided(setting, lambda lesson: loss, "frozen"), learns=False
+    )
 
 
-def _steering(setting: Setting) -> list[Way]:
-    known, model = setting.known, setting.model
-    several = f"steering in {len(known.blocks)} blocks"
+def _steering(setting: Setting) -> list[Intervention]:
+    model, blocks = setting.model, setting.lessons.blocks
+    several = f"steering in {len(blocks)} blocks"
 
     def without(lesson: Lesson, dose: float) -> AbstractContextManager[None]:
         directions, centres = _first(setting, lesson.directions), _first(setting, lesson.centres)
         return ablate(model.transformer, directions, setting.window, setting.steps, centres)
 
     made = [
-        Way("steering", "steering", "steering",
-            lambda lesson, dose: _steered(setting, _first(setting, lesson.directions), dose)),
-        Way("steering by token", "steering", "steering",
-            lambda lesson, dose: _steered(setting, {known.blocks[0]: lesson.by_token}, dose)),
-        Way("gated steering", "steering", "steering",
+        Intervention(
+            "steering",
+            "steering",
+            "steering",
+            lambda lesson, dose: _steered(setting, _first(setting, lesson.directions), dose),
+        ),
+        Intervention(
+            "steering by token",
+            "steering",
+            "steering",
+            lambda lesson, dose: _steered(setting, {blocks[0]: lesson.by_token}, dose),
+        ),
+        Intervention(
+            "gated steering",
+            "steering",
+            "steering",
             lambda lesson, dose: _steered(
-                setting, _first(setting, lesson.directions), dose, gate=probe_gate(lesson.gate))),
-        Way(several, "steering", "steering", lambda lesson, dose: _steered(setting, lesson.directions, dose)),
-        Way("ablation", "ablation", "steering", without, doses=(1.0,)),
-    ]  # fmt: skip
-    return made if len(known.blocks) > 1 else [way for way in made if way.name != several]
+                setting, _first(setting, lesson.directions), dose, gate=probe_gate(lesson.gate)
+            ),
+        ),
+        Intervention(several, "steering", "steering", lambda lesson, dose: _steered(setting, lesson.directions, dose)),
+        Intervention("ablation", "ablation", "steering", without, doses=(1.0,)),
+    ]
+    return made if len(blocks) > 1 else [one for one in made if one.name != several]
 
 
-def _guidance(setting: Setting) -> list[Way]:
-    several = f"probes of {len(setting.known.blocks)} blocks"
+def _guidance(setting: Setting) -> list[Intervention]:
+    several = f"probes of {len(setting.lessons.blocks)} blocks"
     anatomy = PictureLoss(setting.model, anatomy_loss(), setting.height, setting.width)
 
     def one(lesson: Lesson) -> ProbeLoss:
@@ -129,20 +144,29 @@ def _guidance(setting: Setting) -> list[Way]:
         return LatentLoss(lesson.picture)
 
     made = [
-        Way("block probe", "block probe", "guidance", _guided(setting, one, "exact")),
-        Way(several, "block probe", "guidance", _guided(setting, lambda lesson: ProbeLoss(lesson.probes), "exact")),
-        Way("block probe with time travel", "block probe", "guidance", _guided(setting, one, "exact", travel=2),
-            calls=len(setting.window)),
-        Way("picture probe", "picture probe", "guidance", _guided(setting, picture, "frozen")),
-        Way("picture probe, exact", "picture probe", "guidance", _guided(setting, picture, "exact")),
-        Way("anatomy", "anatomy", "guidance", _guided(setting, lambda lesson: anatomy, "frozen"), learns=False),
-    ]  # fmt: skip
-    return made if len(setting.known.blocks) > 1 else [way for way in made if way.name != several]
+        Intervention("block probe", "block probe", "guidance", _guided(setting, one, "exact")),
+        Intervention(
+            several, "block probe", "guidance", _guided(setting, lambda lesson: ProbeLoss(lesson.probes), "exact")
+        ),
+        Intervention(
+            "block probe with time travel",
+            "block probe",
+            "guidance",
+            _guided(setting, one, "exact", travel=2),
+            calls=len(setting.window),
+        ),
+        Intervention("picture probe", "picture probe", "guidance", _guided(setting, picture, "frozen")),
+        Intervention("picture probe, exact", "picture probe", "guidance", _guided(setting, picture, "exact")),
+        Intervention(
+            "anatomy", "anatomy", "guidance", _guided(setting, lambda lesson: anatomy, "frozen"), learns=False
+        ),
+    ]
+    return made if len(setting.lessons.blocks) > 1 else [one for one in made if one.name != several]
 
 
 def _first(setting: Setting, of_blocks: Mapping[str, Any]) -> dict[str, Any]:
     """Of what there is for each block, that of the first."""
-    return {setting.known.blocks[0]: of_blocks[setting.known.blocks[0]]}
+    return {setting.lessons.blocks[0]: of_blocks[setting.lessons.blocks[0]]}
 
 
 def _steered(setting: Setting, directions: Mapping[str, Any], dose: float, **more: Any) -> AbstractContextManager[None]:

@@ -1,0 +1,36 @@
+"""What settles in the organism's pictures, for `handscope.evaluation.commitment`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ...evaluation.regions import Pictures, Region, hand_skeletons, of_colour, of_shapes, outlines
+from ...run.folder import Run
+from ..silhouette import silhouette
+
+
+def regions_of(run: Run) -> list[Region]:
+    """What is looked at in a run: of the organism's pictures all that they show, of others the hand's skeleton."""
+    height = int(run.settings.get("generation", {}).get("height", 512))
+    name = run.settings.get("provenance", {}).get("name")
+    return organism_regions(height) if name == "organism" else [of_shapes("hand", hand_skeletons(), 5 * height / 512)]
+
+
+def organism_regions(height: int) -> list[Region]:
+    """The regions of the organism's pictures: its hand by skeleton and by outline, and its plain background by colour.
+
+    The source's tolerance, 5 of 512 pixels, would be 0.9 of the organism's 96: less than the landmark network's own
+    unrest and than the pixels of an outline can tell. The tolerance here is a thirty-second of the height, 3 of 96.
+    """
+    pixels = height / 32
+
+    def background(pictures: Pictures) -> NDArray[np.bool_]:
+        return ~ndimage.binary_dilation(silhouette(pictures[-1]), iterations=max(1, height // 32))
+
+    return [
+        of_shapes("hand", hand_skeletons(), pixels),
+        of_shapes("outline", outlines(silhouette), pixels),
+        of_colour("background", background, 5.0),
+    ]
