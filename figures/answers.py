@@ -9,17 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
+from ..labeling.subject import Subject, words_of
 from .style import BLOCK_STYLE, FAINT, SERIES, scale, scaled
 
 
-def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "") -> Axes:
-    """What share of hands is bad among those given a probability, against that probability.
+def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "", subject: Subject | None = None) -> Axes:
+    """What share of samples is bad among those given a probability, against that probability.
 
     Parameters
     ----------
     table : DataFrame with columns predicted (mean probability of bad), observed (share that is bad), lo, hi (its
         interval) and n; a row a bin
     note : the calibration error, in words
+    subject : whose words are used
     """
     colour, marker = BLOCK_STYLE
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=":")
@@ -34,7 +36,9 @@ def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "") -> Axes:
         last = row.predicted
         ax.annotate(f"{int(row.n)}", (row.predicted, 0), (0, 2), textcoords="offset points", ha="center", va="bottom",
                     fontsize=scaled(0.76), color="#666666")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability of bad (below: hands)", ylabel="share that is bad")
+    plural, bad = words_of(subject).plural, words_of(subject).verdicts["bad"]
+    label = f"predicted probability of {bad} (below: {plural})"
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=label, ylabel=f"share that is {bad}")
     ax.set_aspect("equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -43,14 +47,17 @@ def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "") -> Axes:
     return ax
 
 
-def power_curve(table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), wanted: float = 0.8) -> Axes:
-    """The chance of seeing an AUC against the number of labelled hands, a line for each AUC.
+def power_curve(
+    table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), wanted: float = 0.8, subject: Subject | None = None
+) -> Axes:
+    """The chance of seeing an AUC against the number of labelled samples, a line for each AUC.
 
     Parameters
     ----------
-    table : DataFrame with columns auc, n (good and bad hands together), power
-    at : numbers of hands to mark: those that a run has
+    table : DataFrame with columns auc, n (good and bad samples together), power
+    at : numbers of samples to mark: those that a run has
     wanted : the power to mark
+    subject : whose words are used
     """
     for (auc, rows), (colour, marker) in zip(table.groupby("auc"), SERIES, strict=False):
         rows = rows.sort_values("n")
@@ -62,7 +69,9 @@ def power_curve(table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), wanted
         ax.annotate(f"n = {n}", (n, 0.0), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
                     va="bottom", fontsize=scaled(0.86), color="#555555")
     ax.set_xscale("log")
-    ax.set(ylim=(0, 1.02), xlabel="labelled hands, good and bad", ylabel="chance of p ≤ 0.05")
+    words = words_of(subject)
+    label = f"labelled {words.plural}, {words.verdicts['good']} and {words.verdicts['bad']}"
+    ax.set(ylim=(0, 1.02), xlabel=label, ylabel="chance of p ≤ 0.05")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_formatter(NullFormatter())

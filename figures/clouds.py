@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from ..labeling.subject import Subject, words_of
 from .style import BAD, GOOD, halo, scale, scaled
 
 
@@ -29,9 +30,10 @@ def scatter(xy: ArrayLike, bad: ArrayLike, ax: Axes, *, note: str = "") -> Axes:
     return ax
 
 
-def label_legend(ax: Axes, **where: Any) -> Axes:
-    """A legend of the colours of good and bad hands; `where` goes to ``Axes.legend``."""
-    handles = [Patch(facecolor=to_rgba(colour, 0.45), edgecolor=colour, label=name)
-               for name, colour in (("good hand", GOOD), ("bad hand", BAD))]
-    ax.legend(handles=handles, **where)
+def label_legend(ax: Axes, *, subject: Subject | None = None, **where: Any) -> Axes:
+    """A legend of the colours of good and bad, in the words of a subject; `where` goes to ``Axes.legend``."""
+    classes = words_of(subject).classes
+    patches = [Patch(facecolor=to_rgba(colour, 0.45), edgecolor=colour, label=name)
+               for name, colour in ((classes.good, GOOD), (classes.bad, BAD))]
+    ax.legend(handles=patches, **where)
     return ax

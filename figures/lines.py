@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from ..labeling.subject import Subject, words_of
 from .style import BAD, BLOCK_STYLE, FAINT, INK, LEVEL, LINE_STYLES, SERIES, STEPS_LABEL, halo, scale, scaled
 
 
@@ -132,8 +133,8 @@ def forest(added: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def rates(table: pd.DataFrame, overall: float, ax: Axes) -> Axes:
-    """Share of bad hands by level of each caption factor, with its interval, against the overall share and twice that.
+def rates(table: pd.DataFrame, overall: float, ax: Axes, *, subject: Subject | None = None) -> Axes:
+    """Share of bad samples by level of what a prompt states, with its interval, the overall share and twice that.
 
     Parameters
     ----------
@@ -157,6 +158,6 @@ def rates(table: pd.DataFrame, overall: float, ax: Axes) -> Axes:
     ax.set_ylim(place - 1.2, -0.7)
     ax.set_xlim(0, min(1.0, max(float(table["hi"].max()), 2 * overall) + 0.08))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_xlabel("share of malformed hands, 95% Wilson interval")
+    ax.set_xlabel(f"share of malformed {words_of(subject).plural}, 95% Wilson interval")
     ax.tick_params(axis="y", length=0)
     return ax

@@ -11,14 +11,14 @@ from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
 from ..labeling.database.labels import Annotation
-from .style import BAD, GOOD, HAND_COLOURS, UNSURE, scaled
+from .style import BAD, GOOD, LABEL_COLOURS, UNSURE, scaled
 
 
 def contact_sheet(
     images: Sequence[NDArray[np.uint8]], annotations: Sequence[Annotation], ax: Axes, *, columns: int,
     notes: Sequence[str] = ()
 ) -> Axes:
-    """Images in rows of `columns`, with the token labels over them: hand tokens tinted, and outlined, by their label.
+    """Images in rows of `columns`, with the token labels over them: an instance tinted, and outlined, by label.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def contact_sheet(
         box = (left, left + width, top + height, top)
         ax.imshow(image, extent=box, interpolation="nearest")
         tints = np.zeros((*annotation.labels.shape, 4))
-        for label, colour in HAND_COLOURS.items():
+        for label, colour in LABEL_COLOURS.items():
             tints[(annotation.labels == label) & (annotation.instances > 0)] = to_rgba(colour, 0.12)
         ax.imshow(tints, extent=box, interpolation="nearest")
         edge = {"g": GOOD, "b": BAD, "u": UNSURE}[annotation.verdict[0]]

@@ -21,7 +21,7 @@ from ..files import atomic
 
 LEVEL = 0.05
 GOOD, BAD, UNSURE = "#0072B2", "#D55E00", "#7A7A7A"
-HAND_COLOURS = {2: GOOD, 3: BAD, 0: UNSURE}
+LABEL_COLOURS = {2: GOOD, 3: BAD, 0: UNSURE}
 INK, FAINT = "#222222", "#8A8A8A"
 BLOCK_STYLE = ("#4B2A7B", "o")
 LINE_STYLES = {  # a baseline's colour and marker

@@ -134,6 +134,11 @@ class Subject:
         """The word for a kind of fault."""
         return self.kinds[kind].word or kind
 
+    def fault_word(self, fault: str) -> str:
+        """A fault in words: its kind's word, and its scope where it has one (``fused:global``)."""
+        kind, colon, scope = fault.partition(":")
+        return f"{self.word(kind) if kind in self.kinds else kind}{colon}{scope}"
+
     def scopes(self, kinds: Iterable[str]) -> set[str]:
         """Where the faults of an instance are seen: any of local and global; none where no kind is given.
 
@@ -217,6 +222,11 @@ def parse_subject(said: Any, where: object) -> Subject:
         key = ".".join(str(part) for part in first["loc"])
         problem = "it is missing" if first["type"] == "missing" else f"{first['msg']}, found {first['input']!r}"
         raise HandscopeError(f"The subject {where} is not as expected, key {key!r}: {problem}.") from error
+
+
+def words_of(subject: Subject | None) -> Subject:
+    """The subject, or the default one where none is given."""
+    return load_subject(DEFAULT) if subject is None else subject
 
 
 def subject_of(run: Run) -> Subject:

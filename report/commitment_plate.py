@@ -13,14 +13,16 @@ from matplotlib.figure import Figure
 from .. import figures
 from ..evaluation.commitment import decided, predicted_pictures
 from ..evaluation.regions import Region
+from ..labeling.subject import subject_of
 from ..models.model import Model
 from ..run.folder import Run
+from .words import with_article
 
 SHOWN = 10  # pictures of a filmstrip
 
 
 def commitment_plate(model: Model, run: Run, rows: pd.DataFrame, regions: Sequence[Region]) -> Figure:
-    """Shares decided over steps, of all regions and of good and bad hands, and a filmstrip of one of each.
+    """Shares decided over steps, of all regions and of good and bad samples, and a filmstrip of one of each.
 
     Parameters
     ----------
@@ -39,9 +41,13 @@ def commitment_plate(model: Model, run: Run, rows: pd.DataFrame, regions: Sequen
         figures.decided_share({name: decided(part) for name, part in every.items() if _any(part)}, steps, left)
         left.set_title("Regions of the picture")
         compared = regions[0] if shown is None else shown
-        groups = {name: every[compared.name].query(f"bad == {bad}") for name, bad in (("good", 0), ("bad", 1))}
+        subject = subject_of(run)
+        good, bad = subject.verdicts["good"], subject.verdicts["bad"]
+        groups = {name: every[compared.name].query(f"bad == {is_bad}") for name, is_bad in ((good, 0), (bad, 1))}
         figures.decided_share({name: decided(part) for name, part in groups.items() if _any(part)}, steps, right)
-        right.set_title(f"Good and bad hands: {compared.name}, {compared.tolerance:g} {compared.unit}")
+        right.set_title(
+            f"{good.capitalize()} and {bad} {subject.plural}: {compared.name}, {compared.tolerance:g} {compared.unit}"
+        )
         if shown is not None:
             panels = np.atleast_1d(below.subplots(len(strips), 1))
             for panel, row in zip(panels, strips):
@@ -51,7 +57,7 @@ def commitment_plate(model: Model, run: Run, rows: pd.DataFrame, regions: Sequen
 
 def sentences(run: Run, summary: pd.DataFrame, regions: Sequence[Region]) -> list[str]:
     """What a summary says of each region at its own tolerance, and when a probe begins to tell."""
-    said = []
+    said, words = [], subject_of(run)
     for region in regions:
         some = summary[(summary["region"] == region.name) & np.isclose(summary["tolerance"], region.tolerance)]
         whole, bad = (some[some["group"] == group].iloc[0] for group in ("all", "bad"))
@@ -65,7 +71,8 @@ def sentences(run: Run, summary: pd.DataFrame, regions: Sequence[Region]) -> lis
         text = f"{within}: half are decided by step {whole.median_step:g} ({interval}), {noise}; {counts}"
         if np.isfinite(bad.p):
             later = "later" if bad.difference > 0 else "earlier"
-            text += f"; bad hands {abs(bad.difference):.1f} steps {later} (p = {bad.p:.3g})"
+            which = f"{words.verdicts['bad']} {words.plural}"
+            text += f"; {which} {abs(bad.difference):.1f} steps {later} (p = {bad.p:.3g})"
         said.append(text)
     path = run.analysis_dir / "probes.csv"
     if path.exists():
@@ -101,8 +108,9 @@ def _strip(model: Model, run: Run, region: Region, row: pd.Series, panel: Axes) 
     places = np.unique(np.linspace(0, len(pictures) - 1, SHOWN).round().astype(int))
     assert region.shapes is not None
     shapes = region.shapes(pictures[places])
-    kind = "bad" if row["bad"] == 1 else "good"
-    title = f"a {kind} hand of median commitment: decided at step {row['step']:g} of {row['steps']} ({row['sample']})"
+    subject = subject_of(run)
+    one = with_article(f"{subject.verdicts['bad' if row['bad'] == 1 else 'good']} {subject.noun}")
+    title = f"{one} of median commitment: decided at step {row['step']:g} of {row['steps']} ({row['sample']})"
     figures.filmstrip(
         pictures[places], shapes, [len(pictures) - int(i) for i in places], panel, decided=int(row["step"]), title=title
     )

@@ -10,14 +10,14 @@ from ..analysis.statistics.rates import wilson
 from ..figures import LEVEL
 from .further import further
 from .results import Results, separable
-from .words import CHANCE, Finding, at_steps, auc_words, best_row, counted, percent, place, rounded
+from .words import CHANCE, Finding, at_steps, auc_words, best_row, counted, percent, place, rounded, with_article
 
-BASELINE_NAMES = {
+_BASELINES = {
     "prompt": "the words of the prompt",
-    "position": "the outline of the finished hand",
+    "position": "the outline of the finished {noun}",
     "noise": "the initial noise",
-    "x_t": "the noisy latents x_t at the hand",
-    "x0": "the predicted clean latents x0 at the hand",
+    "x_t": "the noisy latents x_t at the {noun}",
+    "x0": "the predicted clean latents x0 at the {noun}",
     "x0_flat": "the predicted clean latents x0 of the whole picture",
     "image": "plain statistics of the predicted clean picture (area, contrast, brightness, …)",
     "norm": "the size of the last block's activations",
@@ -25,6 +25,7 @@ BASELINE_NAMES = {
     "final_image": "plain statistics of the final picture",
     "all": "all other baselines together",
 }
+"""What each baseline reads; ``{noun}`` is the subject's."""
 HONEST = ("x0", "x0_flat", "image", "all")
 
 
@@ -34,6 +35,11 @@ def findings(results: Results) -> list[Finding]:
     return [*(make(results) for make in makers), *further(results)]
 
 
+def baseline_words(results: Results, name: str) -> str:
+    """What a baseline reads."""
+    return _BASELINES.get(name, name).format(noun=results.subject.noun)
+
+
 def _malformed(results: Results) -> Finding:
     judged = results.samples.dropna(subset=["bad"])
     bad, n = int(judged["bad"].sum()), len(judged)
@@ -41,29 +47,33 @@ def _malformed(results: Results) -> Finding:
     unsure = len(results.samples) - n
     sure = results.probe_of("sure").iloc[0]
     brief = f"{percent(bad / n)} (95% interval {percent(low)} to {percent(high)}): {bad} of {n}."
-    detail = f"The analyses use the {int(sure['n_good'])} good and {int(sure['n_bad'])} bad ones whose verdict is sure."
+    counts = " and ".join(f"{int(sure[f'n_{side}'])} {results.subject.verdicts[side]}" for side in ("good", "bad"))
+    detail = f"The analyses use the {counts} ones whose verdict is sure."
     if unsure:
         detail += f" {unsure} more could not be judged and are in no analysis."
-    return Finding("How many hands are malformed?", brief, detail, "yes")
+    return Finding(f"How many {results.subject.plural} are malformed?", brief, detail, "yes")
 
 
 def _separable(results: Results) -> Finding:
-    question = "Can the activations tell a bad hand from a good one?"
+    subject = results.subject
+    good, bad = subject.verdicts["good"], subject.verdicts["bad"]
+    one = with_article(f"{bad} {subject.noun}")
+    question = f"Can the activations tell {one} from {with_article(good)} one?"
     column, rows = results.prefix + "auc", results.probe_of("sure")
     known = rows[results.prefix + "q"] <= LEVEL
     best = best_row(rows, column, known)
     scope = "of the same prompt" if results.prefix else "of different prompts, since no prompt has both"
     if not known.any():
         brief = (
-            f"A linear probe cannot tell bad hands from good ones {scope}: {CHANCE} ({counted(best)}) in every one of "
-            f"{len(rows)} cells."
+            f"A linear probe cannot tell {bad} {subject.plural} from {good} ones {scope}: {CHANCE} ({counted(best)}) "
+            f"in every one of {len(rows)} cells."
         )
         return Finding(question, brief, f"The highest AUC is {best[column]:.2f}, {place(best)}.", "chance")
     brief = (
-        f"Yes, a linear probe tells bad hands from good ones {scope} in {known.sum()} of {len(rows)} cells "
-        f"(q ≤ {LEVEL}), best in {place(best)}: {auc_words(best, results.prefix)}."
+        f"Yes, a linear probe tells {bad} {subject.plural} from {good} ones {scope} in {known.sum()} of {len(rows)} "
+        f"cells (q ≤ {LEVEL}), best in {place(best)}: {auc_words(best, results.prefix)}."
     )
-    return Finding(question, brief, f"Being the best of {len(rows)}, that number flatters itself a little.", "yes")
+    return Finding(question, brief, f"Being the best of {len(rows)}, that number is likely a little too high.", "yes")
 
 
 def _beyond(results: Results) -> Finding:
@@ -77,8 +87,8 @@ def _beyond(results: Results) -> Finding:
         rows = rows[rows["baseline"] == name].dropna(subset=[prefix + "added"]).sort_values("step", ascending=False)
         if len(rows):
             known = (rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)
-            gains[BASELINE_NAMES[name]] = bool(known.any())
-            parts.append(_gain_words(rows, known, name, prefix, n))
+            gains[baseline_words(results, name)] = bool(known.any())
+            parts.append(_gain_words(rows, known, baseline_words(results, name), prefix, n))
     detail = " ".join(parts)
     whole = _whole_picture(results, n)
     if not parts:
@@ -119,7 +129,7 @@ def _whole_picture(results: Results, n: str) -> str:
 
 
 def _other_penalty(results: Results) -> str:
-    """Both of these have one penalty, settled beforehand, which need not suit both alike."""
+    """Both of these have one penalty, which need not suit both alike."""
     rows = results.table("methods")
     if rows.empty:
         return ""
@@ -134,7 +144,7 @@ def _other_penalty(results: Results) -> str:
 
 
 def _length(results: Results) -> Finding:
-    """One number, the mean length of a hand's tokens in the block itself: does their direction say more?"""
+    """One number, the mean length of an instance's tokens in the block itself: does their direction say more?"""
     question = "Is it more than how large the activations are?"
     prefix, block, n = results.prefix, results.best_block, counted(results.probe_of("sure").iloc[0])
     rows = results.added_of_best
@@ -148,7 +158,7 @@ def _length(results: Results) -> Finding:
         f"At best, step {best['step']}, that length alone reaches AUC {best[prefix + 'auc_baseline']:.2f}, to which "
         f"the vector adds {gain} ({low} to {high}; {n})."
     )
-    what = f"what a hand's mean vector in {block} adds to the mean length of its tokens there"
+    what = f"what {results.subject.one}'s mean vector in {block} adds to the mean length of its tokens there"
     if not known.any():
         return Finding(question, f"These data do not show it: {what} is {CHANCE} ({n}) at every step.", alone, "chance")
     if known.all():
@@ -165,7 +175,7 @@ def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n:
     gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
     before, after = best[prefix + "auc_baseline"], best[prefix + "auc_both"]
     most = f"at step {best['step']}, from AUC {before:.2f} to {after:.2f} ({gain}, {low} to {high}; {n})"
-    what = f"Beside {BASELINE_NAMES[name]}"
+    what = f"Beside {name}"
     if not known.any():
         return f"{what}, the gain is {CHANCE} ({n}) at each of {len(rows)} steps; the largest is {most}."
     rest = rows.loc[~known, "step"]
@@ -200,13 +210,13 @@ def _when(results: Results) -> Finding:
 
 
 def _leak(results: Results, early: Any) -> str:
-    """Which tokens count as hand is known from the finished picture: does the block know more than that?"""
+    """Which tokens are an instance's is known from the finished picture: does the block know more than that?"""
     prefix, rows = results.prefix, results.added_of_best
     rows = rows[(rows["baseline"] == "position") & (rows["step"] == early["step"])].dropna(subset=[prefix + "added"])
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    outline = "the outline of the finished hand, by which its tokens are chosen"
+    outline = f"the outline of the finished {results.subject.noun}, by which its tokens are chosen"
     if separable(row, prefix) and row[prefix + "added"] > 0:
         return f"That is more than {outline}, gives away."
     return f"That may be a leak: what it adds there to {outline}, is {CHANCE} ({counted(early)})."
@@ -223,7 +233,7 @@ def _other_explanations(results: Results) -> Finding:
             continue
         known = rows[prefix + "q"] <= LEVEL
         best = best_row(rows, prefix + "auc", known)
-        label = BASELINE_NAMES.get(name, name) + (" (between prompts)" if name == "prompt" and results.prefix else "")
+        label = baseline_words(results, name) + (" (between prompts)" if name == "prompt" and results.prefix else "")
         where = "" if pd.isna(best["step"]) else f" at step {best['step']:.0f}"
         if known.any():
             strong.append(f"{label}{where}, {auc_words(best, prefix)}")
@@ -244,8 +254,8 @@ def _direction(results: Results) -> Finding:
     known = cells["dom_q"] <= LEVEL
     best = best_row(cells, "dom_auc", known)
     fooled = (
-        f"On the very hands that it was fitted to, that direction would score {best['dom_auc_in_sample']:.2f}: an "
-        "in-sample figure, which is no evidence."
+        f"On the very {results.subject.plural} that it was fitted to, that direction would score "
+        f"{best['dom_auc_in_sample']:.2f}: an in-sample figure, which is no evidence."
     )
     if not known.any():
         brief = f"On prompts not fitted to, it is {CHANCE} ({counted(best)}) in every one of {len(cells)} cells."
@@ -259,7 +269,7 @@ def _direction(results: Results) -> Finding:
 
 
 def _distance(results: Results) -> Finding:
-    question = "How far apart are the two clouds of hand tokens?"
+    question = f"How far apart are the two clouds of {results.subject.noun} tokens?"
     cells = results.cells
     known = cells["db_q"] <= LEVEL
     best = best_row(cells, "db_excess", known)

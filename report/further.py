@@ -16,13 +16,13 @@ METHOD_NAMES = {"logistic": "logistic", "ridge": "ridge", "mass_mean": "differen
 
 
 def further(results: Results) -> list[Finding]:
-    """What the tables at hand allow."""
+    """What the tables that are there allow."""
     makers = (_power, _everywhere, _scopes, _gaussian, _methods, _calibrated, _places, _survey)
     return [finding for make in makers if (finding := make(results)) is not None]
 
 
 def _power(results: Results) -> Finding | None:
-    question = "What could these data have shown?"
+    question, plural = "What could these data have shown?", results.subject.plural
     table = power_table(results.tested, SEEN)
     if table.empty:
         return None
@@ -30,12 +30,12 @@ def _power(results: Results) -> Finding | None:
     n = f"n = {row['n_good'] + row['n_bad']}"
     brief = (
         f"A {row['test']} whose held-out AUC is {SEEN} would be told from chance in one cell with a chance of "
-        f"{percent(row['power'])} ({n}); {row['needed']:,} labelled hands would give 80%."
+        f"{percent(row['power'])} ({n}); {row['needed']:,} labelled {plural} would give 80%."
     )
     detail = (
         f"To be the first of {row['cells']} cells after correction: {percent(row['power_first'])}, and "
-        f"{row['needed_first']:,} hands for 80%. Clustering by prompt, pairs not compared, and samples used twice in "
-        f"cross-validation make the null's variance {row['design_effect']:.1f} times that of independent samples."
+        f"{row['needed_first']:,} {plural} for 80%. Clustering by prompt, pairs not compared, and samples used twice "
+        f"in cross-validation make the null's variance {row['design_effect']:.1f} times that of independent samples."
     )
     return Finding(question, brief, detail, "yes" if row["power"] >= 0.8 else "partly")
 
@@ -56,18 +56,18 @@ def _everywhere(results: Results) -> Finding | None:
         return Finding(question, brief, detail, "chance")
     own = results.cells["dom_auc"].mean()
     brief = (
-        f"The mean of all cells' directions separates held-out hands in the mean over {int(row['cells'])} cells with "
-        f"{text}; {n}); each cell's own direction does so with {own:.2f}."
+        f"The mean of all cells' directions separates held-out {results.subject.plural} in the mean over "
+        f"{int(row['cells'])} cells with {text}; {n}); each cell's own direction does so with {own:.2f}."
     )
     return Finding(question, brief, detail, "yes" if row["auc"] >= own else "partly")
 
 
 def _scopes(results: Results) -> Finding | None:
-    """Local faults, seen in a part of a hand, against global ones, seen only in the whole of it."""
+    """Local faults, seen in a part of an instance, against global ones, seen only in the whole of it."""
     table = results.table("contrasts")
     if table.empty:
         return None
-    question = "Is it faults of a part of the hand, or of the whole?"
+    question = f"Is it faults of a part of the {results.subject.noun}, or of the whole?"
     said, found = [], []
     for name, rows in table.groupby("contrast", sort=False):
         tested = rows.dropna(subset=["dom_auc"])
@@ -81,7 +81,8 @@ def _scopes(results: Results) -> Finding | None:
         said.append(f"{name}: {where}, the highest in {place(best)}, {auc_words(best, 'dom_')}.")
     mark = "yes" if found and all(found) else "partly" if any(found) else "chance"
     text = " ".join(f"{part[0].upper()}{part[1:]}" for part in said)
-    return Finding(question, f"Told from good hands by the difference of means: {text}", "", mark)
+    good = f"{results.subject.verdicts['good']} {results.subject.plural}"
+    return Finding(question, f"Told from {good} by the difference of means: {text}", "", mark)
 
 
 def _gaussian(results: Results) -> Finding | None:
@@ -101,7 +102,8 @@ def _gaussian(results: Results) -> Finding | None:
     )
     detail = (
         f"Furthest off in {place(worst)}: the model implies an AUC of {worst['llr_auc_implied']:.2f} for single "
-        f"tokens, and reaches {worst['llr_auc']:.2f} on hands that it was not fitted to. There, {worst['reason']}."
+        f"tokens, and reaches {worst['llr_auc']:.2f} on {results.subject.plural} that it was not fitted to. There, "
+        f"{worst['reason']}."
     )
     return Finding(question, brief, detail, "no" if unfit.all() else "partly")
 
@@ -162,7 +164,8 @@ def _places(results: Results) -> Finding | None:
         if len(rows):
             rows = rows[(rows["block"] == results.best_block) & (rows["baseline"] == "x0_flat")]
         rows = rows.sort_values("step", ascending=False) if len(rows) else rows
-        name, added, p = "as the mean of a hand's tokens", results.prefix + "added", results.prefix + "q"
+        name = f"as the mean of {results.subject.one}'s tokens"
+        added, p = results.prefix + "added", results.prefix + "q"
     else:
         added, p = "conditional_added", "conditional_p"
     rows = rows.dropna(subset=[added]) if len(rows) else rows
@@ -198,8 +201,8 @@ def _survey(results: Results) -> Finding | None:
         f"{auc_words(best, 'ridge_')}."
     )
     detail = (
-        f"Chosen among {len(table)}, that AUC flatters itself. The distance exceeds its null in {distant} cells; "
-        "directions of two halves of the prompts have a cosine of "
+        f"Being the highest of {len(table)}, that AUC is likely too high. The distance exceeds its null in {distant} "
+        "cells; directions of two halves of the prompts have a cosine of "
         f"{rounded(table['split_cosine'].median())} in the median cell."
     )
     return Finding(question, brief, detail, "yes")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from .. import figures
 from ..analysis.statistics.power import design_effect, power
 from ..figures import LEVEL
+from ..labeling.subject import Subject
 from .results import Results
 from .words import best_row, percent, place
 
@@ -39,6 +40,11 @@ def further_plates(results: Results) -> dict[str, Callable[[], Figure]]:
     if results.table("contrasts").get("dom_auc", pd.Series(dtype=float)).isna().all():
         drawings.pop("contrasts", None)  # nothing but reasons, which are told in words
     return drawings | {"distance_parts": partial(_parts, results), "power": partial(_power, results)}
+
+
+def auc_label(subject: Subject) -> str:
+    """What the colours of a grid of AUCs mean."""
+    return f"AUC: {subject.verdicts['bad']} {subject.plural} score above {subject.verdicts['good']} ones"
 
 
 def _size(results: Results) -> tuple[float, float]:
@@ -130,13 +136,13 @@ def _reliability(results: Results) -> Figure:
     for ax, (name, title) in zip(drawn.subplots(1, 2), (("raw", "As fitted"), ("platt", "Calibrated")), strict=True):
         row = errors[errors["log_odds"] == name].iloc[0]
         note = f"error {percent(row['ece'])}, by chance {percent(row['null_mean'])}"
-        figures.reliability(bins[bins["log_odds"] == name], ax, note=note)
+        figures.reliability(bins[bins["log_odds"] == name], ax, note=note, subject=results.subject)
         ax.set_title(f"{title}: {place(best)}")
     return drawn
 
 
 def _power(results: Results) -> Figure:
-    """The chance of seeing an AUC, by the number of hands, with the design effect that the probes' nulls show."""
+    """The chance of seeing an AUC, by the number of samples, with the design effect that the probes' nulls show."""
     probes, prefix = results.probe_of("sure"), results.prefix
     n_bad, n_good = int(probes["n_bad"].iloc[0]), int(probes["n_good"].iloc[0])
     share, n = n_bad / (n_bad + n_good), n_bad + n_good
@@ -147,7 +153,7 @@ def _power(results: Results) -> Figure:
         for auc in AUCS
     ])
     drawn = figures.figure(6.6, 3.8)
-    ax = figures.power_curve(table, drawn.subplots(), at=[n])
+    ax = figures.power_curve(table, drawn.subplots(), at=[n], subject=results.subject)
     ax.set_title("A probe of one cell" + (", within prompts" if prefix else ""))
     return drawn
 

@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .. import __version__, figures
 from ..analysis.statistics.rates import rates_by
 from ..files import atomic, sha256
-from ..organism.captions import Caption
+from ..labeling.subject import Subject
+from ..organism import about
 from ..progress import Progress, quiet
 from ..run.freshness import is_fresh, set_fresh
 from . import findings, further, further_plates, plates, words
@@ -32,7 +33,6 @@ SOURCES = [
     *(Path(str(one.__file__)) for one in (findings, further, further_plates, plates, words)),
     *sorted(Path(str(figures.__file__)).parent.glob("*.py")),
 ]
-FACTORS = ("background", "skin", "gesture", "side", "view")
 
 
 def report(run: Run, progress: Progress = quiet) -> Path:
@@ -50,7 +50,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
         A stage before this one has not ended, or a file that it wrote is damaged.
     """
     results = Results.read(run)
-    rates = _rates(results.samples)
+    rates = _rates(results.samples, results.subject)
     drawings = plates.plates(results, run.image, rates)
     mark = _fingerprint(run, results)
     sidecar = run.figures_dir / "report.json"
@@ -80,24 +80,22 @@ def _fingerprint(run: Run, results: Results) -> str:
     arrays = sha256(run.analysis_dir / "cells.safetensors")
     sources = [sha256(path) for path in SOURCES]
     labels = results.samples[["sample", "image_sha256", "verdict", "kinds", "source"]].to_csv()
-    text = json.dumps([tables, arrays, sources, labels, results.settings], sort_keys=True, default=str)
+    said = [tables, arrays, sources, labels, results.settings, repr(results.subject)]
+    text = json.dumps(said, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _rates(samples: pd.DataFrame) -> pd.DataFrame:
-    """Shares of bad hands by factor of the organism's captions; no rows for prompts of another kind."""
+def _rates(samples: pd.DataFrame, subject: Subject) -> pd.DataFrame:
+    """Shares of bad samples by what the subject finds stated in their prompts; no rows where none states anything."""
     judged = samples.dropna(subset=["bad"])
-    try:
-        captions = [Caption.parse(prompt) for prompt in judged["prompt"]]
-    except ValueError:
-        captions = []
-    factors = pd.DataFrame({name: [getattr(caption, name) for caption in captions] for name in FACTORS})
-    return rates_by(factors, judged["bad"].to_numpy()[: len(captions)])
+    stated = pd.DataFrame([subject.stated(prompt) for prompt in judged["prompt"]], index=judged.index)
+    return rates_by(stated.reindex(columns=list(subject.facts)), judged["bad"])
 
 
 def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     samples, probes = results.samples, results.probe_of("sure")
-    settings = results.settings
+    settings, subject = results.settings, results.subject
+    good, bad = subject.verdicts["good"], subject.verdicts["bad"]
     judged = samples["bad"].notna()
     verdicts = samples["verdict"].value_counts()
     kinds = samples.loc[samples["bad"] == 1, "kinds"].explode().dropna().value_counts()
@@ -112,7 +110,8 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "generation": settings.get("generation", {}),
         "verdicts": [(name, int(verdicts.get(name, 0)), _share(verdicts.get(name, 0), len(samples)))
                      for name in ("good", "good?", "bad?", "bad", "unsure")],
-        "kinds": list(kinds.items()), "sources": [(name or "not stated", int(n)) for name, n in sources.items()],
+        "kinds": [(subject.fault_word(str(kind)), count) for kind, count in kinds.items()],
+        "sources": [(name or "not stated", int(n)) for name, n in sources.items()],
         "labels": flat(settings.get("labels", {})), "labels_map": settings.get("labels", {}), "version": __version__,
         "rates": rates.to_dict("records"), "rate": rate, "doubled": rates[rates["rate"] > 2 * rate].to_dict("records"),
         "n": words.counted(probes.iloc[0]),
@@ -120,7 +119,9 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "subsets": _subsets(results), "in_sample": _in_sample(results), "baselines": _baselines(results),
         "resolution": _resolution(run, results), "massive": _massive(results.cells), "halves": _halves(results.cosines),
         "provenance": [(name, value) for name, value in flat(settings) if not name.startswith("labels")],
-        "percent": words.percent, "baseline_names": findings.BASELINE_NAMES,
+        "percent": words.percent, "about": about, "subject": subject, "noun": subject.noun, "plural": subject.plural,
+        "good": good, "bad": bad,
+        "a_good": words.with_article(good), "a_bad": words.with_article(f"{bad} {subject.noun}"),
     }
 
 
@@ -168,7 +169,7 @@ def _baselines(results: Results) -> list[dict[str, str]]:
         rows = results.baseline(name).dropna(subset=[prefix + "auc"])
         if len(rows):
             best = rows.loc[rows[prefix + "auc"].idxmax()]
-            lines.append({"name": name, "what": findings.BASELINE_NAMES.get(name, name),
+            lines.append({"name": name, "what": findings.baseline_words(results, name),
                           "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}",
                           "auc": words.auc_words(best, prefix)})
     return lines

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..figures import STYLE
-from .further_plates import further_plates
+from .further_plates import auc_label, further_plates
 from .results import Results, separable
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Images = Callable[[str], "np.ndarray"]
 
-AUC = "AUC: bad hands score above good ones"
 SHEETS = {"good": ("good",), "bad": ("bad",), "leaning": ("good?", "bad?"), "unsure": ("unsure",)}
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 
@@ -31,16 +30,16 @@ def plates(results: Results, image: Images, rates: pd.DataFrame) -> dict[str, Ca
     Parameters
     ----------
     image : gives the image of a sample, uint8 of shape (height, width, 3)
-    rates : shares of bad hands, as of `rates_by`; without rows there is no figure of them
+    rates : shares of bad samples, as of `rates_by`; without rows there is no figure of them
     """
-    cells, probes, prefix = results.cells, results.probe_of("sure"), results.prefix
+    cells, probes, prefix, auc = results.cells, results.probe_of("sure"), results.prefix, auc_label(results.subject)
     count = len(results.steps), cells["block"].nunique()
     drawings: dict[str, Callable[[], Figure]] = {
         "overview": lambda: _overview(results, image),
         **{f"sheet_{name}": _Sheet(results, image, name) for name in SHEETS if _chosen(results, SHEETS[name], 1)},
         **({"rates": lambda: _rates(results, rates)} if len(rates) else {}),
-        "grid_probe": lambda: _grid(probes, f"{prefix}auc", f"{prefix}q", 0.5, AUC, count),
-        "grid_direction": lambda: _grid(cells, "dom_auc", "dom_q", 0.5, AUC, count),
+        "grid_probe": lambda: _grid(probes, f"{prefix}auc", f"{prefix}q", 0.5, auc, count),
+        "grid_direction": lambda: _grid(cells, "dom_auc", "dom_q", 0.5, auc, count),
         "grid_distance": lambda: _grid(cells, "db_excess", "db_q", None, "excess over permuted labels, nats", count),
         "curves": lambda: _curves(results),
         "added": lambda: _added(results),
@@ -64,9 +63,10 @@ def _overview(results: Results, image: Images) -> Figure:
     drawn = figures.figure(13.5, 6.6)
     left, right = drawn.subfigures(1, 2, width_ratios=[1, 1.55], wspace=0.03)
     sheets = left.subplots(2, 1)
-    for ax, name, title in zip(sheets, ("good", "bad"), ("Hands judged good", "Hands judged bad"), strict=True):
+    for ax, name in zip(sheets, ("good", "bad"), strict=True):
         chosen = _chosen(results, SHEETS[name], 8) or _chosen(results, (f"{name}?",), 8)
         ax.set_axis_off()
+        title = f"{results.subject.nouns[1]} judged {results.subject.verdicts[name]}"
         ax.set_title(title, color=figures.GOOD if name == "good" else figures.BAD)
         if chosen:
             pictures, annotations = [image(one) for one in chosen], [results.annotations[one] for one in chosen]
@@ -101,8 +101,10 @@ class _Sheet:
     def __call__(self) -> Figure:
         chosen = _chosen(self.results, SHEETS[self.name], SHEET_COLUMNS * SHEET_ROWS)
         annotations = [self.results.annotations[sample] for sample in chosen]
-        faults = [", ".join(annotation.kinds) for annotation in annotations]
-        notes = [f"{a.verdict}{': ' if fault else ''}{fault}" for a, fault in zip(annotations, faults, strict=True)]
+        subject = self.results.subject
+        faults = [", ".join(map(subject.fault_word, annotation.kinds)) for annotation in annotations]
+        verdicts = [subject.verdicts[annotation.verdict] for annotation in annotations]
+        notes = [f"{said}{': ' if fault else ''}{fault}" for said, fault in zip(verdicts, faults, strict=True)]
         notes = notes if any(faults) or self.name == "leaning" else []
         rows = -(-len(chosen) // SHEET_COLUMNS)
         drawn = figures.figure(11, 0.15 + rows * (1.62 if notes else 1.42))
@@ -113,7 +115,7 @@ class _Sheet:
 
 def _rates(results: Results, rates: pd.DataFrame) -> Figure:
     drawn = figures.figure(8, 1.2 + 0.3 * len(rates))
-    figures.rates(rates, float(results.samples["bad"].mean()), drawn.subplots())
+    figures.rates(rates, float(results.samples["bad"].mean()), drawn.subplots(), subject=results.subject)
     return drawn
 
 
@@ -190,7 +192,9 @@ def _scatters(results: Results, kind: str) -> Figure:
     height, width = drawn.get_figheight(), drawn.get_figwidth()
     drawn.subplots_adjust(left=0.45 / width, right=1 - 0.1 / width, top=1 - 0.3 / height, bottom=0.45 / height,
                           wspace=0.06, hspace=0.06)
-    figures.label_legend(panels[-1, 0], loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=2)
+    figures.label_legend(
+        panels[-1, 0], subject=results.subject, loc="upper left", bbox_to_anchor=(-0.02, -0.02), ncols=2
+    )
     return drawn
 
 

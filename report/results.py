@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from ..errors import HandscopeError
 from ..figures import LEVEL
 from ..labeling.database.labels import Annotation, Labels
+from ..labeling.subject import Subject, subject_of
 from ..labeling.table import sample_table
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Results:
         cells.safetensors.
     annotations : dict of Annotation by sample
     settings : dict
+    subject : Subject
+        Whose words are used.
     further : dict of DataFrame
         Those of `FURTHER` that are there.
     """
@@ -78,6 +81,7 @@ class Results:
     coordinates: dict[str, np.ndarray] = field(repr=False)
     annotations: dict[str, Annotation] = field(repr=False)
     settings: dict[str, Any] = field(repr=False)
+    subject: Subject = field(repr=False)
     further: dict[str, pd.DataFrame] = field(repr=False, default_factory=dict)
 
     @classmethod
@@ -108,6 +112,7 @@ class Results:
             coordinates=coordinates,
             annotations=Labels(run.labels_path).current(),
             settings=run.settings,
+            subject=subject_of(run),
             further={name: _table(run, name) for name in FURTHER if (run.analysis_dir / f"{name}.csv").exists()},
         )
 

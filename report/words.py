@@ -31,6 +31,11 @@ class Finding:
     mark: str
 
 
+def with_article(words: str) -> str:
+    """A or an before words: ``a bad hand``."""
+    return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
+
+
 def auc_words(row: Any, prefix: str = "") -> str:
     """An AUC, its interval and n, and if it can be told from chance; `row` has auc, lo, hi, q after `prefix`."""
     value, low, high = (row[prefix + name] for name in ("auc", "lo", "hi"))

@@ -41,7 +41,8 @@ def rates_by(factors: pd.DataFrame, bad: ArrayLike) -> pd.DataFrame:
         part = verdict.groupby(factors[factor], sort=False).agg(bad="sum", n="count").rename_axis("level").reset_index()
         part.insert(0, "factor", factor)
         parts.append(part)
-    table = pd.concat(parts, ignore_index=True).astype({"bad": int, "n": int})
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["factor", "level", "bad", "n"])
+    table = table.astype({"bad": int, "n": int})
     table["rate"] = table["bad"] / table["n"]
     table["lo"], table["hi"] = wilson(table["bad"], table["n"])
     return table

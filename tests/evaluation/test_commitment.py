@@ -58,7 +58,7 @@ class Planted:
 
     def __init__(self, folder: Any, settled: list[int]) -> None:
         self.path, self.analysis_dir, self.samples_dir = folder, folder / "analysis", folder / "samples"
-        self.labels_path = folder / "labels.sqlite"
+        self.labels_path, self.settings_path = folder / "labels.sqlite", folder / "run.yaml"
         names = [f"s{i:02}" for i in range(len(settled))]
         self.paths = {name: trajectory_of(squares(index)) for name, index in zip(names, settled)}
         self.table = pd.DataFrame(

@@ -13,6 +13,7 @@ from handscope import figures
 from handscope.analysis.statistics.rates import rates_by, wilson
 from handscope.errors import HandscopeError
 from handscope.labeling.database.labels import Annotation, Labels
+from handscope.labeling.subject import load_subject
 from handscope.report.findings import CHANCE, findings
 from handscope.report.further_plates import further_plates
 from handscope.report.page import _rates, flat, report
@@ -505,7 +506,7 @@ def test_curves_run_from_the_noisiest_step_to_the_last():
 
 
 def test_prompts_of_another_kind_have_no_rates():
-    assert _rates(pd.DataFrame({"prompt": ["a dog", "a cat"], "bad": [1.0, 0.0]})).empty
+    assert _rates(pd.DataFrame({"prompt": ["a dog", "a cat"], "bad": [1.0, 0.0]}), load_subject("hand")).empty
 
 
 def test_settings_become_lines():

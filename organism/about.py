@@ -1,0 +1,7 @@
+"""What a report says of the organism."""
+
+TRAINED = (
+    "was trained on pictures of hands that a small renderer drew, all of them anatomically right, and it draws "
+    "recognisable hands of which a good share are wrong"
+)
+LIMIT = "One small model, one way to draw hands: a hypothesis about FLUX, to be tried there."
