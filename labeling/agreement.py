@@ -19,9 +19,10 @@ from ..run.folder import Run
 from .database.annotation import AUTOMATIC, Annotation
 from .database.label_records import RATINGS
 from .database.labels import Labels
+from .subject import Subject, subject_of
 
-SAME_HAND = 0.7
-"""Two annotators' hand tokens agree where their intersection over union is at least this."""
+SAME_PLACE = 0.7
+"""Two annotators agree on where instances are if the intersection over union of these tokens is at least this."""
 COLUMNS = ["measure", "of", "value", "low", "high", "samples", "prompts", "note"]
 _PLACE = {"good": 0.0, "good?": 1.0, "unsure": 1.5, "bad?": 2.0, "bad": 3.0}
 _SIDES = {"good": 0, "good?": 0, "bad?": 1, "bad": 1}
@@ -47,16 +48,16 @@ def agreement(run: Run, shared: Shared | None = None) -> pd.DataFrame:
 
         - ``verdict kappa``: Cohen's kappa, the good side against the bad side; samples that either calls unsure are
           left out. Of all: the mean over pairs, weighted by what each shares (Light 1971).
-        - ``token kappa``: Cohen's kappa of token labels (not hand, good hand, bad hand), where both labelled.
-        - ``hand IoU``: mean over samples of the intersection over union of hand tokens; where neither found a hand,
-          the sample is left out.
+        - ``token kappa``: Cohen's kappa of the token labels 1, 2 and 3, where both labelled.
+        - the subject's noun and ``IoU``: mean over samples of the intersection over union of the tokens of instances;
+          where neither found one, the sample is left out.
         - ``verdict alpha``: Krippendorff's alpha, nominal, of the sides.
         - ``rating alpha``: Krippendorff's alpha, ordinal, of the ratings 0, 0.5 and 1.
 
         Empty where nobody shares a sample.
     """
     shared = shared_judgements(run) if shared is None else shared
-    rows = _of_annotations(shared) + _of_ratings(run)
+    rows = _of_annotations(shared, subject_of(run)) + _of_ratings(run)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -66,14 +67,14 @@ def review_queue(run: Run, shared: Shared | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        sample; disagreement, how far verdicts are apart (0 to 1) and how little hand tokens overlap (0 to 1), summed
-        for the pair that differs most; why, in words; reviewed (bool), whether a review has settled it.
+        sample; disagreement, how far verdicts are apart (0 to 1) and how little the tokens of instances overlap (0 to
+        1), summed for the pair that differs most; why, in words; reviewed (bool), whether a review has settled it.
     """
     images = _images(run)
     settled = {sample for sample, image in Labels(run.labels_path).reviewed() if images.get(sample) == image}
-    rows = []
+    rows, subject = [], subject_of(run)
     for sample, judgements in (shared_judgements(run) if shared is None else shared).items():
-        pairs = [_difference(a, b) for a, b in combinations(judgements, 2)]
+        pairs = [_difference(a, b, subject) for a, b in combinations(judgements, 2)]
         amount, why = max(pairs, key=lambda pair: (bool(pair[1]), pair[0]))
         if why:
             rows.append((sample, amount, why, sample in settled))
@@ -102,7 +103,7 @@ def shared_judgements(run: Run) -> Shared:
 
 
 def iou(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Intersection over union of the tokens of any hand, from two grids of hand numbers; NaN where neither has one."""
+    """Intersection over union of the tokens of any instance, from two grids of numbers; NaN where neither has one."""
     union = int(((a > 0) | (b > 0)).sum())
     return float(((a > 0) & (b > 0)).sum() / union) if union else float("nan")
 
@@ -142,20 +143,22 @@ def _mean(counts: Array) -> Array:
         return np.asarray(counts[..., 0] / counts[..., 1])
 
 
-MEASURES = (
-    _Measure("verdict kappa", cohen_kappa, _verdict_counts, (2, 2), "both gave one and the same verdict throughout"),
-    _Measure("token kappa", cohen_kappa, _token_counts, (3, 3), "both gave one and the same label throughout"),
-    _Measure("hand IoU", _mean, _overlap, (2,), "neither found a hand"),
-)
+def _measures(subject: Subject) -> tuple[_Measure, ...]:
+    same = "both gave one and the same"
+    return (
+        _Measure("verdict kappa", cohen_kappa, _verdict_counts, (2, 2), f"{same} verdict throughout"),
+        _Measure("token kappa", cohen_kappa, _token_counts, (3, 3), f"{same} label throughout"),
+        _Measure(f"{subject.noun} IoU", _mean, _overlap, (2,), f"neither found {subject.one}"),
+    )
 
 
-def _of_annotations(shared: Shared) -> list[tuple[object, ...]]:
+def _of_annotations(shared: Shared, subject: Subject) -> list[tuple[object, ...]]:
     by_pair: dict[tuple[str, str], list[tuple[Annotation, Annotation]]] = {}
     for judgements in shared.values():
         for a, b in combinations(sorted(judgements, key=lambda judgement: judgement.author), 2):
             by_pair.setdefault((a.author, b.author), []).append((a, b))
     rows: list[tuple[object, ...]] = []
-    for measure in MEASURES:
+    for measure in _measures(subject):
         counted = {}
         for pair, both in sorted(by_pair.items()):
             found = [(a.sample, measure.counts(a, b)) for a, b in both]
@@ -238,7 +241,7 @@ def _named(pair: Sequence[str]) -> str:
     return " and ".join(pair)
 
 
-def _difference(a: Annotation, b: Annotation) -> tuple[float, str]:
+def _difference(a: Annotation, b: Annotation, subject: Subject) -> tuple[float, str]:
     """How far two judgements of a sample are apart, and on what they disagree; no words where they agree."""
     gap = abs(_PLACE[a.verdict] - _PLACE[b.verdict]) / max(_PLACE.values())
     overlap = iou(a.instances, b.instances)
@@ -247,12 +250,11 @@ def _difference(a: Annotation, b: Annotation) -> tuple[float, str]:
     mixed = float((a.labels[both] != b.labels[both]).mean()) if both.any() else 0.0
     why = []
     if _SIDES.get(a.verdict) != _SIDES.get(b.verdict):
-        why.append(f"{a.author} says {a.verdict}, {b.author} {b.verdict}")
+        said = [subject.verdicts.get(judged.verdict, judged.verdict) for judged in (a, b)]
+        why.append(f"{a.author} says {said[0]}, {b.author} {said[1]}")
     elif mixed:
-        why.append(f"{a.author} and {b.author} disagree on a hand")
+        why.append(f"{a.author} and {b.author} disagree on {subject.one}")
         gap = max(gap, mixed)
-    if 1 - apart < SAME_HAND:
-        why.append(f"hand tokens of {a.author} and {b.author} overlap by {overlap:.2f}")
+    if 1 - apart < SAME_PLACE:
+        why.append(f"{subject.noun} tokens of {a.author} and {b.author} overlap by {overlap:.2f}")
     return gap + apart, "; ".join(why)
-
-

@@ -49,7 +49,7 @@ def labelled(table: pd.DataFrame, subset: str, folds: int, where: object) -> pd.
 def check_noise(table: pd.DataFrame, where: object) -> None:
     """Refuse samples whose prompts were drawn from the same noises: folds of prompts would not hold a noise out.
 
-    On the organism, whose hands are decided by their noise more than by their prompt, this alone made an AUC of .51 on
+    On the organism, whose outcome is decided by their noise more than by their prompt, this alone made an AUC of .51 on
     noises that were never seen into one of .83 (bench/shared_noise.py).
     """
     known = table[table["noise_sha256"] != ""]

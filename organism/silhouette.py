@@ -38,6 +38,11 @@ def silhouette(image: np.ndarray) -> np.ndarray:
     return mask
 
 
+def foreground(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Tokens of a picture's grid that lie on the hand: array of shape (rows, columns), bool."""
+    return hand_tokens(silhouette(image), rows, columns)
+
+
 def hand_tokens(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Tokens of a grid that lie on the hand: array of shape (rows, columns), bool."""
     height, width = mask.shape

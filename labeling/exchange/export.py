@@ -19,6 +19,7 @@ from ...files import atomic
 from ...run.folder import Run
 from ..database.annotation import Annotation
 from ..database.labels import Labels
+from ..subject import subject_of
 from .pixels import CATEGORIES, classes, spread
 from .record import FACTS, facts, flat
 from .rle import encode
@@ -161,11 +162,14 @@ def write_coco(run: Run, path: Path, annotations: Sequence[Annotation]) -> None:
                     **_mask(spread(mask.astype(np.uint8), height, width) > 0),
                 }
             )
+    subject = subject_of(run)
+    words = subject.classes
     whole = {
-        "info": {"description": "Hand labels on a token grid, written by handscope", "version": "1"},
+        "info": {"description": f"{subject.nouns[0]} labels on a token grid, written by handscope", "version": "1"},
         "licenses": [],
         "categories": [
-            {"id": number, "name": name, "supercategory": "hand"} for number, name in CATEGORIES.items()
+            {"id": number, "name": name, "supercategory": subject.noun}
+            for number, name in zip(CATEGORIES, (words.outside, words.good, words.bad, words.unsure), strict=True)
         ],
         "images": list(images.values()),
         "annotations": objects,

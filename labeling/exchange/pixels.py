@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from ...errors import HandscopeError
 
-CATEGORIES = {1: "not hand", 2: "good hand", 3: "bad hand", 4: "unsure hand"}
-"""A class of pixels: a token's label, and 4 for a hand without one; 0 is unlabelled."""
 UNSURE = 4
+CATEGORIES = (1, 2, 3, UNSURE)
+"""Classes of pixels: a token's label, and 4 for an instance without one; 0 is unlabelled."""
 
 
 def classes(labels: NDArray[np.uint8], instances: NDArray[np.uint8]) -> NDArray[np.uint8]:

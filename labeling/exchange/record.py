@@ -26,7 +26,7 @@ FACTS = (
     "seconds",
     "made",
 )
-"""Everything but the two grids. `kinds` is a list, `faults` lists by hand number; `score` and `seconds` may be None."""
+"""All but the two grids. `kinds` is a list, `faults` lists by instance number; `score` and `seconds` may be None."""
 IMPORTED = ", imported from "
 """What an import puts behind the source of an annotation, before the file's name; an export leaves it out again."""
 
@@ -41,7 +41,7 @@ def facts(annotation: Annotation) -> dict[str, Any]:
         "columns": int(columns),
         "verdict": annotation.verdict,
         "kinds": list(annotation.kinds),
-        "faults": {str(hand): list(kinds) for hand, kinds in sorted(annotation.faults.items())},
+        "faults": {str(instance): list(kinds) for instance, kinds in sorted(annotation.faults.items())},
         "author": annotation.author,
         "source": annotation.source.partition(IMPORTED)[0],
         "score": annotation.score,
@@ -97,7 +97,7 @@ def annotation(
         author,
         f"{source}{IMPORTED}{origin}",
         number["score"],
-        faults={int(hand): tuple(map(str, kinds)) for hand, kinds in said["faults"].items()},
+        faults={int(instance): tuple(map(str, kinds)) for instance, kinds in said["faults"].items()},
         seconds=number["seconds"],
         made=None if said["made"] is None else _time(str(said["made"])),
     )

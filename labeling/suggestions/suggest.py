@@ -79,9 +79,9 @@ def _silhouette(asked: Asked) -> Suggestion:
             "The silhouette is made for the organism's pictures, on a plain background, and another model made this "
             "one."
         )
-    from ...organism.silhouette import hand_tokens, silhouette
+    from ...organism.silhouette import foreground
 
-    found = hand_tokens(silhouette(asked.image), *asked.shape)
+    found = foreground(asked.image, *asked.shape)
     if not found.any():
         raise HandscopeError("Nothing stands out from the background.")
     return _mask("silhouette", found.astype(np.uint8))

@@ -51,8 +51,8 @@ def by_doubt(run: Run, labelled: set[str], seed: int = 0) -> tuple[list[str], di
 def log_odds(run: Run) -> tuple[dict[str, float], list[str]]:
     """Log-odds of bad of every sample with activations, and the names of the probes that gave them.
 
-    The mean over the probes of the run's best block, each on the mean over a sample's hand tokens; over all its tokens
-    where no hand was marked when it was extracted.
+    The mean over the probes of the run's best block, each on the mean over a sample's labelled instances; over all its
+    tokens where no instance was marked.
     """
     probes = saved_probes(run.probes_dir)
     try:

@@ -222,6 +222,7 @@ def test_labels_of_another_image_grid_or_run_are_refused(run, other, tmp_path, n
         side = {"provenance": {"name": str(tmp_path / "pipe")}}
         other.write_settings(side)
         (tmp_path / "pipe" / "vae").mkdir(parents=True)
+        (tmp_path / "pipe" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
         (tmp_path / "pipe" / "vae" / "config.json").write_text('{"block_out_channels": [8, 8, 8]}')
     with pytest.raises(HandscopeError, match=message):
         import_labels(other, tmp_path / name)
