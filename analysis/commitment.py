@@ -60,9 +60,9 @@ def commitment(distances: ArrayLike, tolerance: float) -> Commitment:
     if not tolerance > 0:
         raise HandscopeError(f"Expected a tolerance above 0, found {tolerance}.")
     present = ~np.isnan(np.diagonal(d))
-    found, last = int(present.sum()), len(d) - 1
+    seen, last = int(present.sum()), len(d) - 1
     if not present[last]:
-        return Commitment(None, None, "no shape at the end", found)
+        return Commitment(None, None, "no shape at the end", seen)
     later = np.triu(np.ones(d.shape, bool), 1)
     with np.errstate(invalid="ignore"):
         far = later & (d >= tolerance)
@@ -71,8 +71,8 @@ def commitment(distances: ArrayLike, tolerance: float) -> Commitment:
     whole = stays & ~gap.any(1)
     first, certain = int(np.flatnonzero(stays)[0]), int(np.flatnonzero(whole)[0])
     if first == last and last > 0:
-        return Commitment(None, None, "changes to the end", found)
-    return Commitment(first, certain if certain < last or last == 0 else None, "", found)
+        return Commitment(None, None, "changes to the end", seen)
+    return Commitment(first, certain if certain < last or last == 0 else None, "", seen)
 
 
 def literal(distances: ArrayLike, timesteps: ArrayLike, tolerance: float, reach: float = 50.0) -> int | None:
@@ -108,12 +108,12 @@ def distances_between(shapes: Sequence[NDArray | None]) -> NDArray[np.float64]:
     shapes : sequence of arrays of shape (points, 2), or None
         Points in pixels, any number: a skeleton's as of `along_bones`, or those of an outline.
     """
-    found = np.full((len(shapes), len(shapes)), np.nan)
+    distances = np.full((len(shapes), len(shapes)), np.nan)
     for i, one in enumerate(shapes):
         for j, other in enumerate(shapes[: i + 1]):
             if one is not None and other is not None and len(one) and len(other):
-                found[i, j] = found[j, i] = hausdorff(one, other)
-    return found
+                distances[i, j] = distances[j, i] = hausdorff(one, other)
+    return distances
 
 
 def hausdorff(one: ArrayLike, other: ArrayLike) -> float:

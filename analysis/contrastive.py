@@ -176,9 +176,9 @@ def _affinity(spaces: Array, covariance: Array) -> Array:
     m, k, width = spaces.shape
     flat = spaces.reshape(m * k, width)
     shared = (flat @ covariance @ flat.T).reshape(m, k, m, k).transpose(0, 2, 1, 3)
-    own = np.linalg.slogdet(shared[np.arange(m), np.arange(m)])[1]
+    within = np.linalg.slogdet(shared[np.arange(m), np.arange(m)])[1]
     crossed = np.linalg.slogdet(shared)[1]
-    affinity = np.exp(np.minimum(crossed - (own[:, None] + own) / 2, 0.0))
+    affinity = np.exp(np.minimum(crossed - (within[:, None] + within) / 2, 0.0))
     affinity = np.nan_to_num((affinity + affinity.T) / 2)
     np.fill_diagonal(affinity, 1.0)
     return affinity

@@ -46,7 +46,7 @@ def contrasts(table: pd.DataFrame, folds: int, subject: Subject) -> list[Contras
     scope = [subject.scopes(kinds) for kinds in table["kinds"]]
     made = []
     for name in SCOPES:
-        alone = bad & np.array([found == {name} for found in scope])
+        alone = bad & np.array([scopes == {name} for scopes in scope])
         reason = _reason(name, table[alone | ~bad], folds)
         made.append(Contrast(name, np.flatnonzero(alone | ~bad), int((~bad).sum()), int(alone.sum()), reason))
     return made

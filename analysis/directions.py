@@ -182,9 +182,9 @@ def half_directions(
     for split in range(splits):
         half = grouped_folds(groups, 2, seed + split)
         for side in (0, 1):
-            own = half == side
-            if 0 < y[own].sum() < own.sum():
-                directions[split, side] = -unit(contrast(y[own]) @ x[own])
+            inside = half == side
+            if 0 < y[inside].sum() < inside.sum():
+                directions[split, side] = -unit(contrast(y[inside]) @ x[inside])
     return directions
 
 

@@ -60,9 +60,9 @@ def leading_of_differences(
     values, vectors = np.empty((m, k)), np.empty((m, k, n))
     solved = 0
 
-    def keep(one: int, found: tuple[Array, Array]) -> None:
+    def keep(one: int, leaders: tuple[Array, Array]) -> None:
         nonlocal solved
-        values[one], vectors[one] = found[0], found[1].T
+        values[one], vectors[one] = leaders[0], leaders[1].T
         solved += 1
         progress("contrastive components", solved, m)
 
@@ -78,8 +78,8 @@ def leading_of_differences(
         chord = (1 - share) * values[low, 0] + share * values[high, 0]
         margin = 0.01 * min(np.ptp(values[low]), np.ptp(values[high]))
         start = vectors[low, 0] + vectors[high, 0]
-        found = _inverted(a, b, alphas[one], k, chord, margin, start)
-        keep(one, found if found is not None else leading(_difference(a, b, alphas[one]), k))
+        leaders = _inverted(a, b, alphas[one], k, chord, margin, start)
+        keep(one, leaders if leaders is not None else leading(_difference(a, b, alphas[one]), k))
     return values, vectors
 
 

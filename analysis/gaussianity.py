@@ -133,7 +133,7 @@ def diagnose(
     tails = scatter.count[:, None] * powers[:, 1] / np.square(powers[:, 0]) - 3
     median = np.median(distance)
     spread = 1.4826 * np.median(np.abs(distance - median))
-    found = {
+    numbers = {
         "effective_rank": effective_rank,
         "kurtosis": float(np.median(tails)),
         "kurtosis_max": float(tails.max()),
@@ -142,7 +142,7 @@ def diagnose(
         "llr_auc_in_sample": float(auc(in_sample, bad)),
         "llr_auc": float(auc(held_out, bad, fold[sample])),
     }
-    return Gaussianity(**found, reason=_reason(found, len(used)))
+    return Gaussianity(**numbers, reason=_reason(numbers, len(used)))
 
 
 def _batches(chunks: Iterable[tuple[Any, NDArray[np.intp]]]) -> Iterator[tuple[Any, NDArray[np.intp]]]:
@@ -186,17 +186,17 @@ def implied_auc(m0: Array, v0: Array, m1: Array, v1: Array) -> float:
     return float(norm.cdf(apart))
 
 
-def _reason(found: dict[str, float], width: int) -> str:
+def _reason(numbers: dict[str, float], width: int) -> str:
     reasons = []
-    if found["llr_auc_implied"] > found["llr_auc_in_sample"] + CLAIMED:
+    if numbers["llr_auc_implied"] > numbers["llr_auc_in_sample"] + CLAIMED:
         reasons.append(
-            f"the model implies an AUC of {found['llr_auc_implied']:.2f} for single tokens, which on the tokens it was "
-            f"fitted to is {found['llr_auc_in_sample']:.2f}"
+            f"the model implies an AUC of {numbers['llr_auc_implied']:.2f} for single tokens, which on the tokens it "
+            f"was fitted to is {numbers['llr_auc_in_sample']:.2f}"
         )
-    if found["effective_rank"] < NARROW * width:
-        reasons.append(f"channels are correlated: an effective rank of {found['effective_rank']:.3g} of {width}")
-    if found["kurtosis"] > HEAVY:
-        reasons.append(f"heavy tails: an excess kurtosis of {found['kurtosis']:.2g}")
-    if found["norm_outliers"] > MANY:
-        reasons.append(f"{found['norm_outliers']:.2%} of tokens lie far out")
+    if numbers["effective_rank"] < NARROW * width:
+        reasons.append(f"channels are correlated: an effective rank of {numbers['effective_rank']:.3g} of {width}")
+    if numbers["kurtosis"] > HEAVY:
+        reasons.append(f"heavy tails: an excess kurtosis of {numbers['kurtosis']:.2g}")
+    if numbers["norm_outliers"] > MANY:
+        reasons.append(f"{numbers['norm_outliers']:.2%} of tokens lie far out")
     return "; ".join(reasons)

@@ -161,10 +161,10 @@ class _Design:
         for split in range(SPLITS):
             half = grouped_folds(groups, 2, seed + split)
             for side in (0, 1):
-                own = np.flatnonzero(half == side)
-                mixed = (labels[:, own].min(1) == 0) & (labels[:, own].max(1) == 1)
-                halves[np.ix_(mixed.nonzero()[0], np.array([split]), np.array([side]), own)] = contrast(
-                    labels[np.ix_(mixed, own)]
+                members = np.flatnonzero(half == side)
+                mixed = (labels[:, members].min(1) == 0) & (labels[:, members].max(1) == 1)
+                halves[np.ix_(mixed.nonzero()[0], np.array([split]), np.array([side]), members)] = contrast(
+                    labels[np.ix_(mixed, members)]
                 )[:, None, None]
         return cls(y, groups, fold, labels, halves, seed)
 
@@ -202,7 +202,8 @@ def _ridge(kernel: Array, design: _Design, choice: Choice) -> dict[str, float]:
             inner[one, test] = _ridge_scores(kernel, labels[:1], (fold != one) & ~test, test)[0]
     values = fold_auc(scores, labels, fold)
     low, high = bootstrap_auc(scores[0], y, design.groups, fold, seed=design.seed, null=values[1:])
-    choice.add(values, scores[0], [auc(own[fold != k], y[fold != k], fold[fold != k]) for k, own in enumerate(inner)])
+    others = [fold != k for k in range(len(inner))]
+    choice.add(values, scores[0], [auc(one[kept], y[kept], fold[kept]) for one, kept in zip(inner, others)])
     return {
         "ridge_auc": float(values[0]),
         "ridge_lo": low,
@@ -216,13 +217,13 @@ def _ridge(kernel: Array, design: _Design, choice: Choice) -> dict[str, float]:
 
 def _ridge_scores(kernel: Array, labels: Array, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
     """Scores, up to a constant, of a ridge regression with intercept: (labellings, test), from products of rows."""
-    own = kernel[np.ix_(train, train)]
-    row = own.mean(0)
-    own = own - row - row[:, None] + row.mean()
-    strength = RIDGE * np.trace(own) / len(own) or 1.0
-    own[np.diag_indices(len(own))] += strength
+    gram = kernel[np.ix_(train, train)]
+    row = gram.mean(0)
+    gram = gram - row - row[:, None] + row.mean()
+    strength = RIDGE * np.trace(gram) / len(gram) or 1.0
+    gram[np.diag_indices(len(gram))] += strength
     centred = labels[:, train] - labels[:, train].mean(1, keepdims=True)
-    return np.linalg.solve(own, centred.T).T @ kernel[np.ix_(train, test)]
+    return np.linalg.solve(gram, centred.T).T @ kernel[np.ix_(train, test)]
 
 
 def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
@@ -239,9 +240,9 @@ def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
     agreement = np.divide(
         (one * second).sum(-1), np.sqrt(squared), out=np.full(squared.shape, np.nan), where=squared > 0
     )
-    known = ~np.isnan(agreement).all(1)
+    compared = ~np.isnan(agreement).all(1)
     split = np.full(len(labels), np.nan)
-    split[known] = np.nanmean(agreement[known], axis=1)
+    split[compared] = np.nanmean(agreement[compared], axis=1)
     return {
         "dom_auc": float(values[0]),
         "dom_null_mean": float(values[1:].mean()),

@@ -127,7 +127,7 @@ def transfer(
     inside = np.stack([labels[:, fold == one].mean(1) for one in np.unique(fold)])
     labels = np.concatenate([y[None], labels[((inside > 0) & (inside < 1)).any(0)]])
     weights = {one: contrast(labels[:, fold != one]).astype(np.float32) for one in np.unique(fold)}
-    found = np.empty((len(labels), len(cells), len(cells)))
+    aucs = np.empty((len(labels), len(cells), len(cells)))
     scores = np.empty((len(labels), len(cells), len(y)), np.float32)
     together = np.zeros_like(scores)
     flat = x.reshape(-1, x.shape[-1])
@@ -139,14 +139,14 @@ def transfer(
             scores[:, :, test] = part = part.reshape(len(labels), len(cells), -1)
             squared = np.einsum("pi,pi->p", weight @ kernel[train, a][:, train], weight)
             together[:, :, test] += part / np.sqrt(np.maximum(squared, np.finfo(np.float32).tiny))[:, None, None]
-        found[:, a] = fold_auc(scores, labels[:, None], fold)
-    null = found[1:]
+        aucs[:, a] = fold_auc(scores, labels[:, None], fold)
+    null = aucs[1:]
     return Transfer(
         cells,
-        found[0],
+        aucs[0],
         null.mean(0),
         null.std(0),
-        _p_values(found[0], null),
+        _p_values(aucs[0], null),
         _shared(x, y, np.asarray(groups), fold, labels, together, bootstraps, seed),
     )
 
@@ -188,7 +188,7 @@ def _shared(
     means = values.mean(1)
     # As in inference.bootstrap_auc: on the logit scale, and wider by what held-out scores depend on each other.
     weights = bootstrap_weights(groups, bootstraps, seed)
-    drawn = np.mean([PairWins.of(own, y, groups, fold).auc(weights) for own in scores[0]], axis=0)
+    drawn = np.mean([PairWins.of(cell_scores, y, groups, fold).auc(weights) for cell_scores in scores[0]], axis=0)
     given = fold_auc(np.broadcast_to(scores[:1], scores[1:].shape), labels[1:, None], fold).mean(1)
     widening = max(1.0, means[1:].std() / max(given.std(), np.finfo(float).tiny))
     held = min(len(np.unique(groups[y == one])) for one in (0, 1))
@@ -223,13 +223,13 @@ def fold_auc(scores: NDArray[Any], labels: NDArray[Any], fold: NDArray[np.intp])
     wins: Any = 0.0
     pairs: Any = 0.0
     for one in np.unique(fold):
-        own = scores[..., fold == one]
-        order = np.argsort(own, axis=-1)
-        ranked = np.take_along_axis(own, order, -1)
+        inside = scores[..., fold == one]
+        order = np.argsort(inside, axis=-1)
+        ranked = np.take_along_axis(inside, order, -1)
         if (ranked[..., 1:] == ranked[..., :-1]).any():
             return auc(scores, labels, fold)
-        bad = np.take_along_axis(np.broadcast_to(labels[..., fold == one], own.shape), order, -1)
+        bad = np.take_along_axis(np.broadcast_to(labels[..., fold == one], inside.shape), order, -1)
         n_bad = bad.sum(-1)
-        wins = wins + bad @ np.arange(1, own.shape[-1] + 1) - n_bad * (n_bad + 1) / 2
-        pairs = pairs + n_bad * (own.shape[-1] - n_bad)
+        wins = wins + bad @ np.arange(1, inside.shape[-1] + 1) - n_bad * (n_bad + 1) / 2
+        pairs = pairs + n_bad * (inside.shape[-1] - n_bad)
     return np.divide(wins, pairs, out=np.full(np.shape(pairs), np.nan), where=np.asarray(pairs) > 0)

@@ -83,8 +83,8 @@ def _best_grid(weights: Array, cells: int) -> tuple[list[int], list[int]]:
     _, found_rows, found_columns = best
     chosen = weights[np.ix_(found_rows, found_columns)]
     return (
-        [row for row, own in zip(found_rows, chosen) if own.any()],
-        [column for column, own in zip(found_columns, chosen.T) if own.any()],
+        [row for row, taken in zip(found_rows, chosen) if taken.any()],
+        [column for column, taken in zip(found_columns, chosen.T) if taken.any()],
     )
 
 

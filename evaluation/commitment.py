@@ -117,15 +117,15 @@ def summarise(rows: pd.DataFrame, seed: int = 0, draws: int = 1000) -> pd.DataFr
         permutations within prompts
     reason : why there is no median
     """
-    found = []
+    summary = []
     for (region, unit, tolerance), part in rows.groupby(["region", "unit", "tolerance"], sort=False):
         groups = {"all": part, "good": part[part["bad"] == 0], "bad": part[part["bad"] == 1]}
         for group, some in groups.items():
             row = {"region": region, "unit": unit, "tolerance": tolerance, "group": group}
             row |= _of_group(some, seed, draws)
             row |= _compared(part, seed) if group == "bad" else {"difference": np.nan, "p": np.nan}
-            found.append(row)
-    return pd.DataFrame(found)
+            summary.append(row)
+    return pd.DataFrame(summary)
 
 
 def decided_by(run: Run, region: str = "hand") -> int:
@@ -141,10 +141,10 @@ def decided_by(run: Run, region: str = "hand") -> int:
         raise HandscopeError(f"It is not known when the hands of {run.path} are decided: run commit, or give a window.")
     rows = pd.read_csv(path)
     rows = rows[(rows["region"] == region) & (rows["group"] == "all")].sort_values("tolerance")
-    own = rows["median_step"].iloc[FACTORS.index(1.0)] if len(rows) == len(FACTORS) else np.nan
-    if not own > 0:
+    median = rows["median_step"].iloc[FACTORS.index(1.0)] if len(rows) == len(FACTORS) else np.nan
+    if not median > 0:
         raise HandscopeError(f"{path} does not say when half of the region {region!r} are decided: give a window.")
-    return int(own)
+    return int(median)
 
 
 def _of_group(rows: pd.DataFrame, seed: int, draws: int) -> dict:
@@ -228,19 +228,19 @@ def _measured(
 ) -> dict[str, dict[str, NDArray]]:
     """Distances between steps, by region and sample."""
     path = run.analysis_dir / "commitment.safetensors"
-    known = _known(path)
-    left = [row for row in table.itertuples(index=False) if any(_key(r, row) not in known for r in regions)]
+    measured = _known(path)
+    left = [row for row in table.itertuples(index=False) if any(_key(r, row) not in measured for r in regions)]
     for done, row in enumerate(left):
         progress("commit", len(table) - len(left) + done, len(table))
         pictures = predicted_pictures(model, run.trajectory(row.sample), int(row.height), int(row.width))
         for region in regions:
-            known[_key(region, row)] = region.distances(pictures).astype(np.float32)
+            measured[_key(region, row)] = region.distances(pictures).astype(np.float32)
         if done % 16 == 15 or done == len(left) - 1:
             with atomic(path) as temporary:
-                save_file(known, temporary)
+                save_file(measured, temporary)
     progress("commit", len(table), len(table))
     return {
-        region.name: {row.sample: known[_key(region, row)] for row in table.itertuples(index=False)}
+        region.name: {row.sample: measured[_key(region, row)] for row in table.itertuples(index=False)}
         for region in regions
     }
 
@@ -268,9 +268,9 @@ def _rows(
             between = distances[region.name][row.sample]
             for factor in FACTORS:
                 tolerance = factor * region.tolerance
-                found = commitment(between, tolerance)
+                decision = commitment(between, tolerance)
                 least = literal(between, timesteps, tolerance)
-                index = found.index
+                index = decision.index
                 rows.append(
                     (
                         row.sample,
@@ -280,14 +280,14 @@ def _rows(
                         region.unit,
                         round(tolerance, 6),
                         np.nan if index is None else index,
-                        np.nan if found.at_latest is None else found.at_latest,
+                        np.nan if decision.at_latest is None else decision.at_latest,
                         np.nan if index is None else steps - index,
                         np.nan if index is None else sigmas[index],
                         np.nan if index is None else decibels(sigmas[index]),
                         np.nan if least is None else steps - least,
-                        found.found,
+                        decision.found,
                         steps,
-                        found.reason,
+                        decision.reason,
                     )
                 )
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -116,13 +116,13 @@ def compared(
     usual = diversity(features[first], prompts)
     for arm in arms:
         metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]
-        found = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
+        rates = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
         distance, low, high = kernel_distance(features[arm.name], reference, prompts, seed=seed)
         against = [paired_rates(bad[control], bad[arm.name], prompts) for control in arm.controls if control in bad]
-        calls, good = float(metadata["calls"].mean()), 1 - found.after
+        calls, good = float(metadata["calls"].mean()), 1 - rates.after
         rows.append(
             {"arm": arm.name, "family": arm.family}
-            | asdict(found)
+            | asdict(rates)
             | {
                 "control_p": max((one.p if one.difference < 0 else 1.0 for one in against), default=np.nan),
                 "kernel_distance": distance,

@@ -50,7 +50,7 @@ def peak_memory(device: Any = "cpu") -> Iterator[Peak]:
 def _resident(name: str) -> int | None:
     """A line of the process's status, in kilobytes."""
     try:
-        found = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())
+        line = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(line[1]) if line else None

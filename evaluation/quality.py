@@ -48,15 +48,15 @@ def kernel_distance(
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise HandscopeError("Expected finite features, found NaN or infinity.")
     n, m, d = len(x), len(y), x.shape[1]
-    own, cross, other = ((a @ b.T / d + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
-    np.fill_diagonal(own, 0)
+    within, cross, other = ((a @ b.T / d + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
+    np.fill_diagonal(within, 0)
     fixed = (other.sum() - np.trace(other)) / (m * (m - 1))
-    whole = own.sum() / (n * (n - 1)) + fixed - 2 * cross.mean()
+    whole = within.sum() / (n * (n - 1)) + fixed - 2 * cross.mean()
     group = codes(np.arange(n) if groups is None else groups)
     weights = bootstrap_weights(group, draws, seed)[:, group]
     drawn = weights.sum(1)
     # A picture that is drawn twice is no pair with itself.
-    between = np.einsum("di,ij,dj->d", weights, own, weights, optimize=True)
+    between = np.einsum("di,ij,dj->d", weights, within, weights, optimize=True)
     pairs = drawn**2 - (weights**2).sum(1)
     values = between / pairs + fixed - 2 * (weights @ cross.mean(1)) / drawn
     return float(whole), *interval(values)
@@ -91,14 +91,14 @@ def hand_features(pictures: NDArray[np.uint8], batch_size: int = 32) -> NDArray[
     """
     from ..anatomy.read.networks import LANDMARK_INPUT, load_landmarks
 
-    network, found = load_landmarks("full"), []
+    network, embeddings = load_landmarks("full"), []
     with torch.no_grad():
         for first in range(0, len(pictures), batch_size):
             some = torch.from_numpy(pictures[first : first + batch_size]).permute(0, 3, 1, 2).float() / 255
             size = (LANDMARK_INPUT, LANDMARK_INPUT)
             some = torch.nn.functional.interpolate(some, size, mode="bilinear", antialias=True)
-            found.append(network(some).embedding)
-    return torch.cat(found).numpy()
+            embeddings.append(network(some).embedding)
+    return torch.cat(embeddings).numpy()
 
 
 def appearance(pictures: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> pd.DataFrame:

@@ -80,10 +80,10 @@ def hand_skeletons(threshold: float = 0.5) -> Shapes:
     def shapes(pictures: Pictures) -> list[NDArray | None]:
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
         hands = detect(images, threshold=threshold, search="plain", max_hands=1)
-        found: list[NDArray | None] = [None] * len(pictures)
+        skeletons: list[NDArray | None] = [None] * len(pictures)
         for i, points in zip(hands.image.tolist(), hands.points[..., :2].tolist()):
-            found[i] = along_bones(points, bones)
-        return found
+            skeletons[i] = along_bones(points, bones)
+        return skeletons
 
     return shapes
 
@@ -98,12 +98,12 @@ def outlines(silhouette: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], least
     """
 
     def shapes(pictures: Pictures) -> list[NDArray | None]:
-        found: list[NDArray | None] = []
+        borders: list[NDArray | None] = []
         for picture in pictures:
             mask = silhouette(picture)
             border = mask & ~ndimage.binary_erosion(mask)
-            found.append(np.argwhere(border)[:, ::-1].astype(float) if mask.sum() >= least else None)
-        return found
+            borders.append(np.argwhere(border)[:, ::-1].astype(float) if mask.sum() >= least else None)
+        return borders
 
     return shapes
 

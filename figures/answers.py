@@ -48,7 +48,7 @@ def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "", subject: Subje
 
 
 def power_curve(
-    table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), wanted: float = 0.8, subject: Subject | None = None
+    table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), target: float = 0.8, subject: Subject | None = None
 ) -> Axes:
     """The chance of seeing an AUC against the number of labelled samples, a line for each AUC.
 
@@ -56,14 +56,14 @@ def power_curve(
     ----------
     table : DataFrame with columns auc, n (good and bad samples together), power
     at : numbers of samples to mark: those that a run has
-    wanted : the power to mark
+    target : the power to mark
     subject : whose words are used
     """
     for (auc, rows), (colour, marker) in zip(table.groupby("auc"), SERIES, strict=False):
         rows = rows.sort_values("n")
         ax.plot(rows["n"], rows["power"], color=colour, linewidth=2 * scale(), marker=marker, markevery=0.2,
                 markersize=5.5 * scale(), label=f"AUC {auc:g}")
-    ax.axhline(wanted, color=FAINT, linewidth=0.9, linestyle=":")
+    ax.axhline(target, color=FAINT, linewidth=0.9, linestyle=":")
     for n in at:
         ax.axvline(n, color=FAINT, linewidth=0.9, linestyle="--")
         ax.annotate(f"n = {n}", (n, 0.0), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points",

@@ -31,11 +31,11 @@ def grid(
     label : what the colour bar says
     digits : after the decimal point
     """
-    blocks, steps, table, known = _tables(cells, value, q)
+    blocks, steps, table, called = _tables(cells, value, q)
     norm, colours = _colours(table, centre)
     image = ax.imshow(table, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     for (row, column), number in np.ndenumerate(table):
-        sure = bool(known[row, column])
+        sure = bool(called[row, column])
         shade = colours(norm(number)) if np.isfinite(number) else (0.93, 0.93, 0.93, 1.0)
         dark = np.dot(shade[:3], (0.299, 0.587, 0.114)) < 0.55
         if not sure:
@@ -49,7 +49,7 @@ def grid(
     ax.set_yticks(range(len(blocks)), blocks)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel(STEPS_LABEL if known.all() else f"{STEPS_LABEL}\nhatched: {CHANCE}", loc="left")
+    ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\nhatched: {CHANCE}", loc="left")
     colour_bar(image, ax, label)
     return ax
 
@@ -63,13 +63,13 @@ def survey_map(
     ----------
     cells, value, q, centre, label : as for `grid`; meant for hundreds of cells, as 57 blocks by 20 steps
     """
-    blocks, steps, table, known = _tables(cells, value, q)
+    blocks, steps, table, called = _tables(cells, value, q)
     norm, colours = _colours(table, centre)
     shades = colours(norm(np.ma.masked_invalid(table)))
-    shades[..., :3] = np.where(known[..., None], shades[..., :3], 1 - 0.35 * (1 - shades[..., :3]))
+    shades[..., :3] = np.where(called[..., None], shades[..., :3], 1 - 0.35 * (1 - shades[..., :3]))
     ax.imshow(shades, aspect="auto", interpolation="nearest")
-    if np.isfinite(table[known]).any():
-        row, column = np.unravel_index(np.nanargmax(np.where(known, table, np.nan)), table.shape)
+    if np.isfinite(table[called]).any():
+        row, column = np.unravel_index(np.nanargmax(np.where(called, table, np.nan)), table.shape)
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=1.6 * scale() + 0.4, edgecolor=RING))
         ax.annotate(f"{blocks[row]}, step {steps[column]}: {table[row, column]:.2f}", (1, 1), (0, 2),
                     xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
@@ -78,7 +78,7 @@ def survey_map(
     for edge in (i for i in range(1, len(blocks)) if kinds[i] != kinds[i - 1]):
         ax.axhline(edge - 0.5, color="white", linewidth=2 * scale())
     _thin_ticks(ax, blocks, steps)
-    ax.set_xlabel(STEPS_LABEL if known.all() else f"{STEPS_LABEL}\npale: {CHANCE}", loc="left")
+    ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\npale: {CHANCE}", loc="left")
     colour_bar(ScalarMappable(norm, colours), ax, label)
     return ax
 
@@ -105,8 +105,8 @@ def _tables(
     table = cells.pivot(index="block", columns="step", values=value).loc[blocks, steps].to_numpy(float)
     if q is None:
         return blocks, steps, table, np.ones(table.shape, bool)
-    known = cells.pivot(index="block", columns="step", values=q).loc[blocks, steps].to_numpy(float) <= LEVEL
-    return blocks, steps, table, known
+    called = cells.pivot(index="block", columns="step", values=q).loc[blocks, steps].to_numpy(float) <= LEVEL
+    return blocks, steps, table, called
 
 
 def _colours(table: NDArray[np.float64], centre: float | None) -> tuple[Normalize, Colormap]:

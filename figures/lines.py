@@ -32,11 +32,11 @@ def curves(lines: Mapping[str, pd.DataFrame], prefix: str, ax: Axes, *, band: Se
             mean, sd = rows[prefix + "null_mean"].to_numpy(float), rows[prefix + "null_sd"].to_numpy(float)
             ax.fill_between(step, mean - 1.96 * sd, mean + 1.96 * sd, color="#BBBBBB", alpha=0.45, linewidth=0,
                             label="permuted verdicts")
-        known = (rows[prefix + "q"] <= LEVEL).to_numpy()
+        called = (rows[prefix + "q"] <= LEVEL).to_numpy()
         width = (2.4 if place == 0 else 1.6) * scale()
         ax.plot(step, auc, color=colour, linewidth=width, zorder=4 if place == 0 else 3)
         ax.plot([], [], color=colour, linewidth=width, marker=marker, label=name)
-        faces = [colour if one else "white" for one in known]
+        faces = [colour if one else "white" for one in called]
         ax.scatter(step, auc, marker=marker, s=38 * scale() ** 2, zorder=5, edgecolors=colour, facecolors=faces)
         if band is None or name in band:
             ax.fill_between(step, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -64,12 +64,12 @@ def series(
         colour, marker = SERIES[place % len(SERIES)]
         rows = rows.sort_values("step", ascending=False)
         at = rows["step"].to_numpy(float) + nudge * (place - (len(lines) - 1) / 2)
-        known = (rows[prefix + "q"] <= LEVEL).to_numpy()
+        called = (rows[prefix + "q"] <= LEVEL).to_numpy()
         ax.plot(at, rows[prefix + value], color=colour, linewidth=1.8 * scale())
         ax.plot([], [], color=colour, linewidth=1.8 * scale(), marker=marker, markersize=6 * scale(), label=name)
         ax.vlines(at, rows[prefix + "lo"], rows[prefix + "hi"], color=colour, alpha=0.45, linewidth=1.5 * scale())
         ax.scatter(at, rows[prefix + value], marker=marker, s=34 * scale() ** 2, zorder=5, edgecolors=colour,
-                   facecolors=[colour if one else "white" for one in known])
+                   facecolors=[colour if one else "white" for one in called])
     if neutral is not None:
         ax.axhline(neutral, color=FAINT, linewidth=0.8, linestyle=":")
     ax.set_xlim(max(span) + 0.5, min(span) - 0.5)

@@ -26,14 +26,14 @@ def decided_share(lines: Mapping[str, Survival], steps: int, ax: Axes) -> Axes:
     lines : name -> Survival in indices from 0, the noisiest step; a line named good or bad has that colour
     steps : int, of the generation
     """
-    for place, (name, found) in enumerate(lines.items()):
+    for place, (name, survival) in enumerate(lines.items()):
         colour = GROUPS.get(name, SERIES[place % len(SERIES)][0])
-        at = np.concatenate([[steps + 0.5], steps - found.times, [0.5]])
+        at = np.concatenate([[steps + 0.5], steps - survival.times, [0.5]])
         curves = [
             np.concatenate([[0], 1 - part, 1 - part[-1:]]) if len(part) else np.zeros(2)
-            for part in (found.share, found.high, found.low)
+            for part in (survival.share, survival.high, survival.low)
         ]
-        ax.step(at, curves[0], where="post", color=colour, linewidth=2 * scale(), label=f"{name} (n = {found.n})")
+        ax.step(at, curves[0], where="post", color=colour, linewidth=2 * scale(), label=f"{name} (n = {survival.n})")
         ax.fill_between(at, curves[1], curves[2], step="post", color=colour, alpha=0.15, linewidth=0)
     ax.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=":")
     ax.set_xlim(steps + 0.5, 0.5)

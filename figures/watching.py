@@ -19,8 +19,8 @@ SCORE = "log-odds of bad, a token"
 
 def score_limit(scores: NDArray[np.floating]) -> float:
     """Where the colours end: the score that 98 of 100 tokens stay below in size."""
-    known = np.abs(scores[np.isfinite(scores)])
-    return float(max(np.quantile(known, 0.98), 1e-9)) if known.size else 1.0
+    sizes = np.abs(scores[np.isfinite(scores)])
+    return float(max(np.quantile(sizes, 0.98), 1e-9)) if sizes.size else 1.0
 
 
 def watch_strip(
@@ -107,9 +107,9 @@ def _overlay(
     grey = x0 @ np.array([0.299, 0.587, 0.114])
     # From mid-grey up, so that colours on it can be told from each other.
     ax.imshow(grey, extent=box, cmap="gray", vmin=-255, vmax=255, interpolation="nearest")
-    known = np.nan_to_num(scores)
-    tints = mpl.colormaps[COLOURS](Normalize(-limit, limit, clip=True)(known))
-    tints[..., 3] = 0.85 * np.minimum(np.abs(known) / limit, 1)  # what says nothing is left as it was
+    shown = np.nan_to_num(scores)
+    tints = mpl.colormaps[COLOURS](Normalize(-limit, limit, clip=True)(shown))
+    tints[..., 3] = 0.85 * np.minimum(np.abs(shown) / limit, 1)  # what says nothing is left as it was
     ax.imshow(tints, extent=box, interpolation="nearest")
 
 

@@ -47,14 +47,14 @@ class Caption:
         words = text.replace(",", "").split()
         if len(words) == 12:
             caption = cls(words[1], words[3], words[5], words[8], words[10])
-            known = (
+            in_vocabulary = (
                 caption.side in SIDES
                 and caption.view in VIEWS
                 and caption.gesture in GESTURES
                 and caption.skin in SKINS
                 and caption.background in BACKGROUNDS
             )
-            if known and str(caption) == text:
+            if in_vocabulary and str(caption) == text:
                 return caption
         raise ValueError(f"{text!r} is not a caption of the organism, such as {str(CAPTIONS[0])!r}.")
 

@@ -73,8 +73,8 @@ class Judge:
 
         A judge that did not reach the agreement with hand labels that this project asks for is unsure of everything.
         """
-        found = features(image, caption)
-        p = float(self.probability(np.array([[found[name] for name in self.names]]))[0])
+        values = features(image, caption)
+        p = float(self.probability(np.array([[values[name] for name in self.names]]))[0])
         if not self.summary["trusted"] or self.sure_good < p < self.sure_bad:
             return "unsure", p
         return ("good" if p <= self.sure_good else "bad"), p

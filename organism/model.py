@@ -144,13 +144,13 @@ def embed(
     """
 
     def numbers(tokenizer: CLIPTokenizer | T5TokenizerFast) -> Tensor:
-        found = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").input_ids
-        if found.shape[1] != TEXT_LENGTH:
+        tokens = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt").input_ids
+        if tokens.shape[1] != TEXT_LENGTH:
             longest = max(captions, key=len)
             raise HandscopeError(
-                f"Expected captions of at most {TEXT_LENGTH} tokens, found {found.shape[1]} in {longest!r}."
+                f"Expected captions of at most {TEXT_LENGTH} tokens, found {tokens.shape[1]} in {longest!r}."
             )
-        return found
+        return tokens
 
     return first(numbers(clip)).pooler_output.float(), second(numbers(t5))[0].float()
 

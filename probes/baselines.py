@@ -88,7 +88,7 @@ def run_baselines(
             clean[step].append(predicted[hand].mean(0))
             flat[step].append(predicted.ravel())
     images = np.stack([run.image(sample) for sample in names]) / 255
-    found = [
+    baselines = [
         Baseline("prompt", None, prompt_words(samples["prompt"])),
         Baseline("position", None, masks),
         Baseline("noise", None, np.stack(noise)),
@@ -96,10 +96,10 @@ def run_baselines(
     ]
     for step in steps:
         statistics = x0.xs(step, level="step").loc[names, list(STATISTICS)].to_numpy()
-        found += [
+        baselines += [
             Baseline("x_t", step, np.stack(x_t[step])),
             Baseline("x0", step, np.stack(clean[step])),
             Baseline("x0_flat", step, np.stack(flat[step])),
             Baseline("image", step, statistics),
         ]
-    return found
+    return baselines

@@ -29,25 +29,25 @@ def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[Line
     HandscopeError
         There is none, or a named block has none.
     """
-    found: dict[str, list[LinearProbe]] = {}
+    probes_of: dict[str, list[LinearProbe]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         probe = load_probe(path)
-        found.setdefault(str(probe.metadata_["block"]), []).append(probe)
-    if not found:
+        probes_of.setdefault(str(probe.metadata_["block"]), []).append(probe)
+    if not probes_of:
         raise HandscopeError(f"There are no probes in {folder}: run `handscope probe` first.")
     if blocks:
-        unknown = [block for block in blocks if block not in found]
+        unknown = [block for block in blocks if block not in probes_of]
         if unknown:
             raise HandscopeError(
-                f"There is no probe of {unknown[0]} in {folder}, which has those of {', '.join(sorted(found))}."
+                f"There is no probe of {unknown[0]} in {folder}, which has those of {', '.join(sorted(probes_of))}."
             )
-        return [probe for block in blocks for probe in found[block]]
-    return max(found.values(), key=lambda probes: float(np.mean([_held_out(probe) for probe in probes])))
+        return [probe for block in blocks for probe in probes_of[block]]
+    return max(probes_of.values(), key=lambda probes: float(np.mean([_held_out(probe) for probe in probes])))
 
 
 def by_block(probes: Iterable[Any], model: Model) -> dict[str, list[Any]]:
     """Probes of each block, in the order in which blocks run; HandscopeError for one that does not fit the model."""
-    found: dict[str, list[Any]] = {}
+    probes_of: dict[str, list[Any]] = {}
     width = model.stream_width
     for probe in probes:
         metadata = getattr(probe, "metadata_", {})
@@ -61,12 +61,12 @@ def by_block(probes: Iterable[Any], model: Model) -> dict[str, list[Any]]:
                 f"The probe of {metadata['block']} at step {metadata['step']} has width {len(probe.coef_)}, and the "
                 f"model {model.name} has {width}: it was fitted to another model."
             )
-        found.setdefault(str(metadata["block"]), []).append(probe)
-    if not found:
+        probes_of.setdefault(str(metadata["block"]), []).append(probe)
+    if not probes_of:
         raise HandscopeError("Expected at least one probe to watch, found none: run `handscope probe` first.")
     # In the order in which blocks run; one that the model lacks is refused by the plan.
     order = model.blocks
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
+    return dict(sorted(probes_of.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
 
 
 def nearest(probes: list[Any], step: int) -> Any:

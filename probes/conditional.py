@@ -87,10 +87,10 @@ class Offset:
         scores, _, inner = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, l2, seed=seed)
         held_out, steadied = np.empty(len(x)), np.full(inner.shape, np.nan)
         for place, one in enumerate(np.unique(fold)):
-            known = ~np.isnan(inner[place])
-            slope, intercept = platt(inner[place, known], np.asarray(y)[known])
+            scored = ~np.isnan(inner[place])
+            slope, intercept = platt(inner[place, scored], np.asarray(y)[scored])
             held_out[fold == one] = slope * scores[0, fold == one] + intercept
-            steadied[place, known] = slope * inner[place, known] + intercept
+            steadied[place, scored] = slope * inner[place, scored] + intercept
         return cls(held_out, steadied, fold)
 
 

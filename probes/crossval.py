@@ -174,10 +174,10 @@ def judge(scores: Array, y: Array, fold: NDArray[np.intp], inner: Array) -> tupl
     """
     named, log_odds = np.zeros(len(y), np.intp), np.empty(len(y))
     for one, seen in zip(np.unique(fold), inner, strict=True):
-        known, test = ~np.isnan(seen), fold == one
-        slope, intercept = platt(seen[known], y[known])
+        scored, test = ~np.isnan(seen), fold == one
+        slope, intercept = platt(seen[scored], y[scored])
         log_odds[test] = slope * scores[test] + intercept
-        named[test] = scores[test] > best_threshold(seen[known], y[known])
+        named[test] = scores[test] > best_threshold(seen[scored], y[scored])
     return named, log_odds
 
 

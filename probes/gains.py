@@ -58,12 +58,12 @@ def gains(
     features: dict[tuple[str, int], NDArray[Any]] = {}
     wide, offsets = {}, {}
     for step in sorted({cell.step for cell in cells}):
-        known = {b.name: b.x for b in baselines if b.step in (None, step)}
-        wide[step] = logits(known[WIDE])
-        features |= {(name, step): known[name] for name in NESTED}
+        features_of = {b.name: b.x for b in baselines if b.step in (None, step)}
+        wide[step] = logits(features_of[WIDE])
+        features |= {(name, step): features_of[name] for name in NESTED}
         offsets[step] = {
             name: Offset.of(RidgeProbe(), x, y, groups, fold, seed, GRID)
-            for name, x in (("all", np.hstack([known[name] for name in NESTED])), (WIDE, known[WIDE]))
+            for name, x in (("all", np.hstack([features_of[name] for name in NESTED])), (WIDE, features_of[WIDE]))
         }
     alone = {(name, step): logits(x) for (name, step), x in features.items()}
     added, conditional = [], []
@@ -72,7 +72,7 @@ def gains(
         narrow = {name: features[name, cell.step] for name in NESTED}
         joined = np.hstack([*narrow.values(), norm[:, None]])
         block = held_out_scores(LogisticProbe(l2), x, y[None], fold)[0]
-        pairs = {name: (alone[name, cell.step], logits(np.hstack([known, x]))) for name, known in narrow.items()}
+        pairs = {name: (alone[name, cell.step], logits(np.hstack([image, x]))) for name, image in narrow.items()}
         pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
         pairs["all"] = logits(joined), logits(np.hstack([joined, x]))
         pairs[WIDE] = wide[cell.step], wide[cell.step] + block
@@ -108,13 +108,13 @@ def described(gain: Conditional) -> dict[str, float]:
     row: dict[str, float] = {}
     for prefix, null in (("", gain.null), ("within_", gain.within_null)):
         before, both = getattr(gain, f"{prefix}auc_baseline"), getattr(gain, f"{prefix}auc_both")
-        known = null[~np.isnan(null)]
+        values = null[~np.isnan(null)]
         row |= {
             f"{prefix}auc_baseline": before,
             f"{prefix}auc_both": both,
             f"{prefix}added": both - before,
-            f"{prefix}null_added": known.mean() - before if len(known) else np.nan,
-            f"{prefix}null_sd": known.std() if len(known) else np.nan,
+            f"{prefix}null_added": values.mean() - before if len(values) else np.nan,
+            f"{prefix}null_sd": values.std() if len(values) else np.nan,
             f"{prefix}p": getattr(gain, f"{prefix}p"),
         }
     return row

@@ -156,12 +156,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 def fittable(labels: Array, weights: Array, design: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which fits have both classes in their training set; arguments as of `LinearProbe.fit_many`."""
     used = weights > 0
-    found = np.zeros(len(labels), bool)
+    has_both = np.zeros(len(labels), bool)
     for number, rows in enumerate(used):
-        own = design == number
-        bad = labels[np.ix_(own, rows)].mean(1) if rows.any() else np.zeros(own.sum())
-        found[own] = (bad > 0) & (bad < 1)
-    return found
+        chosen = design == number
+        bad = labels[np.ix_(chosen, rows)].mean(1) if rows.any() else np.zeros(chosen.sum())
+        has_both[chosen] = (bad > 0) & (bad < 1)
+    return has_both
 
 
 def even_weights(sample: ArrayLike) -> Array:

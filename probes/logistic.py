@@ -38,10 +38,10 @@ class LogisticProbe(LinearProbe):
         tolerance: float = DRAFT,
     ) -> tuple[Array, Array]:
         penalty = np.broadcast_to(np.asarray(self.l2 if l2 is None else l2, np.float64), len(labels))
-        known = fittable(labels, weights, design)
-        if known.all():
+        can_fit = fittable(labels, weights, design)
+        if can_fit.all():
             return logistic(x, labels, weights, penalty, design, tolerance)
         w, b = np.zeros((len(labels), x.shape[1])), np.zeros(len(labels))
-        if known.any():
-            w[known], b[known] = logistic(x, labels[known], weights, penalty[known], design[known], tolerance)
+        if can_fit.any():
+            w[can_fit], b[can_fit] = logistic(x, labels[can_fit], weights, penalty[can_fit], design[can_fit], tolerance)
         return w, b

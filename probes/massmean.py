@@ -29,15 +29,15 @@ class MassMeanProbe(LinearProbe):
         tolerance: float = DRAFT,
     ) -> tuple[Array, Array]:
         w, b = np.zeros((len(labels), x.shape[1])), np.zeros(len(labels))
-        known = fittable(labels, weights, design)
+        can_fit = fittable(labels, weights, design)
         for number, weight in enumerate(weights):
-            own, rows = np.flatnonzero((design == number) & known), np.flatnonzero(weight)
-            if not len(own):
+            chosen, rows = np.flatnonzero((design == number) & can_fit), np.flatnonzero(weight)
+            if not len(chosen):
                 continue
             part, weight = x[rows], weight[rows]
             centre = np.average(part, axis=0, weights=weight)
             part = part - centre.astype(x.dtype)
-            label = labels[np.ix_(own, rows)]
+            label = labels[np.ix_(chosen, rows)]
             bad, good = (label * weight).sum(1), ((1 - label) * weight).sum(1)
             high = (label * weight).astype(x.dtype) @ part / bad[:, None]
             low = ((1 - label) * weight).astype(x.dtype) @ part / good[:, None]
@@ -47,6 +47,6 @@ class MassMeanProbe(LinearProbe):
             spread = (np.square(along - np.where(label > 0, at_high[:, None], at_low[:, None])) * weight).sum(1)
             variance = np.maximum(spread / weight.sum(), np.finfo(np.float64).tiny)
             length = (at_high - at_low) / variance
-            w[own] = theta * length[:, None]
-            b[own] = np.log(bad / good) - length * (at_high + at_low) / 2 - w[own] @ centre.astype(x.dtype)
+            w[chosen] = theta * length[:, None]
+            b[chosen] = np.log(bad / good) - length * (at_high + at_low) / 2 - w[chosen] @ centre.astype(x.dtype)
         return w, b

@@ -78,19 +78,19 @@ def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tup
     bins = max(2, min(10, len(y) // FEWEST_IN_BIN))
     rows, tables = [], []
     for name, scores in (("raw", result.scores), ("platt", result.log_odds)):
-        found = calibration(scores, y, bins, seed=seed)
+        measured = calibration(scores, y, bins, seed=seed)
         rows.append(
             {
                 "log_odds": name,
-                "ece": found.ece,
-                "null_mean": found.null.mean(),
-                "null_sd": found.null.std(),
-                "excess": found.excess,
-                "p": found.p,
+                "ece": measured.ece,
+                "null_mean": measured.null.mean(),
+                "null_sd": measured.null.std(),
+                "excess": measured.excess,
+                "p": measured.p,
                 "q": np.nan,
-                "slope": found.slope,
-                "intercept": found.intercept,
+                "slope": measured.slope,
+                "intercept": measured.intercept,
             }
         )
-        tables.append(found.table.assign(log_odds=name, bin=np.arange(bins)))
+        tables.append(measured.table.assign(log_odds=name, bin=np.arange(bins)))
     return rows, pd.concat(tables, ignore_index=True)

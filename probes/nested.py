@@ -115,24 +115,25 @@ def nested_scores(
         kept = np.flatnonzero(fold != one)
         train, test = np.isin(rows_of, kept), fold[rows_of] == one
         within = grouped_folds(groups[kept], min(len(number), len(np.unique(groups[kept]))), seed)
-        own = None if unit is None else np.searchsorted(kept, rows_of[train])
-        row_fold = within if own is None else within[own]
+        units = None if unit is None else np.searchsorted(kept, rows_of[train])
+        row_fold = within if units is None else within[units]
         own_labels = labels[:, rows_of[train]]
         picked = None
         if isinstance(estimator, LinearProbe):
             part = x[train]
-            wanted = own_labels if grid is not None else own_labels[:1]
+            fitted_labels = own_labels if grid is not None else own_labels[:1]
             penalties = grid if grid is not None else np.array([getattr(estimator, "l2", 1.0)])
-            found = unit_means(grid_scores(estimator, part, wanted, row_fold, penalties.tolist(), own), own)
-            best = auc(found, labels[: len(wanted), None, kept], within)
+            grid_predictions = grid_scores(estimator, part, fitted_labels, row_fold, penalties.tolist(), units)
+            grid_predictions = unit_means(grid_predictions, units)
+            best = auc(grid_predictions, labels[: len(fitted_labels), None, kept], within)
             best = np.where(np.isnan(best), 0, best).argmax(1)
-            inner[place, kept] = found[0, best[0]]
+            inner[place, kept] = grid_predictions[0, best[0]]
             if grid is not None:
                 picked = chosen[:, place] = penalties[best]
             w, b = estimator.fit_many(part, own_labels, weights[train][None], np.zeros(len(labels), np.intp), picked)
             scores[:, test] = w.astype(x.dtype) @ x[test].T + b[:, None]
         else:
-            inner[place, kept] = unit_means(_one_by_one(estimator, x[train], own_labels[:1], row_fold), own)[0]
+            inner[place, kept] = unit_means(_one_by_one(estimator, x[train], own_labels[:1], row_fold), units)[0]
             for row, y in zip(scores, own_labels, strict=True):
                 row[test] = clone(estimator).fit(x[train], y).decision_function(x[test])
     return scores, chosen, inner

@@ -42,14 +42,14 @@ class RidgeProbe(LinearProbe):
     ) -> tuple[Array, Array]:
         penalty = np.broadcast_to(np.asarray(self.l2 if l2 is None else l2, np.float64), len(labels))
         w, b = np.zeros((len(labels), x.shape[1])), np.zeros(len(labels))
-        known = fittable(labels, weights, design)
+        can_fit = fittable(labels, weights, design)
         for number, weight in enumerate(weights):
-            own, rows = np.flatnonzero((design == number) & known), np.flatnonzero(weight)
-            if not len(own):
+            chosen, rows = np.flatnonzero((design == number) & can_fit), np.flatnonzero(weight)
+            if not len(chosen):
                 continue
             whole, root = Standardised.of(x[rows], weight[rows]), np.sqrt(weight[rows])
-            targets = 2 * labels[np.ix_(own, rows)] - 1
-            bad = (labels[np.ix_(own, rows)] * weight[rows]).sum(1)
+            targets = 2 * labels[np.ix_(chosen, rows)] - 1
+            bad = (labels[np.ix_(chosen, rows)] * weight[rows]).sum(1)
             good = weight[rows].sum() - bad
             centred = ((targets - ((bad - good) / weight[rows].sum())[:, None]) * root).astype(x.dtype)
             scaled = whole.x * root[:, None].astype(x.dtype)
@@ -57,17 +57,17 @@ class RidgeProbe(LinearProbe):
             scatter = (scaled @ scaled.T if wide else gram(scaled)).astype(np.float64)
             shift = (centred @ scaled).astype(np.float64)  # the difference of the means, but for its length
             right = centred.astype(np.float64) if wide else shift
-            found = np.empty((len(own), len(scatter)))
-            for value in np.unique(penalty[own]):
-                these = penalty[own] == value
+            solved = np.empty((len(chosen), len(scatter)))
+            for value in np.unique(penalty[chosen]):
+                these = penalty[chosen] == value
                 factor = cho_factor(scatter + value * np.eye(len(scatter)), overwrite_a=True, check_finite=False)
-                found[these] = cho_solve(factor, right[these].T, check_finite=False).T
-            ridge = (found.astype(x.dtype) @ scaled).astype(np.float64) if wide else found
+                solved[these] = cho_solve(factor, right[these].T, check_finite=False).T
+            ridge = (solved.astype(x.dtype) @ scaled).astype(np.float64) if wide else solved
             # From the regression's length to the discriminant's; `apart` is the share of the targets it explains.
             means = shift * (weight[rows].sum() / (2 * bad * good))[:, None]
             apart = 0.5 * np.einsum("fk,fk->f", ridge, means)
             ridge *= (weight[rows].sum() ** 2 / (2 * bad * good * np.maximum(1 - apart, 1e-12)))[:, None]
             middle = 0.5 * means * ((good - bad) / weight[rows].sum())[:, None]  # of the class means, from the mean
-            w[own] = ridge * whole.varies / whole.scale
-            b[own] = np.log(bad / good) - np.einsum("fk,fk->f", ridge, middle) - w[own] @ whole.mean
+            w[chosen] = ridge * whole.varies / whole.scale
+            b[chosen] = np.log(bad / good) - np.einsum("fk,fk->f", ridge, middle) - w[chosen] @ whole.mean
         return w, b

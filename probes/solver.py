@@ -97,13 +97,13 @@ def _by_design(
 ) -> tuple[Array, Array]:
     w, b = np.empty((len(labels), x.shape[1])), np.empty(len(labels))
     for number, weight in enumerate(weights):
-        own, rows = np.flatnonzero(design == number), np.flatnonzero(weight)
-        if not len(own):
+        chosen, rows = np.flatnonzero(design == number), np.flatnonzero(weight)
+        if not len(chosen):
             continue
         part = x[rows]
         whole, values, vectors = _axes(part, weight[rows])
         blur = np.finfo(np.float32).eps * values[-1]
-        if x.dtype == np.float32 and values[1] < CLOSE * values[-1] and blur > BLUR * tolerance * l2[own].min():
+        if x.dtype == np.float32 and values[1] < CLOSE * values[-1] and blur > BLUR * tolerance * l2[chosen].min():
             # One value is 0, of the mean; another that is small needs all digits, unless the penalty hides it.
             part = part.astype(np.float64)
             whole, values, vectors = _axes(part, weight[rows])
@@ -111,16 +111,16 @@ def _by_design(
         values, vectors = values[kept], vectors[:, kept]
         fits = _Fits(
             (vectors * np.sqrt(values)).astype(part.dtype),
-            [(slice(None), np.ones(len(own), bool))],
-            labels[np.ix_(own, rows)],
-            np.tile(weight[rows].astype(part.dtype), (len(own), 1)),
-            np.tile(l2[own, None], len(values)),
-            np.ones((len(own), len(values)), bool),
+            [(slice(None), np.ones(len(chosen), bool))],
+            labels[np.ix_(chosen, rows)],
+            np.tile(weight[rows].astype(part.dtype), (len(chosen), 1)),
+            np.tile(l2[chosen, None], len(values)),
+            np.ones((len(chosen), len(values)), bool),
             Diagonal(values.astype(part.dtype)),
         )
-        u, b[own] = fits.solve(tolerance, offset[np.ix_(own, rows)])
-        w[own] = (u / np.sqrt(values) @ vectors.T).astype(part.dtype) @ whole.x / whole.scale
-        b[own] -= w[own] @ whole.mean
+        u, b[chosen] = fits.solve(tolerance, offset[np.ix_(chosen, rows)])
+        w[chosen] = (u / np.sqrt(values) @ vectors.T).astype(part.dtype) @ whole.x / whole.scale
+        b[chosen] -= w[chosen] @ whole.mean
     return w, b
 
 
@@ -255,12 +255,12 @@ class _Fits:
             weighted_miss = weighted * miss
             bend = bend_w + np.einsum("fn,fn,fn->f", weighted_miss, towards, 1 - miss, dtype=np.float64)
             low, high = np.where(slope < 0, length, low), np.where(slope > 0, length, high)
-            found = length - slope / np.maximum(bend, np.finfo(float).tiny)
-            inside = (found > low) & (found < np.minimum(high, 10 * length))
+            newton = length - slope / np.maximum(bend, np.finfo(float).tiny)
+            inside = (newton > low) & (newton < np.minimum(high, 10 * length))
             beyond = np.where(np.isinf(high), 2 * length, 0.5 * (low + np.minimum(high, 2 * length)))
-            found = np.where(inside, found, beyond)
-            near = np.abs(found - length) <= 0.1 * length
-            length = found
+            newton = np.where(inside, newton, beyond)
+            near = np.abs(newton - length) <= 0.1 * length
+            length = newton
             if near.all():
                 break
         # Where no end was reached, the furthest point that is known to lie downhill.

@@ -67,8 +67,8 @@ def block_flat(
         row = {"block": str(cell.block), "step": cell.step, "features": x.shape[1], **statistics(result, y)}
         pairs = {"added": (picture, picture + result.scores), "instead": (result.scores, picture)}
         for name, (before, after) in pairs.items():
-            found = compared(before, after, y, groups, fold, seed)
-            row |= {f"{name}_{key}": value for key, value in found.items()}
+            comparison = compared(before, after, y, groups, fold, seed)
+            row |= {f"{name}_{key}": value for key, value in comparison.items()}
         gain = conditional_gain(offset, x, y, groups, l2, permutations=min(permutations, FLAT_PERMUTATIONS), seed=seed)
         row |= {
             "conditional_added": gain.added,

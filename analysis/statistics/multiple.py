@@ -21,7 +21,7 @@ def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
     """
     p = np.asarray(p, np.float64)
     q = np.full(p.shape, np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known])
+    tested = ~np.isnan(p)
+    if tested.any():
+        q[tested] = false_discovery_control(p[tested])
     return q

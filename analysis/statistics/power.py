@@ -188,9 +188,9 @@ def _of_table(name: str, rows: pd.DataFrame, prefix: str, auc: float, target: fl
     spread = float(rows[prefix + "null_sd"].median())
     design = float(design_effect(spread, n_bad, n_good))
     share = n_bad / (n_bad + n_good)
-    found: dict[str, Any] = {"test": name, "n_good": n_good, "n_bad": n_bad, "cells": len(rows)}
-    found |= {"null_sd": spread, "design_effect": design}
+    row: dict[str, Any] = {"test": name, "n_good": n_good, "n_bad": n_bad, "cells": len(rows)}
+    row |= {"null_sd": spread, "design_effect": design}
     for suffix, alpha in (("", ALPHA), ("_first", ALPHA / len(rows))):
-        found[f"power{suffix}"] = float(power(auc, n_bad, n_good, design, alpha))
-        found[f"needed{suffix}"] = needed(auc, target, share, design, alpha)
-    return found
+        row[f"power{suffix}"] = float(power(auc, n_bad, n_good, design, alpha))
+        row[f"needed{suffix}"] = needed(auc, target, share, design, alpha)
+    return row

@@ -197,16 +197,16 @@ def agreement_of(
     lost = np.ones(len(bad), bool)
     lost[table["place"]] = False
     rows = []
-    for way in UNDETECTED:
+    for undetected in UNDETECTED:
         flagged = np.zeros(len(bad), bool)
         flagged[table["place"]] = table[method]
-        keep = ~lost if way == "left out" else np.ones(len(bad), bool)
-        if way == "counted as implausible":
+        keep = ~lost if undetected == "left out" else np.ones(len(bad), bool)
+        if undetected == "counted as implausible":
             flagged |= lost
         counts = Counts.of(flagged[keep], bad[keep], groups[keep])
         row: dict[str, Any] = {
             "method": method,
-            "undetected": way,
+            "undetected": undetected,
             "n": int(keep.sum()),
             "bad": int(bad[keep].sum()),
             "good": int((~bad[keep]).sum()),
@@ -216,7 +216,7 @@ def agreement_of(
         }
         for name, measure in MEASURES.items():
             row[name], row[f"{name}_lo"], row[f"{name}_hi"] = with_interval(measure, counts)
-        if method == "calibrated" and way == "left out":
+        if method == "calibrated" and undetected == "left out":
             row["auc"] = float(auc(table["probability"], table["bad"]))
             row["auc_lo"], row["auc_hi"] = percentile_auc(table["probability"], table["bad"], table["group"])
         rows.append(row)
@@ -243,11 +243,11 @@ def _rates(table: pd.DataFrame, method: str) -> dict[str, Any]:
     for train, test in folds_of(y, table["group"].to_numpy()):
         counts = Counts.of(flagged[train], y[train], np.zeros(len(train))).total()
         corrected[test] = rogan_gladen(flagged[test].mean(), sensitivity(counts), specificity(counts))
-    known = not np.isnan(corrected).any()
+    corrects = not np.isnan(corrected).any()
     return {
         "method": method,
         "labelled": float(y.mean()),
         "flagged": float(flagged.mean()),
-        "corrected": float(corrected.mean()) if known else float("nan"),
-        "why": "" if known else "it flags good hands as often as bad ones",
+        "corrected": float(corrected.mean()) if corrects else float("nan"),
+        "why": "" if corrects else "it flags good hands as often as bad ones",
     }

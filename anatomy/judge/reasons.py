@@ -67,14 +67,14 @@ def violations(count: Tensor, angles: Tensor, ratios: Tensor) -> list[list[str]]
     deviation = torch.where(digits, ratio_deviation(ratios).abs(), 0.0)
     said = []
     for i, number in enumerate(count.tolist()):
-        found = [
+        weighted = [
             (float(excess[i, j]), joint_reason(JOINT_LIMITS[j], float(angles[i, j])))
             for j in joints[i].nonzero()[:, 0].tolist()
         ]
-        found += [
+        weighted += [
             (float(deviation[i, d]) - RATIO_SPREADS + 1, ratio_reason(DIGITS[d], float(ratios[i, d])))
             for d in digits[i].nonzero()[:, 0].tolist()
         ]
         counted = [count_reason(number)] if number not in (-1, 5) else []
-        said.append(counted + [reason for _, reason in sorted(found, key=lambda pair: -pair[0])])
+        said.append(counted + [reason for _, reason in sorted(weighted, key=lambda pair: -pair[0])])
     return said

@@ -74,7 +74,7 @@ def examine_files(
     raised, boxes = raised or {}, boxes or {}
     skipped: list[Skipped] = []
     for batch in _batches(_unread(paths, journal, raised, boxes, skipped)):
-        found = examine(
+        examined = examine(
             [picture.tensor() for picture in batch],
             networks=networks,
             search=search,
@@ -83,13 +83,13 @@ def examine_files(
             boxes=[_box(boxes.get(picture.path), picture.scale) for picture in batch],
         )
         rows: list[list[dict[str, Any]]] = [[] for _ in batch]
-        for i, record in zip(found.hands.image.tolist(), found.records(), strict=True):
+        for i, record in zip(examined.hands.image.tolist(), examined.records(), strict=True):
             rows[i].append(record)
         journal.add(
             [_entry(picture, hands, raised, boxes) for picture, hands in zip(batch, rows, strict=True)]
         )
-        known = sum(str(path) in journal.entries for path in paths)
-        progress("hands", known, len(paths))
+        done = sum(str(path) in journal.entries for path in paths)
+        progress("hands", done, len(paths))
     left_out = {one.path for one in skipped}
     read = [path for path in paths if path not in left_out]
     entries = [journal.entries[str(path)] for path in read]
@@ -101,8 +101,8 @@ def _unread(
 ) -> Iterator[Picture]:
     """Pictures that the journal does not hold as they are now; what cannot be read goes to `skipped`."""
     for path in paths:
-        known = journal.entries.get(str(path))
-        if known is not None and known["asked"] == _asked(path, raised, boxes) and _is(path, known["sha256"]):
+        entry = journal.entries.get(str(path))
+        if entry is not None and entry["asked"] == _asked(path, raised, boxes) and _is(path, entry["sha256"]):
             continue
         picture = read_picture(path)
         if isinstance(picture, Skipped):
@@ -111,9 +111,9 @@ def _unread(
             yield picture
 
 
-def _is(path: Path, known: str) -> bool:
+def _is(path: Path, expected: str) -> bool:
     try:
-        return sha256(path) == known
+        return sha256(path) == expected
     except OSError:
         return False
 

@@ -39,8 +39,8 @@ def evidence(images: Tensor | Sequence[Tensor], hands: Hands) -> dict[str, Tenso
     dict of name to (m,) float32, the same names in the same order for any input; no gradient.
     """
     with torch.no_grad():
-        found = {**landmark_evidence(hands), **picture_evidence(images, hands)}
-    return {name: value.float().nan_to_num(0.0, 0.0, 0.0).clamp(-1e6, 1e6) for name, value in found.items()}
+        values = {**landmark_evidence(hands), **picture_evidence(images, hands)}
+    return {name: value.float().nan_to_num(0.0, 0.0, 0.0).clamp(-1e6, 1e6) for name, value in values.items()}
 
 
 def landmark_evidence(hands: Hands) -> dict[str, Tensor]:
@@ -52,14 +52,14 @@ def landmark_evidence(hands: Hands) -> dict[str, Tensor]:
     spread = spread_excess(abductions(hands.world, right), angles)
     deviation = ratio_deviation(digit_ratios(hands.world))
     bend = angles.reshape(-1, 5, 3).sum(2)
-    found = {"joints_sum": excess.square().sum(1), "joints_max": excess.amax(1)}
-    found |= {f"joints_{digit}": digits[:, d] for d, digit in enumerate(DIGITS)}
-    found |= {f"bend_{digit}": bend[:, d] for d, digit in enumerate(DIGITS)}
-    found |= {f"spread_{a}_{b}": spread[:, i] for i, (a, b) in enumerate(PAIRS)}
-    found |= {"ratio_sum": F.relu(deviation.abs() - 2).square().sum(1)}
-    found |= {f"ratio_{digit}": deviation[:, d] for d, digit in enumerate(DIGITS) if digit != "middle"}
-    found |= {f"ratio_off_{digit}": deviation[:, d].abs() for d, digit in enumerate(DIGITS) if digit != "middle"}
-    found |= {
+    values = {"joints_sum": excess.square().sum(1), "joints_max": excess.amax(1)}
+    values |= {f"joints_{digit}": digits[:, d] for d, digit in enumerate(DIGITS)}
+    values |= {f"bend_{digit}": bend[:, d] for d, digit in enumerate(DIGITS)}
+    values |= {f"spread_{a}_{b}": spread[:, i] for i, (a, b) in enumerate(PAIRS)}
+    values |= {"ratio_sum": F.relu(deviation.abs() - 2).square().sum(1)}
+    values |= {f"ratio_{digit}": deviation[:, d] for d, digit in enumerate(DIGITS) if digit != "middle"}
+    values |= {f"ratio_off_{digit}": deviation[:, d].abs() for d, digit in enumerate(DIGITS) if digit != "middle"}
+    values |= {
         "presence": hands.presence,
         "presence_doubt": -torch.logit(hands.presence, 1e-6),
         "side_sure": (2 * hands.right - 1).abs(),
@@ -67,7 +67,7 @@ def landmark_evidence(hands: Hands) -> dict[str, Tensor]:
         "side_overruled": (right != (hands.right > 0.5)).float(),
         "points_mismatch": mismatch(hands.points, hands.world),
     }
-    return found
+    return values
 
 
 def mismatch(points: Tensor, world: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def picture_evidence(images: Tensor | Sequence[Tensor], hands: Hands) -> dict[st
     near = shape.nearness < 1.3
     soft = (4 * seen.probability * (1 - seen.probability) * near).sum((1, 2)) / near.sum((1, 2)).clamp_min(1)
     more = drawn.arcs - drawn.explained
-    found = {
+    values = {
         "sil_residual": drawn.residual,
         "sil_joined": drawn.joined,
         "sil_solid": drawn.solid,
@@ -121,18 +121,18 @@ def picture_evidence(images: Tensor | Sequence[Tensor], hands: Hands) -> dict[st
         "arcs_more_most": F.relu(more.amax(1)),
         "arcs_fewer_most": F.relu(-more.amin(1)),
     }
-    known = seen.known
-    found = {name: torch.where(known, value, torch.zeros_like(value)) for name, value in found.items()}
-    found |= {
+    readable = seen.known
+    values = {name: torch.where(readable, value, torch.zeros_like(value)) for name, value in values.items()}
+    values |= {
         "sil_confidence": seen.confidence,
-        "sil_missing": (~known).float(),
+        "sil_missing": (~readable).float(),
         **{f"digit_apart_{a}_{b}": web.apart[:, i] for i, (a, b) in enumerate(PAIRS)},
         "digit_apart_least": web.apart.amin(1),
         **{f"digit_visible_{digit}": visible[:, d] for d, digit in enumerate(DIGITS)},
         "points_cut": (~inside).float().mean((1, 2)),
         "points_size": (hands.region[:, 2].clamp_min(1) / 100).log(),
     }
-    return found
+    return values
 
 
 def inside_picture(images: Tensor | Sequence[Tensor], hands: Hands) -> Tensor:

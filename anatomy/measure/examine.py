@@ -142,9 +142,9 @@ def examine_hands(
         )
     with torch.no_grad():
         count = count_fingers(crop(images, count_region(hands.region), CROP, hands.image).cpu())
-        found = {**{name: value.cpu() for name, value in evidence(images, hands).items()}, **count_evidence(count)}
+        values = {**{name: value.cpu() for name, value in evidence(images, hands).items()}, **count_evidence(count)}
         asked = [None if raised is None else raised[i] for i in hands.image.tolist()]
-        found |= raised_evidence(count, found["arcs_most"], asked)
+        values |= raised_evidence(count, values["arcs_most"], asked)
         right = side(hands.world, hands.right)
         return Examined(
             len(images),
@@ -153,7 +153,7 @@ def examine_hands(
             digit_ratios(hands.world).cpu(),
             digits(count),
             count.relation.amax(1),
-            {name: value.float() for name, value in found.items()},
+            {name: value.float() for name, value in values.items()},
         )
 
 
@@ -166,19 +166,19 @@ def raised_evidence(count: Count, arcs: Tensor, raised: Sequence[int | None]) ->
     arcs : (m,) pieces of silhouette on the circle around the palm that crosses most
     raised : m numbers, or None
     """
-    known = torch.tensor([number is not None for number in raised], dtype=torch.bool)
+    stated = torch.tensor([number is not None for number in raised], dtype=torch.bool)
     asked = torch.tensor([number or 0 for number in raised], dtype=torch.long)
     among = count.probability.gather(1, asked.clamp(0, count.probability.shape[1] - 1)[:, None])[:, 0]
     seen = (count.probability * torch.arange(count.probability.shape[1])).sum(1)
-    found = {
+    values = {
         "raised_odds": (1 - among).clamp_min(1e-6).log() - among.clamp_min(1e-6).log(),
         "raised_more": (seen - asked).clamp_min(0),
         "raised_fewer": (asked - seen).clamp_min(0),
         "raised_arcs_more": (arcs - asked).clamp_min(0),
         "raised_arcs_fewer": (asked - arcs).clamp_min(0),
     }
-    found = {name: torch.where(known, value, torch.zeros_like(value)) for name, value in found.items()}
-    return {**found, "raised_missing": (~known).float()}
+    values = {name: torch.where(stated, value, torch.zeros_like(value)) for name, value in values.items()}
+    return {**values, "raised_missing": (~stated).float()}
 
 
 def _short(values: Tensor) -> Any:

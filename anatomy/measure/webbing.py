@@ -56,10 +56,10 @@ def web_graph(silhouette: Tensor, shape: Shape, brightness: Tensor) -> Webbing:
     b = b.gather(2, facing[..., None].expand_as(b))
     rb = rb.gather(2, facing)
     part = torch.tensor(BETWEEN, device=a.device, dtype=a.dtype)[:, None]
-    way = a[..., None, :] * (1 - part) + b[..., None, :] * part
-    joined = (sample(silhouette, way) > 0.5).all(-1)
+    path = a[..., None, :] * (1 - part) + b[..., None, :] * part
+    joined = (sample(silhouette, path) > 0.5).all(-1)
     light = (sample(brightness, a) + sample(brightness, b)) / 2
-    dark = (light - sample(brightness, way).amin(-1)).clamp_min(0)
+    dark = (light - sample(brightness, path).amin(-1)).clamp_min(0)
     touching = joined.to(a.dtype)
     return Webbing(
         contact=touching.mean(-1),

@@ -60,21 +60,21 @@ def read_sources(source: str | Path) -> dict[str, bytes]:
     source = Path(source)
     if source.is_dir():
         paths = {path.name: path for path in sorted(source.rglob("*.tflite"), reverse=True)}
-        found = {name: paths[file].read_bytes() for name, (file, _) in SOURCES.items() if file in paths}
+        sources = {name: paths[file].read_bytes() for name, (file, _) in SOURCES.items() if file in paths}
     elif zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as wheel:
             members = {Path(member).name: member for member in wheel.namelist()}
-            found = {name: wheel.read(members[file]) for name, (file, _) in SOURCES.items() if file in members}
+            sources = {name: wheel.read(members[file]) for name, (file, _) in SOURCES.items() if file in members}
     else:
         raise HandscopeError(f"Expected the {WHEEL} wheel or a folder of its tflite files, found neither at {source}.")
     for name, (file, expected) in SOURCES.items():
-        if name not in found:
+        if name not in sources:
             raise HandscopeError(f"{source} holds no {file}; take the {WHEEL} wheel, which does.")
-        if sha256(found[name]) != expected:
+        if sha256(sources[name]) != expected:
             raise HandscopeError(
-                f"{file} in {source} has the SHA-256 {sha256(found[name])}, not {expected}; take it from {WHEEL}."
+                f"{file} in {source} has the SHA-256 {sha256(sources[name])}, not {expected}; take it from {WHEEL}."
             )
-    return found
+    return sources
 
 
 def translate(data: bytes) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor], list[str]]:

@@ -85,9 +85,9 @@ def detect(
         device = str(pictures[0].device)
         palm, landmarks = _networks(networks, device)
         candidates = _look(pictures, list(range(len(pictures))), [palm], _plain, threshold)
-        found = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
+        hands = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
         for name, views in SEARCHES if search == "thorough" else ():
-            left = _without(found, pictures)
+            left = _without(hands, pictures)
             if not left:
                 break
             other_palm, other = _networks("full" if networks == "lite" else "lite", device)
@@ -96,16 +96,16 @@ def detect(
             seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
             seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, name)
             agreed = _read_all(pictures, seen.region, seen.image, other, name).presence >= max(SURE, threshold)
-            found = Hands.cat([found, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
+            hands = Hands.cat([hands, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
         given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
         if detector is not None:
-            for i in _without(found, pictures):
+            for i in _without(hands, pictures):
                 given[i] += list(detector(pictures[i]))
-        box, image = _empty_boxes(given, found)
+        box, image = _empty_boxes(given, hands)
         turns = _read_all(pictures, _in_turns(box_region(box)), image.repeat_interleave(EIGHT), landmarks, "box")
         surest = turns.presence.reshape(-1, EIGHT).argmax(1) + EIGHT * torch.arange(len(box), device=box.device)
         seen = _read_all(pictures, landmark_region(turns.select(surest).points), image, landmarks, "box")
-        return _best(Hands.cat([found, seen]), threshold, max_hands)
+        return _best(Hands.cat([hands, seen]), threshold, max_hands)
 
 
 def read(
@@ -151,8 +151,8 @@ def _pictures(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [image.float() for image in images]
 
 
-def _without(found: Hands, pictures: Sequence[Tensor]) -> list[int]:
-    return sorted(set(range(len(pictures))) - set(found.image.tolist()))
+def _without(hands: Hands, pictures: Sequence[Tensor]) -> list[int]:
+    return sorted(set(range(len(pictures))) - set(hands.image.tolist()))
 
 
 def _look(
@@ -203,17 +203,17 @@ def _best(hands: Hands, threshold: float, max_hands: int) -> Hands:
     return hands.select(torch.tensor(chosen, dtype=torch.long, device=hands.image.device))
 
 
-def _empty_boxes(given: list[list[Tensor]], found: Hands) -> tuple[Tensor, Tensor]:
+def _empty_boxes(given: list[list[Tensor]], hands: Hands) -> tuple[Tensor, Tensor]:
     """The boxes (k, 4) that hold the middle of no hand found so far, and their pictures' numbers (k,)."""
-    centre = found.points[..., :2].mean(1)
-    empty, image = [found.region[:0]], []
+    centre = hands.points[..., :2].mean(1)
+    empty, image = [hands.region[:0]], []
     for i, boxes in enumerate(given):
-        for box in (one.to(found.region) for one in boxes):
+        for box in (one.to(hands.region) for one in boxes):
             inside = (centre >= box[:2]) & (centre <= box[2:])
-            if not (inside.all(-1) & (found.image == i)).any():
+            if not (inside.all(-1) & (hands.image == i)).any():
                 empty.append(box[None])
                 image.append(i)
-    return torch.cat(empty), torch.tensor(image, dtype=torch.long, device=found.region.device)
+    return torch.cat(empty), torch.tensor(image, dtype=torch.long, device=hands.region.device)
 
 
 def _in_turns(regions: Tensor) -> Tensor:

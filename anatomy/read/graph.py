@@ -54,16 +54,16 @@ class Graph(nn.Module):
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return cls(described["nodes"], described["outputs"], tensors)
 
-    def forward(self, x: Tensor, wanted: list[str] | None = None) -> list[Tensor]:
-        """The outputs for a batch (n, channels, height, width), or the tensors called `wanted`."""
-        wanted = self.outputs if wanted is None else wanted
+    def forward(self, x: Tensor, outputs: list[str] | None = None) -> list[Tensor]:
+        """The outputs for a batch (n, channels, height, width), or the tensors called `outputs`."""
+        outputs = self.outputs if outputs is None else outputs
         held = {self.input: x.contiguous(memory_format=torch.channels_last)}
         for node, done in zip(self.nodes, self._done_with):
             held[node["out"]] = OPERATIONS[node["op"]](self, node, *(held[name] for name in node["in"]))
             for name in done:
-                if name not in wanted:
+                if name not in outputs:
                     del held[name]
-        return [held[name] for name in wanted]
+        return [held[name] for name in outputs]
 
     def _tensor(self, name: str) -> Tensor:
         return self.get_buffer(f"t{name}")

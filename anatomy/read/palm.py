@@ -53,11 +53,11 @@ def find_palms(
     boxes, scores = network(seen)
     boxes, points = decode(boxes.to(views.dtype))
     scores = scores.to(views.dtype).clamp(-LARGEST_SCORE, LARGEST_SCORE).sigmoid()
-    found = []
+    palms = []
     for view, box, point, score in zip(views, boxes, points, scores):
         kept = score >= threshold
-        found.append(_placed(suppress(box[kept], point[kept], score[kept]), view))
-    return found
+        palms.append(_placed(suppress(box[kept], point[kept], score[kept]), view))
+    return palms
 
 
 def whole(image: Tensor) -> Tensor:

@@ -34,13 +34,13 @@ def detected_tokens(image: NDArray[np.uint8], shape: tuple[int, int]) -> tuple[N
         It finds none.
     """
     height, width = image.shape[:2]
-    found = detect(torch.tensor(image).permute(2, 0, 1)[None].float() / 255)
+    hands = detect(torch.tensor(image).permute(2, 0, 1)[None].float() / 255)
     numbers = np.zeros(shape, np.uint8)
-    for number, points in enumerate(found.points[:, :, :2].numpy(), 1):
+    for number, points in enumerate(hands.points[:, :, :2].numpy(), 1):
         numbers[tokens_near(points, height, width, shape) & (numbers == 0)] = number
     if not numbers.any():
         raise HandscopeError("The hand detector found no hand.")
-    return numbers, float(found.presence.min())
+    return numbers, float(hands.presence.min())
 
 
 def tokens_near(points: NDArray[np.floating], height: int, width: int, shape: tuple[int, int]) -> NDArray[np.bool_]:

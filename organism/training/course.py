@@ -73,11 +73,11 @@ class Course:
         """The checkpoint to go on from, or None."""
         if not self.checkpoint.exists():
             return None
-        found = torch.load(self.checkpoint, map_location=self.crew.device, weights_only=True)
-        self.state = found["state"]
+        checkpoint = torch.load(self.checkpoint, map_location=self.crew.device, weights_only=True)
+        self.state = checkpoint["state"]
         self._started = time.monotonic() - self.state["elapsed"]
         self._samples = self.state["samples"]
-        return found
+        return checkpoint
 
     @property
     def step(self) -> int:

@@ -75,10 +75,10 @@ def read_latents(work: Path, recipe: Recipe) -> tuple[Tensor, Tensor, dict[str, 
         raise HandscopeError(
             f"Expected the encoded renders in {seal.parent}, but {seal.name} is not there: run the stage latents first."
         )
-    known = {str(caption): number for number, caption in enumerate(CAPTIONS)}
+    number_of = {str(caption): number for number, caption in enumerate(CAPTIONS)}
     values, numbers = [], []
     for path in shard_paths(work, recipe):
         captions = json.loads(path.with_suffix(".json").read_text())
-        numbers += [known[caption] for caption in captions + [mirror_caption(caption) for caption in captions]]
+        numbers += [number_of[caption] for caption in captions + [mirror_caption(caption) for caption in captions]]
         values.append(torch.from_numpy(np.load(work / "latents" / path.name)))
     return torch.cat(values), torch.tensor(numbers), json.loads(seal.read_text())

@@ -35,16 +35,16 @@ def save(work: Path, recipe: Recipe, crew: Crew, out: Path | None = None, weight
         )
     codec = "decoder" if (work / "decoder.pt").exists() else "autoencoder"
     vae = read_codec(work, recipe, codec, torch.device("cpu"))
-    found = torch.load(weights, map_location="cpu", weights_only=True)
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
     seal = json.loads((work / "latents" / "scale.json").read_text())
-    if not found["encoder"] == seal["encoder"] == encoder_hash(vae):
+    if not checkpoint["encoder"] == seal["encoder"] == encoder_hash(vae):
         raise HandscopeError(
             f"Expected {weights}, the latents and {work / codec}.pt to share one encoder, but they do not: "
             "run the stages latents and transformer again."
         )
     vae.register_to_config(shift_factor=seal["shift_factor"], scaling_factor=seal["scaling_factor"])
     flux = parts.transformer(parts.Shape(recipe.heads, recipe.double, recipe.single))
-    flux.load_state_dict(found["ema"])
+    flux.load_state_dict(checkpoint["ema"])
     out = out or work / "pipe"
     parts.assemble(vae, flux).save_pretrained(out)
     stages = {
@@ -58,9 +58,9 @@ def save(work: Path, recipe: Recipe, crew: Crew, out: Path | None = None, weight
             json.dumps(
                 {
                     "recipe": asdict(recipe),
-                    "processes": found["world"],
+                    "processes": checkpoint["world"],
                     "images": recipe.shards * recipe.shard_size,
-                    "trained": {**stages, "transformer": found["state"]},
+                    "trained": {**stages, "transformer": checkpoint["state"]},
                     "psnr_held_out_db": round(psnr(vae, held), 2),
                     "bytes": parts.folder_size(out),
                     "versions": {

@@ -197,7 +197,7 @@ def test_nan_in_a_store_is_named_with_its_cell_and_count(extracted_run, run_copy
 
     (copy.analysis_dir / "cells.csv").unlink(missing_ok=True)
     spoil(copy, "single.0/2", broken)
-    with pytest.raises(HandscopeError, match=r"single\.0 at step 2 .* NaN or infinity in \d+ of \d+ hand tokens"):
+    with pytest.raises(HandscopeError, match=r"single\.0 at step 2 .* NaN or infinity in \d+ of \d+ tokens"):
         analyze(copy, permutations=9, folds=4)
     assert not (copy.analysis_dir / "cells.csv").exists()
 

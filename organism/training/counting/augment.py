@@ -252,6 +252,6 @@ def _blocks(picture: Tensor, coarse: Tensor) -> Tensor:
     basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) * torch.where(k == 0, 0.125, 0.25)[:, None].sqrt()
     blocks = picture.reshape(n, c, h // 8, 8, w // 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(n, c, -1, 8, 8)
     step = coarse * (1 + k[:, None] + k[None])
-    found = basis @ blocks @ basis.T
-    blocks = basis.T @ ((found / step).round() * step) @ basis
+    coefficients = basis @ blocks @ basis.T
+    blocks = basis.T @ ((coefficients / step).round() * step) @ basis
     return blocks.reshape(n, c, h // 8, w // 8, 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)

@@ -170,17 +170,17 @@ def _grow(hands: PosedHands, i: int, generator: torch.Generator) -> None:
     outside = -1.0 if k >= 2 else 1.0
     if not fork and k in (2, 3):  # inside the hand there is no room: go to its edge
         k = int(up[-1])
-    own, new = slice(6 + 3 * k, 9 + 3 * k), slice(-3, None)
+    old, new = slice(6 + 3 * k, 9 + 3 * k), slice(-3, None)
     turn = torch.deg2rad(torch.tensor(-outside * float(18 + 16 * u[2])))
     c, s = turn.cos(), turn.sin()
     spin = torch.stack([torch.stack([c, -s, 0 * c]), torch.stack([s, c, 0 * c]), torch.tensor([0.0, 0.0, 1.0])])
-    pivot = hands.end[i, own][0] if fork else hands.start[i, own][0]
+    pivot = hands.end[i, old][0] if fork else hands.start[i, old][0]
     shift = torch.zeros(3) if fork or k == 0 else torch.tensor([outside * float(10 + 7 * u[3]), -2.0, 0.0])
     length = 0.75 + 0.3 * u[4]
     for points in (hands.start, hands.end):
-        points[i, new] = (points[i, own] - pivot) @ spin.T * length + pivot + shift
-    hands.dorsal[i, new] = hands.dorsal[i, own] @ spin.T
-    hands.radii[i, new] = hands.radii[i, own] * (0.85 + 0.15 * u[4])
+        points[i, new] = (points[i, old] - pivot) @ spin.T * length + pivot + shift
+    hands.dorsal[i, new] = hands.dorsal[i, old] @ spin.T
+    hands.radii[i, new] = hands.radii[i, old] * (0.85 + 0.15 * u[4])
     hands.exists[i, new] = torch.tensor([not fork, True, True])
 
 

@@ -69,19 +69,19 @@ def anomaly(count: Count) -> np.ndarray:
 
 def on_renders(table: dict[str, Tensor], network: CountNetwork) -> dict[str, Any]:
     """Accuracy by count, gesture, view and tilt; faults; calibration."""
-    found = look(table["pictures"], network)
+    counts = look(table["pictures"], network)
     truth, counted = table["count"], table["counted"]
-    known, right = found.value >= 0, found.value == truth
+    certain, right = counts.value >= 0, counts.value == truth
 
     def row(chosen: Tensor) -> dict[str, Any]:
         chosen = chosen & counted
-        best = found.probability.argmax(1) == truth
+        best = counts.probability.argmax(1) == truth
         return {
             "n": int(chosen.sum()),
             "accuracy": _share(best[chosen]),
-            "known": _share(known[chosen]),
-            "accuracy_known": _share(right[chosen & known]),
-            "off_by_one_known": _share(((found.value - truth).abs() <= 1)[chosen & known]),
+            "known": _share(certain[chosen]),
+            "accuracy_known": _share(right[chosen & certain]),
+            "off_by_one_known": _share(((counts.value - truth).abs() <= 1)[chosen & certain]),
         }
 
     raised = table["raised"]
@@ -103,33 +103,33 @@ def on_renders(table: dict[str, Tensor], network: CountNetwork) -> dict[str, Any
     sure = table["sure"].numpy()
     relation = table["relation"].numpy()
     readable = sure & (relation != UNREADABLE)
-    report["unreadable_auc"] = _auc(found.relation[:, UNREADABLE].numpy()[sure], relation[sure] == UNREADABLE)
-    score = anomaly(found)
+    report["unreadable_auc"] = _auc(counts.relation[:, UNREADABLE].numpy()[sure], relation[sure] == UNREADABLE)
+    score = anomaly(counts)
     report["wrong_count"] = {
         "auc": _auc(score[readable], relation[readable] != FIVE),
         "auc_open": _auc(score[readable & open_hand.numpy()], (relation != FIVE)[readable & open_hand.numpy()]),
         "fewer_at_5": sensitivity(score, readable & (relation == 0), readable & (relation == FIVE)),
         "more_at_5": sensitivity(score, readable & (relation == 2), readable & (relation == FIVE)),
     }
-    report["fault"] = by_fault(found, table["fault"].numpy(), readable & table["counted"].numpy())
-    report["calibration"] = confidence_against_accuracy(found, truth, counted)
+    report["fault"] = by_fault(counts, table["fault"].numpy(), readable & table["counted"].numpy())
+    report["calibration"] = confidence_against_accuracy(counts, truth, counted)
     return report
 
 
-def by_fault(found: Count, fault: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+def by_fault(counts: Count, fault: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
     """AUC and sensitivity at 5% false alarms of each fault against no fault: of p(no fault), of its own kind's odds."""
-    log = found.fault.clamp_min(1e-9).log().numpy()
+    log = counts.fault.clamp_min(1e-9).log().numpy()
     anything, none = -log[:, 0], chosen & (fault == 0)
     rows: dict[str, Any] = {}
     for i, name in enumerate(FAULTS[1:], 1):
         its, both = chosen & (fault == i), chosen & ((fault == i) | (fault == 0))
-        own = log[:, i] - log[:, 0]
+        odds = log[:, i] - log[:, 0]
         rows[name] = {
             "n": int(its.sum()),
             "auc": _auc(anything[both], fault[both] == i),
             "at_5": sensitivity(anything, its, none),
-            "auc_own": _auc(own[both], fault[both] == i),
-            "at_5_own": sensitivity(own, its, none),
+            "auc_own": _auc(odds[both], fault[both] == i),
+            "at_5_own": sensitivity(odds, its, none),
         }
     rows["any"] = {
         "n": int((chosen & (fault > 0)).sum()),
@@ -139,9 +139,9 @@ def by_fault(found: Count, fault: np.ndarray, chosen: np.ndarray) -> dict[str, A
     return rows
 
 
-def confidence_against_accuracy(found: Count, truth: Tensor, counted: Tensor) -> dict[str, Any]:
+def confidence_against_accuracy(counts: Count, truth: Tensor, counted: Tensor) -> dict[str, Any]:
     """Mean confidence against accuracy of the likeliest count, in tenths; expected calibration error."""
-    best, guess = found.probability[counted].max(1)
+    best, guess = counts.probability[counted].max(1)
     confidence, right = best.numpy(), (guess == truth[counted]).numpy()
     place = np.minimum((confidence * 10).astype(int), 9)
     bins, error = [], 0.0
@@ -156,18 +156,18 @@ def confidence_against_accuracy(found: Count, truth: Tensor, counted: Tensor) ->
 def on_organism_renders(network: CountNetwork, n: int = 300) -> dict[str, Any]:
     """Renders of the organism's own training family, half with faults; the whole picture is the crop."""
     good, bad = render_dataset(n, 990_001), render_dataset(n, 990_002, corrupt=True)
-    found = look(torch.cat([good.images, bad.images]).float() / 255, network)
+    counts = look(torch.cat([good.images, bad.images]).float() / 255, network)
     truth = torch.cat([good.count, bad.count])
     fault = np.array([0] * n + [FAULTS.index(name) for name in bad.fault])
     assert set(bad.fault) <= set(PLANTED)
-    score, wrong = anomaly(found), np.isin(fault, [1, 2])
+    score, wrong = anomaly(counts), np.isin(fault, [1, 2])
     return {
-        "accuracy": _share(found.probability.argmax(1) == truth),
-        "known": _share(found.value >= 0),
-        "accuracy_known": _share((found.value == truth)[found.value >= 0]),
-        "false_alarms": _share((found.relation.argmax(1) != FIVE)[:n] & (found.relation.argmax(1) != UNREADABLE)[:n]),
+        "accuracy": _share(counts.probability.argmax(1) == truth),
+        "known": _share(counts.value >= 0),
+        "accuracy_known": _share((counts.value == truth)[counts.value >= 0]),
+        "false_alarms": _share((counts.relation.argmax(1) != FIVE)[:n] & (counts.relation.argmax(1) != UNREADABLE)[:n]),
         "wrong_count_auc": _auc(score[wrong | (fault == 0)], wrong[wrong | (fault == 0)]),
-        "fault": by_fault(found, fault, np.ones(2 * n, bool)),
+        "fault": by_fault(counts, fault, np.ones(2 * n, bool)),
     }
 
 
@@ -188,27 +188,27 @@ def generated() -> tuple[Tensor, list[dict[str, str]]]:
 def on_generated(network: CountNetwork) -> dict[str, Any]:
     """Labelled pictures of the organism: does the head find what the labels call a count fault, within a prompt?"""
     pictures, rows = generated()
-    found = look(pictures, network)
-    wanted = torch.tensor([sum(GESTURES[Caption.parse(row["prompt"]).gesture]) for row in rows])
+    counts = look(pictures, network)
+    asked = torch.tensor([sum(GESTURES[Caption.parse(row["prompt"]).gesture]) for row in rows])
     prompt = np.array([row["prompt"] for row in rows])
     good = np.array([row["verdict"] in ("good", "good?") for row in rows])
     bad = np.array([row["verdict"] in ("bad", "bad?") for row in rows])
     count = bad & np.array(["count" in row["kinds"].split() for row in rows])
-    p_wanted = found.probability.gather(1, wanted[:, None])[:, 0].clamp_min(1e-9)
+    p_asked = counts.probability.gather(1, asked[:, None])[:, 0].clamp_min(1e-9)
     scores = {
-        "against the asked count": -p_wanted.log().numpy(),
-        "against five digits": anomaly(found),
-        "any fault": -found.fault[:, 0].clamp_min(1e-9).log().numpy(),
+        "against the asked count": -p_asked.log().numpy(),
+        "against five digits": anomaly(counts),
+        "any fault": -counts.fault[:, 0].clamp_min(1e-9).log().numpy(),
     }
-    agreed = (found.value == wanted).numpy()
-    known = (found.value >= 0).numpy()
+    agreed = (counts.value == asked).numpy()
+    certain = (counts.value >= 0).numpy()
     return {
         "good": int(good.sum()),
         "bad": int(bad.sum()),
         "count_faults": int(count.sum()),
-        "known_of_good": _share(torch.from_numpy(known[good])),
-        "asked_count_of_good_known": _share(torch.from_numpy(agreed[good & known])),
-        "asked_count_of_count_faults_known": _share(torch.from_numpy(agreed[count & known])),
+        "known_of_good": _share(torch.from_numpy(certain[good])),
+        "asked_count_of_good_known": _share(torch.from_numpy(agreed[good & certain])),
+        "asked_count_of_count_faults_known": _share(torch.from_numpy(agreed[count & certain])),
         "count_faults_within_prompt": {k: within(s, count, good, prompt) for k, s in scores.items()},
         "all_bad_within_prompt": {k: within(s, bad, good, prompt) for k, s in scores.items()},
     }
@@ -218,18 +218,18 @@ def on_photographs(folder: Path, network: CountNetwork) -> dict[str, Any]:
     """False alarms on photographs of normal hands (those that were learnt from apart), and on some without a hand."""
     report = {}
     for part in ("test", "learnt", "none"):
-        found = look(narrowed(load_file(folder / f"photos-{part}.safetensors")["crops"]), network)
-        best = found.relation.argmax(1)
+        counts = look(narrowed(load_file(folder / f"photos-{part}.safetensors")["crops"]), network)
+        best = counts.relation.argmax(1)
         report[part] = {
             "hands": len(best),
             "five": _share(best == FIVE),
             "unreadable": _share(best == UNREADABLE),
             "fewer": _share(best == 0),
             "more": _share(best == 2),
-            "fault_likelier_than_none": _share(found.fault.argmax(1) > 0),
-            "known_count": _share(found.value >= 0),
-            "counts": found.value.tolist(),
-            "against_five": [round(float(v), 2) for v in anomaly(found)],
+            "fault_likelier_than_none": _share(counts.fault.argmax(1) > 0),
+            "known_count": _share(counts.value >= 0),
+            "counts": counts.value.tolist(),
+            "against_five": [round(float(v), 2) for v in anomaly(counts)],
         }
     return report
 

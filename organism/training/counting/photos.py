@@ -33,7 +33,7 @@ def cut(photos: Path, folder: Path, progress: Progress = quiet) -> None:
     """
     with photos.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    found: dict[str, list[Tensor]] = {"learnt": [], "test": [], "none": []}
+    crops_of: dict[str, list[Tensor]] = {"learnt": [], "test": [], "none": []}
     for number, row in enumerate(rows):
         with Image.open(row["path"]) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
@@ -46,9 +46,9 @@ def cut(photos: Path, folder: Path, progress: Progress = quiet) -> None:
             part = "learnt" if row["source"].startswith(LEARNT) else "test"
             region = count_region(detect([pixels], search="plain", max_hands=8).region)
         which = torch.zeros(len(region), dtype=torch.long)
-        found[part].append(crop([pixels], region * torch.tensor([1, 1, ROOM, 1]), STORED, which))
+        crops_of[part].append(crop([pixels], region * torch.tensor([1, 1, ROOM, 1]), STORED, which))
         progress("photographs", number + 1, len(rows))
-    for part, crops in found.items():
+    for part, crops in crops_of.items():
         with atomic(folder / f"photos-{part}.safetensors") as temporary:
             save_file({"crops": torch.cat(crops)}, temporary)
 

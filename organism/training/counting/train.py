@@ -172,14 +172,14 @@ def calibrate(network: CountNetwork, folder: Path) -> dict[str, float]:
         parts = [network(c.pictures) for c in composed]
     readable = counted & (relation != RELATIONS.index("unreadable"))
     groups = {"count": (table["count"], counted), "relation": (relation, sure), "fault": (table["fault"], readable)}
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     scales = torch.linspace(0.5, 3, 251)
     for i, (name, (target, chosen)) in enumerate(groups.items()):
         logits = torch.cat([getattr(part, name) for part in parts])[chosen]
         losses = torch.stack([cross_entropy(logits / t, target[chosen]) for t in scales])
         network.temperature[i] = scales[losses.argmin()]
-        found[f"temperature_{name}"] = round(float(network.temperature[i]), 3)
-        found[f"loss_{name}"] = round(float(losses.min()), 4)
+        numbers[f"temperature_{name}"] = round(float(network.temperature[i]), 3)
+        numbers[f"loss_{name}"] = round(float(losses.min()), 4)
     with torch.no_grad():
         seen = [count_fingers(c.pictures, network) for c in composed]
     confidence = torch.cat([c.confidence for c in seen])[counted]
@@ -187,7 +187,7 @@ def calibrate(network: CountNetwork, folder: Path) -> dict[str, float]:
     order = confidence.argsort(descending=True)
     share = right[order].float().cumsum(0) / torch.arange(1, len(order) + 1)
     network.threshold = float(confidence[order][(share >= RIGHT).nonzero().max()])
-    return found | {"threshold": round(network.threshold, 4)}
+    return numbers | {"threshold": round(network.threshold, 4)}
 
 
 def ship(folder: Path, path: Path = WEIGHTS) -> None:
