@@ -34,6 +34,11 @@ def add(verbs: Any) -> None:
         action="store_true",
         help="keep images only: 11 MB less for each of FLUX's, and extract generates again",
     )
+    verb.add_argument(
+        "--subject",
+        metavar="NAME",
+        help="what will be labelled: a subject that handscope brings, or the path of its YAML file",
+    )
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
     model_options(verb, model="organism", device="cpu")
 
@@ -47,10 +52,14 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
     check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
     wanted = [seed for span in arguments.seeds for seed in span]
     from ..extract.generate import generate
+    from ..labeling.subject import load_subject, set_subject
     from ..report.summary import generated
 
+    subject = load_subject(arguments.subject) if arguments.subject else None
     model = load_model(arguments)
     run = open_run(arguments)
+    if subject is not None:
+        set_subject(run, subject)
     generate(
         model,
         run,

@@ -9,6 +9,7 @@ import pandas as pd
 from ...errors import HandscopeError
 from ...files import sha256
 from ...labeling.database.labels import Annotation, Labels
+from ...labeling.subject import subject_of
 from ...progress import Progress, quiet
 from ...run.folder import Run
 from ..captions import Caption
@@ -107,9 +108,15 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     Raises
     ------
     HandscopeError
-        The run has no samples, its prompts or settings are not those that the labels and the judge were made for, or a
-        picture is not the one that was generated.
+        The subject of the run names no judge, the run has no samples, its prompts or settings are not those that the
+        labels and the judge were made for, or a picture is not the one that was generated.
     """
+    subject = subject_of(run)
+    if subject.judge != "organism":
+        raise HandscopeError(
+            f"The subject {subject.name} of {run.path} names no judge, so that nothing gives verdicts without looking: "
+            "label the run on the page, or import labels."
+        )
     samples = run.samples()
     if samples.empty:
         raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")

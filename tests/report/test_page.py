@@ -13,7 +13,7 @@ from handscope import figures
 from handscope.analysis.statistics.rates import rates_by, wilson
 from handscope.errors import HandscopeError
 from handscope.labeling.database.labels import Annotation, Labels
-from handscope.labeling.subject import load_subject
+from handscope.labeling.subject import Subject, load_subject, set_subject, subject_of
 from handscope.report.findings import CHANCE, findings
 from handscope.report.further_plates import further_plates
 from handscope.report.page import _rates, flat, report
@@ -22,6 +22,7 @@ from handscope.run.folder import Run, sample_id
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import save_file
+from subjects import BIRD
 
 BLOCKS, STEPS = ("double.1", "single.0", "single.3"), (20, 12, 4, 1)
 BASELINES = dict.fromkeys(("prompt", "position", "noise", "final_image"), (None,)) | dict.fromkeys(
@@ -48,19 +49,23 @@ FIGURES = {
 }
 
 
-def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",)) -> Run:
+def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",), subject: Subject | None = None) -> Run:
     """A run whose tables are invented: 24 good and 16 bad hands of 8 prompts, 3 blocks and 4 steps.
 
     With a `signal` larger than 0 the probes are better at later steps, best in single.3, and significant at steps 4
-    and 1; and blocks add significantly to the baselines named in `beyond`.
+    and 1; and blocks add significantly to the baselines named in `beyond`. With a `subject`, the run is of that.
     """
     run = Run(folder)
+    if subject is not None:
+        set_subject(run, subject)
     prompts = [
         f"a {side} hand, {view} view, five fingers raised, tan skin, {background} background"
         for side in ("left", "right")
         for view in ("palm", "back")
         for background in ("blue", "teal")
     ]
+    if subject is not None:
+        prompts = [f"a {colour} {subject.noun} in picture {i}" for i in range(4) for colour in ("red", "grey")]
     _samples(run, prompts)
     run.analysis_dir.mkdir()
     cells = [{"block": block, "step": step} for block in BLOCKS for step in STEPS]
@@ -164,6 +169,7 @@ def invented(folder: Path, signal: float, beyond: tuple[str, ...] = ("x0",)) -> 
 
 def _samples(run: Run, prompts: list[str]) -> None:
     rng = np.random.default_rng(0)
+    fault = "fused" if "fused" in subject_of(run).kinds else next(iter(subject_of(run).kinds))
     run.samples_dir.mkdir()
     rows, annotations = {}, []
     for prompt in prompts:
@@ -193,9 +199,9 @@ def _samples(run: Run, prompts: list[str]) -> None:
                     np.where(hands > 0, label, 1),
                     hands,
                     verdict,
-                    ("fused",) if label == 3 else (),
+                    (fault,) if label == 3 else (),
                     "test",
-                    "hand labels",
+                    "painted",
                 )
             )
     run.write_metadata(rows)
@@ -273,6 +279,31 @@ def test_every_figure_is_there_as_png_and_svg_and_in_the_page(reported):
             assert image.width >= 700 and image.info["dpi"][0] == pytest.approx(150, abs=1)
     assert page.count("data:image/png;base64,") == len(FIGURES)
     assert sum(path.stat().st_size for path in run.figures_dir.glob("*.svg")) < 5e6
+
+
+@pytest.mark.slow
+def test_a_second_subject_is_spoken_of_in_its_own_words(tmp_path):
+    run = invented(tmp_path / "run", 0.4, subject=load_subject(BIRD))
+    run.write_settings({"provenance": {"name": "a painter"}, "labels": {}})
+    text = words(report(run).read_text(encoding="utf-8"))
+    for said in (
+        "Does the model know that the bird it draws is wrong?",
+        "some wrong: three wings, a beak at the back.",
+        "How many birds are malformed? 43%",
+        "tells deformed birds from sound ones of the same prompt in 6 of 12 cells",
+        "the outline of the finished bird",
+        "bent wing (24)",
+        "leans to deformed",
+        "colour red",
+    ):
+        assert said in text, said
+    drawn = {path.stem: words(path.read_text(encoding="utf-8")) for path in run.figures_dir.glob("*.svg")}
+    assert set(drawn) == FIGURES
+    assert "deformed birds score above sound ones" in drawn["grid_probe"] and "deformed bird" in drawn["planes"]
+    assert "labelled birds, sound and deformed" in drawn["power"] and "colour: grey" in drawn["rates"]
+    assert "Birds judged deformed" in drawn["overview"] and "deformed: bent wing" in drawn["sheet_bad"]
+    for place, every in {**drawn, "page": text}.items():
+        assert not re.findall(r"(?i)\b(?:hand|finger|skin)s?\b", every), place
 
 
 def test_the_page_needs_nothing_but_itself(reported):
