@@ -1,28 +1,50 @@
 """A whole study from one YAML file: every stage in turn, and only what is missing of it."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import HandscopeError
 from .extract.address import Plan
-from .files import atomic
 from .models.family import check_kinds
+from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
-from .report import summary
-from .study_file import read_settings
+from .run.record import fresh, made_from, set_fresh
+from .stages import GENERATE, LABELS, STAGES, Stage
+from .study_file import (
+    Blocks,
+    Folder,
+    FromOne,
+    FromTwo,
+    FromZero,
+    ModelName,
+    Number,
+    Prompts,
+    Seeds,
+    Steps,
+    Text,
+    parse,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from .models.model import Model
     from .run.folder import Run
 
-HERE = Path(__file__).parent
-LABELS = "labels.sqlite"
-RECORD = "study.json"
+ORGANISM = Path(__file__).parent / "organism" / "pipe"
+MODEL_SETTINGS = ("model", "revision", "device", "dtype", "offload", "quantisation", "base")
+ON_REQUEST = tuple(stage.name for stage in STAGES if not stage.always)
+
+
+def _asked_for(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not all(name in ON_REQUEST for name in value):
+        raise ValueError
+    return value
 
 
 @dataclass(frozen=True)
@@ -34,8 +56,7 @@ class StageResult:
     summary: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(BaseModel):
     """The settings of a study, each a key of its YAML file (`folder` is the key ``run``).
 
     Attributes
@@ -67,34 +88,41 @@ class Study:
         Label permutations behind each null, of the directions and distances and of the probes.
     folds, seed : int
         Folds of the cross-validation (grouped by prompt), and the seed of folds, permutations and bootstrap.
+    also : tuple of str
+        Stages that are run only when they are asked for: any of survey, commit, triage, mend and anatomy.
     """
 
-    folder: Path
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    model: str = "organism"
-    revision: str | None = None
-    device: str = "cpu"
-    dtype: str | None = None
-    offload: str | None = None
-    quantisation: str | None = None
-    base: str | None = None
-    steps: int = 20
-    guidance: float = 3.5
-    height: int | None = None
-    width: int | None = None
-    batch_size: int = 16
-    labels: str = "auto"
-    blocks: tuple[str, ...] = ()
-    read_steps: tuple[int, ...] = ()
-    tokens: str = "hand"
-    stream: str = "image"
-    at: str = "output"
-    compression: str | None = None
-    permutations: int = 1000
-    probe_permutations: int = 100
-    folds: int = 5
-    seed: int = 0
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    folder: Folder = Field(alias="run")
+    prompts: Prompts
+    seeds: Seeds
+    model: ModelName = "organism"
+    revision: Text | None = None
+    device: Text = "cpu"
+    dtype: Literal["float32", "bfloat16"] | None = None
+    offload: Literal["model", "sequential"] | None = None
+    quantisation: Literal[QUANTISATIONS] | None = None  # type: ignore[valid-type]
+    base: ModelName | None = None
+    steps: FromOne = 20
+    guidance: Number = 3.5
+    height: FromOne | None = None
+    width: FromOne | None = None
+    batch_size: FromOne = 16
+    labels: Literal["auto", "existing"] = "auto"
+    blocks: Blocks = ()
+    read_steps: Steps = ()
+    tokens: Literal["hand", "labelled", "all"] = "hand"
+    stream: Literal["image", "text"] = "image"
+    at: Literal["output", "input"] = "output"
+    compression: Literal["lossless"] | None = None
+    permutations: FromOne = 1000
+    probe_permutations: FromOne = 100
+    folds: FromTwo = 5
+    seed: FromZero = 0
+    also: Annotated[
+        tuple[str, ...], BeforeValidator(_asked_for), Field(description=f"a list of any of {', '.join(ON_REQUEST)}")
+    ] = ()
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Study":
@@ -108,8 +136,11 @@ class Study:
             The file is missing or not YAML in UTF-8, a key is unknown or missing, or a value does not fit its key.
         """
         path = Path(path)
-        values = read_settings(path)
-        study = cls(folder=values.pop("run"), **values)
+        given = parse(path)
+        try:
+            study = cls.model_validate(given, context={"beside": path.parent}, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise HandscopeError(refusal(error, path, given, cls.model_fields)) from None
         try:
             check_kinds(study.plan_for().blocks)
         except HandscopeError as error:
@@ -121,11 +152,23 @@ class Study:
         steps = self.read_steps or range(self.steps, 0, -1)
         return Plan(self.blocks or blocks, steps, of=self.steps, stream=self.stream, at=self.at)
 
-    def run(self, progress: Progress = quiet) -> list[StageResult]:
-        """Run every stage that is not complete, in order: generate, label, extract, analyze, probe, report.
+    @property
+    def chosen(self) -> tuple[Stage, ...]:
+        """The stages of this study, in order."""
+        return tuple(stage for stage in STAGES if stage.always or stage.name in self.also)
 
-        A stage is complete when the run folder's study.json says that it ended with these settings and its files are as
-        they were then; nothing heavy is imported to find that out. A stage that is not complete does only what is
+    def settings_of(self, stage: Stage) -> dict[str, Any]:
+        """The arguments of a stage that decide its result, with the values that this study gives them."""
+        settings = dict(stage.defaults) | {name: getattr(self, key) for name, key in stage.settings.items()}
+        if stage.name == "triage":  # a look at a step that the generation does not have
+            settings["steps"] = [step for step in settings["steps"] if step < self.steps]
+        return settings
+
+    def run(self, progress: Progress = quiet) -> list[StageResult]:
+        """Run every stage that is not complete, in the order of `handscope.stages.STAGES`.
+
+        A stage is complete when the run folder's record.json says that it ended with these settings and its files are
+        as they were then; nothing heavy is imported to find that out. A stage that is not complete does only what is
         missing of it, so the same call goes on where a killed one stopped.
 
         Raises
@@ -138,23 +181,46 @@ class Study:
     def stages(self, progress: Progress = quiet) -> Iterator[StageResult]:
         """`run`, one stage at a time."""
         work = _Work(self, progress)
-        for stage in STAGES:
-            settings = {"version": _version(), **stage.settings(self)}
-            reads = _state(self.folder, stage.reads)
-            now = {"settings": settings, "reads": reads, "writes": _state(self.folder, stage.writes)}
-            record = _read_record(self.folder).get(stage.name, {})
-            if now.items() <= record.items():
-                yield StageResult(stage.name, False, record["summary"])
+        for stage in self.chosen:
+            settings = self.settings_of(stage)
+            noted = noted_settings(settings, self if stage is GENERATE else None)
+            entry = fresh(self.folder, stage, made_from(self.folder, stage, noted))
+            if entry is not None:
+                yield StageResult(stage.name, False, entry.get("summary") or stage.describe(work.run))
                 continue
-            stage.do(work)
-            text = stage.describe(work.run)
-            _write_record(self.folder, stage.name, now | {"writes": _state(self.folder, stage.writes), "summary": text})
-            yield StageResult(stage.name, True, text)
+            yield StageResult(stage.name, True, perform(stage, self.folder, noted, partial(work.do, stage, settings)))
+
+
+def perform(stage: Stage, folder: Path, noted: dict[str, Any], do: Callable[[], object]) -> str:
+    """Do a stage, enter it in the record of the run folder, and return the sentence on what the folder now holds."""
+    from .run.folder import Run
+
+    now = made_from(folder, stage, noted)
+    do()
+    summary = stage.describe(Run(folder))
+    set_fresh(folder, stage, now, summary)
+    return summary
+
+
+def noted_settings(settings: dict[str, Any], named: Any = None) -> dict[str, Any]:
+    """The settings of a stage as the record keeps them.
+
+    Parameters
+    ----------
+    named : has the settings of the model as attributes, where the stage is the one that begins the run with it
+    """
+    noted = dict(settings)
+    if "prompts" in noted:
+        noted["prompts"] = hashlib.sha256("\n".join(noted["prompts"]).encode()).hexdigest()
+    if named is not None:
+        noted |= {name: getattr(named, name) for name in MODEL_SETTINGS}
+        noted["weights"] = [_weights(name) for name in (named.model, named.base) if name is not None]
+    return noted
 
 
 @dataclass
 class _Work:
-    """What the stages of one call share: the run, and the model once a stage needs it."""
+    """What the stages of one study share: the run, and the model once a stage needs it."""
 
     study: Study
     progress: Progress
@@ -182,211 +248,44 @@ class _Work:
 
     @cached_property
     def plan(self) -> Plan:
-        plan = self.study.plan_for(tuple(self.model.blocks))
-        plan.check(self.model.blocks)
-        return plan
+        return self.study.plan_for().on(self.model.blocks)
 
+    def do(self, stage: Stage, settings: dict[str, Any]) -> None:
+        """Call the function of a stage, with what it needs beside its settings."""
+        special = {"generate": self._generate, "label": self._label, "extract": self._extract, "survey": self._survey}
+        if stage.name in special:
+            special[stage.name](stage, settings)
+            return
+        given = (self.model, self.run) if stage.model else (self.run,)
+        stage.do()(*given, **settings, progress=self.progress)
 
-@dataclass(frozen=True)
-class _Stage:
-    """A stage of a study: which settings and files it depends on, which files it writes (globs in the run folder)."""
+    def _generate(self, stage: Stage, settings: dict[str, Any]) -> None:
+        _ = self.plan  # a block that the model lacks is refused before the images are made, not after
+        stage.do()(self.model, self.run, **settings, progress=self.progress)
 
-    name: str
-    settings: Callable[[Study], dict[str, Any]]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    do: Callable[[_Work], None]
-    describe: Callable[["Run"], str]
+    def _label(self, stage: Stage, settings: dict[str, Any]) -> None:
+        if settings["labels"] == "auto":
+            stage.do()(self.run, progress=self.progress)
+        elif not self.run.labels_path.exists():
+            raise HandscopeError(
+                f"The study says labels: existing, and there is no {self.run.path / LABELS}: "
+                "label the samples, or say labels: auto, and run the same command again."
+            )
 
+    def _extract(self, stage: Stage, settings: dict[str, Any]) -> None:
+        kept = {name: settings[name] for name in ("tokens", "compression")}
+        stage.do()(self.model, self.run, self.plan, **kept, progress=self.progress)
 
-def _generate(work: _Work) -> None:
-    from .extract.generate import generate
+    def _survey(self, stage: Stage, settings: dict[str, Any]) -> None:
+        from .extract.survey.survey import survey
 
-    study = work.study
-    _ = work.plan  # a block that the model lacks is refused before the images are made, not after
-    generate(
-        work.model,
-        work.run,
-        study.prompts,
-        study.seeds,
-        steps=study.steps,
-        guidance=study.guidance,
-        height=study.height,
-        width=study.width,
-        batch_size=study.batch_size,
-        progress=work.progress,
-    )
-
-
-def _label(work: _Work) -> None:
-    if work.study.labels == "auto":
-        from .organism.study.auto import label_auto
-
-        label_auto(work.run, progress=work.progress)
-    elif not work.run.labels_path.exists():
-        raise HandscopeError(
-            f"The study says labels: existing, and there is no {work.run.labels_path}: "
-            "label the samples, or say labels: auto, and run the same command again."
-        )
-
-
-def _extract(work: _Work) -> None:
-    from .extract.extract import extract
-
-    study = work.study
-    extract(
-        work.model, work.run, work.plan, tokens=study.tokens, compression=study.compression, progress=work.progress
-    )
-
-
-def _analyze(work: _Work) -> None:
-    from .analysis.stage import analyze
-
-    study = work.study
-    analyze(work.run, permutations=study.permutations, folds=study.folds, seed=study.seed, progress=work.progress)
-
-
-def _probe(work: _Work) -> None:
-    from .probes.stage import probe
-
-    study = work.study
-    probe(
-        work.run,
-        work.model,
-        permutations=study.probe_permutations,
-        folds=study.folds,
-        seed=study.seed,
-        progress=work.progress,
-    )
-
-
-def _report(work: _Work) -> None:
-    from .report.page import report
-
-    report(work.run, progress=work.progress)
-
-
-def _model_settings(study: Study) -> dict[str, Any]:
-    named = _pick(study, "model", "revision", "device", "dtype", "offload", "quantisation", "base")
-    return {**named, "weights": [_weights(name) for name in (study.model, study.base) if name is not None]}
-
-
-def _pick(study: Study, *names: str) -> dict[str, Any]:
-    return {name: getattr(study, name) for name in names}
-
-
-_SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetensors")
-_ACTIVATIONS = ("activations/**/*.h5",)
-_ANALYSIS = ("analysis/cells.csv", "analysis/cells.safetensors", "analysis/samples.csv", "analysis/cosines.csv",
-             "analysis/contrasts.csv", "analysis/gaussianity.csv", "analysis/transfer.csv", "analysis/shared.csv")
-_PROBE_TABLES = ("probes", "baselines", "added", "whole_picture", "conditional", "methods", "calibration",
-                 "reliability", "probe_transfer", "block_flat")
-_PROBES = (*(f"analysis/{name}.csv" for name in _PROBE_TABLES), "probes/*.safetensors")
-
-STAGES = (
-    _Stage(
-        "generate",
-        lambda study: {
-            **_model_settings(study),
-            **_pick(study, "steps", "guidance", "height", "width", "batch_size"),
-            "prompts": hashlib.sha256("\n".join(study.prompts).encode()).hexdigest(),
-            "seeds": list(study.seeds),
-        },
-        (),
-        _SAMPLES,
-        _generate,
-        summary.generated,
-    ),
-    _Stage("label", lambda study: _pick(study, "labels"), _SAMPLES, (LABELS,), _label, summary.labelled),
-    _Stage(
-        "extract",
-        lambda study: {
-            **_model_settings(study),
-            "tokens": study.tokens,
-            "blocks": list(study.blocks),
-            "read_steps": list(study.read_steps),
-            **_pick(study, "stream", "at", "compression"),
-        },
-        (*_SAMPLES, LABELS),
-        _ACTIVATIONS,
-        _extract,
-        summary.extracted,
-    ),
-    _Stage(
-        "analyze",
-        lambda study: _pick(study, "permutations", "folds", "seed"),
-        (*_ACTIVATIONS, LABELS),
-        _ANALYSIS,
-        _analyze,
-        summary.analyzed,
-    ),
-    _Stage(
-        "probe",
-        lambda study: {**_model_settings(study), **_pick(study, "probe_permutations", "folds", "seed")},
-        (*_SAMPLES, *_ACTIVATIONS, LABELS),
-        _PROBES,
-        _probe,
-        summary.probed,
-    ),
-    _Stage(
-        "report",
-        lambda study: {},
-        (*_SAMPLES, LABELS, *_ANALYSIS, *_PROBES),
-        ("report.html", "figures/*"),
-        _report,
-        summary.reported,
-    ),
-)
-
-
-def _state(folder: Path, patterns: tuple[str, ...]) -> str:
-    """A fingerprint of the files that fit the patterns: of names, sizes and times, quick for many gigabytes."""
-    found: list[tuple[Any, ...]] = []
-    for pattern in patterns:
-        if pattern == LABELS:
-            found.append((pattern, _label_state(folder / LABELS)))
-            continue
-        for path in sorted(folder.glob(pattern)):
-            if not path.name.startswith("."):
-                status = path.stat()
-                found.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
-
-
-def _label_state(path: Path) -> str | None:
-    """A hash of what the labels say. Readers touch a database's file, so its time says nothing."""
-    if not path.exists():
-        return None
-    from .labeling.database.labels import Labels
-
-    try:
-        return Labels(path).fingerprint()
-    except HandscopeError:  # a stage that needs them says what is wrong
-        return None
+        survey(self.model, self.run, progress=self.progress)
+        stage.do()(self.run, **settings, progress=self.progress)
 
 
 def _weights(model: str) -> list[list[Any]]:
     """Sizes and times of a local model's weights; empty for a model of the hub, which its revision names."""
-    path = HERE / "organism" / "pipe" if model == "organism" else Path(model)
+    path = ORGANISM if model == "organism" else Path(model)
     files = [path] if path.is_file() else sorted(path.glob("*/*.safetensors"))
     states = [(file, file.stat()) for file in files]
     return [[file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns] for file, status in states]
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a damaged record only means that every stage looks for itself what is missing
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _write_record(folder: Path, stage: str, entry: dict[str, Any]) -> None:
-    with atomic(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(_read_record(folder) | {stage: entry}, indent=1), encoding="utf-8")
-
-
-def _version() -> str:
-    from . import __version__
-
-    return __version__

@@ -1,51 +1,32 @@
-"""The YAML file of a study: which keys there are, and what each may hold."""
+"""The YAML file of a study: how it is read, and what each of its values may be."""
 
 import difflib
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
+from annotated_types import Ge
+from pydantic import BeforeValidator, Field, Strict, ValidationError, ValidationInfo
+from pydantic.fields import FieldInfo
 
 from .errors import HandscopeError
-from .models.quantise import QUANTISATIONS
 from .run.prompts import check_seeds, read_prompts
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
-REQUIRED = ("run", "prompts", "seeds")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The values of a study file by key, checked and converted; keys that it leaves out are left out here.
+def parse(path: Path) -> dict[Any, Any]:
+    """The keys and values of a study file, as they stand there.
 
     Raises
     ------
     HandscopeError
-        The file is missing or not YAML in UTF-8, a key is unknown or missing, or a value does not fit its key.
+        The file is missing or not YAML in UTF-8, or a key stands twice.
     """
-    given = _parse(path)
-    for key in given:
-        if key not in _READERS:
-            near = difflib.get_close_matches(str(key), _READERS, n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]!r}?" if near else f"it may be one of {', '.join(_READERS)}."
-            raise HandscopeError(f"{path} has a key {key!r}, which a study does not have: {advice}")
-    for key in REQUIRED:
-        if key not in given:
-            raise HandscopeError(f"{path} lacks the key {key!r}, which every study needs: add it.")
-    values = {}
-    for key, value in given.items():
-        try:
-            values[key] = _READERS[key](value, path.parent)
-        except _Unfit as error:
-            raise HandscopeError(f"Expected {key!r} in {path} to be {error}, found {value!r}.") from None
-        except HandscopeError as error:
-            raise HandscopeError(f"{path}, key {key!r}: {error}") from None
-    return values
-
-
-def _parse(path: Path) -> dict[Any, Any]:
     try:
-        given = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # a safe loader
+        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
     except OSError as error:
         raise HandscopeError(
             f"The study {path} could not be read ({error.strerror}): give the path of a YAML file."
@@ -68,8 +49,14 @@ def _parse(path: Path) -> dict[Any, Any]:
     return given
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key which stands twice in one mapping, where YAML's own takes the last silently."""
+class _Loader(yaml.SafeLoader):
+    """A safe loader of plain YAML: each key once, numbers in decimal, true and false in these words.
+
+    YAML 1.1 takes ``010`` for 8, ``1:30`` for 90 and ``no`` for false, and the last of two equal keys. Here all that is
+    not plainly a number stays a text, which the key that holds it then refuses.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -81,43 +68,91 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class _Unfit(Exception):
-    """A value does not fit its key; the message says what was expected."""
+for _tag, _form, _first in (
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("bool", r"true|false", ["t", "f"]),
+    ("int", r"-?(0|[1-9][0-9]*)", list("-0123456789")),
+    ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[-+]?[0-9]+)?", list("-0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_form})$", re.IGNORECASE), _first)
 
 
-def _text(value: Any, base: Path) -> str:
+def refusal(error: ValidationError, where: object, given: dict[Any, Any], fields: Mapping[str, FieldInfo]) -> str:
+    """One or two sentences on what is wrong in a study: an unknown key, else a missing one, else the first value.
+
+    Parameters
+    ----------
+    where : the file
+    given : what stands in it
+    fields : of the study, by their names in Python
+    """
+    known = {field.alias or name: field for name, field in fields.items()}
+    first = min(error.errors(), key=lambda one: ORDER.get(one["type"], len(ORDER)))
+    key = first["loc"][0] if first["loc"] else None
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]!r}?" if near else f"it may be one of {', '.join(known)}."
+        return f"{where} has a key {key!r}, which a study does not have: {advice}"
+    key = str(key)
+    if first["type"] == "missing":
+        return f"{where} lacks the key {key!r}, which every study needs: add it."
+    reason = first.get("ctx", {}).get("error")
+    if isinstance(reason, HandscopeError):
+        return f"{where}, key {key!r}: {reason}"
+    return f"Expected {key!r} in {where} to be {str(reason or '') or _expected(known[key])}, found {given[key]!r}."
+
+
+ORDER = {"extra_forbidden": 0, "invalid_key": 1, "missing": 2}
+
+
+def _expected(field: FieldInfo) -> str:
+    """What a field may hold: its choices, or its description; both may stand beside None."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+    if choices:
+        return f"one of {', '.join(choices)}"
+    inner = (part for kind in kinds for part in get_args(kind) if isinstance(part, FieldInfo))
+    return str(field.description or next(inner).description)
+
+
+def _folder(value: Any) -> Path:
+    return value if isinstance(value, Path) else Path(_text(value))
+
+
+def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _Unfit("a text")
+        raise ValueError
     return value
 
 
-def _folder(value: Any, base: Path) -> Path:
-    return Path(_text(value, base))
+def _near(value: Any, info: ValidationInfo) -> str:
+    """A model: one whose name is that of something beside the file is that."""
+    near = _beside(info) / _text(value)
+    return str(near.resolve()) if info.context and value != "organism" and near.exists() else value
 
 
-def _model(value: Any, base: Path) -> str:
-    near = base / _text(value, base)
-    return str(near.resolve()) if value != "organism" and near.exists() else value
+def _beside(info: ValidationInfo) -> Path:
+    return info.context["beside"] if info.context else Path()
 
 
-def _prompts(value: Any, base: Path) -> tuple[str, ...]:
+def _prompts(value: Any, info: ValidationInfo) -> Any:
     if value == "study":
-        return tuple(read_prompts(STUDY_PROMPTS))
+        return read_prompts(STUDY_PROMPTS)
     if isinstance(value, str):
-        return tuple(read_prompts(base / value))
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item.strip() for item in value):
-        raise _Unfit("a list of prompts, the path of a file with one prompt a line, or study")
-    return tuple(value)
+        return read_prompts(_beside(info) / value)
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError
+    return [_text(prompt) for prompt in value]
 
 
-def _seeds(value: Any, base: Path) -> tuple[int, ...]:
+def _seeds(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"first", "count"} and all(map(_is_whole, value.values())):
         if value["count"] < 1:
-            raise _Unfit("{first: 0, count: 12} with a count of at least 1")
+            raise ValueError("{first: 0, count: 12} with a count of at least 1")
         check_seeds((value["first"], value["first"] + value["count"] - 1))
         value = range(value["first"], value["first"] + value["count"])
-    if not isinstance(value, (list, range)) or not value:
-        raise _Unfit("a list of whole numbers, or {first: 0, count: 12}")
+    if not isinstance(value, list | tuple | range) or not value:
+        raise ValueError
     check_seeds(value)
     return tuple(value)
 
@@ -126,68 +161,24 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _whole(low: int) -> "_Reader":
-    def read(value: Any, base: Path) -> int:
-        if not _is_whole(value) or value < low:
-            raise _Unfit(f"a whole number of at least {low}")
-        return value
-
-    return read
-
-
-def _number(value: Any, base: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise _Unfit("a number of at least 0")
-    return float(value)
-
-
-def _one_of(*names: str) -> "_Reader":
-    def read(value: Any, base: Path) -> str:
-        if value not in names:
-            raise _Unfit(f"one of {', '.join(names)}")
-        return value
-
-    return read
-
-
-def _blocks(value: Any, base: Path) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(block, str) for block in value):
-        raise _Unfit("a list of blocks such as [double.1, single.3]")
-    return tuple(value)
-
-
-def _steps(value: Any, base: Path) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(map(_is_whole, value)):
-        raise _Unfit("a list of steps such as [20, 12, 3]")
-    return tuple(value)
-
-
-_Reader = Callable[[Any, Path], Any]
-_READERS: dict[str, _Reader] = {
-    "run": _folder,
-    "model": _model,
-    "revision": _text,
-    "device": _text,
-    "dtype": _one_of("float32", "bfloat16"),
-    "offload": _one_of("model", "sequential"),
-    "quantisation": _one_of(*QUANTISATIONS),
-    "base": _model,
-    "prompts": _prompts,
-    "seeds": _seeds,
-    "steps": _whole(1),
-    "guidance": _number,
-    "height": _whole(1),
-    "width": _whole(1),
-    "batch_size": _whole(1),
-    "labels": _one_of("auto", "existing"),
-    "blocks": _blocks,
-    "read_steps": _steps,
-    "tokens": _one_of("hand", "labelled", "all"),
-    "stream": _one_of("image", "text"),
-    "at": _one_of("output", "input"),
-    "compression": _one_of("lossless"),
-    "permutations": _whole(1),
-    "probe_permutations": _whole(1),
-    "folds": _whole(2),
-    "seed": _whole(0),
-}
+Folder = Annotated[Path, BeforeValidator(_folder), Field(description="a text")]
+Text = Annotated[str, BeforeValidator(_text), Field(description="a text")]
+ModelName = Annotated[str, BeforeValidator(_near), Field(description="a text")]
+Prompts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_prompts),
+    Field(description="a list of prompts, the path of a file with one prompt a line, or study"),
+]
+Seeds = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_seeds),
+    Field(description="a list of whole numbers, or {first: 0, count: 12}"),
+]
+FromZero = Annotated[int, Strict(), Ge(0), Field(description="a whole number of at least 0")]
+FromOne = Annotated[int, Strict(), Ge(1), Field(description="a whole number of at least 1")]
+FromTwo = Annotated[int, Strict(), Ge(2), Field(description="a whole number of at least 2")]
+Number = Annotated[float, Strict(), Ge(0), Field(description="a number of at least 0", allow_inf_nan=False)]
+Blocks = Annotated[
+    tuple[Annotated[str, Strict()], ...], Field(description="a list of blocks such as [double.1, single.3]")
+]
+Steps = Annotated[tuple[Annotated[int, Strict()], ...], Field(description="a list of steps such as [20, 12, 3]")]

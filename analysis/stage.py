@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from ..files import atomic, write_csv
 from ..labeling.subject import subject_of
 from ..labeling.table import labelled, sample_table
 from ..progress import Progress, quiet
-from ..run.freshness import fingerprint, is_fresh, set_fresh
+from ..run.record import fresh, made_from, set_fresh
+from ..stages import ANALYZE
 from . import held_out
 from .class_parts import CellSums, ClassParts
 from .comparison import Comparison
@@ -26,27 +27,14 @@ from .distance import Bhattacharyya
 from .statistics.folds import check_folds, grouped_folds
 from .statistics.multiple import benjamini_hochberg
 from .subject_tokens import SubjectTokens
-from .transfer import SharedDirection, transfer
+from .transfer import SharedDirection, Transfer, transfer
 
 if TYPE_CHECKING:
     from ..extract.address import Cell
+    from ..extract.store.store import ActivationStore
     from ..run.folder import Run
 
 Array = NDArray[np.float64]
-
-VERSION = 2
-"""Raised when the numbers that this stage writes change their meaning, so that a finished run is analysed again."""
-
-OUTPUTS = (
-    "cells.csv",
-    "cells.safetensors",
-    "samples.csv",
-    "cosines.csv",
-    "contrasts.csv",
-    "gaussianity.csv",
-    "transfer.csv",
-    "shared.csv",
-)
 
 CONTRAST_COLUMNS = [
     "contrast", "block", "step", "n_good", "n_bad", "dom_auc", "dom_lo", "dom_hi", "dom_null_mean", "dom_null_sd",
@@ -73,8 +61,9 @@ def analyze(
 ) -> pd.DataFrame:
     """Compare bad with good samples in every cell of a run's activations, on samples whose verdict is sure.
 
-    Writes `OUTPUTS` in ``analysis/``; does nothing when they are there and belong to the present labels, activations
-    and arguments. docs/statistics.md says what every column is.
+    Writes the tables of `handscope.stages.ANALYZE`, which says what their columns are, and
+    ``analysis/cells.safetensors``; does nothing when they are there and belong to the present labels, activations and
+    arguments.
 
     Parameters
     ----------
@@ -96,65 +85,138 @@ def analyze(
     HandscopeError
         There are too few samples of a class or too few prompts, or a cell holds NaN or infinity, or never varies.
     """
-    mark = fingerprint(run, version=VERSION, permutations=permutations, folds=folds, seed=seed)
-    sidecar, outputs = run.analysis_dir / "analyze.json", [run.analysis_dir / name for name in OUTPUTS]
-    if is_fresh(sidecar, mark, outputs):
-        return pd.read_csv(outputs[0], dtype={"massive_channels": str, "constant_channels": str, "reason": str})
-    from ..extract.store.store import ActivationStore
+    settings = {"permutations": permutations, "folds": folds, "seed": seed}
+    now = made_from(run.path, ANALYZE, settings)
+    if fresh(run.path, ANALYZE, now):
+        text = {"massive_channels": str, "constant_channels": str, "reason": str}
+        return pd.read_csv(run.analysis_dir / "cells.csv", dtype=text)
+    questions = _Questions.of(run, **settings)
+    cells = questions.store.cells
+    answers = []
+    for number, cell in enumerate(cells):
+        progress("analyze", number, len(cells))
+        answers.append(questions.answer(cell))
+    whole = questions.whole
+    vectors = {answer.cell: answer.vectors for answer in answers}
+    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed)
+    tables = _tables(questions, answers, carried)
+    _write(run, tables, _arrays(answers, carried.shared))
+    set_fresh(run.path, ANALYZE, now)
+    progress("analyze", len(cells), len(cells))
+    return tables["cells"]
 
-    store = ActivationStore(run.activations_dir)
-    table = sample_table(run)
-    present = SubjectTokens(store, table["sample"].tolist()).samples
-    table = labelled(table[table["sample"].isin(present)], "sure", folds, run.path)
-    table["fold"] = grouped_folds(table["prompt"].to_numpy(), folds, seed)
-    check_folds(table["bad"].to_numpy(), table["fold"].to_numpy())
-    parts = ClassParts(store, table)
-    whole = Comparison.of(parts, np.arange(len(table)), permutations, seed)
-    wanted = contrasts(table, folds, subject_of(run))
-    compared = {one.name: Comparison.of(parts, one.rows, permutations, seed) for one in wanted if not one.reason}
-    sigma = store.steps.set_index("step")["sigma"]
-    rows: list[dict[str, Any]] = []
-    contrasted: list[dict[str, Any]] = []
-    diagnosed: list[dict[str, Any]] = []
-    arrays: dict[str, Array] = {}
-    vectors: dict[Cell, NDArray[np.float32]] = {}
-    halves: list[NDArray[np.float32]] = []
-    for number, cell in enumerate(store.cells):
-        progress("analyze", number, len(store.cells))
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What was found in one cell.
+
+    Attributes
+    ----------
+    row, diagnosis : columns of cells.csv and of gaussianity.csv
+    contrasted : rows of contrasts.csv
+    arrays : for cells.safetensors
+    vectors, halves : array of shape (n, width), and as of `half_directions`
+    """
+
+    cell: Cell
+    row: dict[str, Any]
+    diagnosis: dict[str, Any]
+    contrasted: list[dict[str, Any]]
+    arrays: dict[str, Array]
+    vectors: NDArray[np.float32]
+    halves: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Questions:
+    """What is asked of every cell alike: all bad samples against all good ones, and those of each scope of fault.
+
+    Attributes
+    ----------
+    table : the samples that are compared, with `bad` and `fold`
+    compared : the contrasts that can be made, by name
+    """
+
+    store: ActivationStore
+    table: pd.DataFrame
+    parts: ClassParts
+    whole: Comparison
+    contrasts: list[Contrast]
+    compared: dict[str, Comparison]
+    sigma: pd.Series
+    seed: int
+
+    @classmethod
+    def of(cls, run: Run, permutations: int, folds: int, seed: int) -> _Questions:
+        from ..extract.store.store import ActivationStore
+
+        store = ActivationStore(run.activations_dir)
+        table = sample_table(run)
+        present = SubjectTokens(store, table["sample"].tolist()).samples
+        table = labelled(table[table["sample"].isin(present)], "sure", folds, run.path)
+        table["fold"] = grouped_folds(table["prompt"].to_numpy(), folds, seed)
+        check_folds(table["bad"].to_numpy(), table["fold"].to_numpy())
+        parts = ClassParts(store, table)
+        scopes = contrasts(table, folds, subject_of(run))
+        return cls(
+            store,
+            table,
+            parts,
+            Comparison.of(parts, np.arange(len(table)), permutations, seed),
+            scopes,
+            {one.name: Comparison.of(parts, one.rows, permutations, seed) for one in scopes if not one.reason},
+            store.steps.set_index("step")["sigma"],
+            seed,
+        )
+
+    def answer(self, cell: Cell) -> _Answer:
+        """Read one cell and compare its samples."""
         address = {"block": str(cell.block), "step": cell.step}
-        sums = parts.read(cell)
+        sums = self.parts.read(cell)
         try:
-            row, found = _compare(whole, sums, seed)
+            row, arrays = _compare(self.whole, sums, self.seed)
         except HandscopeError as error:
             raise HandscopeError(f"Cell {cell.block} at step {cell.step}: {error}") from error
-        rows.append({**address, "sigma": float(sigma.loc[cell.step]), **whole.counts, **row})
-        diagnosed.append({**address, **asdict(parts.diagnose(cell, sums)), **_bounds(row)})
-        contrasted += [
-            {"contrast": one.name, **address, **_contrast(one, compared.get(one.name), sums, found["direction"], seed)}
-            for one in wanted
+        contrasted = [
+            _contrast(one, self.compared.get(one.name), sums, arrays["direction"], self.seed) for one in self.contrasts
         ]
-        arrays.update({f"{cell}/{name}": array for name, array in found.items()})
-        vectors[cell] = sums.vectors.astype(np.float32)
-        halves.append(half_directions(sums.vectors, whole.y, whole.groups, seed=seed).astype(np.float32))
-    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed)
-    arrays["shared/direction"] = carried.shared.direction
-    cells = pd.DataFrame(rows)
-    cells["shared_auc"], cells["shared_p"] = carried.shared.auc, carried.shared.p
-    cells = _with_rates(cells)
-    cells.insert(len(cells.columns) - 1, "reason", cells.pop("reason"))
-    pairs = cosines([arrays[f"{cell}/direction"] for cell in store.cells], halves)
-    write_csv(outputs[0], cells)
-    with atomic(outputs[1]) as temporary:
+        halves = half_directions(sums.vectors, self.whole.y, self.whole.groups, seed=self.seed)
+        return _Answer(
+            cell,
+            {**address, "sigma": float(self.sigma.loc[cell.step]), **self.whole.counts, **row},
+            {**address, **asdict(self.parts.diagnose(cell, sums)), **_bounds(row)},
+            [{"contrast": one.name, **address, **row} for one, row in zip(self.contrasts, contrasted, strict=True)],
+            arrays,
+            sums.vectors.astype(np.float32),
+            halves.astype(np.float32),
+        )
+
+
+def _tables(questions: _Questions, answers: list[_Answer], carried: Transfer) -> dict[str, pd.DataFrame]:
+    """The tables of the stage, by name."""
+    cells = _cell_table(answers, carried.shared)
+    pairs = cosines([answer.arrays["direction"] for answer in answers], [answer.halves for answer in answers])
+    return {
+        "cells": cells,
+        "samples": questions.table[["sample", "prompt", "bad", "fold", "verdict"]],
+        "cosines": _long(pairs, cells),
+        "contrasts": _contrast_table([row for answer in answers for row in answer.contrasted]),
+        "gaussianity": pd.DataFrame([answer.diagnosis for answer in answers])[GAUSSIANITY_COLUMNS],
+        "transfer": carried.table(),
+        "shared": _shared_table(carried.shared, len(cells)),
+    }
+
+
+def _arrays(answers: list[_Answer], shared: SharedDirection) -> dict[str, Array]:
+    found = {f"{answer.cell}/{name}": array for answer in answers for name, array in answer.arrays.items()}
+    return found | {"shared/direction": shared.direction}
+
+
+def _write(run: Run, tables: dict[str, pd.DataFrame], arrays: dict[str, Array]) -> None:
+    for table in ANALYZE.tables:
+        write_csv(run.path / table.path, tables[table.name])
+    with atomic(run.analysis_dir / "cells.safetensors") as temporary:
         save_file({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, temporary)
-    write_csv(outputs[2], table[["sample", "prompt", "bad", "fold", "verdict"]])
-    write_csv(outputs[3], _long(pairs, cells))
-    write_csv(outputs[4], _contrast_table(contrasted))
-    write_csv(outputs[5], pd.DataFrame(diagnosed)[GAUSSIANITY_COLUMNS])
-    write_csv(outputs[6], carried.table())
-    write_csv(outputs[7], _shared_table(carried.shared, len(cells)))
-    set_fresh(sidecar, mark, permutations=permutations, folds=folds, seed=seed, **whole.counts)
-    progress("analyze", len(store.cells), len(store.cells))
-    return cells
 
 
 def _compare(whole: Comparison, sums: CellSums, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -194,6 +256,14 @@ def _contrast(
         return {**row, **comparison.distance(sums, seed)}
     except HandscopeError as error:
         return {**row, "reason": "; ".join(filter(None, (row["reason"], str(error))))}
+
+
+def _cell_table(answers: list[_Answer], shared: SharedDirection) -> pd.DataFrame:
+    cells = pd.DataFrame([answer.row for answer in answers])
+    cells["shared_auc"], cells["shared_p"] = shared.auc, shared.p
+    cells = _with_rates(cells)
+    cells.insert(len(cells.columns) - 1, "reason", cells.pop("reason"))
+    return cells
 
 
 def _contrast_table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..errors import HandscopeError
-from ..files import write_csv
+from ..files import atomic, write_csv
 from ..labeling.table import labelled, sample_table
 from ..progress import Progress, quiet
-from ..run.freshness import is_fresh, set_fresh
+from ..run.record import fresh, made_from, set_fresh
+from ..stages import SURVEY
 from .directions import contrast, cosines, held_out_projections, massive_channels, unit
 from .distance import bhattacharyya_test
 from .moments import Moments, save_arrays
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-VERSION = 1
-"""Raised when the numbers that are written change their meaning, so that a surveyed run is mapped again."""
-
-OUTPUTS = ("survey.csv", "survey.safetensors")
 SPLITS = 10
 KEPT_SPLITS = 4
 """Of the splits, so many halves' directions are kept of every cell, to compare cells: 100 MB at FLUX's size."""
@@ -87,10 +83,9 @@ def map_survey(
     from ..extract.survey.surveyed import SurveyStore, survey_folder
 
     store = SurveyStore(survey_folder(run))
-    mark = _fingerprint(run, permutations=permutations, folds=folds, seed=seed)
-    sidecar, outputs = run.analysis_dir / "survey.json", [run.analysis_dir / name for name in OUTPUTS]
-    if is_fresh(sidecar, mark, outputs):
-        return pd.read_csv(outputs[0], dtype={"massive_channels": str})
+    now = made_from(run.path, SURVEY, {"permutations": permutations, "folds": folds, "seed": seed})
+    if fresh(run.path, SURVEY, now):
+        return pd.read_csv(run.analysis_dir / "survey.csv", dtype={"massive_channels": str})
     table = sample_table(run)
     table = labelled(table[table["sample"].isin(store.samples)], "sure", folds, run.path)
     y, groups = table["bad"].to_numpy(), table["prompt"].to_numpy()
@@ -127,13 +122,17 @@ def map_survey(
     cells.insert(cells.columns.get_loc("split_p") + 1, "agreement", (crossed.sum(1) - np.diag(crossed)) / others)
     for name in ("db", "ridge", "dom", "split"):
         cells.insert(cells.columns.get_loc(f"{name}_p") + 1, f"{name}_q", benjamini_hochberg(cells[f"{name}_p"]))
-    write_csv(outputs[0], cells)
+    write_csv(run.analysis_dir / "survey.csv", cells)
     arrays: dict[str, NDArray[Any]] = {"direction": np.stack(directions), "cosine": cosine, "cosine_split": crossed}
-    save_arrays(outputs[1], {name: array.astype(np.float32) for name, array in arrays.items()})
+    path = run.analysis_dir / "survey.safetensors"
+    save_arrays(path, {name: array.astype(np.float32) for name, array in arrays.items()})
     best = choice.report(cells, y, groups, design.fold, seed)
     size = _hand_tokens(store, table["sample"].tolist())
     best["auc_of_hand_size"] = float(auc(held_out_projections(size[:, None], y, design.fold), y, design.fold))
-    set_fresh(sidecar, mark, permutations=permutations, folds=folds, seed=seed, **counts, best=best)
+    with atomic(run.analysis_dir / "survey.json") as temporary:
+        told = {"permutations": permutations, "folds": folds, "seed": seed, **counts, "best": best}
+        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    set_fresh(run.path, SURVEY, now)
     progress("map", len(cells), len(cells))
     return cells
 
@@ -252,13 +251,3 @@ def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
         "split_null_sd": float(np.nanstd(split[1:])),
         "split_p": p_value(split[0], split[1:]),
     }
-
-
-def _fingerprint(run: Run, **settings: Any) -> str:
-    from ..extract.survey.surveyed import survey_folder
-
-    table = sample_table(run)[["sample", "prompt", "verdict", "image_sha256"]]
-    files = sorted(path for path in survey_folder(run).glob("*.h5") if not path.name.startswith("."))
-    state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    text = json.dumps([VERSION, settings, state, table.to_numpy().tolist()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,14 +2,19 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..models.family import check_kinds
 from ..progress import Progress
+from ..stages import EXTRACT
 from .options import model_of, model_options, names, numbers, part
-from .verb import add_verb, open_run, say
+from .verb import add_stage, open_run, perform, say
+
+if TYPE_CHECKING:
+    from ..models.model import Model
+    from ..run.folder import Run
 
 READ = ("blocks", "steps", "stream", "at")
 """Options that say what is read, unless a plan does."""
@@ -17,8 +22,7 @@ READ = ("blocks", "steps", "stream", "at")
 
 def add(verbs: Any) -> None:
     """Add ``extract``."""
-    text = "residual streams at labelled tokens, by replaying trajectories or generating again"
-    verb = add_verb(verbs, "extract", _extract, text, run=True)
+    verb = add_stage(verbs, EXTRACT, _extract)
     verb.add_argument(
         "--plan", type=Path, metavar="FILE", help="what to read, as survey --zoom writes it, in place of the four below"
     )
@@ -65,12 +69,10 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     given = {name: getattr(arguments, name) for name in READ if getattr(arguments, name) is not None}
     plan = _plan_of(arguments.plan, given) if arguments.plan is not None else None
     of = int(samples["steps"].iloc[0])
-    given = {"steps": range(of, 0, -1), **given, "of": of}
-    plan = plan or Plan(**{"blocks": None, **given})
+    plan = plan or Plan(**{"blocks": None, "steps": range(of, 0, -1), **given, "of": of})
     check_kinds(plan.blocks)  # what is misspelt is refused before the model is loaded
     from ..extract.estimate import estimate
-    from ..extract.extract import extract
-    from ..report.summary import estimated, extracted
+    from ..report.summary import estimated
 
     model = model_of(run, arguments)
     plan = plan.on(model.blocks)
@@ -78,9 +80,23 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     if arguments.dry_run:
         print(estimated(estimate(model, run, plan, **options), arguments.compression))
         return
-    store = extract(model, run, plan, **options, compression=arguments.compression, progress=progress)
-    if store is None:
-        i, n = arguments.shard
+    options |= {"compression": arguments.compression}
+    if arguments.shard is not None:  # a part is not the stage, and is not entered as one
+        _extract_part(model, run, plan, options, progress)
+        return
+    read = {"blocks": given.get("blocks", ()), "steps": given.get("steps", ())}
+    if arguments.plan is not None:
+        read = {"blocks": list(map(str, plan.blocks)), "steps": plan.steps}
+    settings = {**read, "tokens": arguments.tokens, "compression": arguments.compression}
+    settings |= {"stream": plan.stream, "at": plan.at}
+    perform(EXTRACT, run, settings, lambda: EXTRACT.do()(model, run, plan, **options, progress=progress))
+
+
+def _extract_part(model: "Model", run: "Run", plan: Plan, options: dict[str, Any], progress: Progress) -> None:
+    from ..report.summary import extracted
+
+    i, n = options["shard"]
+    if EXTRACT.do()(model, run, plan, **options, progress=progress) is None:
         say("extract", f"nothing yet in {run.activations_dir}: part {i} of {n} has no samples, or all were set aside")
     else:
         say("extract", extracted(run))

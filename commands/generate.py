@@ -5,13 +5,14 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
+from ..stages import GENERATE
 from .options import load_model, model_options, seeds
-from .verb import add_verb, open_run, say
+from .verb import add_stage, open_run, perform
 
 
 def add(verbs: Any) -> None:
     """Add ``generate``."""
-    verb = add_verb(verbs, "generate", _generate, "prompts and seeds to images and trajectories", run=True)
+    verb = add_stage(verbs, GENERATE, _generate)
     verb.add_argument("--prompts", metavar="FILE", help="a text file with one prompt a line")
     verb.add_argument("--prompt", action="append", metavar="TEXT", help="one prompt; may be given more than once")
     verb.add_argument(
@@ -50,28 +51,15 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
     if not prompts:
         raise HandscopeError("Expected at least one prompt: give --prompts FILE or --prompt TEXT.")
     check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
-    wanted = [seed for span in arguments.seeds for seed in span]
-    from ..extract.generate import generate
+    settings = {name: getattr(arguments, name) for name in ("steps", "guidance", "height", "width", "batch_size")}
+    settings |= {"prompts": prompts, "seeds": [seed for span in arguments.seeds for seed in span]}
+    if arguments.no_trajectories or arguments.shared_noise:
+        settings |= {"trajectories": not arguments.no_trajectories, "shared_noise": arguments.shared_noise}
     from ..labeling.subject import load_subject, set_subject
-    from ..report.summary import generated
 
     subject = load_subject(arguments.subject) if arguments.subject else None
     model = load_model(arguments)
     run = open_run(arguments)
     if subject is not None:
         set_subject(run, subject)
-    generate(
-        model,
-        run,
-        prompts,
-        wanted,
-        steps=arguments.steps,
-        guidance=arguments.guidance,
-        height=arguments.height,
-        width=arguments.width,
-        batch_size=arguments.batch_size,
-        trajectories=not arguments.no_trajectories,
-        shared_noise=arguments.shared_noise,
-        progress=progress,
-    )
-    say("generate", generated(run))
+    perform(GENERATE, run, settings, lambda: GENERATE.do()(model, run, **settings, progress=progress), arguments)

@@ -7,8 +7,9 @@ import webbrowser
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
+from ..stages import LABEL
 from .options import at_least, names
-from .verb import add_verb, open_run, say
+from .verb import add_stage, open_run, perform, say
 
 if TYPE_CHECKING:
     from ..labeling.server.server import Place
@@ -18,7 +19,7 @@ PORT = 8750  # the same every day, so that a browser finds what it kept for the 
 
 def add(verbs: Any) -> None:
     """Add ``label``."""
-    verb = add_verb(verbs, "label", _label, "a page on which to paint labels, or labels without looking", run=True)
+    verb = add_stage(verbs, LABEL, _label)
     verb.add_argument(
         "--auto",
         action="store_true",
@@ -45,13 +46,8 @@ def add(verbs: Any) -> None:
 
 def _label(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..report.summary import labelled
-
     if arguments.auto:
-        from ..organism.study.auto import label_auto
-
-        label_auto(run, progress=progress)
-        say("label", labelled(run))
+        perform(LABEL, run, {"labels": "auto"}, lambda: LABEL.do()(run, progress=progress))
         return
     from ..labeling.order import make_order
     from ..labeling.server.server import serve
@@ -84,7 +80,7 @@ def _label(arguments: argparse.Namespace, progress: Progress) -> None:
         serve(session, arguments.host, arguments.port, ready)
     except KeyboardInterrupt:
         print()
-        say("label", labelled(run))
+        say("label", LABEL.describe(run))
 
 
 def _has_screen() -> bool:

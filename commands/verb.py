@@ -10,6 +10,7 @@ from ..progress import Progress
 
 if TYPE_CHECKING:
     from ..run.folder import Run
+    from ..stages import Stage
 
 Function = Callable[[argparse.Namespace, Progress], int | None]
 """What a verb does; it returns the exit status where that is not 0."""
@@ -22,6 +23,24 @@ def add_verb(verbs: Any, name: str, function: Function, text: str, run: bool = F
     if run:
         verb.add_argument("run", metavar="RUN", help="the run folder, for example runs/demo")
     return verb
+
+
+def add_stage(verbs: Any, stage: "Stage", function: Function) -> argparse.ArgumentParser:
+    """Add the verb of a stage, with a RUN argument."""
+    return add_verb(verbs, stage.name, function, stage.help, run=True)
+
+
+def perform(stage: "Stage", run: "Run", settings: dict[str, Any], do: Callable[[], object], model: Any = None) -> None:
+    """Do a stage, enter it in the run's record, and print one line on what the folder now holds.
+
+    Parameters
+    ----------
+    settings : the arguments that decide its result
+    model : has the settings of the model as attributes, where the stage is the one that begins the run with it
+    """
+    from ..study import noted_settings, perform
+
+    say(stage.name, perform(stage, run.path, noted_settings(settings, model), do))
 
 
 def open_run(arguments: argparse.Namespace, begun: bool = False) -> "Run":

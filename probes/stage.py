@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from ..extract.picture_statistics import predicted_statistics
 from ..files import write_csv
 from ..labeling.table import SUBSETS, labelled, sample_table
 from ..progress import Progress, quiet
-from ..run.freshness import fingerprint, is_fresh, set_fresh
+from ..run.record import fresh, made_from, set_fresh
+from ..stages import PROBE
 from .baselines import Baseline, random_projection, run_baselines
 from .calibration import platt
 from .crossval import CrossValidation, cross_validate
@@ -31,32 +32,14 @@ from .transfer import probe_transfer
 from .whole import block_flat
 
 if TYPE_CHECKING:
+    from ..extract.address import Cell
     from ..extract.store.store import ActivationStore
-    from ..models.model import Model
     from ..run.folder import Run
 
 Array = NDArray[np.float64]
 
-VERSION = 5
-"""Raised when the numbers that this stage writes change their meaning, so that a finished run is probed again."""
-
 L2 = 100.0
 """Penalty of every probe and baseline, settled beforehand: chosen on the same samples, it would need nested folds."""
-
-OUTPUTS = (
-    "probes.csv",
-    "baselines.csv",
-    "added.csv",
-    "whole_picture.csv",
-    "conditional.csv",
-    "methods.csv",
-    "calibration.csv",
-    "reliability.csv",
-    "probe_transfer.csv",
-)
-
-FLAT = "block_flat.csv"
-"""Written too where the store has all tokens of its samples."""
 
 TRANSFERS = 50
 """At most so many permutations in the null of probe_transfer.csv, where cells go as their square."""
@@ -64,16 +47,16 @@ TRANSFERS = 50
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
 def probe(
-    run: Run, model: Model | None, permutations: int = 100, folds: int = 5, seed: int = 0, progress: Progress = quiet
+    run: Run, permutations: int = 100, folds: int = 5, seed: int = 0, progress: Progress = quiet
 ) -> pd.DataFrame:
     """Fit a probe of bad against good to the sample vectors of every cell, and say what it is worth.
 
-    Writes `OUTPUTS` in ``analysis/`` and a probe for each cell, fitted to all sure samples, in ``probes/``; does
-    nothing when they are there and belong to the present labels, activations and arguments.
+    Writes the tables of `handscope.stages.PROBE`, which says what their columns are, and a probe for each cell, fitted
+    to all sure samples, in ``probes/``; does nothing when they are there and belong to the present labels, activations
+    and arguments. It needs no model: `extract` has decoded the predicted clean images.
 
     Parameters
     ----------
-    model : not used: `extract` has decoded the predicted clean images
     permutations : labellings in each null, and as many again permuted inside prompts
 
     Returns
@@ -93,88 +76,168 @@ def probe(
     HandscopeError
         There are too few samples of a class or too few prompts, or a file that is needed is missing.
     """
-    mark = fingerprint(run, version=VERSION, l2=L2, permutations=permutations, folds=folds, seed=seed)
-    from ..extract.store.store import ActivationStore
+    settings: dict[str, Any] = {"permutations": permutations, "folds": folds, "seed": seed}
+    now = made_from(run.path, PROBE, settings)
+    if not fresh(run.path, PROBE, now):
+        samples = _Samples.read(run, folds, seed, progress)
+        tables, saved = _asked(samples, settings, progress)
+        _write(run, tables, saved)
+        set_fresh(run.path, PROBE, now)
+    return pd.read_csv(run.analysis_dir / "probes.csv")
 
-    store = ActivationStore(run.activations_dir)
-    whole = has_all_tokens(store)
-    names = (*OUTPUTS, FLAT) if whole else OUTPUTS
-    sidecar, outputs = run.probes_dir / "probe.json", [run.analysis_dir / name for name in names]
-    files = [run.probes_dir / f"{cell.block}_{cell.step}.safetensors" for cell in store.cells]
-    if is_fresh(sidecar, mark, [*outputs, *files]):
-        return pd.read_csv(outputs[0])
-    table = sample_table(run)
-    present = SubjectTokens(store, table["sample"].tolist()).samples
-    table = table[table["sample"].isin(present)]
-    n_sure = len(labelled(table, "sure", folds, run.path))
-    table = labelled(table, "all", folds, run.path)
-    subject = SubjectTokens(store, table["sample"].tolist())
-    cells, norms = _read(store, subject, progress)
-    baselines = _baselines(run, store, subject, table, cells, norms, seed, progress)
-    settings: dict[str, Any] = {"folds": folds, "permutations": permutations, "seed": seed}
 
-    probed: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
-    compared: dict[str, list[dict[str, Any]]] = {subset: [] for subset in SUBSETS}
-    tables: dict[str, pd.DataFrame] = {}
-    methods: list[dict[str, Any]] = []
-    calibrated: list[dict[str, Any]] = []
-    reliable: list[pd.DataFrame] = []
-    for subset in SUBSETS:
-        rows = np.flatnonzero(table["verdict"].isin(SUBSETS[subset]))
-        if subset == "all" and len(rows) == n_sure:
-            # No verdict leans, so the subset is the same samples again.
-            probed[subset], compared[subset] = probed["sure"], compared["sure"]
-            continue
-        chosen = labelled(table, subset, folds, run.path)
-        y, groups = chosen["bad"].to_numpy(), chosen["prompt"].to_numpy()
-        total = len(cells) + len(baselines)
-        for done, (cell, x) in enumerate(cells.items()):
-            progress(f"probe {subset}", done, total)
-            result = cross_validate(LogisticProbe(L2), x[rows], y, groups, **settings)
-            place = {"block": str(cell.block), "step": cell.step}
-            probed[subset].append({**place, **statistics(result, y)})
-            if subset == "sure":
-                _save(run, store, cell, x[rows], y, result, settings)
-                methods += [place | row for row in other_methods(x[rows], y, groups, **settings)]
-                summary, bins = calibration_rows(result, y, seed)
-                calibrated += [place | row for row in summary]
-                reliable.append(bins.assign(**place))
-        for done, baseline in enumerate(baselines, len(cells)):
-            progress(f"probe {subset}", done, total)
-            # With the penalty that suits it best: a baseline that is weak for want of one would flatter the block.
-            result = cross_validate(RidgeProbe(), baseline.x[rows], y, groups, l2=GRID, **settings)
-            compared[subset].append({"baseline": baseline.name, "step": baseline.step, **statistics(result, y)})
-        if subset == "sure":
-            part = [replace(baseline, x=baseline.x[rows]) for baseline in baselines]
-            own = {cell: (x[rows], norms[cell][rows]) for cell, x in cells.items()}
-            added, conditional = gains(own, part, y, groups, L2, folds, permutations, seed, progress)
-            tables |= _gain_tables(added, conditional)
-            vectors = {cell: x[rows] for cell, x in cells.items()}
-            limits = settings | {"permutations": min(permutations, TRANSFERS)}
-            tables["probe_transfer.csv"] = _transfer(vectors, y, groups, limits, progress)
-            if whole:
-                names_of = chosen["sample"].tolist()
-                tables[FLAT] = block_flat(store, names_of, part, y, groups, L2, folds, permutations, seed, progress)
-    tables |= {"probes.csv": _corrected(probed), "baselines.csv": _corrected(compared).astype({"step": "Int64"})}
-    tables |= {
-        "methods.csv": _discovered(pd.DataFrame(methods), "method"),
-        "calibration.csv": _discovered(pd.DataFrame(calibrated), "log_odds"),
-        "reliability.csv": pd.concat(reliable, ignore_index=True),
-    }
-    if not whole:
-        (run.analysis_dir / FLAT).unlink(missing_ok=True)  # of activations that are no longer there
-    for path in outputs:
-        write_csv(path, tables[path.name])
-    set_fresh(sidecar, mark, l2=L2, **settings)
-    return pd.read_csv(outputs[0])
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """The labelled samples of a run, as far as probes and baselines read them.
+
+    Attributes
+    ----------
+    table : one row a sample with a verdict that is sure or leans
+    vectors, norms : of each cell, arrays of shape (n, width) and (n,): mean vectors and mean lengths of tokens
+    """
+
+    run: Run
+    store: ActivationStore
+    table: pd.DataFrame
+    vectors: dict[Cell, NDArray[np.float32]]
+    norms: dict[Cell, Array]
+    baselines: list[Baseline]
+
+    @classmethod
+    def read(cls, run: Run, folds: int, seed: int, progress: Progress) -> _Samples:
+        from ..extract.store.store import ActivationStore
+
+        store = ActivationStore(run.activations_dir)
+        table = sample_table(run)
+        present = SubjectTokens(store, table["sample"].tolist()).samples
+        table = table[table["sample"].isin(present)]
+        labelled(table, "sure", folds, run.path)  # refuses too few of them before anything is read
+        table = labelled(table, "all", folds, run.path)
+        subject = SubjectTokens(store, table["sample"].tolist())
+        vectors, norms = _read(store, subject, progress)
+        baselines = _baselines(run, store, subject, table, vectors, norms, seed, progress)
+        return cls(run, store, table, vectors, norms, baselines)
+
+    def of(self, subset: str, folds: int) -> _Samples:
+        """Those whose verdict is in a subset."""
+        rows = np.flatnonzero(self.table["verdict"].isin(SUBSETS[subset]))
+        if len(rows) == len(self.table):
+            return self
+        return replace(
+            self,
+            table=labelled(self.table, subset, folds, self.run.path),
+            vectors={cell: x[rows] for cell, x in self.vectors.items()},
+            norms={cell: norm[rows] for cell, norm in self.norms.items()},
+            baselines=[replace(baseline, x=baseline.x[rows]) for baseline in self.baselines],
+        )
+
+    @property
+    def y(self) -> NDArray[Any]:
+        return self.table["bad"].to_numpy()
+
+    @property
+    def groups(self) -> NDArray[Any]:
+        return self.table["prompt"].to_numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Held-out results of one subset: of each cell, and of each baseline, which are rows of baselines.csv."""
+
+    cells: dict[Cell, CrossValidation]
+    baselines: list[dict[str, Any]]
+
+    def rows(self, y: NDArray[Any]) -> list[dict[str, Any]]:
+        """Rows of probes.csv."""
+        return [_place(cell) | statistics(result, y) for cell, result in self.cells.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """A probe that was fitted to all sure samples, and what its file says of it."""
+
+    cell: Cell
+    probe: LogisticProbe
+    metadata: dict[str, Any]
+
+
+def _asked(
+    samples: _Samples, settings: dict[str, Any], progress: Progress
+) -> tuple[dict[str, pd.DataFrame], list[_Saved]]:
+    """All tables by name, and the probes that are kept."""
+    sure, every = (samples.of(subset, settings["folds"]) for subset in ("sure", "all"))
+    judged = _judge(sure, "sure", settings, progress)
+    tables = _sure_tables(sure, judged, settings, progress)
+    saved = [_fit(sure, cell, result, settings) for cell, result in judged.cells.items()]
+    # Where no verdict leans, the subset is the same samples again.
+    same = len(every.table) == len(sure.table)
+    leaning = judged if same else _judge(every, "all", settings, progress)
+    probed = {"sure": judged.rows(sure.y), "all": leaning.rows(every.y)}
+    compared = {"sure": judged.baselines, "all": leaning.baselines}
+    tables |= {"probes": _corrected(probed), "baselines": _corrected(compared).astype({"step": "Int64"})}
+    return tables, saved
+
+
+def _judge(samples: _Samples, subset: str, settings: dict[str, Any], progress: Progress) -> _Judged:
+    """Cross-validate the probe of every cell, and every baseline."""
+    y, groups = samples.y, samples.groups
+    total = len(samples.vectors) + len(samples.baselines)
+    cells, baselines = {}, []
+    for done, (cell, x) in enumerate(samples.vectors.items()):
+        progress(f"probe {subset}", done, total)
+        cells[cell] = cross_validate(LogisticProbe(L2), x, y, groups, **settings)
+    for done, baseline in enumerate(samples.baselines, len(cells)):
+        progress(f"probe {subset}", done, total)
+        # With the penalty that suits it best: a baseline that is weak for want of one would flatter the block.
+        result = cross_validate(RidgeProbe(), baseline.x, y, groups, l2=GRID, **settings)
+        baselines.append({"baseline": baseline.name, "step": baseline.step, **statistics(result, y)})
+    return _Judged(cells, baselines)
+
+
+def _sure_tables(
+    sure: _Samples, judged: _Judged, settings: dict[str, Any], progress: Progress
+) -> dict[str, pd.DataFrame]:
+    """The tables that are of sure samples only."""
+    y, groups = sure.y, sure.groups
+    tables = _calibration_tables(judged, y, settings["seed"])
+    methods = [
+        _place(cell) | row
+        for cell, x in sure.vectors.items()
+        for row in other_methods(x, y, groups, **settings)
+    ]
+    tables["methods"] = _discovered(pd.DataFrame(methods), "method")
+    measured = {cell: (x, sure.norms[cell]) for cell, x in sure.vectors.items()}
+    tables |= _gain_tables(*gains(measured, sure.baselines, y, groups, L2, **settings, progress=progress))
+    limits = settings | {"permutations": min(settings["permutations"], TRANSFERS)}
+    tables["probe_transfer"] = _transfer(sure.vectors, y, groups, limits, progress)
+    if has_all_tokens(sure.store):
+        names = sure.table["sample"].tolist()
+        tables["block_flat"] = block_flat(
+            sure.store, names, sure.baselines, y, groups, L2, **settings, progress=progress
+        )
+    return tables
+
+
+def _write(run: Run, tables: dict[str, pd.DataFrame], saved: list[_Saved]) -> None:
+    for one in saved:
+        save_probe(one.probe, run.probes_dir / f"{one.cell.block}_{one.cell.step}.safetensors", one.metadata)
+    for table in PROBE.tables:
+        if table.name in tables:
+            write_csv(run.path / table.path, tables[table.name])
+        else:
+            (run.path / table.path).unlink(missing_ok=True)  # of activations that are no longer there
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    return {"block": str(cell.block), "step": cell.step}
 
 
 def _read(
     store: ActivationStore, subject: SubjectTokens, progress: Progress
-) -> tuple[dict[Any, NDArray[np.float32]], dict[Any, Array]]:
+) -> tuple[dict[Cell, NDArray[np.float32]], dict[Cell, Array]]:
     """Sample vectors (n, width) and mean token norms (n,) of each cell."""
-    vectors: dict[Any, NDArray[np.float32]] = {}
-    norms: dict[Any, Array] = {}
+    vectors: dict[Cell, NDArray[np.float32]] = {}
+    norms: dict[Cell, Array] = {}
     for number, cell in enumerate(store.cells):
         progress("read activations", number, len(store.cells))
         moments, norms[cell] = subject.read(cell)
@@ -187,8 +250,8 @@ def _baselines(
     store: ActivationStore,
     subject: SubjectTokens,
     table: pd.DataFrame,
-    cells: dict[Any, NDArray[np.float32]],
-    norms: dict[Any, Array],
+    cells: dict[Cell, NDArray[np.float32]],
+    norms: dict[Cell, Array],
     seed: int,
     progress: Progress,
 ) -> list[Baseline]:
@@ -225,9 +288,9 @@ def _gain_tables(added: list[dict[str, Any]], conditional: list[dict[str, Any]])
     found = pd.DataFrame(added)
     instead = found["baseline"] == INSTEAD
     tables = {
-        "added.csv": found[~instead].copy(),
-        "whole_picture.csv": found[instead].drop(columns="baseline"),
-        "conditional.csv": pd.DataFrame(conditional),
+        "added": found[~instead].copy(),
+        "whole_picture": found[instead].drop(columns="baseline"),
+        "conditional": pd.DataFrame(conditional),
     }
     for table in tables.values():
         for prefix in ("", "within_"):
@@ -237,10 +300,10 @@ def _gain_tables(added: list[dict[str, Any]], conditional: list[dict[str, Any]])
 
 
 def _transfer(
-    vectors: dict[Any, NDArray[np.float32]],
+    vectors: dict[Cell, NDArray[np.float32]],
     y: NDArray[Any],
     groups: NDArray[Any],
-    settings: dict[str, int],
+    settings: dict[str, Any],
     progress: Progress,
 ) -> pd.DataFrame:
     table = probe_transfer(LogisticProbe(L2), vectors, y, groups, **settings, progress=progress)
@@ -251,21 +314,26 @@ def _transfer(
     return table.drop(columns=["fitted", "judged"])
 
 
-def _save(
-    run: Run,
-    store: ActivationStore,
-    cell: Any,
-    x: NDArray[np.float32],
-    y: NDArray[Any],
-    result: CrossValidation,
-    settings: dict[str, int],
-) -> None:
+def _calibration_tables(judged: _Judged, y: NDArray[Any], seed: int) -> dict[str, pd.DataFrame]:
+    rows: list[dict[str, Any]] = []
+    bins: list[pd.DataFrame] = []
+    for cell, result in judged.cells.items():
+        summary, curve = calibration_rows(result, y, seed)
+        rows += [_place(cell) | row for row in summary]
+        bins.append(curve.assign(**_place(cell)))
+    return {
+        "calibration": _discovered(pd.DataFrame(rows), "log_odds"),
+        "reliability": pd.concat(bins, ignore_index=True),
+    }
+
+
+def _fit(sure: _Samples, cell: Cell, result: CrossValidation, settings: dict[str, Any]) -> _Saved:
+    x, y = sure.vectors[cell], sure.y
     source = ("model", "revision", "weight_hash", "plan")
     metadata: dict[str, Any] = {
-        **{key: str(store.attrs[key]) for key in source if key in store.attrs},
+        **{key: str(sure.store.attrs[key]) for key in source if key in sure.store.attrs},
         **settings,
-        "block": str(cell.block),
-        "step": cell.step,
+        **_place(cell),
         "n_good": int((y == 0).sum()),
         "n_bad": int(y.sum()),
         "held_out_auc": result.auc,
@@ -278,4 +346,4 @@ def _save(
         "positive": "bad",
         "input": "mean of a sample's tokens of the subject",
     }
-    save_probe(LogisticProbe(L2).fit(x, y), run.probes_dir / f"{cell.block}_{cell.step}.safetensors", metadata)
+    return _Saved(cell, LogisticProbe(L2).fit(x, y), metadata)

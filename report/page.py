@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -15,24 +14,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import __version__, figures
 from ..analysis.statistics.rates import rates_by
-from ..files import atomic, sha256
+from ..files import atomic
 from ..labeling.subject import Subject
 from ..organism import about
 from ..progress import Progress, quiet
-from ..run.freshness import is_fresh, set_fresh
-from . import findings, further, further_plates, plates, words
-from .results import FURTHER, STAGES, Results
+from ..run.record import entry_of, fresh, made_from, set_fresh
+from ..stages import ANALYZE, PROBE, REPORT, Stage
+from . import findings, plates, words
+from .results import Results
 
 if TYPE_CHECKING:
     from ..run.folder import Run
 
 TEMPLATES = Path(__file__).parent
-SOURCES = [
-    Path(__file__),
-    TEMPLATES / "report.html",
-    *(Path(str(one.__file__)) for one in (findings, further, further_plates, plates, words)),
-    *sorted(Path(str(figures.__file__)).parent.glob("*.py")),
-]
 
 
 def report(run: Run, progress: Progress = quiet) -> Path:
@@ -50,15 +44,11 @@ def report(run: Run, progress: Progress = quiet) -> Path:
         A stage before this one has not ended, or a file that it wrote is damaged.
     """
     results = Results.read(run)
+    now = made_from(run.path, REPORT, {})
+    if fresh(run.path, REPORT, now):
+        return run.report_path
     rates = _rates(results.samples, results.subject)
     drawings = plates.plates(results, run.image, rates)
-    mark = _fingerprint(run, results)
-    sidecar = run.figures_dir / "report.json"
-    files = [run.figures_dir / f"{name}.{suffix}" for name in drawings for suffix in figures.FORMATS]
-    if is_fresh(sidecar, mark, [*files, run.report_path]):
-        progress("report", len(drawings), len(drawings))
-        return run.report_path
-
     pictures: dict[str, str] = {}
     for done, (name, draw) in enumerate(drawings.items()):
         progress("report", done, len(drawings))
@@ -69,20 +59,9 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     page = environment.get_template("report.html").render(pictures=pictures, **_context(run, results, rates))
     with atomic(run.report_path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    set_fresh(sidecar, mark)
+    set_fresh(run.path, REPORT, now)
     progress("report", len(drawings), len(drawings))
     return run.report_path
-
-
-def _fingerprint(run: Run, results: Results) -> str:
-    there = [*STAGES, *(name for name in FURTHER if name in results.further)]
-    tables = [f"{name} {sha256(run.analysis_dir / f'{name}.csv')}" for name in there]
-    arrays = sha256(run.analysis_dir / "cells.safetensors")
-    sources = [sha256(path) for path in SOURCES]
-    labels = results.samples[["sample", "image_sha256", "verdict", "kinds", "source"]].to_csv()
-    said = [tables, arrays, sources, labels, results.settings, repr(results.subject)]
-    text = json.dumps(said, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _rates(samples: pd.DataFrame, subject: Subject) -> pd.DataFrame:
@@ -177,16 +156,25 @@ def _baselines(results: Results) -> list[dict[str, str]]:
 
 def _resolution(run: Run, results: Results) -> list[dict[str, Any]]:
     """How many rows of a table must have the smallest p that its permutations allow before one has q <= 0.05."""
-    tables = {"directions and distances": (run.analysis_dir / "analyze.json", len(results.cells)),
-              "probes": (run.probes_dir / "probe.json", len(results.probe_of("sure"))),
-              "baselines": (run.probes_dir / "probe.json", int((results.baselines["subset"] == "sure").sum()))}
+    directions = _permutations(run, ANALYZE, run.analysis_dir / "analyze.json")
+    probes = _permutations(run, PROBE, run.probes_dir / "probe.json")
+    tables = {"directions and distances": (directions, len(results.cells)),
+              "probes": (probes, len(results.probe_of("sure"))),
+              "baselines": (probes, int((results.baselines["subset"] == "sure").sum()))}
     lines = []
-    for name, (sidecar, rows) in tables.items():
-        permutations = json.loads(sidecar.read_text(encoding="utf-8"))["permutations"] if sidecar.exists() else 0
+    for name, (permutations, rows) in tables.items():
         if permutations:
             needed = math.ceil(rows / (1 + permutations) / figures.LEVEL)
             lines.append({"name": name, "permutations": permutations, "rows": rows, "needed": needed})
     return lines
+
+
+def _permutations(run: Run, stage: Stage, earlier: Path) -> int:
+    """How many permutations a stage made: from the record, for a run of 0.3 from the stage's own file, else 0."""
+    settings = entry_of(run.path, stage).get("settings")
+    if settings is None and earlier.exists():
+        settings = json.loads(earlier.read_text(encoding="utf-8"))
+    return int(settings["permutations"]) if settings else 0
 
 
 def _massive(cells: pd.DataFrame) -> list[tuple[str, str]]:

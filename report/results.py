@@ -15,36 +15,17 @@ from ..figures import LEVEL
 from ..labeling.database.labels import Annotation, Labels
 from ..labeling.subject import Subject, subject_of
 from ..labeling.table import sample_table
+from ..stages import ANALYZE, ANATOMY, COMMIT, MEND, PROBE, SURVEY, TABLES, TRIAGE
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..run.folder import Run
 
-STAGES = {
-    "cells": "analyze",
-    "cosines": "analyze",
-    "samples": "analyze",
-    "probes": "probe",
-    "baselines": "probe",
-    "added": "probe",
-    "whole_picture": "probe",
-}
-
-FURTHER = {
-    "contrasts": "analyze",
-    "gaussianity": "analyze",
-    "transfer": "analyze",
-    "shared": "analyze",
-    "conditional": "probe",
-    "methods": "probe",
-    "calibration": "probe",
-    "reliability": "probe",
-    "probe_transfer": "probe",
-    "block_flat": "probe",
-    "survey": "survey",
-}
-"""Tables that a run may lack, with the stage that writes each."""
+REPORTED = (SURVEY, ANALYZE, PROBE, COMMIT, TRIAGE, MEND, ANATOMY)
+"""Stages whose tables the report reads."""
+NEEDED = [table.name for stage in REPORTED for table in stage.tables if not table.optional]
+OPTIONAL = [table.name for stage in REPORTED for table in stage.tables if table.optional]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +47,7 @@ class Results:
     subject : Subject
         Whose words are used.
     further : dict of DataFrame
-        Those of `FURTHER` that are there.
+        Those of `OPTIONAL` that are there.
     """
 
     samples: pd.DataFrame
@@ -93,7 +74,7 @@ class Results:
         HandscopeError
             A table is missing or damaged; the message names the file and the stage that writes it.
         """
-        tables = {name: _table(run, name) for name in STAGES}
+        tables = {name: _table(run, name) for name in NEEDED}
         path = run.analysis_dir / "cells.safetensors"
         try:
             coordinates = load_file(path)
@@ -113,11 +94,11 @@ class Results:
             annotations=Labels(run.labels_path).current(),
             settings=run.settings,
             subject=subject_of(run),
-            further={name: _table(run, name) for name in FURTHER if (run.analysis_dir / f"{name}.csv").exists()},
+            further={name: _table(run, name) for name in OPTIONAL if (run.path / TABLES[name][0].path).exists()},
         )
 
     def table(self, name: str) -> pd.DataFrame:
-        """One of the tables of `FURTHER`; without rows or columns where the run lacks it."""
+        """One of the tables of `OPTIONAL`; without rows or columns where the run lacks it."""
         return self.further.get(name, pd.DataFrame())
 
     @property
@@ -167,10 +148,11 @@ def separable(row: Any, prefix: str = "") -> bool:
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
-    path, stage = run.analysis_dir / f"{name}.csv", (STAGES | FURTHER)[name]
+    table, stage = TABLES[name]
+    path = run.path / table.path
     try:
         return pd.read_csv(path)
     except FileNotFoundError as error:
-        raise HandscopeError(f"There is no {path}: run {stage} first.") from error
+        raise HandscopeError(f"There is no {path}: run {stage.name} first.") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HandscopeError(f"{path} is damaged ({error}): remove it and run {stage} again.") from error
+        raise HandscopeError(f"{path} is damaged ({error}): remove it and run {stage.name} again.") from error

@@ -1,5 +1,6 @@
 """What a run folder holds after each stage, in a sentence read from its files."""
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -130,6 +131,52 @@ def probed(run: "Run") -> str:
     probes = pd.read_csv(path)
     probes = probes[probes["subset"] == "sure"]
     return f"{_separable(probes['auc'], probes['q'])} by a linear probe, in {path}"
+
+
+def surveyed(run: "Run") -> str:
+    """In how many cells of a survey a probe separates held-out samples, and what its best cell is worth."""
+    import pandas as pd
+
+    table = pd.read_csv(run.analysis_dir / "survey.csv")
+    best = json.loads((run.analysis_dir / "survey.json").read_text(encoding="utf-8"))["best"]
+    called = int((table["ridge_q"] <= ALPHA).sum())
+    counts = f"{table['n_bad'].iloc[0]} bad and {table['n_good'].iloc[0]} good samples"
+    if not called:
+        return f"no cell of {len(table)} is separable from chance (n = {counts}; false-discovery rate .05)"
+    return (
+        f"{called} of {len(table)} cells separable (n = {counts}; false-discovery rate .05); the best, {best['cell']}, "
+        f"has an AUC of {best['auc_selected']:.2f} because it was selected (p = {best['p_of_the_largest']:.2g} for the "
+        f"largest of all); cells chosen without the samples they are judged on have {best['auc_nested']:.2f} "
+        f"({best['auc_nested_lo']:.2f} to {best['auc_nested_hi']:.2f}); at the first step, where pure noise goes in, "
+        f"the largest is {best['auc_of_pure_noise']:.2f}, and the number of hand tokens alone has "
+        f"{best['auc_of_hand_size']:.2f}"
+    )
+
+
+def triaged(run: "Run") -> str:
+    """The rate of malformed samples without an early look, and with the look that lowers it most."""
+    import pandas as pd
+
+    path = run.analysis_dir / "triage.csv"
+    table = pd.read_csv(path)
+    looks, plain = table[table["way"] == "threshold"], table.iloc[0]
+    if looks.empty:
+        return f"plain: {plain.rate:.1%} malformed, in {path}"
+    best = looks.sort_values("rate").iloc[0]
+    return (
+        f"plain: {plain.rate:.1%} malformed; {best.feature} at step {best.step:g}: {best.rate:.1%} at {best.cost:.2f} "
+        f"times the cost, the best of {len(looks)} looks, in {path}"
+    )
+
+
+def scored(run: "Run") -> str:
+    """How many hands that were found are implausible, and in how many samples none was found."""
+    import pandas as pd
+
+    path = run.path / "anatomy" / "scores.csv"
+    counts = pd.read_csv(path)["outcome"].value_counts()
+    bad, good, none = (int(counts.get(name, 0)) for name in ("implausible", "plausible", "undetected"))
+    return f"{bad} of {bad + good} hands are implausible, {none} samples show none, in {path}"
 
 
 def reported(run: "Run") -> str:

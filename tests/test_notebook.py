@@ -23,7 +23,7 @@ def test_first_look_runs_on_the_run_that_the_environment_names(tiny_model, extra
 
     run = run_copy(extracted_run)
     analyze(run, permutations=50)
-    probe(run, tiny_model, permutations=20)
+    probe(run, permutations=20)
     done = executed(NOTEBOOK, str(run.path), run.path)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
 

@@ -20,10 +20,12 @@ ORDER = """
     files
     progress
     models.clean
+    stages
     run
     models
     labeling.subject
     labeling.database
+    run.record
     labeling.table
     extract
     analysis.statistics
@@ -38,7 +40,6 @@ ORDER = """
     evaluation
     organism.study
     report
-    stages
     study_file
     study
     commands
@@ -46,10 +47,7 @@ ORDER = """
 """.split()
 """Low to high. Each may import those above it in this list."""
 
-AGAINST_THE_ORDER = {
-    ("handscope.run.freshness", "handscope.extract.store.shard"),
-    ("handscope.run.freshness", "handscope.labeling.database.labels"),
-}
+AGAINST_THE_ORDER: set[tuple[str, str]] = set()
 
 
 def name_of(path: Path) -> str:

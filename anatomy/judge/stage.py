@@ -15,7 +15,9 @@ import torch
 
 from ...errors import HandscopeError
 from ...files import atomic, sha256
+from ...labeling.subject import subject_of
 from ...progress import Progress, quiet
+from ...run.folder import Run
 from ..measure.examine import Examined, Search, examine
 from ..read.networks import Size
 from ..read.pictures import Picture, Skipped, read_picture
@@ -194,6 +196,22 @@ def score_files(
         )
     draw_sheets(scores, read.paths, out / "sheets", progress)
     return scores, read, table
+
+
+def score_run(run: Run, progress: Progress = quiet) -> None:
+    """Score the pictures of a run, as `score_files` does, into its ``anatomy/``: the organism's with its calibration.
+
+    What prompts say of raised fingers is taken into account.
+    """
+    samples, subject = run.samples(), subject_of(run)
+    paths = [run.image_path(sample) for sample in samples["sample"]]
+    if not paths:
+        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
+    stated = {path: subject.numbers(prompt).get("gesture") for path, prompt in zip(paths, samples["prompt"])}
+    raised = {path: number for path, number in stated.items() if number is not None}
+    name = run.settings.get("provenance", {}).get("name")
+    calibration = Calibration.load("organism" if name == "organism" else "general")
+    score_files(paths, run.path / "anatomy", calibration=calibration, raised=raised, progress=progress)
 
 
 def _nothing(skipped: Sequence[Skipped]) -> str:

@@ -109,7 +109,7 @@ def main() -> None:
         for _ in range(options.repeats):
             for path in [*run.analysis_dir.glob("*.json"), *run.probes_dir.glob("*.json")]:
                 path.unlink()
-            for name, stage in (("analyze", lambda: analyze(run)), ("probe", lambda: probe(run, None))):
+            for name, stage in (("analyze", lambda: analyze(run)), ("probe", lambda: probe(run))):
                 begin = time.process_time()
                 stage()
                 seconds[name].append(time.process_time() - begin)

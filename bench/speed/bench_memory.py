@@ -49,7 +49,7 @@ STAGES: dict[str, Callable[[Run, int], object]] = {
     "imports alone": lambda run, permutations: None,
     "analyze": lambda run, permutations: analyze(run, permutations),
     "components": components,
-    "probe": lambda run, permutations: probe(run, None, permutations),
+    "probe": lambda run, permutations: probe(run, permutations),
 }
 
 

@@ -9,7 +9,9 @@ from handscope.analysis.class_parts import ClassParts
 from handscope.analysis.contrasts import contrasts
 from handscope.errors import HandscopeError
 from handscope.labeling.subject import load_subject
+from handscope.stages import ANALYZE
 from safetensors.numpy import load_file
+from tables import check_columns
 
 COLUMNS = [
     "block", "step", "sigma", "n_good", "n_bad", "n_prompts", "n_mixed", "dom_auc", "dom_lo", "dom_hi",
@@ -28,7 +30,7 @@ def analysed(extracted_run):
 
 
 def tables(run):
-    return {path.stem: pd.read_csv(path) for path in run.analysis_dir.glob("*.csv")}
+    return {table.name: pd.read_csv(run.path / table.path) for table in ANALYZE.tables}
 
 
 def relabel(run, change):
@@ -59,6 +61,10 @@ def test_writes_every_table_of_the_contract(analysed):
     same = cosines.query("block_a == block_b and step_a == step_b")
     np.testing.assert_allclose(same["cosine"], 1, atol=1e-5)
     assert (same["cosine_split"] < 0.999).all() and cosines["reason"].isna().all()
+
+
+def test_the_table_of_stages_says_what_every_column_is(analysed):
+    check_columns(analysed, ANALYZE)
 
 
 def test_a_cell_carried_to_itself_is_itself(analysed):

@@ -12,7 +12,7 @@ from handscope.analysis.statistics.intervals import bootstrap_weights
 from handscope.errors import HandscopeError
 from handscope.evaluation.commitment import COLUMNS, _drawn_medians, commit, decided, predicted_pictures, summarise
 from handscope.evaluation.regions import Region, of_colour, of_shapes, outlines
-from handscope.report.commitment_plate import commitment_plate, sentences
+from handscope.report.commitment import commitment_plate, sentences
 from handscope.run.trajectory import Trajectory
 
 SIZE, STEPS = 32, 10

@@ -20,7 +20,7 @@ from handscope.organism.study.catalogue import chosen_arms, pilot_arms, plain_ar
 from handscope.organism.study.interventions import Setting, anatomy_loss, interventions, lack_of_contrast
 from handscope.organism.study.lessons import SHUFFLES, Lessons, learn
 from handscope.organism.study.pilot import choose, pilot
-from handscope.report.experiment_plate import doses_plate, forest_plate, pairs_plate
+from handscope.report.experiment import doses_plate, forest_plate, pairs_plate
 from handscope.run.folder import Run
 from PIL import Image
 

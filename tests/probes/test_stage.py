@@ -11,11 +11,13 @@ from handscope.probes import load_probe, probe
 from handscope.probes.baselines import Baseline
 from handscope.probes.gains import NESTED, WIDE, gains
 from handscope.progress import quiet
+from handscope.stages import PROBE
+from tables import check_columns
 
 
 @pytest.fixture(scope="module")
-def probed(extracted_run, tiny_model):
-    probe(extracted_run, tiny_model, permutations=19, folds=4)
+def probed(extracted_run):
+    probe(extracted_run, permutations=19, folds=4)
     return extracted_run
 
 
@@ -61,6 +63,10 @@ def test_writes_every_table_of_the_contract(probed):
     np.testing.assert_allclose(added["added"], added["auc_both"] - added["auc_baseline"], atol=1e-5)
 
 
+def test_the_table_of_stages_says_what_every_column_is(probed):
+    check_columns(probed, PROBE)
+
+
 def test_leaning_verdicts_are_in_the_subset_all_only(probed):
     probes = pd.read_csv(probed.analysis_dir / "probes.csv").set_index("subset")
     sure, everyone = (probes.loc[name, ["n_good", "n_bad"]].to_numpy()[0] for name in ("sure", "all"))
@@ -72,14 +78,14 @@ def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_c
 
     path = probed.analysis_dir / "probes.csv"
     before = path.stat().st_mtime_ns
-    probe(probed, None, permutations=19, folds=4)
+    probe(probed, permutations=19, folds=4)
     assert path.stat().st_mtime_ns == before
     copy = run_copy(probed)
     labels = Labels(copy.labels_path)
     sample, old = next((s, a) for s, a in labels.current().items() if a.verdict == "good")
     labels.add([Annotation(sample, old.image_sha256, np.where(old.instances > 0, 3, 1), old.instances, "bad")])
     n_bad = pd.read_csv(path)["n_bad"][0]
-    assert probe(copy, None, permutations=19, folds=4)["n_bad"][0] == n_bad + 1
+    assert probe(copy, permutations=19, folds=4)["n_bad"][0] == n_bad + 1
 
 
 def test_a_saved_probe_reads_sample_vectors(probed):
@@ -103,10 +109,9 @@ def test_extract_decodes_what_a_probe_needs_and_does_it_once(probed, run_copy, t
     first = pd.read_csv(table)["sample"].iloc[0]
     text = before.decode().splitlines(keepends=True)
     table.write_text("".join(line for line in text if not line.startswith(first)))
-    for path in (copy.analysis_dir / "probes.csv", copy.probes_dir / "probe.json"):
-        path.unlink()
+    (copy.analysis_dir / "probes.csv").unlink()
     with pytest.raises(HandscopeError, match=f"of 1 samples, {first} among them, are not in .*: run extract"):
-        probe(copy, None, permutations=1, folds=4)
+        probe(copy, permutations=1, folds=4)
     decoded = []
     decode = type(tiny_model).decode
     monkeypatch.setattr(
@@ -117,7 +122,7 @@ def test_extract_decodes_what_a_probe_needs_and_does_it_once(probed, run_copy, t
     assert decoded == [1, 1, 1], "one sample at the plan's three steps"
     extract(tiny_model, copy, plan)
     assert decoded == [1, 1, 1]
-    probe(copy, None, permutations=1, folds=4)
+    probe(copy, permutations=1, folds=4)
     expected = pd.read_csv(probed.analysis_dir / "image_statistics.csv").sort_values(["sample", "step"])
     found = pd.read_csv(table).sort_values(["sample", "step"])
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True), rtol=1e-6)
@@ -164,7 +169,7 @@ def test_a_store_with_all_tokens_is_probed_with_its_places(probed, run_copy, tin
     copy = run_copy(probed)
     shutil.rmtree(copy.activations_dir)
     extract(tiny_model, copy, Plan(["single.0"], [2], of=4), tokens="all")
-    probe(copy, tiny_model, permutations=5, folds=4)
+    probe(copy, permutations=5, folds=4)
     table = pd.read_csv(copy.analysis_dir / "block_flat.csv")
     assert table[["block", "step", "features"]].to_numpy().tolist() == [["single.0", 2, 16 * 32]]
     baseline = pd.read_csv(copy.analysis_dir / "baselines.csv")
@@ -172,7 +177,8 @@ def test_a_store_with_all_tokens_is_probed_with_its_places(probed, run_copy, tin
     assert table["added_auc_baseline"].item() == pytest.approx(picture, abs=2e-3)
     assert table["instead_auc_baseline"].item() == pytest.approx(table["auc"].item(), abs=2e-3)
     assert not table.isna().any().any()
+    check_columns(copy, PROBE)
     shutil.rmtree(copy.activations_dir)
     extract(tiny_model, copy, Plan(["single.0"], [2], of=4))
-    probe(copy, tiny_model, permutations=5, folds=4)
+    probe(copy, permutations=5, folds=4)
     assert not (copy.analysis_dir / "block_flat.csv").exists()

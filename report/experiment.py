@@ -1,7 +1,8 @@
-"""The experiment as figures: a forest of rates, and pictures before and after, unselected."""
+"""The experiment on mending: made and drawn, as a forest of rates, and pictures before and after, unselected."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -11,9 +12,51 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from .. import figures
+from ..errors import HandscopeError
+from ..models.model import Model
+from ..organism.study.mend import mend
+from ..progress import Progress, quiet
 from ..run.folder import Run
 
 COLOURS = {"plain": "#555555", "triage": "#009E73", "steering": "#4B2A7B", "guidance": "#0072B2", "control": "#B07D00"}
+
+
+def mend_and_draw(
+    model: Model,
+    run: Run,
+    seeds: int,
+    pilot_seeds: int,
+    blocks: Sequence[str],
+    window: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    progress: Progress = quiet,
+) -> None:
+    """Make the experiment, as `mend` does, and draw it into ``figures/mend``, ``mend_pairs`` and ``mend_doses``."""
+    table = mend(model, run, seeds, pilot_seeds, blocks, window, names=names, progress=progress)
+    if len(table) < 2:
+        raise HandscopeError("Only the baseline was drawn: there is nothing to compare it with.")
+    folder = run.path / "mend"
+    figures.save(forest_plate(table), run.figures_dir, "mend")
+    figures.save(pairs_plate(folder, ["baseline", *leading(table)["arm"]]), run.figures_dir, "mend_pairs")
+    doses = folder / "pilot" / "doses.csv"
+    if doses.exists():
+        figures.save(doses_plate(pd.read_csv(doses)), run.figures_dir, "mend_doses")
+
+
+def leading(table: pd.DataFrame, n: int = 5) -> pd.DataFrame:
+    """The rows of the arms after which the fewest are malformed, controls left out."""
+    return table[table["family"] != "control"].iloc[1:].sort_values("after").head(n)
+
+
+def summary(run: Run) -> str:
+    """The rate of the baseline, and of the arm after which it is lowest."""
+    path = run.path / "mend" / "arms.csv"
+    table = pd.read_csv(path)
+    base, best = table.iloc[0], leading(table, 1)
+    said = f"baseline: {base['before']:.1%} malformed of {base['n']:.0f}"
+    for _, row in best.iterrows():
+        said += f"; {row['arm']}: {row['after']:.1%} (q = {row['q']:.3g}), the lowest of {len(table) - 1} arms"
+    return f"{said}, in {path}"
 
 
 def forest_plate(table: pd.DataFrame) -> Figure:

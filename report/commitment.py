@@ -1,4 +1,4 @@
-"""The figure of a commitment analysis, and what it comes to in words."""
+"""When the hands of a run were decided: measured, drawn, and in words."""
 
 from __future__ import annotations
 
@@ -11,14 +11,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import figures
-from ..evaluation.commitment import decided, predicted_pictures
+from ..evaluation.commitment import commit, decided, predicted_pictures
 from ..evaluation.regions import Region
 from ..labeling.subject import subject_of
 from ..models.model import Model
+from ..organism.study.regions import regions_of
+from ..progress import Progress, quiet
 from ..run.folder import Run
 from .words import with_article
 
 SHOWN = 10  # pictures of a filmstrip
+
+
+def commit_and_draw(model: Model, run: Run, samples: int = 200, seed: int = 0, progress: Progress = quiet) -> None:
+    """Measure commitment, as `commit` does, and draw it into ``figures/commitment``."""
+    regions = regions_of(run)
+    rows, _ = commit(model, run, regions, samples, seed, progress)
+    figures.save(commitment_plate(model, run, rows, regions), run.figures_dir, "commitment")
+
+
+def told(run: Run) -> list[str]:
+    """What the tables of a run say of each region: see `sentences`."""
+    return sentences(run, pd.read_csv(run.analysis_dir / "commitment_summary.csv"), regions_of(run))
+
+
+def summary(run: Run) -> str:
+    """What is said of the first region, and where the rest is."""
+    return f"{told(run)[0]}, in {run.analysis_dir / 'commitment_summary.csv'}"
 
 
 def commitment_plate(model: Model, run: Run, rows: pd.DataFrame, regions: Sequence[Region]) -> Figure:

@@ -1,0 +1,580 @@
+"""The stages of a study, in one table: what each reads, writes and depends on, and where its code is.
+
+The table is data and imports nothing heavy: ``study``, resuming, the report, ``--help``, the README and the tests are
+made from it. A stage names its functions by their path in the package; they are imported when they are used.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+SUBJECT = "run.yaml: subject"
+"""The subject of a run: the section of its run.yaml, or the default."""
+LABELS = "labels.sqlite"
+"""The labels of a run folder. What a stage reads of them is what they say, masks included, and not the file's bytes."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file that a stage writes.
+
+    Attributes
+    ----------
+    path : str
+        In the run folder.
+    columns : dict of str to str
+        What each column means; ``dom_*`` is a group of columns.
+    optional : bool
+        A run may lack it, and the report leaves out what would be said of it.
+    """
+
+    path: str
+    columns: Mapping[str, str] = field(repr=False)
+    optional: bool = False
+
+    @property
+    def name(self) -> str:
+        """``cells`` of ``analysis/cells.csv``."""
+        return self.path.rpartition("/")[2].removesuffix(".csv")
+
+    def group(self, column: str) -> str | None:
+        """The name in `columns` that a column of the file fits: its own before that of a group."""
+        if column in self.columns:
+            return column
+        return next((name for name in self.columns if fnmatchcase(column, name)), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage.
+
+    Attributes
+    ----------
+    name, help : str
+        The verb of the command line, and what it does in one line.
+    command : str
+        An example of the command.
+    function, summary : str
+        Where the function that does it is, and the one that says in a sentence what the run folder now holds.
+    needs : str
+        What it needs beside the files that it reads.
+    reads : tuple of str
+        Globs of files in the run folder.
+    tables : tuple of Table
+    files : tuple of str
+        Globs of what else it writes.
+    settings : dict of str to str
+        The arguments that decide its result, each with the key of the study file that sets it.
+    defaults : dict
+        Arguments that decide it too, and that no key sets, with their values in a study.
+    model : bool
+        It uses the model that the run was begun with.
+    version : int
+        Raised when its numbers change their meaning, so that a finished stage is done again.
+    sources : tuple of str
+        Globs in the package: a change of these files makes its result stale.
+    always : bool
+        `study` runs it always; the others when the study's key ``also`` names them.
+    figures : tuple of str
+        Names of the figures that the report draws of it; ``sheet_*`` is a group of them.
+    section : str
+        The id of its section in the report, and after a space its title; empty where the report has none.
+    """
+
+    name: str
+    help: str
+    command: str
+    function: str
+    summary: str
+    needs: str = ""
+    reads: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    files: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    model: bool = False
+    version: int = 1
+    sources: tuple[str, ...] = ()
+    always: bool = True
+    figures: tuple[str, ...] = ()
+    section: str = ""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Globs of all that it writes."""
+        return (*self.files, *(table.path for table in self.tables))
+
+    def do(self) -> Callable[..., Any]:
+        """Its function."""
+        return _imported(self.function)
+
+    def describe(self, run: Any) -> str:
+        """What the run folder holds after it, in a sentence."""
+        return str(_imported(self.summary)(run))
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(f"{__package__}.{module}" if module else __package__), name)
+
+
+CELL = {"block": "block, such as double.1", "step": "step, counted as steps that remain"}
+COUNTS = {"n_good": "good samples", "n_bad": "bad samples"}
+SCORE = {
+    "auc": "held-out AUC over pairs of any prompts",
+    "lo": "lower end of its 95% interval, from draws of prompts",
+    "hi": "upper end",
+    "null_*": "mean and standard deviation over permuted labels",
+    "p": "share of permuted labels that do as well",
+    "q": "false discovery rate over the rows of the table",
+    "within_*": "the same over pairs of samples of one prompt",
+}
+BALANCED = {"balanced_*": "balanced accuracy and its interval"}
+REASON = {"reason": "why a number is missing; empty where none is"}
+DISTANCE = {
+    "db": "Bhattacharyya distance of tokens in nats, in-sample",
+    "db_*": "its parts, its null, what exceeds the null with interval, z, p and q",
+}
+MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p, q; in-sample; within prompts"}
+GAIN = {
+    "auc_baseline": "held-out AUC of the first of two probes",
+    "auc_both": "held-out AUC of the second, which has more to read",
+    "added": "the gain",
+    "lo": "lower end of its 95% interval, from draws of prompts",
+    "hi": "upper end",
+    "p": "share of draws of prompts without a gain",
+    "q": "false discovery rate over the rows of the table",
+    "within_*": "the same over pairs of samples of one prompt",
+}
+PAIR = {"block_a": "block of the first cell", "step_a": "its step", "block_b": "of the second", "step_b": "its step"}
+BASELINE = "what the first probe reads; the second reads the block too"
+SUBSET = "sure, or all with leaning verdicts too"
+
+SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetensors")
+ACTIVATIONS = ("activations/**/*.h5",)
+STATISTICS = {"permutations": "permutations", "folds": "folds", "seed": "seed"}
+
+GENERATE = Stage(
+    name="generate",
+    help="prompts and seeds to images and trajectories",
+    command="generate RUN --prompts FILE --seeds 0-11",
+    function="generate",
+    summary="report.summary.generated",
+    needs="prompts, seeds, a model",
+    files=SAMPLES,
+    settings={
+        name: name for name in ("prompts", "seeds", "steps", "guidance", "height", "width", "batch_size")
+    },
+    model=True,
+    section="pictures The model and its pictures",
+)
+
+LABEL = Stage(
+    name="label",
+    help="a page on which to paint labels, or labels without looking",
+    command="label RUN",
+    function="organism.study.auto.label_auto",
+    summary="report.summary.labelled",
+    needs="a person, or --auto",
+    reads=SAMPLES,
+    files=(LABELS,),
+    settings={"labels": "labels"},
+    figures=("sheet_*", "rates"),
+    section="labels Who says that a hand is bad?",
+)
+
+EXTRACT = Stage(
+    name="extract",
+    help="residual streams at labelled tokens, by replaying trajectories or generating again",
+    command="extract RUN --blocks double.1,single.3 --steps 20,12,3",
+    function="extract",
+    summary="report.summary.extracted",
+    needs="a model",
+    reads=(*SAMPLES, LABELS),
+    tables=(
+        Table(
+            "analysis/image_statistics.csv",
+            {"sample": "sample", "image_sha256": "of its picture", "step": CELL["step"]}
+            | dict.fromkeys(
+                ("area", "contrast", "brightness", "gradient", "difference", "background_*"),
+                "of the clean picture that is predicted there",
+            ),
+            optional=True,
+        ),
+    ),
+    files=ACTIVATIONS,
+    settings={
+        "tokens": "tokens", "blocks": "blocks", "steps": "read_steps", "stream": "stream", "at": "at",
+        "compression": "compression",
+    },  # fmt: skip
+    model=True,
+)
+
+SURVEY = Stage(
+    name="survey",
+    help="all blocks at all steps in one pass, with moments alone on disk, and maps of what they tell",
+    command="survey RUN",
+    function="analysis.map_survey",
+    summary="report.summary.surveyed",
+    needs="a model",
+    reads=(*SAMPLES, LABELS),
+    tables=(
+        Table(
+            "analysis/survey.csv",
+            CELL
+            | {"sigma": "noise level at the step", "n_prompts": "prompts"}
+            | COUNTS
+            | DISTANCE
+            | {
+                "ridge_*": "ridge probe of sample means: held-out AUC, interval, null, p, q; within prompts",
+                "dom_*": "difference of means, likewise",
+                "split_*": "cosine of directions of two halves of the prompts, its null, p and q",
+                "agreement": "mean cosine with the directions of all other cells, of the other half",
+                "massive_channels": "channels left out, joined by semicolons",
+            },
+            optional=True,
+        ),
+    ),
+    files=("survey/*.h5", "analysis/survey.safetensors", "analysis/survey.json"),
+    settings=STATISTICS,
+    model=True,
+    always=False,
+    figures=("survey_probe", "survey_distance"),
+    section="survey Every block at every step",
+)
+
+ANALYZE = Stage(
+    name="analyze",
+    help="directions, distances and components of every cell, with nulls",
+    command="analyze RUN",
+    function="analysis.analyze",
+    summary="report.summary.analyzed",
+    reads=(*ACTIVATIONS, SUBJECT, LABELS),
+    tables=(
+        Table(
+            "analysis/cells.csv",
+            CELL
+            | {"sigma": "noise level at the step", "n_prompts": "prompts", "n_mixed": "bad samples with good tokens"}
+            | COUNTS
+            | MEANS
+            | DISTANCE
+            | {
+                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p, q",
+                "pca_var*": "shares of variance of the first two principal components",
+                "massive_channels": "channels left out for their size, joined by semicolons",
+                "constant_channels": "channels left out since they do not vary in one class",
+                "shared_*": "held-out AUC of the mean of all cells' directions, p and q",
+            }
+            | REASON,
+        ),
+        Table(
+            "analysis/samples.csv",
+            {
+                "sample": "sample", "prompt": "its prompt", "bad": "1 bad, 0 good", "fold": "its fold",
+                "verdict": "its verdict",
+            },
+        ),
+        Table(
+            "analysis/cosines.csv",
+            PAIR
+            | {"cosine": "of their directions", "cosine_split": "of directions from disjoint halves of the prompts"}
+            | REASON,
+        ),
+        Table(
+            "analysis/contrasts.csv",
+            {"contrast": "local or global: the scope of all faults of the bad samples"}
+            | CELL
+            | COUNTS
+            | MEANS
+            | {"cosine_all": "cosine with the direction of all bad samples"}
+            | DISTANCE
+            | REASON,
+            optional=True,
+        ),
+        Table(
+            "analysis/gaussianity.csv",
+            CELL
+            | {
+                "effective_rank": "of the covariance within classes",
+                "kurtosis*": "excess kurtosis of leading directions, median and largest",
+                "norm_outliers": "share of tokens that are too far out for a Gaussian",
+                "bayes_*": "bounds of the Bayes error if the Gaussian model held",
+                "llr_auc*": "AUC of the likelihood ratio of single tokens: implied, in-sample, held out",
+            }
+            | REASON,
+            optional=True,
+        ),
+        Table(
+            "analysis/transfer.csv",
+            PAIR | {name: SCORE[name] for name in ("auc", "null_*", "p", "q")},
+            optional=True,
+        ),
+        Table(
+            "analysis/shared.csv",
+            {"cells": "cells whose directions are averaged"}
+            | {name: SCORE[name] for name in ("auc", "lo", "hi", "null_*", "p")},
+            optional=True,
+        ),
+    ),
+    files=("analysis/cells.safetensors",),
+    settings=STATISTICS,
+    version=2,
+    figures=(
+        "grid_direction", "grid_distance", "distance_parts", "planes", "components", "cosines", "contrasts",
+        "gaussianity", "transfer",
+    ),
+    section="where Where and when does it know?",
+)  # fmt: skip
+
+PROBE = Stage(
+    name="probe",
+    help="linear probes of every cell, beside their baselines",
+    command="probe RUN",
+    function="probes.probe",
+    summary="report.summary.probed",
+    reads=(*SAMPLES, *ACTIVATIONS, *(table.path for table in EXTRACT.tables), LABELS),
+    tables=(
+        Table(
+            "analysis/probes.csv",
+            {"subset": SUBSET} | CELL | COUNTS | SCORE | BALANCED,
+        ),
+        Table(
+            "analysis/baselines.csv",
+            {"subset": SUBSET, "baseline": "what it reads", "step": "its step, if any"}
+            | COUNTS
+            | SCORE
+            | BALANCED,
+        ),
+        Table("analysis/added.csv", CELL | {"baseline": BASELINE} | GAIN),
+        Table("analysis/whole_picture.csv", CELL | GAIN | {"auc_both": "held-out AUC of the whole predicted picture"}),
+        Table(
+            "analysis/conditional.csv",
+            CELL
+            | {"baseline": BASELINE}
+            | {name: GAIN[name] for name in ("auc_baseline", "auc_both", "added")}
+            | {"null_*": "mean and standard deviation of the gain of permuted rows"}
+            | {"p": "share of permuted rows that gain as much", "q": GAIN["q"], "within_*": GAIN["within_*"]},
+            optional=True,
+        ),
+        Table(
+            "analysis/methods.csv",
+            CELL | {"method": "kind of probe", "l2": "its penalty"} | COUNTS | SCORE | BALANCED | REASON,
+            optional=True,
+        ),
+        Table(
+            "analysis/calibration.csv",
+            CELL
+            | {
+                "log_odds": "raw, or platt: calibrated inside the training folds",
+                "ece": "expected calibration error of stated probabilities",
+                "null_*": "what it would be by chance",
+                "excess": "what exceeds that",
+                "p": "share of chance errors that are as large",
+                "q": "false discovery rate over the rows of a log_odds",
+                "slope": "of the logistic regression of verdicts on the log odds",
+                "intercept": "of the same",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/reliability.csv",
+            CELL
+            | {
+                "log_odds": "raw or platt",
+                "bin": "number of the bin",
+                "n": "samples in it",
+                "predicted": "mean probability stated there",
+                "observed": "share of bad samples there",
+                "lo": "lower end of its Wilson interval",
+                "hi": "upper end",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/probe_transfer.csv",
+            {"fitted_*": "cell in which the probe was fitted", "judged_*": "cell in which it was judged"}
+            | {name: SCORE[name] for name in ("auc", "null_*", "p", "q")}
+            | {"within_auc": "the same over pairs of one prompt"},
+            optional=True,
+        ),
+        Table(
+            "analysis/block_flat.csv",
+            CELL
+            | {"features": "numbers that the probe reads: all tokens, each with its place"}
+            | COUNTS
+            | SCORE
+            | BALANCED
+            | {
+                "added_*": "gain when the block joins the whole predicted picture",
+                "instead_*": "gain of the whole predicted picture over the block",
+                "conditional_*": "gain over the picture against permuted rows",
+            },
+            optional=True,
+        ),
+    ),
+    files=("probes/*.safetensors",),
+    settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed"},
+    version=5,
+    figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
+    section="honest The honest question: more than meets the eye?",
+)
+
+COMMIT = Stage(
+    name="commit",
+    help="when the hand of each sample was decided, from its trajectory",
+    command="commit RUN",
+    function="report.commitment.commit_and_draw",
+    summary="report.commitment.summary",
+    needs="a model",
+    reads=(*SAMPLES, LABELS),
+    tables=(
+        Table(
+            "analysis/commitment.csv",
+            {
+                "sample": "sample", "prompt": "its prompt", "bad": "1 bad, 0 good", "region": "what is looked at",
+                "unit": "of the tolerance", "tolerance": "change from the end that still counts as decided",
+                "index": "first index from which it stays decided, from 0, the noisiest",
+                "index_at_latest": "the same without the requirement that it stays so",
+                "step": "what remains at that index", "sigma": "noise level there", "snr_db": "signal to noise there",
+                "literal_step": "step by the definition taken literally", "found": "steps at which the shape was found",
+                "steps": "of the generation",
+            }
+            | REASON,
+            optional=True,
+        ),
+        Table(
+            "analysis/commitment_summary.csv",
+            {
+                "region": "what is looked at", "unit": "of the tolerance", "tolerance": "as above",
+                "group": "all, good or bad", "n": "samples with the shape at the end", "missing": "those without",
+                "undecided": "those that change to the end", "from_the_start": "those that never change",
+                "median_*": "step and noise level at which half are decided", "steps_*": "95% interval of that step",
+                "snr_db": "signal to noise there", "difference": "bad minus good, in steps",
+                "p": "its permutation test",
+            }
+            | REASON,
+            optional=True,
+        ),
+    ),
+    files=("analysis/commitment.safetensors", "figures/commitment.*"),
+    settings={"seed": "seed"},
+    defaults={"samples": 200},
+    model=True,
+    always=False,
+    section="commit When is the hand decided?",
+)  # fmt: skip
+
+TRIAGE = Stage(
+    name="triage",
+    help="what early looks would have saved on a labelled run",
+    command="triage RUN",
+    function="evaluation.early_looks.early_looks",
+    summary="report.summary.triaged",
+    needs="a model",
+    reads=(*SAMPLES, LABELS),
+    tables=(
+        Table(
+            "analysis/triage.csv",
+            {
+                "feature": "what is looked at", "step": "when", "way": "plain, threshold or best of so many",
+                "attempts": "seeds tried at most", "within_auc": "held-out AUC of the look within prompts",
+                "auc_*": "its interval", "rate": "malformed among those kept", "lo": "lower end of its 95% interval",
+                "hi": "upper end", "cost": "calls for a picture, over a plain one's",
+                "calls_per_good": "calls for a good one",
+                "ratio": "of the rate to the plain one",
+            },
+            optional=True,
+        ),
+    ),
+    defaults={"steps": [19, 18, 16, 14, 12, 10], "blocks": [], "cost": 2.0},
+    model=True,
+    always=False,
+    section="triage What would an early look save?",
+)  # fmt: skip
+
+MEND = Stage(
+    name="mend",
+    help="the experiment on the organism: every arm, paired and controlled",
+    command="mend RUN",
+    function="report.experiment.mend_and_draw",
+    summary="report.experiment.summary",
+    needs="the organism",
+    reads=(*SAMPLES, LABELS, "analysis/commitment_summary.csv"),
+    tables=(
+        Table(
+            "mend/arms.csv",
+            {
+                "arm": "what was done", "family": "plain, triage, steering, guidance or control",
+                "before": "malformed of the baseline", "after": "malformed of the arm",
+                "difference": "after minus before",
+                "q": "false discovery rate of p over all arms but controls",
+                "control_p": "the largest p against one of its controls", "kernel_distance": "to renders",
+                "kd_*": "its interval, and its ratio to the baseline's", "diversity": "over the baseline's",
+                "calls*": "of the model, for a picture and for a good one", "seconds": "for a picture",
+                "memory": "the most MB that a batch took", "share": "mean length of what was added",
+                "*": "numbers of the paired comparison, and how far the looks of the pictures moved",
+            },
+            optional=True,
+        ),
+    ),
+    files=("figures/mend.*", "figures/mend_*"),
+    defaults={
+        "seeds": 13, "pilot_seeds": 3, "blocks": ["single.3", "single.1", "double.1"], "window": None, "names": None
+    },
+    model=True,
+    always=False,
+    section="mend Can it be mended?",
+)  # fmt: skip
+
+ANATOMY = Stage(
+    name="anatomy",
+    help="are the hands of pictures plausible, and how far can that verdict be trusted",
+    command="anatomy score RUN/samples --out RUN/anatomy",
+    function="anatomy.judge.stage.score_run",
+    summary="report.summary.scored",
+    reads=SAMPLES[:2],
+    tables=(
+        Table(
+            "anatomy/scores.csv",
+            {
+                "path": "the picture", "hand": "number of the hand in it; 0 where none was found",
+                "outcome": "plausible, implausible or undetected", "score": "higher is more plausible",
+                "reasons": "what is wrong", "found_by": "how it was found", "presence": "of a hand, by the network",
+                "side": "left or right", "x": "centre", "y": "centre", "size": "in pixels", "rotation": "in degrees",
+                "count": "raised fingers", "count_probability": "of that count", "subscore_*": "of the method",
+                "notes": "what was done to the picture on reading",
+            },
+            optional=True,
+        ),
+    ),
+    files=("anatomy/scores.json", "anatomy/skipped.csv", "anatomy/sheets/*.png"),
+    always=False,
+    section="anatomy Are the hands plausible?",
+)  # fmt: skip
+
+REPORT = Stage(
+    name="report",
+    help="figures, and one HTML page with what was found",
+    command="report RUN",
+    function="report.page.report",
+    summary="report.summary.reported",
+    reads=(
+        "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes,
+        *(table.path for stage in (SURVEY, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
+        "figures/commitment.png", "figures/mend*.png",
+    ),
+    files=(
+        "report.html", "figures/overview.*",
+        *(f"figures/{name}.*" for stage in (LABEL, SURVEY, ANALYZE, PROBE) for name in stage.figures),
+    ),
+    figures=("overview",),
+    sources=("stages.py", "report/*", "figures/*.py"),
+)  # fmt: skip  # fmt: skip
+
+STAGES = (GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PROBE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT)
+"""In the order in which `study` runs them."""
+
+TABLES: dict[str, tuple[Table, Stage]] = {table.name: (table, stage) for stage in STAGES for table in stage.tables}
+"""Every table by its name, with the stage that writes it."""
