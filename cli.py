@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     # Threads that spin while they wait for each other all but stop a small model on a machine that has other work to do
-    # (bench/bench_threads.py); torch is not imported yet, so this still reaches its OpenMP.
+    # (bench/speed/bench_threads.py); torch is not imported yet, so this still reaches its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         arguments = _parser().parse_args(argv)

@@ -50,7 +50,7 @@ def check_noise(table: pd.DataFrame, where: object) -> None:
     """Refuse samples whose prompts were drawn from the same noises: folds of prompts would not hold a noise out.
 
     On the organism, whose outcome is decided by their noise more than by their prompt, this alone made an AUC of .51 on
-    noises that were never seen into one of .83 (bench/shared_noise.py).
+    noises that were never seen into one of .83 (bench/validity/shared_noise.py).
     """
     known = table[table["noise_sha256"] != ""]
     shared = known.groupby("noise_sha256")["prompt"].nunique() > 1

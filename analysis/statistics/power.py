@@ -96,7 +96,7 @@ def power(
     Notes
     -----
     Phi((A - 1/2 - z s0) / s1), s0 = `null_sd`, s1 = `auc_sd`, each times the root of the design effect, z the normal
-    quantile of 1 - alpha. Simulated in bench/false_positives.py.
+    quantile of 1 - alpha. Simulated in bench/validity/false_positives.py.
     """
     root = np.sqrt(np.asarray(design, np.float64))
     above = np.asarray(auc, np.float64) - 0.5 - norm.ppf(1 - alpha) * root * null_sd(n_bad, n_good, folds)

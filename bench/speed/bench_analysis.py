@@ -1,6 +1,6 @@
 """CPU seconds and peak memory of the analyze and probe stages, on a synthetic run of the demo's size.
 
-    python bench/bench_analysis.py [--samples 600] [--blocks 6] [--repeats 3]
+    python bench/speed/bench_analysis.py [--samples 600] [--blocks 6] [--repeats 3]
 
 Decoding predicted clean images is left out: that is the autoencoder's time, not the statistics'.
 """

@@ -1,6 +1,6 @@
 """How many hands a second the plausibility score takes in: 16 pictures at once, one thread, no gradients.
 
-    python bench/bench_anatomy.py [--repeats 7] [--side 256]
+    python bench/speed/bench_anatomy.py [--repeats 7] [--side 256]
 
 The whole score, from pictures to verdicts with reasons: renders with one hand each, in which the plain pass finds one
 (those in which it does not are looked at up to 30 times more, which is timed apart). Full and lite networks take turns;

@@ -1,8 +1,8 @@
 """Reading hands on one CPU thread: hands a second of the two networks, and of LiteRT where its files are.
 
-    python bench/bench_anatomy_networks.py                     batch 1 and 16, full and lite, medians of 7
-    python bench/bench_anatomy_networks.py --gradient          and with a backward pass to the picture
-    python bench/bench_anatomy_networks.py --tflite FOLDER     and LiteRT's (XNNPACK), from mediapipe's tflite files
+    python bench/speed/bench_anatomy_networks.py                     batch 1 and 16, full and lite, medians of 7
+    python bench/speed/bench_anatomy_networks.py --gradient          and with a backward pass to the picture
+    python bench/speed/bench_anatomy_networks.py --tflite FOLDER   and LiteRT's (XNNPACK), from mediapipe's tflite files
 
 A row is a batch of the project's renders, 256 pixels, one hand each: "palms" is letterbox, palm network and its
 decoding, "landmarks" cropping, landmark network and projection, "detect" all of it with search="plain". The rows take

@@ -1,6 +1,6 @@
 """Seconds a sample to capture activations at hand tokens, by the way they are read, and the memory that takes.
 
-    python bench/bench_capture.py [--model organism|scaled|full] [--steps 20] [--repeats 5] [--threads 1]
+    python bench/speed/bench_capture.py [--model organism|scaled|full] [--steps 20] [--repeats 5] [--threads 1]
 
 Each repeat runs every variant in turn on the same sample; medians, and medians of the ratios within a repeat, are
 printed for wall time and for CPU time of the process, which a busy machine disturbs less.

@@ -1,8 +1,8 @@
 """One cell of activations the fast way and the plain way: seconds, peak memory, and how far from the floor.
 
-    python bench/bench_cell.py                        16,000 tokens of width 3,072, 40 alphas, 1,000 permutations
-    python bench/bench_cell.py --tokens 2000 --width 512 --repeats 1
-    python bench/bench_cell.py --against contrastive  the sweep alone, beside the PyPI package
+    python bench/speed/bench_cell.py                        16,000 tokens of width 3,072, 40 alphas, 1,000 permutations
+    python bench/speed/bench_cell.py --tokens 2000 --width 512 --repeats 1
+    python bench/speed/bench_cell.py --against contrastive  the sweep alone, beside the PyPI package
 
 The plain way is what a careful user of numpy, scipy and scikit-learn writes: the cell as one float32 array, np.cov,
 scikit-learn's PCA, scipy's eigh for the leading eigenvectors alone, a loop over labellings. Where it takes minutes, a

@@ -1,6 +1,6 @@
 """What steering and guidance cost beside bare generation, all in turn in one process.
 
-    python bench/bench_guidance.py [--model organism|scaled] [--batch 4] [--repeats 7] [--threads 1]
+    python bench/speed/bench_guidance.py [--model organism|scaled] [--batch 4] [--repeats 7] [--threads 1]
 
 Medians of wall time, and medians of the ratios within a repeat. "a step" is the cost of a guided step over that of a
 bare one: steps outside the window are taken to cost what bare ones do. Memory is the highest resident memory of the

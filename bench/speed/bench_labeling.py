@@ -1,6 +1,6 @@
 """The labelling server on a run of many samples: how long it takes to open, to show the next picture, to store strokes.
 
-    python bench/bench_labeling.py [--samples 10000] [--strokes 100] [--repeats 5] [--folder FOLDER]
+    python bench/speed/bench_labeling.py [--samples 10000] [--strokes 100] [--repeats 5] [--folder FOLDER]
 
 The real command in a process of its own, asked over loopback by clients in this one. Pictures are 1024 x 1024, of a
 token grid of 64 x 64; every sample has the same one, by links: noise as large as a generated picture. The run is

@@ -1,7 +1,7 @@
 """The labelling page in a real Chromium: the next picture, the frames of a stroke, and a run of 10,000 pictures.
 
-    python bench/bench_labeling_page.py                1024 x 1024 pixels on 64 x 64 tokens, 10,000 samples
-    python bench/bench_labeling_page.py --samples 500 --repeats 10
+    python bench/speed/bench_labeling_page.py                1024 x 1024 pixels on 64 x 64 tokens, 10,000 samples
+    python bench/speed/bench_labeling_page.py --samples 500 --repeats 10
 
 The server is ``handscope label`` as a process of its own, the browser has no window and draws without a GPU. The next
 picture is timed from the key to the frame after it was drawn, with the neighbour fetched ahead as the page does it, and

@@ -1,6 +1,6 @@
 """Peak memory of the analyses over a store of 48 cells that is larger than it: each in a process of its own.
 
-    python bench/bench_memory.py [--samples 200] [--tokens 80] [--width 3072] [--blocks 6] [--permutations 20]
+    python bench/speed/bench_memory.py [--samples 200] [--tokens 80] [--width 3072] [--blocks 6] [--permutations 20]
 
 The store has 8 steps a block, samples with about so many hand tokens, and twice its size is needed on disk while it is
 made (9.4 GB as given). `components` goes through the cells as a notebook would: direction, plane, PCA and contrastive

@@ -1,6 +1,6 @@
 """The streaming pass over a cell beside plain numpy, and how far each is from what the machine can do.
 
-    python bench/bench_moments.py [--tokens 16000] [--width 3072] [--samples 200] [--repeats 3]
+    python bench/speed/bench_moments.py [--tokens 16000] [--width 3072] [--samples 200] [--repeats 3]
 
 The cell is read from a file of bfloat16 bits, as a consolidated store keeps it. Each repeat runs every way once, in
 turn. The floor of the moments is reading the bits once from memory; that of the covariances is one float32 matrix

@@ -1,6 +1,6 @@
 """A 5-fold grouped logistic probe over 8 penalties: all 40 fits at once, against scikit-learn's one by one.
 
-    python bench/bench_probes.py [--tokens 16000] [--width 3072] [--repeats 3] [--spectrum 1.0]
+    python bench/speed/bench_probes.py [--tokens 16000] [--width 3072] [--repeats 3] [--spectrum 1.0]
 
 scikit-learn has the features standardised in float32 once a fold (timed, as handscope's own standardising is), its
 quickest solver for this shape (lbfgs), a warm start from the next larger penalty, and for each fit the loosest

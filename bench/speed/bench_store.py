@@ -1,6 +1,6 @@
 """Rates of the activation store beside plain files of the same bytes: writing, reading, compressing, consolidating.
 
-    python bench/bench_store.py [--samples 200] [--cells 4] [--repeats 9] [--folder /tmp]
+    python bench/speed/bench_store.py [--samples 200] [--cells 4] [--repeats 9] [--folder /tmp]
 
 Variants run in turn within each repeat; the table has medians, and each one's time over that of the first of its group.
 A cell has 80 tokens a sample of width 3,072, as six blocks of FLUX.1 at hand tokens would: random normal numbers in

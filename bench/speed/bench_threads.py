@@ -1,6 +1,6 @@
 """Seconds to draw pictures with the organism, by how its threads wait for each other, alone and beside other work.
 
-    python bench/bench_threads.py [--pictures 32] [--repeats 3]
+    python bench/speed/bench_threads.py [--pictures 32] [--repeats 3]
 
 Each variant runs in a process of its own, in turn within each repeat; the other work is one process of the same kind,
 with as many spinning threads as there are cores. The command line sets the passive policy unless the environment says

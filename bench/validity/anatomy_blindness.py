@@ -1,6 +1,6 @@
 """What landmarks say of planted faults, and what the picture says: on renders, through the detector.
 
-    python bench/anatomy_blindness.py [--hands 240] [--size 160] [--seed 0]
+    python bench/validity/anatomy_blindness.py [--hands 240] [--size 160] [--seed 0]
 
 A landmark network reports a sound hand whatever is drawn. This prints, for each fault that the renderer plants on open
 hands, the share that is found, what the joint or the digit reads beside what was drawn, how often any-violation flags

@@ -1,6 +1,6 @@
 """The finger-count head beside a probe on the landmark network's features: the same held-out hands, and the time.
 
-``python bench/anatomy_count.py FOLDER [N]`` prints a table. FOLDER holds the shards of
+``python bench/validity/anatomy_count.py FOLDER [N]`` prints a table. FOLDER holds the shards of
 ``handscope.organism.training.counting.train``.
 Both learn from pictures composed alike: the head from all of its training, the probes (logistic regression on the
 pooled features of the frozen network) from N pictures, since each costs a pass through that network.

@@ -1,6 +1,6 @@
 """Does following the loss on pixels mend a hand, or fool the network? Judged by the network that was not followed.
 
-    python bench/anatomy_fooling.py [--hands 3] [--steps 20] [--out PNG]
+    python bench/validity/anatomy_fooling.py [--hands 3] [--steps 20] [--out PNG]
 
 Pixels of malformed renders are moved (Adam, 0.01 a step) down the loss as the full landmark network reads it: on one
 fixed crop, and as `robust_loss` with four random views. Both are then read by the full network, which was followed,

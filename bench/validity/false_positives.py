@@ -1,8 +1,8 @@
 """How often are the tests fooled, do the intervals cover, and is the power as predicted?
 
-    python bench/false_positives.py null  [--stores 200] [--world samples prompts few] [--jobs 2] [--out FOLDER]
-    python bench/false_positives.py often [--stores 200] [--world samples prompts few] [--jobs 2] [--out FOLDER]
-    python bench/false_positives.py cover [--stores 200] [--world samples prompts few] [--jobs 2] [--out FOLDER]
+    python bench/validity/false_positives.py null  [--stores 200] [--world samples prompts] [--jobs 2] [--out FOLDER]
+    python bench/validity/false_positives.py often [--stores 200] [--world samples prompts] [--jobs 2] [--out FOLDER]
+    python bench/validity/false_positives.py cover [--stores 200] [--world samples prompts] [--jobs 2] [--out FOLDER]
 
 Stores are drawn in which nothing tells bad hands from good ones (`null`; `often` draws sample means and asks the
 difference of means only, so that thousands can be drawn), or one direction does (`cover`), and go through the functions

@@ -1,4 +1,4 @@
-"""What prompts that share their noises do to a held-out AUC: ``python bench/shared_noise.py FOLDER``.
+"""What prompts that share their noises do to a held-out AUC: ``python bench/validity/shared_noise.py FOLDER``.
 
 The organism draws the study's 32 prompts from 20 noises that all of them share, and again from noises of each prompt's
 own; hand labels say which hands are bad where they ship, else the judge. Ridge probes (one penalty, settled here) of a

@@ -135,7 +135,7 @@ def test_a_run_is_asked_for_what_its_nulls_allow():
     assert (table["power_first"] < table["power"]).all()
 
 
-# The simulation of bench/false_positives.py, small.
+# The simulation of bench/validity/false_positives.py, small.
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_shipped_calibrations_are_of_these_networks(name: str, scores: dict[str,
     shipped = Calibration.load(name)
     assert scores["paper"].examined.matrix(shipped.names).shape[1] == len(shipped.names) > 10
     assert shipped.trust["held_out"] and shipped.provenance["fitted_to"]
-    # Other weights see other evidence: after a change of any, bench/anatomy_evaluation.py --write fits these again.
+    # Other weights see other evidence: after a change of any, bench/validity/anatomy_evaluation.py --write fits anew.
     assert shipped.provenance["weights"] == weights_hash()
 
 
