@@ -6,10 +6,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import HandscopeError
+from ..models.embedded import folder_of
 from ..models.family import families, family_in
 from ..run.folder import Run
-
-ORGANISM = Path(__file__).parents[1] / "organism" / "pipe"
 
 
 def grid(run: Run, sample: str) -> tuple[int, int]:
@@ -46,7 +45,7 @@ def token_side(run: Run) -> int:
             return round(math.sqrt(rows[path.stem]["height"] * rows[path.stem]["width"] / count))
     made = run.settings.get("provenance", {})
     name = str(made.get("name") or "")
-    folder = ORGANISM if name == "organism" else Path(name)
+    folder = folder_of(name)
     if name and (folder / "model_index.json").is_file():
         return family_in(folder).token_side(folder)
     known = {family.name: family for family in families()}

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 
 from .. import files
 from ..errors import HandscopeError
+from .embedded import NAME, folder_of
 from .family import Family, family_in, family_named
 
-ORGANISM = Path(__file__).parents[1] / "organism" / "pipe"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
@@ -173,7 +173,7 @@ def _single_file(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, qua
 
 
 def _folder(name: str, revision: str | None) -> Path:
-    folder = ORGANISM if name == "organism" else Path(name)
+    folder = folder_of(name)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise HandscopeError(
@@ -191,7 +191,7 @@ def _folder(name: str, revision: str | None) -> Path:
             return Path(resolve_name(family.pipeline).download(name, revision=revision, use_safetensors=True))
     except (OSError, ValueError, HFValidationError) as error:
         raise HandscopeError(
-            f"There is no model {name!r}: it is neither 'organism' nor a folder on this machine, and the hub did not "
+            f"There is no model {name!r}: it is neither {NAME!r} nor a folder on this machine, and the hub did not "
             f"give it ({_first_line(error)})."
         ) from error
 

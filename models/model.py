@@ -16,6 +16,7 @@ from .. import files
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
+from .embedded import NAME
 from .encode import Encoded, encode
 from .family import Family, hookable
 from .placement import check_offload, place, release
@@ -164,7 +165,7 @@ class Model:
 
 
 def load(
-    name: str = "organism",
+    name: str = NAME,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,

@@ -124,6 +124,18 @@ def test_no_files_import_each_other():
     assert circles({m: {other for other, typing in imports(m) if not typing} for m in modules()}) == set()
 
 
+def test_what_stands_below_the_organism_knows_at_most_its_name():
+    """Its name is that of the embedded model, and of a judge that a subject's file may ask for."""
+    naming = set()
+    for module, path in modules().items():
+        if ORDER.index(room_of(module)) < ORDER.index("organism"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in prose]
+            naming |= {module for node in strings if isinstance(node.value, str) and "organism" in node.value}
+    assert naming == {"handscope.models.embedded", "handscope.labeling.subject"}
+
+
 def test_opening_a_room_opens_no_circle():
     """Importing a.b.c runs the ``__init__`` of a and of a.b first: what these import must not come back."""
     graph: dict[str, set[str]] = {}
