@@ -32,6 +32,7 @@ def test_a_picture_is_painted_judged_and_rated_in_words_of_the_subject(desk, tab
         expect(page.locator(place)).to_have_text(text)
     tab.keys("3")
     tab.drag((10, 10), (20, 20))
+    assert page.evaluate("panel.scrollWidth - panel.clientWidth") == 0, "long words break"
     page.click("#faults [data-kind=wing]")
     expect(page.locator("#instances [aria-pressed=true]")).to_have_text("1 deformed")
     page.click("#verdicts [data-verdict='good']")
