@@ -272,22 +272,22 @@ def _rows(
                 least = literal(between, timesteps, tolerance)
                 index = decision.index
                 rows.append(
-                    (
-                        row.sample,
-                        row.prompt,
-                        row.bad,
-                        region.name,
-                        region.unit,
-                        round(tolerance, 6),
-                        np.nan if index is None else index,
-                        np.nan if decision.at_latest is None else decision.at_latest,
-                        np.nan if index is None else steps - index,
-                        np.nan if index is None else sigmas[index],
-                        np.nan if index is None else decibels(sigmas[index]),
-                        np.nan if least is None else steps - least,
-                        decision.found,
-                        steps,
-                        decision.reason,
-                    )
+                    {
+                        "sample": row.sample,
+                        "prompt": row.prompt,
+                        "bad": row.bad,
+                        "region": region.name,
+                        "unit": region.unit,
+                        "tolerance": round(tolerance, 6),
+                        "index": np.nan if index is None else index,
+                        "index_at_latest": np.nan if decision.at_latest is None else decision.at_latest,
+                        "step": np.nan if index is None else steps - index,
+                        "sigma": np.nan if index is None else sigmas[index],
+                        "snr_db": np.nan if index is None else decibels(sigmas[index]),
+                        "literal_step": np.nan if least is None else steps - least,
+                        "found": decision.found,
+                        "steps": steps,
+                        "reason": decision.reason,
+                    }
                 )
     return pd.DataFrame(rows, columns=list(COLUMNS))

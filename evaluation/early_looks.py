@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,29 @@ if TYPE_CHECKING:
     from ..run.folder import Run
 
 BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """Surely labelled samples, dealt into folds of prompts.
+
+    Attributes
+    ----------
+    bad : float array of shape (n,), 1 bad and 0 good
+    prompts : array of shape (n,)
+    fold : int array of shape (n,)
+    seed : of the folds, and of those inside the training folds
+    """
+
+    bad: NDArray[np.float64]
+    prompts: NDArray[Any]
+    fold: NDArray[np.intp]
+    seed: int
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, folds: int, seed: int) -> Folded:
+        prompts = table["prompt"].to_numpy()
+        return cls(table["bad"].to_numpy(float), prompts, grouped_folds(prompts, folds, seed), seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +115,21 @@ def early_looks(
         There are too few labelled samples, or a trajectory is missing or of another model.
     """
     table = labelled(sample_table(run), "sure", folds, run.path)
-    prompts, bad = table["prompt"].to_numpy(), table["bad"].to_numpy(float)
+    samples = Folded.of(table, folds, seed)
+    prompts, bad = samples.prompts, samples.bad
     of = int(table["steps"].iloc[0])
     unknown = [step for step in steps if not 1 <= step <= of]
     if unknown:
         raise HandscopeError(f"Expected steps to look at between 1 and {of}, found {unknown}.")
     x = features_of(model, run, table, steps, blocks, progress)
-    plain = reseed(np.zeros(len(bad)), bad, prompts, of, of, 1, None, seed)
+    plain = reseed(np.zeros(len(bad)), bad, prompts, step=of, steps=of, attempts=1, threshold=None, seed=seed)
     rows: list[dict[str, Any]] = [
         {"feature": "none", "step": np.nan, "way": "plain", "attempts": 1} | _numbers(plain, of, plain.rate)
     ]
     fitted = []
     for done, (name, step) in enumerate(x):
         progress("select", done, len(x))
-        one = fit_selector(model, run, name, step, x[name, step], bad, prompts, folds, seed)
+        one = fit_selector(model, run, name, step, x[name, step], samples)
         fitted.append(one)
         low, high = bootstrap_auc(one.scores, bad, prompts, draws=500, seed=seed, within=True)
         look = {"feature": name, "step": step, "within_auc": float(auc(one.scores, bad, prompts))}
@@ -113,10 +138,11 @@ def early_looks(
         for number in one.l2:
             others = one.scores[one.fold != number]
             limit[one.fold == number] = threshold_for(others, cost, attempts, step, of)
-        outcome = reseed(one.scores, bad, prompts, step, of, attempts, limit, seed)
+        tried = partial(reseed, one.scores, bad, prompts, step, of, seed=seed)
+        outcome = tried(attempts=attempts, threshold=limit)
         rows.append(look | {"way": "threshold", "attempts": attempts} | _numbers(outcome, of, plain.rate))
         for k in (2, 4):
-            outcome = reseed(one.scores, bad, prompts, step, of, k, None, seed)
+            outcome = tried(attempts=k, threshold=None)
             rows.append(look | {"way": f"best of {k}", "attempts": k} | _numbers(outcome, of, plain.rate))
     made = pd.DataFrame(rows)
     write_csv(run.analysis_dir / "triage.csv", made)
@@ -136,19 +162,11 @@ def _numbers(outcome: Outcome, of: int, plain: float) -> dict[str, float]:
 
 
 def fit_selector(
-    model: Model,
-    run: Run,
-    name: str,
-    step: int,
-    x: NDArray[np.float32],
-    bad: NDArray[np.float64],
-    prompts: NDArray[Any],
-    folds: int,
-    seed: int,
+    model: Model, run: Run, name: str, step: int, x: NDArray[np.float32], samples: Folded
 ) -> FittedLook:
     """A ridge probe of a feature (n, width), with penalties chosen inside the training folds, and that of each fold."""
-    fold = grouped_folds(prompts, folds, seed)
-    scores, chosen, _ = nested_scores(RidgeProbe(), x, bad[None], prompts, fold, GRID, seed=seed)
+    bad, prompts, fold = samples.bad, samples.prompts, samples.fold
+    scores, chosen, _ = nested_scores(RidgeProbe(), x, bad[None], prompts, fold, GRID, seed=samples.seed)
     generation = run.settings["generation"]
     height, width = int(generation["height"]), int(generation["width"])
     l2 = {int(number): float(penalty) for number, penalty in zip(np.unique(fold), chosen[0])}

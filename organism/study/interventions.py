@@ -177,8 +177,8 @@ def _guided(
     setting: Setting, loss: Callable[[Lesson], Loss | ProbeLoss], form: str, **more: Any
 ) -> Callable[[Lesson, float], AbstractContextManager[Any]]:
     def around(lesson: Lesson, dose: float) -> AbstractContextManager[Any]:
-        given = (setting.model.pipe, loss(lesson), dose, setting.window, setting.steps)
-        return guide(*given, form=form, relative=True, **more)
+        pipe, window, steps = setting.model.pipe, setting.window, setting.steps
+        return guide(pipe, loss(lesson), dose, window, steps, form=form, relative=True, **more)
 
     return around
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...analysis.statistics.auc import auc
 from ...analysis.statistics.nulls import permuted_labels
-from ...evaluation.early_looks import FittedLook, features_of, fit_selector
+from ...evaluation.early_looks import FittedLook, Folded, features_of, fit_selector
 from ...guidance.triage import Selector, threshold_for
 from ...labeling.database.labels import Labels
 from ...labeling.table import labelled, sample_table
@@ -118,7 +118,8 @@ def learn(
     cost, attempts : as of `handscope.evaluation.early_looks`
     """
     table = labelled(sample_table(run), "sure", folds, run.path)
-    prompts, bad = table["prompt"].to_numpy(), table["bad"].to_numpy(float)
+    samples = Folded.of(table, folds, seed)
+    prompts, bad, fold = samples.prompts, samples.bad, samples.fold
     of = int(table["steps"].iloc[0])
     x = features_of(model, run, table, sorted({*looks, step}), blocks[:1], progress)
     if blocks[1:]:
@@ -127,8 +128,7 @@ def learn(
     fitted = {}
     for done, key in enumerate(x):
         progress("learn", done, len(x))
-        fitted[key] = fit_selector(model, run, *key, x[key], bad, prompts, folds, seed)
-    fold = next(iter(fitted.values())).fold
+        fitted[key] = fit_selector(model, run, *key, x[key], samples)
     taken = {block: x[block, step].reshape(len(bad), -1, model.stream_width) for block in blocks}
     hands = {block: _hand_means(run, table["sample"].tolist(), tokens) for block, tokens in taken.items()}
     within = {block: _within(means, prompts) for block, means in hands.items()}
@@ -148,11 +148,11 @@ def learn(
                 picture=RidgeProbe(l2["x0_flat", step]).fit(x["x0_flat", step][kept], y[kept]),
             )
     progress("learn", len(x), len(x))
-    looked = {key: one for key, one in fitted.items() if key[0] not in blocks[1:]}
+    looked = [one for one in fitted.values() if one.feature not in blocks[1:] and one.step in looks]
     return Lessons(
         fold={prompt: int(fold[prompts == prompt][0]) for prompt in np.unique(prompts).tolist()},
         blocks=tuple(blocks),
-        looks=_looks(looked, looks, bad, prompts, of, cost, attempts),
+        looks=_looks(looked, samples, of, cost, attempts),
         _lessons=lessons,
     )
 
@@ -165,18 +165,14 @@ def _gate(probe: RidgeProbe, x: NDArray[np.float32], y: NDArray[np.float64]) -> 
 
 
 def _looks(
-    fitted: dict[tuple[str, int], FittedLook],
-    steps: Sequence[int],
-    bad: NDArray[np.float64],
-    prompts: NDArray[Any],
-    of: int,
-    cost: float,
-    attempts: int,
+    fitted: Sequence[FittedLook], samples: Folded, of: int, cost: float, attempts: int
 ) -> dict[str, TriageLook]:
+    """For each feature the look with the best held-out AUC within prompts, with a threshold for each prompt."""
+    prompts = samples.prompts
     best_looks = {}
-    for feature in {name for name, _ in fitted}:
-        looks = [one for (name, step), one in fitted.items() if name == feature and step in steps]
-        best = max(looks, key=lambda one: float(auc(one.scores, bad, prompts)))
+    for feature in {one.feature for one in fitted}:
+        looks = [one for one in fitted if one.feature == feature]
+        best = max(looks, key=lambda one: float(auc(one.scores, samples.bad, prompts)))
         limit = {
             prompt: threshold_for(
                 best.scores[best.fold != best.fold[prompts == prompt][0]], cost, attempts, best.step, of

@@ -100,8 +100,19 @@ def mend(
 
     def compare(folder: Path, some: Sequence[Arm], first: int, of_each: int) -> pd.DataFrame:
         pairs = [(prompt, own_seed(prompt, first + i)) for i in range(of_each) for prompt in prompts]
-        given = (model, folder, some, pairs, judged, silhouette, reference, baseline)
-        return experiment(*given, batch_size=batch_size, seed=seed, progress=progress)
+        return experiment(
+            model,
+            folder,
+            some,
+            pairs,
+            judge=judged,
+            silhouette=silhouette,
+            reference=reference,
+            baseline=baseline,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+        )
 
     folder = run.path / "mend"
     plain, triage, guided = plain_arms(setting), triage_arms(setting), []
