@@ -21,12 +21,11 @@ from ..stages import SURVEY
 from .directions import contrast, cosines, held_out_projections, massive_channels, unit
 from .distance import bhattacharyya_test
 from .moments import Moments, save_arrays
-from .statistics.auc import auc
+from .statistics.auc import auc, fold_auc
 from .statistics.folds import check_folds, grouped_folds
 from .statistics.intervals import bootstrap_auc
 from .statistics.multiple import benjamini_hochberg
 from .statistics.nulls import p_value, permuted_labels
-from .transfer import fold_auc
 from .zoom import Choice
 
 if TYPE_CHECKING:

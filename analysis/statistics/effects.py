@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from ...errors import HandscopeError
 from .folds import codes
-from .intervals import bootstrap_weights, widening
+from .intervals import bootstrap_weights, rarer_groups, widening
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def effect_size(
             f"An effect size needs a fold with two good and two bad samples whose scores vary; {int(y.sum())} of "
             f"{len(y)} samples are bad, in {fold.max() + 1} folds. Ask for fewer folds, or label more samples."
         )
-    held = min(len(np.unique(groups[y == one])) for one in (0, 1))
+    held = rarer_groups(y, groups)
     widened = 1.0 if null is None else widening(scores, y, groups, null, fold, seed=seed)
     half = float(widened * student.ppf(0.975, max(held - 1, 1)) * np.nanstd(values[1:]))
     return Effect(float(values[0]), (float(values[0]) - half, float(values[0]) + half))

@@ -44,6 +44,22 @@ def interval(draws: NDArray[np.float64], level: float = 0.95) -> tuple[float, fl
     return float(low), float(high)
 
 
+def rarer_groups(y: ArrayLike, groups: ArrayLike) -> int:
+    """How many groups have a sample of the class that fewer groups have."""
+    y, groups = np.asarray(y), np.asarray(groups)
+    return min(len(np.unique(groups[y == one])) for one in (0, 1))
+
+
+def logit_interval(share: float, spread: float, groups: int) -> tuple[float, float]:
+    """95% interval of a share whose draws of `groups` groups have the standard deviation `spread`, within 0..1.
+
+    Half widths are Student's t, with one degree of freedom less than there are groups, on the logit scale.
+    """
+    half = student.ppf(0.975, max(groups - 1, 1)) * spread / (share * (1 - share))
+    low, high = expit(logit(share) + half * np.array([-1, 1]))
+    return float(low), float(high)
+
+
 def bootstrap_auc(
     scores: ArrayLike,
     y: ArrayLike,
@@ -78,7 +94,7 @@ def bootstrap_auc(
     groups, y = codes(groups), np.asarray(y)
     pairs = PairWins.of(scores, y, groups, strata)
     both = np.intersect1d(groups[y == 1], groups[y == 0])
-    held = len(both) if within else min(len(np.unique(groups[y == one])) for one in (0, 1))
+    held = len(both) if within else rarer_groups(y, groups)
     weights = bootstrap_weights(groups, draws, seed)
     spread = pairs.within_auc(weights) if within else pairs.auc(weights)
     whole = np.ones((1, weights.shape[1]))
@@ -91,9 +107,7 @@ def bootstrap_auc(
         bound = 0.025 ** (1 / held)
         return (bound, 1.0) if observed else (0.0, 1 - bound)
     widened = 1.0 if null is None else widening(scores, y, groups, null, strata, within, seed)
-    half = widened * student.ppf(0.975, max(held - 1, 1)) * np.nanstd(spread) / (observed * (1 - observed))
-    low, high = expit(logit(observed) + half * np.array([-1, 1]))
-    return float(low), float(high)
+    return logit_interval(observed, float(widened * np.nanstd(spread)), held)
 
 
 def percentile_auc(

@@ -74,3 +74,8 @@ def p_value(observed: float, null: ArrayLike) -> float:
     if np.isnan(observed) or len(values) == 0:
         return float("nan")
     return float((1 + (values >= observed).sum()) / (1 + len(values)))
+
+
+def p_values(observed: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `p_value`, for many at once without NaN: shape (...) and a null of shape (permutations, ...) to (...)."""
+    return (1 + (null >= observed).sum(0)) / (1 + len(null))

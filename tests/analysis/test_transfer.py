@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from handscope.analysis import auc, difference_of_means, grouped_folds, permuted_labels
 from handscope.analysis.directions import unit
-from handscope.analysis.transfer import fold_auc, transfer
+from handscope.analysis.transfer import transfer
 from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 
@@ -110,11 +110,3 @@ def test_what_does_not_fit_is_refused_by_the_name_of_the_cell():
         transfer({}, y, groups, fold)
     with pytest.raises(HandscopeError, match="outside fold 0 are good"):
         transfer(x, np.where(fold == 0, y, 0), groups, fold)
-
-
-@pytest.mark.parametrize("digits", [1, 9])
-def test_fast_auc_is_the_auc_with_ties_and_without(digits):
-    rng = np.random.default_rng(0)
-    scores, fold = rng.normal(size=(7, 3, 40)).round(digits), np.arange(40) % 4
-    labels = np.stack([rng.permutation(np.arange(40) % 2) for _ in range(7)])
-    np.testing.assert_allclose(fold_auc(scores, labels[:, None], fold), auc(scores, labels[:, None], fold))

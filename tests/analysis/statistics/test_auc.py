@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from handscope.analysis import auc, grouped_folds
-from handscope.analysis.statistics.auc import PairWins, weighted_auc
+from handscope.analysis.statistics.auc import PairWins, fold_auc, weighted_auc
 from handscope.analysis.statistics.intervals import bootstrap_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,3 +72,11 @@ def test_weighted_auc_is_that_of_copies(seed, n, values):
 def test_infinite_scores_are_ties_of_their_own():
     scores, y = np.array([-np.inf, -np.inf, 0.0, np.inf, np.inf]), np.array([0, 1, 0, 1, 0])
     assert weighted_auc(scores, y, np.ones((1, 5)))[0] == pytest.approx(float(auc(scores, y)))
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_fast_auc_is_the_auc_with_ties_and_without(digits):
+    rng = np.random.default_rng(0)
+    scores, fold = rng.normal(size=(7, 3, 40)).round(digits), np.arange(40) % 4
+    labels = np.stack([rng.permutation(np.arange(40) % 2) for _ in range(7)])
+    np.testing.assert_allclose(fold_auc(scores, labels[:, None], fold), auc(scores, labels[:, None], fold))
