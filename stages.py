@@ -463,7 +463,7 @@ COMMIT = Stage(
     defaults={"samples": 200},
     model=True,
     always=False,
-    section="commit When is the hand decided?",
+    section="commit When is it decided?",
 )  # fmt: skip
 
 TRIAGE = Stage(

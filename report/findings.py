@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..analysis.statistics.rates import wilson
 from ..figures import LEVEL
-from .further import further
+from .optional_findings import optional_findings
 from .results import Results, separable
 from .words import CHANCE, Finding, at_steps, auc_words, best_row, counted, percent, place, rounded, with_article
 
@@ -32,7 +32,7 @@ HONEST = ("x0", "x0_flat", "image", "all")
 def findings(results: Results) -> list[Finding]:
     """Every finding that the results allow, the main ones first."""
     makers = (_malformed, _separable, _beyond, _length, _when, _other_explanations, _direction, _distance, _doubtful)
-    return [*(make(results) for make in makers), *further(results)]
+    return [*(make(results) for make in makers), *optional_findings(results)]
 
 
 def baseline_words(results: Results, name: str) -> str:

@@ -22,6 +22,7 @@ from ..run.record import entry_of, fresh, made_from, set_fresh
 from ..stages import ANALYZE, PROBE, REPORT, Stage
 from . import findings, plates, words
 from .results import Results
+from .sections import sections
 
 if TYPE_CHECKING:
     from ..run.folder import Run
@@ -43,25 +44,31 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     HandscopeError
         A stage before this one has not ended, or a file that it wrote is damaged.
     """
-    results = Results.read(run)
     now = made_from(run.path, REPORT, {})
     if fresh(run.path, REPORT, now):
         return run.report_path
+    results = Results.read(run)
     rates = _rates(results.samples, results.subject)
     drawings = plates.plates(results, run.image, rates)
-    pictures: dict[str, str] = {}
+    files = {path.stem: path for path in run.figures_dir.glob("*.png")}  # stages that need a model drew their own
+    parts = sections(results, files)
+    pictures = {name: _embedded(files[name]) for part in parts for name in part.figures if name in files}
     for done, (name, draw) in enumerate(drawings.items()):
         progress("report", done, len(drawings))
-        path = figures.save(draw(), run.figures_dir, name)
-        pictures[name] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        pictures[name] = _embedded(figures.save(draw(), run.figures_dir, name))
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html").render(pictures=pictures, **_context(run, results, rates))
+    context = {"pictures": pictures, "sections": parts, **_context(run, results, rates)}
+    page = environment.get_template("report.html").render(context)
     with atomic(run.report_path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     set_fresh(run.path, REPORT, now)
     progress("report", len(drawings), len(drawings))
     return run.report_path
+
+
+def _embedded(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _rates(samples: pd.DataFrame, subject: Subject) -> pd.DataFrame:

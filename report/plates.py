@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..figures import STYLE
-from .further_plates import auc_label, further_plates
+from .optional_plates import auc_label, optional_plates
 from .results import Results, separable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plates(results: Results, image: Images, rates: pd.DataFrame) -> dict[str, Ca
         "components": lambda: _scatters(results, "pca"),
         "cosines": lambda: _cosines(results),
     }
-    drawings |= further_plates(results)
+    drawings |= optional_plates(results)
     return {name: _styled(draw) for name, draw in drawings.items()}
 
 

@@ -46,7 +46,7 @@ class Results:
     settings : dict
     subject : Subject
         Whose words are used.
-    further : dict of DataFrame
+    optional : dict of DataFrame
         Those of `OPTIONAL` that are there.
     """
 
@@ -63,7 +63,7 @@ class Results:
     annotations: dict[str, Annotation] = field(repr=False)
     settings: dict[str, Any] = field(repr=False)
     subject: Subject = field(repr=False)
-    further: dict[str, pd.DataFrame] = field(repr=False, default_factory=dict)
+    optional: dict[str, pd.DataFrame] = field(repr=False, default_factory=dict)
 
     @classmethod
     def read(cls, run: Run) -> Results:
@@ -94,12 +94,12 @@ class Results:
             annotations=Labels(run.labels_path).current(),
             settings=run.settings,
             subject=subject_of(run),
-            further={name: _table(run, name) for name in OPTIONAL if (run.path / TABLES[name][0].path).exists()},
+            optional={name: _table(run, name) for name in OPTIONAL if (run.path / TABLES[name][0].path).exists()},
         )
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables of `OPTIONAL`; without rows or columns where the run lacks it."""
-        return self.further.get(name, pd.DataFrame())
+        return self.optional.get(name, pd.DataFrame())
 
     @property
     def tested(self) -> list[tuple[str, pd.DataFrame, str]]:

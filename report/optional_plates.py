@@ -1,4 +1,4 @@
-"""Figures of tables that a run may lack, each only where its table is there."""
+"""Figures of the optional tables, each only where its table is there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUCS = (0.55, 0.6, 0.65, 0.7)
 AUC = "held-out AUC"
 
 
-def further_plates(results: Results) -> dict[str, Callable[[], Figure]]:
+def optional_plates(results: Results) -> dict[str, Callable[[], Figure]]:
     """How to draw each of them, by the name of its file."""
     makers = {
         "contrasts": (_contrasts, ("contrasts",)),

@@ -1,4 +1,4 @@
-"""Findings from tables that a run may lack, each only where its table is there."""
+"""Findings from the optional tables, each only where its table is there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEEN = 0.6
 METHOD_NAMES = {"logistic": "logistic", "ridge": "ridge", "mass_mean": "difference of means"}
 
 
-def further(results: Results) -> list[Finding]:
+def optional_findings(results: Results) -> list[Finding]:
     """What the tables that are there allow."""
     makers = (_power, _everywhere, _scopes, _gaussian, _methods, _calibrated, _places, _survey)
     return [finding for make in makers if (finding := make(results)) is not None]

@@ -1,0 +1,164 @@
+"""Sections of the page for stages that a study runs on request, in the order of the table of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+from ..stages import ANATOMY, COMMIT, MEND, STAGES, SURVEY, TRIAGE, Stage
+from .results import Results
+from .words import percent, rounded
+
+SHOWN = 6
+"""Rows of a long table that are shown; all are in its file."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: a text, figures with their captions by the names of their files, and a table."""
+
+    stage: Stage
+    text: str
+    figures: Mapping[str, str] = field(default_factory=dict)
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+    @property
+    def id(self) -> str:
+        return self.stage.section.partition(" ")[0]
+
+    @property
+    def title(self) -> str:
+        return self.stage.section.partition(" ")[2]
+
+
+def sections(results: Results, drawn: Container[str]) -> list[Section]:
+    """The sections of the stages whose tables a run has.
+
+    Parameters
+    ----------
+    drawn : names of the figures that are there
+    """
+    found = []
+    for stage in STAGES:
+        make = _MAKERS.get(stage.name)
+        if make is None or any(results.table(table.name).empty for table in stage.tables):
+            continue
+        section = make(results)
+        there = {name: said for name, said in section.figures.items() if name in stage.figures or name in drawn}
+        found.append(replace(section, figures=there))
+    return found
+
+
+def _survey(results: Results) -> Section:
+    return Section(
+        SURVEY,
+        "From moments alone, in one pass over all blocks and steps.",
+        {
+            "survey_probe": "Held-out AUC of a ridge probe. Pale cells are not separable from chance; the ring is "
+            "around the highest of the rest. Being the highest, it looks better than it is.",
+            "survey_distance": f"How much further apart the two clouds of {results.subject.noun} tokens are than with "
+            "permuted verdicts.",
+        },
+    )
+
+
+def _commitment(results: Results) -> Section:
+    rows = []
+    for region, part in results.table("commitment_summary").groupby("region", sort=False):
+        tolerances = sorted(part["tolerance"].unique())
+        own = part[part["tolerance"] == tolerances[len(tolerances) // 2]].set_index("group")
+        whole, bad = own.loc["all"], own.loc["bad"]
+        within = f"{whole['tolerance']:g} {whole['unit']}"
+        counts = f"{whole['n']} ({whole['undecided']} not before the end, {whole['missing']} without it)"
+        if pd.isna(whole["median_step"]):
+            rows.append((str(region), within, f"no median: {whole['reason']}", "", counts))
+            continue
+        half = f"step {whole['median_step']:g} ({whole['steps_lo']:g} to {whole['steps_hi']:g})"
+        later = "" if pd.isna(bad["p"]) else f"{rounded(bad['difference'], '+')} steps (p = {bad['p']:.3g})"
+        rows.append((str(region), within, half, later, counts))
+    return Section(
+        COMMIT,
+        "A region of the picture is decided at the step from which on the clean picture that the model predicts no "
+        "longer changes there by more than the tolerance. Steps count what remains, so a lower one is later.",
+        {"commitment": "Shares decided over steps, by region, and for good and bad samples; a sample of each."},
+        ("Region", "Tolerance", "Half are decided by", "Bad later by", "Samples"),
+        rows,
+    )
+
+
+def _triage(results: Results) -> Section:
+    table = results.table("triage")
+    looks = table[table["way"] != "plain"].sort_values("rate").head(SHOWN)
+    rows = [
+        (
+            str(row.feature),
+            "" if pd.isna(row.step) else f"{row.step:g}",
+            str(row.way),
+            f"{percent(row.rate)} ({percent(row.lo)} to {percent(row.hi)})",
+            f"{row.cost:.2f}",
+            f"{row.calls_per_good:.1f}",
+        )
+        for row in pd.concat([table[table["way"] == "plain"], looks]).itertuples()
+    ]
+    return Section(
+        TRIAGE,
+        f"Generations that an early look finds wanting are given up and begun anew. Of {len(table) - 1} looks, those "
+        "with the lowest rates; being the lowest, they look better than they are.",
+        head=("Look at", "Step", "Way", "Malformed", "Cost", "Calls for a good one"),
+        rows=rows,
+    )
+
+
+def _mended(results: Results) -> Section:
+    table = results.table("arms")
+    arms = table.iloc[1:].sort_values("after").head(SHOWN)
+    rows = [
+        (
+            str(row.arm),
+            str(row.family),
+            percent(row.after),
+            f"{rounded(100 * row.difference, '+')} ({rounded(100 * row.low, '+')} to {rounded(100 * row.high, '+')})",
+            "" if pd.isna(row.q) else f"{row.q:.3g}",
+            "" if pd.isna(row.control_p) else f"{row.control_p:.3g}",
+        )
+        for row in arms.itertuples()
+    ]
+    base = table.iloc[0]
+    return Section(
+        MEND,
+        f"{percent(base['before'])} of {base['n']:.0f} new samples are malformed when nothing is done. Of "
+        f"{len(table) - 1} arms, those after which the fewest are, by the organism's judge: a blind look decides.",
+        {
+            "mend": "Change of the malformed rate of each arm, with its interval over prompts.",
+            "mend_pairs": "The first pairs of the baseline and of some arms, whatever they show.",
+            "mend_doses": "Malformed rate and distance to renders over strength, beside controls.",
+        },
+        ("Arm", "Family", "Malformed", "Change, points", "q", "p against its controls"),
+        rows,
+    )
+
+
+def _anatomy(results: Results) -> Section:
+    table = results.table("scores")
+    counts = table["outcome"].value_counts()
+    bad, good, none = (int(counts.get(name, 0)) for name in ("implausible", "plausible", "undetected"))
+    reasons = table.loc[table["outcome"] == "implausible", "reasons"].dropna().str.split("; ").explode()
+    return Section(
+        ANATOMY,
+        f"HandAnat, which looks at the finished pictures only, finds {bad} of {bad + good} hands implausible; in "
+        f"{none} pictures it finds none. The hands with its reasons are in anatomy/sheets.",
+        head=("Reason", "Hands"),
+        rows=[(str(reason), str(count)) for reason, count in reasons.value_counts().head(SHOWN).items()],
+    )
+
+
+_MAKERS: dict[str, Callable[[Results], Section]] = {
+    "survey": _survey,
+    "commit": _commitment,
+    "triage": _triage,
+    "mend": _mended,
+    "anatomy": _anatomy,
+}
