@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .errors import HandscopeError
 from .extract.address import Plan
+from .labeling.subject import load_subject, set_subject
 from .models.family import check_kinds
 from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
@@ -27,6 +28,7 @@ from .study_file import (
     Prompts,
     Seeds,
     Steps,
+    SubjectName,
     Text,
     parse,
     refusal,
@@ -71,9 +73,11 @@ class Study(BaseModel):
         As in `handscope.load`.
     steps, guidance, height, width, batch_size
         As in `handscope.generate`.
+    subject : str, optional
+        What is labelled: a subject that handscope brings, or the path of its YAML file. See docs/labeling.md.
     labels : str
-        ``auto``: hand tokens and verdicts as `handscope label --auto` makes them, for the organism. ``existing``: those
-        in the run folder's labels.sqlite, for example hand labels of another model's images.
+        ``auto``: masks and verdicts as `handscope label --auto` makes them, for the organism. ``existing``: those
+        in the run folder's labels.sqlite, for example those painted on another model's images.
     blocks : tuple of str
         Blocks to read; all of the model when empty.
     read_steps : tuple of int
@@ -109,6 +113,7 @@ class Study(BaseModel):
     height: FromOne | None = None
     width: FromOne | None = None
     batch_size: FromOne = 16
+    subject: SubjectName | None = None
     labels: Literal["auto", "existing"] = "auto"
     blocks: Blocks = ()
     read_steps: Steps = ()
@@ -128,7 +133,7 @@ class Study(BaseModel):
     def from_yaml(cls, path: str | Path) -> "Study":
         """Read a study.
 
-        Paths of a prompt file or a model folder are relative to the YAML file, the run folder to the current directory.
+        Paths of prompts, a subject or a model are relative to the YAML file, the run folder to the current directory.
 
         Raises
         ------
@@ -181,6 +186,8 @@ class Study(BaseModel):
     def stages(self, progress: Progress = quiet) -> Iterator[StageResult]:
         """`run`, one stage at a time."""
         work = _Work(self, progress)
+        if self.subject is not None:
+            set_subject(work.run, load_subject(self.subject))
         for stage in self.chosen:
             settings = self.settings_of(stage)
             noted = noted_settings(settings, self if stage is GENERATE else None)

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, Strict, ValidationError, Validation
 from pydantic.fields import FieldInfo
 
 from .errors import HandscopeError
+from .labeling.subject import load_subject
 from .run.prompts import check_seeds, read_prompts
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
@@ -131,6 +132,14 @@ def _near(value: Any, info: ValidationInfo) -> str:
     return str(near.resolve()) if info.context and value != "organism" and near.exists() else value
 
 
+def _subject(value: Any, info: ValidationInfo) -> str:
+    """A subject that handscope brings, or the path of a file beside the study's."""
+    near = _beside(info) / _text(value)
+    subject = str(near.resolve()) if near.is_file() else value
+    load_subject(subject)  # what is wrong with its file is said before anything is generated
+    return subject
+
+
 def _beside(info: ValidationInfo) -> Path:
     return info.context["beside"] if info.context else Path()
 
@@ -164,6 +173,7 @@ def _is_whole(value: Any) -> bool:
 Folder = Annotated[Path, BeforeValidator(_folder), Field(description="a text")]
 Text = Annotated[str, BeforeValidator(_text), Field(description="a text")]
 ModelName = Annotated[str, BeforeValidator(_near), Field(description="a text")]
+SubjectName = Annotated[str, BeforeValidator(_subject), Field(description="a text")]
 Prompts = Annotated[
     tuple[str, ...],
     BeforeValidator(_prompts),

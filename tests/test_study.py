@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import yaml
 from handscope.errors import HandscopeError
+from handscope.labeling.subject import load_subject, subject_of
+from handscope.run.folder import Run
 from handscope.stages import STAGES
 from handscope.study import Study
 from made_tiny import PROMPTS
+from subjects import BIRD
 
 SETTINGS = {
     "prompts": PROMPTS,
@@ -225,6 +228,19 @@ def test_yaml_keys(tmp_path: Path) -> None:
     assert len(plan.cells) == 4 and (plan.stream, plan.at) == ("text", "input")
     assert (study.offload, study.quantisation, study.compression) == ("model", "torchao-int8", "lossless")
     assert study.base == study.model
+
+
+def test_a_study_names_what_is_labelled(tmp_path: Path, tiny_pipe_folder: Path) -> None:
+    path = tmp_path / "study.yaml"
+    text = f"run: {tmp_path / 'run'}\nmodel: {tiny_pipe_folder}\nprompts: [a bird]\nseeds: [0]\nsteps: 2\n"
+    path.write_text(f"{text}height: 32\nwidth: 32\nsubject: bird.yaml\n")
+    with pytest.raises(HandscopeError, match=r"key 'subject': There is no subject 'bird\.yaml'"):
+        Study.from_yaml(path)
+    shutil.copy(BIRD, tmp_path / "bird.yaml")
+    stages = Study.from_yaml(path).stages()
+    assert next(stages).stage == "generate" and subject_of(Run(tmp_path / "run")) == load_subject(BIRD)
+    with pytest.raises(HandscopeError, match="subject bird .* names no judge"):
+        next(stages)
 
 
 def test_the_demo_is_a_study() -> None:
