@@ -54,16 +54,16 @@ class Comparison:
         sample, bad = read.sample[parts], read.bad[parts]
         part_groups = read.table["prompt"].to_numpy(object)[sample]
         return cls(
-            rows,
-            y,
-            groups,
-            fold,
-            permuted_labels(y, groups, permutations, seed, fold),
-            parts,
-            sample,
-            bad,
-            part_groups,
-            permuted_parts(bad, sample, part_groups, permutations, seed),
+            rows=rows,
+            y=y,
+            groups=groups,
+            fold=fold,
+            labellings=permuted_labels(y, groups, permutations, seed, fold),
+            parts=parts,
+            sample=sample,
+            bad=bad,
+            part_groups=part_groups,
+            part_labellings=permuted_parts(bad, sample, part_groups, permutations, seed),
         )
 
     @property

@@ -127,7 +127,16 @@ def read(
     seen = network(crop(images, region, LANDMARK_INPUT, image))
     points = place(seen.points / LANDMARK_INPUT, region)
     world = turned(seen.world, region[:, 3])
-    return Hands(image, region, points, world, seen.presence, seen.right, seen.embedding, ["region"] * len(region))
+    return Hands(
+        image=image,
+        region=region,
+        points=points,
+        world=world,
+        presence=seen.presence,
+        right=seen.right,
+        embedding=seen.embedding,
+        found_by=["region"] * len(region),
+    )
 
 
 @cache

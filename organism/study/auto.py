@@ -21,38 +21,6 @@ SETTINGS = {"height": 96, "width": 96, "steps": 20, "guidance": 3.5}
 TOKEN = 8  # pixels a side of one of the organism's tokens
 
 
-def annotate(
-    sample: str,
-    image: np.ndarray,
-    image_sha256: str,
-    verdict: str,
-    kinds: tuple[str, ...],
-    author: str,
-    source: str,
-    score: float | None = None,
-) -> Annotation:
-    """One annotation whose hand tokens come from the picture's silhouette.
-
-    Parameters
-    ----------
-    image : array of shape (height, width, 3), uint8
-    verdict : good, good?, bad?, bad or unsure; hand tokens of an unsure hand keep the label 0.
-    """
-    hands = hand_tokens(silhouette(image), image.shape[0] // TOKEN, image.shape[1] // TOKEN)
-    label = {"good": 2, "good?": 2, "bad": 3, "bad?": 3, "unsure": 0}[verdict]
-    return Annotation(
-        sample,
-        image_sha256,
-        np.where(hands, label, 1).astype(np.uint8),
-        hands.astype(np.uint8),
-        verdict,
-        kinds,
-        author,
-        source,
-        score,
-    )
-
-
 def _check(row: Any) -> None:
     """Refuse a sample whose prompt or settings are not those that the labels and the judge were made for."""
     try:
@@ -82,7 +50,10 @@ def _picture(run: Run, row: Any) -> np.ndarray:
 
 
 def _labelled(row: Any, image: np.ndarray, shipped: pd.Series | None, judge: Judge) -> Annotation:
-    """The label of a sample: that of the shipped picture that it is, or what the judge says."""
+    """The label of a sample: the verdict of the shipped picture that it is, or the judge's; tokens by the silhouette.
+
+    Hand tokens of an unsure hand keep the label 0.
+    """
     kinds: tuple[str, ...] = ()
     if shipped is not None:
         verdict, score, source = shipped["verdict"], None, "hand labels"
@@ -90,7 +61,19 @@ def _labelled(row: Any, image: np.ndarray, shipped: pd.Series | None, judge: Jud
     else:
         verdict, score = judge.verdict(image, row.prompt)
         source = "judge"
-    return annotate(row.sample, image, row.image_sha256, verdict, kinds, "handscope", source, score)
+    hands = hand_tokens(silhouette(image), image.shape[0] // TOKEN, image.shape[1] // TOKEN)
+    label = {"good": 2, "good?": 2, "bad": 3, "bad?": 3, "unsure": 0}[verdict]
+    return Annotation(
+        sample=row.sample,
+        image_sha256=row.image_sha256,
+        labels=np.where(hands, label, 1).astype(np.uint8),
+        instances=hands.astype(np.uint8),
+        verdict=verdict,
+        kinds=kinds,
+        author="handscope",
+        source=source,
+        score=score,
+    )
 
 
 def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:

@@ -1,13 +1,11 @@
-"""When a shape is decided: planted answers, the literal definition, and Kaplan and Meier beside statsmodels."""
+"""When a shape is decided: planted answers, and the literal definition."""
 
 import numpy as np
 import pytest
 from handscope.analysis.commitment import along_bones, commitment, distances_between, hausdorff, literal
-from handscope.analysis.statistics.survival import kaplan_meier
 from handscope.errors import HandscopeError
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.duration.survfunc import SurvfuncRight
 
 RANDOM = np.random.default_rng(0)
 SHAPE = RANDOM.uniform(0, 60, (30, 2))
@@ -103,31 +101,6 @@ def test_bones_are_lines() -> None:
     longer = along_bones([(0, 0), (5, 0), (10, 0)], [(0, 1), (1, 2)])
     whole = along_bones([(0, 0), (2, 0), (10, 0)], [(0, 1), (1, 2)])
     assert hausdorff(longer, whole) < 1  # one line, whose middle joint moved along it
-
-
-def test_survival_is_statsmodels() -> None:
-    times = RANDOM.integers(0, 15, 200).astype(float)
-    happened = RANDOM.random(200) < 0.7
-    found, expected = kaplan_meier(times, happened), SurvfuncRight(times, happened)
-    np.testing.assert_allclose(found.share, expected.surv_prob)
-    np.testing.assert_allclose(found.times, expected.surv_times)
-    some = found.share > 0
-    error = np.abs(np.log(found.share[some])) * 0 + expected.surv_prob_se[some]
-    # The standard error of log(-log share), from that of the share.
-    loglog = 1.959964 * error / (found.share[some] * np.abs(np.log(found.share[some])))
-    np.testing.assert_allclose(found.low[some], found.share[some] ** np.exp(loglog), rtol=1e-5)
-    np.testing.assert_allclose(found.high[some], found.share[some] ** np.exp(-loglog), rtol=1e-5)
-    assert found.median == expected.quantile(0.5) and (found.n, found.events) == (200, happened.sum())
-
-
-def test_survival_at_its_edges() -> None:
-    all_gone = kaplan_meier([1, 2, 2], [True, True, True])
-    assert all_gone.share[-1] == 0 and all_gone.high[-1] == 0 and all_gone.median == 2
-    none = kaplan_meier([3, 3], [False, False])
-    assert none.median is None and none.events == 0 and none.n == 2
-    for times, happened in (([], []), ([np.nan], [True]), ([1, 2], [True])):
-        with pytest.raises(HandscopeError):
-            kaplan_meier(times, happened)
 
 
 @pytest.mark.parametrize(("distances", "tolerance"), [(np.zeros((2, 3)), 5.0), (np.zeros((2, 2)), 0.0)])
