@@ -47,7 +47,7 @@ RIDGE = 1.0
 def map_survey(
     run: Run, permutations: int = 1000, folds: int = 5, seed: int = 0, progress: Progress = quiet
 ) -> pd.DataFrame:
-    """Compare bad with good hands in every block at every step, from the moments that a survey kept.
+    """Compare bad with good samples in every block at every step, from the moments that a survey kept.
 
     Writes ``analysis/survey.csv``, ``survey.safetensors`` (`direction` (cells, width), bad to good; `cosine` and
     `cosine_split` (cells, cells), in the table's order) and ``survey.json``; does nothing when they are there and
@@ -76,8 +76,8 @@ def map_survey(
     The best cell of a map looks better than it is, since it was selected: survey.json gives beside its AUC the p value
     of the largest AUC of all cells (Westfall and Young 1993), and the AUC of cells chosen without the fold that they
     are judged on. Two more numbers there say what an AUC must beat before it is about knowledge: that of the number of
-    hand tokens alone, and the largest at the first step, where the image stream is pure noise, so that what separates
-    is the prompt, the noise, or where the hand was labelled.
+    tokens alone, and the largest at the first step, where the image stream is pure noise, so that what separates
+    is the prompt, the noise, or where the instance was labelled.
     """
     from ..extract.survey.surveyed import SurveyStore, survey_folder
 
@@ -126,8 +126,8 @@ def map_survey(
     path = run.analysis_dir / "survey.safetensors"
     save_arrays(path, {name: array.astype(np.float32) for name, array in arrays.items()})
     best = choice.report(cells, y, groups, design.fold, seed)
-    size = _hand_tokens(store, table["sample"].tolist())
-    best["auc_of_hand_size"] = float(auc(held_out_projections(size[:, None], y, design.fold), y, design.fold))
+    size = _size_of(store, table["sample"].tolist())
+    best["auc_of_size"] = float(auc(held_out_projections(size[:, None], y, design.fold), y, design.fold))
     with atomic(run.analysis_dir / "survey.json") as temporary:
         told = {"permutations": permutations, "folds": folds, "seed": seed, **counts, "best": best}
         temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -168,7 +168,7 @@ class _Design:
 
 
 def _cells(store: SurveyStore, samples: list[str]) -> Iterator[tuple[Cell, Moments]]:
-    count = _hand_tokens(store, samples)
+    count = _size_of(store, samples)
     for cell, mean, variance in store.read(samples):
         broken = ~(np.isfinite(mean).all(1) & np.isfinite(variance).all(1))
         if broken.any():
@@ -180,7 +180,7 @@ def _cells(store: SurveyStore, samples: list[str]) -> Iterator[tuple[Cell, Momen
         yield cell, Moments(count, mean.astype(np.float64), variance * count[:, None])
 
 
-def _hand_tokens(store: SurveyStore, samples: list[str]) -> Array:
+def _size_of(store: SurveyStore, samples: list[str]) -> Array:
     place = {sample: number for number, sample in enumerate(store.samples)}
     return store.counts[[place[sample] for sample in samples], 0].astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""``handscope commit``: when the hand of each sample was decided."""
+"""``handscope commit``: when each sample was decided."""
 
 import argparse
 from typing import Any

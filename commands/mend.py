@@ -1,4 +1,4 @@
-"""``handscope triage`` and ``handscope mend``: whether what is known of a hand can be used to mend it."""
+"""``handscope triage`` and ``handscope mend``: whether what is known of a sample can be used to mend it."""
 
 import argparse
 from typing import Any
@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
     blocks = "where to steer and to probe: the first, and all (default single.3,single.1,double.1)"
     verb.add_argument("--blocks", type=names, metavar="LIST", help=blocks)
     verb.add_argument("--window", type=numbers, metavar="LIST",
-                      help="steps to work in (default: until half of the hands are decided, see commit)")  # fmt: skip
+                      help="steps to work in (default: until half of the samples are decided, see commit)")  # fmt: skip
     verb.add_argument("--blind", type=names, metavar="LIST", help="make a blind look at these arms and the baseline")
     verb.add_argument("--unblind", action="store_true", help="what the labels of the blind look say")
     model_options(verb)

@@ -1,1 +1,1 @@
-"""What becomes of a hand: when it is decided, and whether an intervention mends it."""
+"""What becomes of a sample: when it is decided, and whether an intervention mends it."""

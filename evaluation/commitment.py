@@ -21,6 +21,7 @@ from ..analysis.statistics.survival import Survival, kaplan_meier
 from ..errors import HandscopeError
 from ..files import atomic, write_csv
 from ..labeling.database.labels import Labels
+from ..labeling.subject import subject_of
 from ..models.clean import decibels
 from ..models.model import Model
 from ..progress import Progress, quiet
@@ -128,8 +129,10 @@ def summarise(rows: pd.DataFrame, seed: int = 0, draws: int = 1000) -> pd.DataFr
     return pd.DataFrame(summary)
 
 
-def decided_by(run: Run, region: str = "hand") -> int:
+def decided_by(run: Run, region: str | None = None) -> int:
     """The step at which half of a region's shapes are decided, at the region's own tolerance, as `commit` found it.
+
+    Without a name it is the region that the noun of the run's subject names.
 
     Raises
     ------
@@ -138,7 +141,8 @@ def decided_by(run: Run, region: str = "hand") -> int:
     """
     path = run.analysis_dir / "commitment_summary.csv"
     if not path.exists():
-        raise HandscopeError(f"It is not known when the hands of {run.path} are decided: run commit, or give a window.")
+        raise HandscopeError(f"It is not known when samples of {run.path} are decided: run commit, or give a window.")
+    region = subject_of(run).noun if region is None else region
     rows = pd.read_csv(path)
     rows = rows[(rows["region"] == region) & (rows["group"] == "all")].sort_values("tolerance")
     median = rows["median_step"].iloc[FACTORS.index(1.0)] if len(rows) == len(FACTORS) else np.nan

@@ -1,4 +1,4 @@
-"""Which early look selects good hands best: selectors fitted to labelled samples, held out by prompt, at their cost."""
+"""Which early look selects good samples best: selectors fitted to labels, held out by prompt, at their cost."""
 
 from __future__ import annotations
 

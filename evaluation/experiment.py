@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from ..analysis.statistics.multiple import benjamini_hochberg
 from ..analysis.statistics.paired import paired_rates
+from ..anatomy.read.embedding import landmark_features
 from ..errors import HandscopeError
 from ..files import write_csv
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from .arms import Arm, draw_arm
-from .quality import SHIFTS, appearance, diversity, hand_features, kernel_distance, shifts
+from .quality import SHIFTS, appearance, diversity, kernel_distance, shifts
 
 Judged = Callable[[NDArray[np.uint8], str], float]
 """From a picture (height, width, 3) and its prompt to 1 bad, 0 good, NaN where it cannot be told."""
@@ -49,7 +50,7 @@ def experiment(
     arms : sequence of Arm, the baseline first
     pairs : sequence of (prompt, seed), that nothing was fitted to
     judge : a judge that no arm optimises
-    silhouette : the hand's pixels of a picture
+    silhouette : the pixels of a picture that count
     reference : uint8 array of shape (m, height, width, 3), what pictures should look like
     baseline : `steps` and `guidance` of the baseline, and whatever else decides what all arms draw: pictures that were
         drawn with another, or with other settings of the arm, are not taken for these
@@ -74,7 +75,7 @@ def experiment(
         run.write_settings({"drawn_with": now})
         draw_arm(model, arm, run, pairs, batch_size, progress)
         runs[arm.name] = run
-    table = compared(arms, runs, judge, silhouette, hand_features(reference), seed, progress)
+    table = compared(arms, runs, judge, silhouette, landmark_features(reference), seed, progress)
     write_csv(folder / "arms.csv", table)
     return table
 
@@ -97,7 +98,7 @@ def compared(
     control_p : the largest p of McNemar's exact test against one of its controls, 1 where that is not above it; empty
         without controls. Small only if the arm is better than every one of them (an intersection-union test, which
         needs no correction for their number)
-    kernel_distance, kd_lo, kd_hi : to the reference, of the hand network's features; kd_ratio over the baseline's
+    kernel_distance, kd_lo, kd_hi : to the reference, of the landmark network's features; kd_ratio over the baseline's
     diversity : mean distance of features between pictures of one prompt, over the baseline's
     calls, seconds, memory : for each picture, and the most MB that a batch took; calls_per_good; share, the mean length
         of what was added
@@ -111,7 +112,7 @@ def compared(
         progress("judge", done, len(arms))
         pictures = np.stack([runs[arm.name].image(name) for name in names])
         bad[arm.name] = np.array([judge(picture, prompt) for picture, prompt in zip(pictures, prompts)])
-        features[arm.name] = hand_features(pictures)
+        features[arm.name] = landmark_features(pictures)
         looks[arm.name] = appearance(pictures, [silhouette(picture) for picture in pictures])
     usual = diversity(features[first], prompts)
     for arm in arms:

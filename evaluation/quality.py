@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -83,34 +82,16 @@ def diversity(features: ArrayLike, groups: ArrayLike) -> float:
     return float(np.mean(means))
 
 
-def hand_features(pictures: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
-    """The landmark network's last features of whole pictures (n, height, width, 3): float32 of shape (n, 1152).
-
-    A network that has seen real hands, in place of Inception, whose weights cannot be shipped. Guidance through the
-    same network may lower the distance by fooling it.
-    """
-    from ..anatomy.read.networks import LANDMARK_INPUT, load_landmarks
-
-    network, embeddings = load_landmarks("full"), []
-    with torch.no_grad():
-        for first in range(0, len(pictures), batch_size):
-            some = torch.from_numpy(pictures[first : first + batch_size]).permute(0, 3, 1, 2).float() / 255
-            size = (LANDMARK_INPUT, LANDMARK_INPUT)
-            some = torch.nn.functional.interpolate(some, size, mode="bilinear", antialias=True)
-            embeddings.append(network(some).embedding)
-    return torch.cat(embeddings).numpy()
-
-
 def appearance(pictures: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> pd.DataFrame:
     """What an intervention may move without mending anything: one row a picture, the columns `SHIFTS`.
 
-    brightness, contrast (mean and standard deviation of luminance) and saturation of the hand, 0 to 1; area, height
-    and centre of the hand as shares of the picture's; angle of its long axis in degrees, 0 upright.
+    brightness, contrast (mean and standard deviation of luminance) and saturation of what the mask shows, 0 to 1; its
+    area, height and centre as shares of the picture's; angle of its long axis in degrees, 0 upright.
 
     Parameters
     ----------
     pictures : uint8 array of shape (n, height, width, 3)
-    masks : n bool arrays of shape (height, width), the hand's pixels; an empty one gives NaN
+    masks : n bool arrays of shape (height, width), what is looked at; an empty one gives NaN
     """
     rows = []
     for picture, mask in zip(pictures, masks, strict=True):

@@ -1,4 +1,4 @@
-"""What may settle in a picture while it is drawn: a hand's skeleton, an outline, the colour of a region."""
+"""What may settle in a picture while it is drawn: a skeleton, an outline, the colour of a region."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..analysis.commitment import along_bones, distances_between
+from ..analysis.commitment import distances_between
 from ..errors import HandscopeError
 
 Pictures = NDArray[np.uint8]
@@ -45,7 +44,7 @@ class Region:
 
 
 def of_shapes(name: str, shapes: Shapes, tolerance: float) -> Region:
-    """A region from any keypoint function: hands, faces, bodies; by Hausdorff distance in pixels."""
+    """A region from any keypoint function, such as of faces or bodies; by Hausdorff distance in pixels."""
     return Region(name, lambda pictures: distances_between(shapes(pictures)), tolerance, "pixels", shapes)
 
 
@@ -68,24 +67,6 @@ def of_colour(name: str, mask: Callable[[Pictures], NDArray[np.bool_]], toleranc
         return np.sqrt(np.maximum(between, 0) / flat.shape[1])
 
     return Region(name, distances, tolerance, "levels")
-
-
-def hand_skeletons(threshold: float = 0.5) -> Shapes:
-    """The surest hand of each picture, as points along its bones; from HandAnat's landmark networks, one pass."""
-    from ..anatomy.read.detect import detect
-    from ..anatomy.read.skeleton import DIGIT_BONES, PALM_BONES
-
-    bones = [(int(a), int(b)) for a, b in torch.cat([DIGIT_BONES, PALM_BONES]).tolist()]
-
-    def shapes(pictures: Pictures) -> list[NDArray | None]:
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-        hands = detect(images, threshold=threshold, search="plain", max_hands=1)
-        skeletons: list[NDArray | None] = [None] * len(pictures)
-        for i, points in zip(hands.image.tolist(), hands.points[..., :2].tolist()):
-            skeletons[i] = along_bones(points, bones)
-        return skeletons
-
-    return shapes
 
 
 def outlines(silhouette: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], least: int = 30) -> Shapes:

@@ -36,7 +36,7 @@ BINS = 64
 
 
 def image_statistics(images: NDArray[np.floating]) -> Array:
-    """Eight numbers an image that know nothing of hands.
+    """Eight numbers an image that know nothing of what it shows.
 
     Parameters
     ----------

@@ -73,8 +73,8 @@ class ProbeLoss:
     probes : for each block, a probe with ``coef_`` of shape (width,) and ``intercept_``; or of shape (tokens * width,),
         a probe of all tokens with their places kept, which has one log-odds for the whole
     tokens : bool array, optional
-        The tokens that count, as in `capture`: those of the hand, for a probe that was fitted to hand tokens. All by
-        default.
+        The tokens that count, as in `capture`: those of an instance, for a probe that was fitted to such tokens. All
+        by default.
     """
 
     probes: Mapping[str, Any]

@@ -92,7 +92,8 @@ def ablate(
     Parameters
     ----------
     centre : for each block, an array of shape (width,), optional
-        Where along the direction the tokens are left: the mean of good hands' tokens, say. The origin by default.
+        Where along the direction the tokens are left: the mean of good instances' tokens, say. The origin by
+        default.
     directions : for each block, an array of shape (width,)
         Token-wise ones are refused: their lengths, which say how far to push, would mean nothing here.
     transformer, steps, of, tokens, gate

@@ -51,21 +51,21 @@ def run_baselines(
     x0: pd.DataFrame,
     progress: Progress = quiet,
 ) -> list[Baseline]:
-    """Every baseline that comes from prompts, hand masks, latents and images.
+    """Every baseline that comes from prompts, masks, latents and images.
 
     Parameters
     ----------
     samples : DataFrame with sample and prompt, in the order of the rows of the features
-    tokens : DataFrame with sample, row and col of each hand token
+    tokens : DataFrame with sample, row and col of each token that counts
     columns : width of the token grid
     steps : index into the trajectory of each step
     x0 : statistics of the decoded predicted clean images, as of `predicted_statistics`
 
     Returns
     -------
-    Step-free: prompt (its words), position (the hand mask, flattened: it is the final image's, so it carries some of
-    the outcome), noise (mean of the initial noise over the hand tokens), final_image (statistics of the image). For
-    each step: x_t and x0 (means of the latents and of the predicted clean latents over the hand tokens), x0_flat (the
+    Step-free: prompt (its words), position (the mask, flattened: it is the final image's, so it carries some of
+    the outcome), noise (mean of the initial noise over its tokens), final_image (statistics of the image). For
+    each step: x_t and x0 (means of the latents and of the predicted clean latents over its tokens), x0_flat (the
     predicted clean latents of all tokens), image (statistics of the decoded x0).
     """
     names = samples["sample"].tolist()
@@ -79,13 +79,13 @@ def run_baselines(
     for number, sample in enumerate(names):
         progress("baselines", number, len(names))
         trajectory = run.trajectory(sample)
-        hand = by_sample[sample]
-        masks[number, hand] = 1
-        noise.append(trajectory.latents[0][hand].float().mean(0).numpy())
+        own = by_sample[sample]
+        masks[number, own] = 1
+        noise.append(trajectory.latents[0][own].float().mean(0).numpy())
         for step, index in steps.items():
             predicted = trajectory.x0(index).numpy()
-            x_t[step].append(trajectory.latents[index][hand].float().mean(0).numpy())
-            clean[step].append(predicted[hand].mean(0))
+            x_t[step].append(trajectory.latents[index][own].float().mean(0).numpy())
+            clean[step].append(predicted[own].mean(0))
             flat[step].append(predicted.ravel())
     images = np.stack([run.image(sample) for sample in names]) / 255
     baselines = [

@@ -22,7 +22,7 @@ TOKENS = "token"
 def saved_probes(folder: Path, blocks: Sequence[str] | None = None) -> list[LinearProbe]:
     """The probes of these blocks in a run's ``probes/``; without names, of the block that is best in the mean of steps.
 
-    Best by the held-out AUC within prompts, or between them where no prompt has both good and bad hands.
+    Best by the held-out AUC within prompts, or between them where no prompt has both good and bad samples.
 
     Raises
     ------

@@ -118,7 +118,7 @@ def cross_validate(
     Notes
     -----
     Where the prompt predicts the label, `auc` and its null do not tell knowledge of the prompt from knowledge of the
-    hand: `within_auc` does.
+    picture: `within_auc` does.
     """
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float64)
     if hasattr(estimator, "check"):

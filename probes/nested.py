@@ -36,7 +36,7 @@ def grid_scores(
     Parameters
     ----------
     x : array of shape (n, width); labels : array of shape (labellings, n); fold : int array of shape (n,)
-    unit : int array of shape (n,), optional; the hand or sample of each row where rows are tokens. Each counts 1.
+    unit : int array of shape (n,), optional; the instance or sample of each row where rows are tokens. Each counts 1.
 
     Returns
     -------

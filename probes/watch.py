@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..models.model import Model
 
 CAVEAT = (
-    "Fitted to means over hand tokens: a single token is not what the probe was fitted to or judged on. "
-    "Only the mean over the hand is."
+    "Fitted to means over the tokens of a sample: a single token is not what the probe was fitted to or judged on. "
+    "Only their mean is."
 )
 
 
@@ -71,7 +71,7 @@ class Watch:
     def mean(self, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Mean score over the tokens of a `mask` (rows, columns), or over all: shape (blocks, steps).
 
-        Over hand tokens it is the probe's output on the sample, since the probe is linear.
+        Over the tokens of an instance it is the probe's output on the sample, since the probe is linear.
         """
         mask = np.ones(self.scores.shape[2:], bool) if mask is None else np.asarray(mask, bool)
         if mask.shape != self.scores.shape[2:] or not mask.any():

@@ -137,6 +137,8 @@ def surveyed(run: "Run") -> str:
     """In how many cells of a survey a probe separates held-out samples, and what its best cell is worth."""
     import pandas as pd
 
+    from ..labeling.subject import subject_of
+
     table = pd.read_csv(run.analysis_dir / "survey.csv")
     best = json.loads((run.analysis_dir / "survey.json").read_text(encoding="utf-8"))["best"]
     called = int((table["ridge_q"] <= ALPHA).sum())
@@ -148,8 +150,8 @@ def surveyed(run: "Run") -> str:
         f"has an AUC of {best['auc_selected']:.2f} because it was selected (p = {best['p_of_the_largest']:.2g} for the "
         f"largest of all); cells chosen without the samples they are judged on have {best['auc_nested']:.2f} "
         f"({best['auc_nested_lo']:.2f} to {best['auc_nested_hi']:.2f}); at the first step, where pure noise goes in, "
-        f"the largest is {best['auc_of_pure_noise']:.2f}, and the number of hand tokens alone has "
-        f"{best['auc_of_hand_size']:.2f}"
+        f"the largest is {best['auc_of_pure_noise']:.2f}, and the number of {subject_of(run).noun} tokens alone has "
+        f"{best.get('auc_of_size', best.get('auc_of_hand_size')):.2f}"
     )
 
 

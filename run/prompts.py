@@ -53,7 +53,7 @@ def own_seed(prompt: str, seed: int) -> int:
     """The seed of a prompt's own noise: `seed` counted from a place that the prompt's hash decides.
 
     Were all prompts drawn from the same noises, a probe that is tested on other prompts would have learnt from the very
-    noises that it is tested on, and a hand is decided by its noise more than by its prompt.
+    noises that it is tested on, and what comes out is decided by its noise more than by its prompt.
 
     >>> own_seed("an open hand", 7) - own_seed("an open hand", 0)
     7

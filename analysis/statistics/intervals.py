@@ -28,7 +28,7 @@ def bootstrap_weights(groups: ArrayLike, draws: int, seed: int = 0) -> NDArray[n
 def picked_groups(n: int, draws: int, seed: int = 0) -> NDArray[np.float64]:
     """As `drawn_groups`, with the groups of a draw picked one after the other: shape (draws, n).
 
-    The intervals in shipped files (of the judge, the anatomy calibrations and the finger counter) are of these draws.
+    The intervals in shipped files (of the judge, of the calibrations and of the counter in anatomy) are of these draws.
     """
     picked = np.random.default_rng(seed).integers(n, size=(draws, n))
     counts = np.bincount((picked + n * np.arange(draws)[:, None]).ravel(), minlength=draws * n)

@@ -1,4 +1,4 @@
-"""How many labelled hands it takes to see an AUC, and what chance those at hand give.
+"""How many labelled samples it takes to see an AUC, and what chance those that are there give.
 
 A test that permutes labels calls an AUC when it is further above one half than the null's spread allows; so its power
 follows from two spreads, that of the null and that of the AUC itself, and both shrink with the root of the number of
@@ -111,13 +111,13 @@ def needed(
     alpha: float = ALPHA,
     folds: int = 5,
 ) -> int:
-    """How many labelled hands, good and bad together, give the test this power.
+    """How many labelled samples, good and bad together, give the test this power.
 
     Parameters
     ----------
     auc : expected held-out AUC, above 0.5 and below 1
     target : the power
-    bad : share of the hands that are bad
+    bad : share of the samples that are bad
     design, alpha, folds : as for `power`; for the largest of m cells after correction, alpha / m is on the safe side
 
     >>> needed(0.6), needed(0.6, bad=0.1), needed(0.6, design=1.7)
@@ -128,7 +128,7 @@ def needed(
     HandscopeError
         A number is out of its range.
     """
-    for name, value, low in (("auc", auc, 0.5), ("power", target, alpha), ("share of bad hands", bad, 0.0)):
+    for name, value, low in (("auc", auc, 0.5), ("power", target, alpha), ("share of bad samples", bad, 0.0)):
         if not low < value < 1:
             raise HandscopeError(f"Expected the {name} to be above {low:g} and below 1, found {value:g}.")
 
@@ -139,7 +139,7 @@ def needed(
     if lacking(least) >= 0:
         return int(np.ceil(least))
     if lacking(MOST) < 0:
-        raise HandscopeError(f"An AUC of {auc:g} is too near 0.5: not even {MOST:,} labelled hands would show it.")
+        raise HandscopeError(f"An AUC of {auc:g} is too near 0.5: not even {MOST:,} labelled samples would show it.")
     return int(np.ceil(brentq(lacking, least, MOST)))
 
 
@@ -165,7 +165,7 @@ def held_out_auc(best: ArrayLike, n_bad: ArrayLike, n_good: ArrayLike, rank: flo
 def power_table(
     tables: Iterable[tuple[str, pd.DataFrame, str]], auc: float = 0.6, target: float = 0.8
 ) -> pd.DataFrame:
-    """What a run could have seen, and how many labelled hands would be needed.
+    """What a run could have seen, and how many labelled samples would be needed.
 
     Parameters
     ----------
@@ -176,9 +176,9 @@ def power_table(
     Returns
     -------
     DataFrame with a row a table of the run: test, n_good, n_bad, cells, null_sd (the median over cells), design_effect,
-    power (of one cell at p ≤ 0.05), needed (hands for `target` there), power_first and needed_first (the same at
-    p ≤ 0.05 / cells, what the first of the cells must reach, so the safe side of what q ≤ 0.05 asks). More hands are
-    taken to mean more prompts, each with as many hands and as many bad ones as now.
+    power (of one cell at p ≤ 0.05), needed (samples for `target` there), power_first and needed_first (the same at
+    p ≤ 0.05 / cells, what the first of the cells must reach, so the safe side of what q ≤ 0.05 asks). More samples are
+    taken to mean more prompts, each with as many samples and as many bad ones as now.
     """
     return pd.DataFrame([_of_table(name, rows, prefix, auc, target) for name, rows, prefix in tables])
 

@@ -1,4 +1,4 @@
-"""Shares of bad hands, with intervals."""
+"""Shares of bad samples, with intervals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How far verdicts agree with labels, with intervals over groups, and what a rate is once their error is taken off.
 
-Hands of one prompt, or of one generator, are alike, so that a bootstrap draws groups and not hands.
+Instances of one prompt, or of one generator, are alike, so that a bootstrap draws groups and not instances.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Counts:
 
     Attributes
     ----------
-    table : (n_groups, 4): bad hands that were flagged, bad ones that were not, good ones flagged, good ones not.
+    table : (n_groups, 4): bad instances that were flagged, bad ones that were not, good ones flagged, good ones not.
     """
 
     table: Floats
@@ -50,17 +50,17 @@ class Counts:
 
 
 def sensitivity(counts: Floats) -> Floats:
-    """Share of bad hands that are flagged: (..., 4) to (...); NaN without a bad hand."""
+    """Share of bad instances that are flagged: (..., 4) to (...); NaN without a bad instance."""
     return _share(counts[..., 0], counts[..., 0] + counts[..., 1])
 
 
 def specificity(counts: Floats) -> Floats:
-    """Share of good hands that are not flagged; NaN without a good hand."""
+    """Share of good instances that are not flagged; NaN without a good instance."""
     return _share(counts[..., 3], counts[..., 2] + counts[..., 3])
 
 
 def accuracy(counts: Floats) -> Floats:
-    """Share of hands on which verdict and label agree."""
+    """Share of instances on which verdict and label agree."""
     return _share(counts[..., 0] + counts[..., 3], counts.sum(-1))
 
 
@@ -90,7 +90,7 @@ def with_interval(
 
 
 def rogan_gladen(flagged: ArrayLike, sensitivity: ArrayLike, specificity: ArrayLike) -> Floats:
-    """The rate of bad hands behind a rate of flagged ones: (flagged + sp - 1) / (se + sp - 1), within 0..1.
+    """The rate of bad instances behind a rate of flagged ones: (flagged + sp - 1) / (se + sp - 1), within 0..1.
 
     NaN where se + sp is not above 1: verdicts that tell nothing cannot be corrected (Rogan and Gladen 1978).
     """
@@ -102,10 +102,10 @@ def rogan_gladen(flagged: ArrayLike, sensitivity: ArrayLike, specificity: ArrayL
 def corrected_rate(
     flagged: int, n: int, counts: Counts, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Rogan and Gladen's rate of `flagged` of `n` hands, and its interval.
+    """Rogan and Gladen's rate of `flagged` of `n` instances, and its interval.
 
-    The interval holds both uncertainties: hands are drawn again with replacement, and so are the groups that
-    sensitivity and specificity come from. It assumes that these hold for the new hands too.
+    The interval holds both uncertainties: instances are drawn again with replacement, and so are the groups that
+    sensitivity and specificity come from. It assumes that these hold for the new instances too.
     """
     total = counts.total()
     rate = float(rogan_gladen(flagged / n, sensitivity(total), specificity(total)))

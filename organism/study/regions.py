@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ...evaluation.regions import Pictures, Region, hand_skeletons, of_colour, of_shapes, outlines
+from ...analysis.commitment import along_bones
+from ...evaluation.regions import Pictures, Region, Shapes, of_colour, of_shapes, outlines
 from ...run.folder import Run
 from ..silhouette import silhouette
 
@@ -34,3 +36,21 @@ def organism_regions(height: int) -> list[Region]:
         of_shapes("outline", outlines(silhouette), pixels),
         of_colour("background", background, 5.0),
     ]
+
+
+def hand_skeletons(threshold: float = 0.5) -> Shapes:
+    """The surest hand of each picture, as points along its bones; from HandAnat's landmark networks, one pass."""
+    from ...anatomy.read.detect import detect
+    from ...anatomy.read.skeleton import DIGIT_BONES, PALM_BONES
+
+    bones = [(int(a), int(b)) for a, b in torch.cat([DIGIT_BONES, PALM_BONES]).tolist()]
+
+    def shapes(pictures: Pictures) -> list[NDArray | None]:
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        hands = detect(images, threshold=threshold, search="plain", max_hands=1)
+        skeletons: list[NDArray | None] = [None] * len(pictures)
+        for i, points in zip(hands.image.tolist(), hands.points[..., :2].tolist()):
+            skeletons[i] = along_bones(points, bones)
+        return skeletons
+
+    return shapes

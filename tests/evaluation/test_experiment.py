@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from handscope.anatomy.read.embedding import landmark_features
 from handscope.errors import HandscopeError
 from handscope.evaluation.arms import Arm, DrawnBatch, draw_arm
 from handscope.evaluation.blind import blind, unblind
 from handscope.evaluation.early_looks import early_looks
 from handscope.evaluation.experiment import compared, experiment
 from handscope.evaluation.memory import peak_memory
-from handscope.evaluation.quality import SHIFTS, hand_features
+from handscope.evaluation.quality import SHIFTS
 from handscope.guidance.triage import Look
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
@@ -213,7 +214,7 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
     with pytest.raises(HandscopeError, match="better were drawn with another window"):
         experiment(*given, batch_size=4)
     runs = {arm.name: Run(tmp_path / arm.name) for arm in made}
-    alone = compared(made[:2], runs, bright, upper, hand_features(reference))
+    alone = compared(made[:2], runs, bright, upper, landmark_features(reference))
     assert alone["p"].tolist() == table["p"].tolist()[:2]
 
 

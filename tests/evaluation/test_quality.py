@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from handscope.anatomy.read.embedding import landmark_features
 from handscope.errors import HandscopeError
-from handscope.evaluation.quality import SHIFTS, appearance, diversity, hand_features, kernel_distance, shifts
+from handscope.evaluation.quality import SHIFTS, appearance, diversity, kernel_distance, shifts
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,9 +80,9 @@ def test_shifts_are_in_standard_deviations_and_axes_turn_the_short_way() -> None
 
 def test_features_are_of_the_hand_network() -> None:
     pictures = RANDOM.integers(0, 255, (3, 48, 48, 3)).astype(np.uint8)
-    found = hand_features(pictures, batch_size=2)
+    found = landmark_features(pictures, batch_size=2)
     assert found.shape == (3, 1152) and np.isfinite(found).all()
-    assert np.abs(found[:1] - hand_features(pictures[:1])).max() < 1e-3 * np.abs(found).max()
+    assert np.abs(found[:1] - landmark_features(pictures[:1])).max() < 1e-3 * np.abs(found).max()
 
 
 @pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.zeros((5, 3)), np.full((5, 4), np.nan)])

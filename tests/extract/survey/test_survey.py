@@ -181,7 +181,7 @@ def test_the_maps_are_those_of_slow_references(surveyed_run):
     best = json.loads((run.analysis_dir / "survey.json").read_text())["best"]
     assert best["auc_selected"] == pytest.approx(table["ridge_auc"].max(), abs=1e-5)
     assert best["auc_of_pure_noise"] == pytest.approx(table.query("step == 4")["ridge_auc"].max(), abs=1e-5)
-    assert best["auc_of_hand_size"] == 0.5  # all hands of this run have nine tokens
+    assert best["auc_of_size"] == 0.5  # all hands of this run have nine tokens
     assert best["auc_nested_lo"] <= best["auc_nested"] <= best["auc_nested_hi"]
 
 
