@@ -97,7 +97,7 @@ def fit(x: np.ndarray, bad: np.ndarray, names: list[str], summary: dict[str, Any
     )
 
 
-def kappa(a: np.ndarray, b: np.ndarray) -> float:
+def kappa_or_zero(a: np.ndarray, b: np.ndarray) -> float:
     """Cohen's kappa of two binary ratings of shape (n,); 0 where there is none, or where chance agrees perfectly."""
     return float(np.nan_to_num(cohen_kappa(confusion(a, b, 2).sum(0))))
 
@@ -137,7 +137,7 @@ def out_of_fold(
 def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """Agreement of out-of-fold probabilities with hand labels: kappa overall and where decided, over prompts."""
     guess, seen = p > 0.5, bad == 1
-    overall, where = kappa(guess, seen), kappa(guess[decided], seen[decided])
+    overall, where = kappa_or_zero(guess, seen), kappa_or_zero(guess[decided], seen[decided])
     return {
         "n": len(bad),
         "prompts": len(np.unique(groups)),
@@ -156,6 +156,6 @@ def choose_band(p: np.ndarray, bad: np.ndarray) -> tuple[float, float]:
     """The narrowest band around one half outside which agreement suffices, with a margin; (0, 1) where none does."""
     for half in np.arange(0.0, 0.5, 0.02):
         decided = abs(p - 0.5) >= half
-        if decided.sum() >= 30 and kappa(p[decided] > 0.5, bad[decided] == 1) >= NEEDED_KAPPA_DECIDED + 0.05:
+        if decided.sum() >= 30 and kappa_or_zero(p[decided] > 0.5, bad[decided] == 1) >= NEEDED_KAPPA_DECIDED + 0.05:
             return float(0.5 - half), float(0.5 + half)
     return 0.0, 1.0

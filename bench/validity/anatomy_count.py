@@ -6,17 +6,18 @@ Both learn from pictures composed alike: the head from all of its training, the 
 pooled features of the frozen network) from N pictures, since each costs a pass through that network.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from handscope.analysis.statistics.auc import auc
 from handscope.anatomy.measure.count import RELATIONS, count_fingers, load_count
 from handscope.anatomy.read.networks import LANDMARK_INPUT, LandmarkNetwork, load_landmarks
 from handscope.organism.training.counting.augment import compose, textures
-from handscope.organism.training.counting.measure import FIVE, UNREADABLE, anomaly, auc, composed, look
+from handscope.organism.training.counting.measure import FIVE, UNREADABLE, anomaly, composed, look
 from handscope.organism.training.counting.train import Shards
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -54,7 +55,7 @@ def main(folder: Path, n: int) -> None:
     for name, table in tables.items():
         found, (readable, wrong), counted = look(table["pictures"], load_count()), kept[name], table["counted"]
         right = (found.probability.argmax(1) == table["count"])[counted].float().mean()
-        row.append((auc(anomaly(found)[readable], wrong), float(right)))
+        row.append((float(auc(anomaly(found)[readable], wrong)), float(right)))
     print(f"{'count head':34}{row[0][0]:10.3f}{row[1][0]:10.3f}{row[0][1]:30.3f}{row[1][1]:10.3f}")
     train = learnt_from(folder, n)
     for size in ("lite", "full"):
@@ -68,7 +69,7 @@ def main(folder: Path, n: int) -> None:
         for name, table in tables.items():
             x, (readable, wrong), counted = features(table["pictures"], network), kept[name], table["counted"].numpy()
             right = float((counter.predict(x[counted]) == table["count"].numpy()[counted]).mean())
-            row.append((auc(probe.decision_function(x[readable]), wrong), right))
+            row.append((float(auc(probe.decision_function(x[readable]), wrong)), right))
         label = f"probe on landmark features, {size}"
         print(f"{label:34}{row[0][0]:10.3f}{row[1][0]:10.3f}{row[0][1]:30.3f}{row[1][1]:10.3f}")
     crops, times = torch.rand(16, 3, 96, 96), []
@@ -82,4 +83,8 @@ def main(folder: Path, n: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("pictures", type=int, nargs="?", default=3000, help="that probes learn from (default 3000)")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.pictures)

@@ -7,7 +7,7 @@ fitted to; where noises are shared also on noises, and on both, that they were n
 About four minutes of a core; FOLDER keeps the two runs.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,13 @@ from handscope.study_file import STUDY_PROMPTS
 BLOCK, STEPS, COUNT, L2, FOLDS = "single.3", (18, 14, 8), 20, 1000.0, 5
 
 
-def held_out(x: np.ndarray, bad: np.ndarray, prompts: np.ndarray, seeds: np.ndarray, way: str) -> np.ndarray:
+def held_out(x: np.ndarray, bad: np.ndarray, prompts: np.ndarray, seeds: np.ndarray, left_out: str) -> np.ndarray:
     """Scores (n,) by probes that were fitted without a sample's prompt, its noise, or both."""
     prompt, noise = grouped_folds(prompts, FOLDS), grouped_folds(seeds, FOLDS)
     score = np.empty(len(bad))
     for f, g in np.unique(np.stack([prompt, noise]), axis=1).T:
         test = (prompt == f) & (noise == g)
-        kept = {"prompt": prompt != f, "noise": noise != g, "both": (prompt != f) & (noise != g)}[way]
+        kept = {"prompt": prompt != f, "noise": noise != g, "both": (prompt != f) & (noise != g)}[left_out]
         probe = RidgeProbe(L2).fit(x[kept], bad[kept])
         score[test] = x[test] @ probe.coef_ + probe.intercept_
     return score
@@ -51,10 +51,10 @@ def of_run(model: Model, run: Run, shared: bool, progress: Progress) -> pd.DataF
     rows = []
     for (name, step), x in features_of(model, run, table, STEPS, [BLOCK], progress).items():
         row = {"noises": "shared" if shared else "own", "feature": name, "step": step, "n": len(bad)}
-        for way in ("prompt", "noise", "both") if shared else ("prompt",):
-            score = held_out(x, bad.astype(float), prompts, seeds, way)
+        for left_out in ("prompt", "noise", "both") if shared else ("prompt",):
+            score = held_out(x, bad.astype(float), prompts, seeds, left_out)
             low, high = bootstrap_auc(score, bad, prompts, draws=300, within=True)
-            row[f"without its {way}"] = f"{auc(score, bad, prompts):.2f} ({low:.2f}-{high:.2f})"
+            row[f"without its {left_out}"] = f"{auc(score, bad, prompts):.2f} ({low:.2f}-{high:.2f})"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -67,4 +67,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    main(parser.parse_args().folder)

@@ -25,7 +25,7 @@ from ...files import atomic
 from ...labeling.subject import load_subject
 from ...run.folder import Run
 from ..captions import GESTURES, Caption
-from ..judge import kappa, kappa_interval
+from ..judge import kappa_interval, kappa_or_zero
 
 TILE, WIDTH, HEIGHT, STRIP = 144, 1200, 1150, 16
 LEVELS = ("good", "good?", "bad?", "bad")
@@ -153,9 +153,9 @@ def agreement(labels: pd.DataFrame) -> str:
         [
             f"{len(labels)} pictures of {labels.prompt.nunique()} prompts: "
             + ", ".join(f"{counts.get(v, 0)} {v}" for v in (*LEVELS, "unsure")),
-            f"first and second look, good side against bad side: kappa {kappa(*sides):.2f} "
+            f"first and second look, good side against bad side: kappa {kappa_or_zero(*sides):.2f} "
             f"{kappa_interval(sides[0], sides[1], groups)} (n = {len(labels)})",
-            f"where both were sure: kappa {kappa(sides[0][sure], sides[1][sure]):.2f} "
+            f"where both were sure: kappa {kappa_or_zero(sides[0][sure], sides[1][sure]):.2f} "
             f"{kappa_interval(sides[0][sure], sides[1][sure], groups[sure])} (n = {sure.sum()})",
         ]
     )

@@ -9,7 +9,7 @@ import pytest
 from handscope.errors import HandscopeError
 from handscope.extract.regenerate import psnr
 from handscope.labeling.database.labels import Labels
-from handscope.organism.judge import Judge, choose_band, evaluate, fit, kappa, kappa_interval, out_of_fold
+from handscope.organism.judge import Judge, choose_band, evaluate, fit, kappa_interval, kappa_or_zero, out_of_fold
 from handscope.organism.render import render_dataset
 from handscope.organism.study import auto, sheets
 from handscope.organism.study.shipped import ShippedLabels
@@ -205,7 +205,7 @@ def test_the_judge_is_trusted_for_a_signal_and_not_for_noise():
 def test_kappa_agrees_with_scikit_learn():
     random = np.random.default_rng(1)
     a, b = random.integers(0, 2, 50), random.integers(0, 2, 50)
-    assert kappa(a, b) == pytest.approx(cohen_kappa_score(a, b))
+    assert kappa_or_zero(a, b) == pytest.approx(cohen_kappa_score(a, b))
 
 
 def test_interval_of_kappa_is_that_of_rows_drawn_one_by_one():
@@ -215,7 +215,7 @@ def test_interval_of_kappa_is_that_of_rows_drawn_one_by_one():
     members, random, values = [np.flatnonzero(groups == g) for g in np.unique(groups)], np.random.default_rng(3), []
     for _ in range(2000):
         rows = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        values.append(kappa(a[rows], b[rows]))
+        values.append(kappa_or_zero(a[rows], b[rows]))
     assert kappa_interval(a, b, groups, seed=3) == np.quantile(values, [0.025, 0.975]).round(3).tolist()
 
 
