@@ -182,7 +182,7 @@ LABEL = Stage(
     files=(LABELS,),
     settings={"labels": "labels"},
     figures=("sheet_*", "rates"),
-    section="labels Who says that a hand is bad?",
+    section="labels Who says what is bad?",
 )
 
 EXTRACT = Stage(
@@ -423,7 +423,7 @@ PROBE = Stage(
 
 COMMIT = Stage(
     name="commit",
-    help="when the hand of each sample was decided, from its trajectory",
+    help="when each sample was decided, from its trajectory",
     command="commit RUN",
     function="report.commitment.commit_and_draw",
     summary="report.commitment.summary",

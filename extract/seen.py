@@ -58,7 +58,7 @@ class Seen:
         return [cell for cell in self.plan.cells if cell not in self._reached]
 
     def take(self) -> dict[Cell, Tensor]:
-        """Hand every cell over, in the plan's order, and keep none."""
+        """Give every cell, in the plan's order, and keep none."""
         cells, self._cells = self._cells, {}
         return {cell: _arrived(*cells[cell]) for cell in self.plan.cells if cell in cells}
 

@@ -265,7 +265,7 @@ class Family:
         return latents
 
     def from_pipeline(self, latents: Tensor) -> Tensor:
-        """The latents that the pipeline hands to a callback, packed."""
+        """The latents that the pipeline gives to a callback, packed."""
         return latents
 
     def times(self, pipe: Any) -> Times:

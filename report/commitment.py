@@ -1,4 +1,4 @@
-"""When the hands of a run were decided: measured, drawn, and in words."""
+"""When the samples of a run were decided: measured, drawn, and in words."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Finding:
 
 
 def with_article(words: str) -> str:
-    """A or an before words: ``a bad hand``."""
+    """A or an before words: ``an image``."""
     return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 

@@ -1,8 +1,8 @@
 """Moments of every block at every step on disk: where to look, before tokens are stored.
 
 ``RUN/survey/SAMPLE.h5``: `moments` float32 (cells, classes, 2, width), the mean and the population variance of the
-sample's tokens; `counts` (classes,); `steps`; attributes as those of a shard of activations. Class 0 are hand tokens,
-class 1 tokens labelled not hand. Cells are in the plan's order: blocks outer, steps inner.
+sample's tokens; `counts` (classes,); `steps`; attributes as those of a shard of activations. Class 0 are tokens of
+instances, class 1 those labelled 1, of no instance. Cells are in the plan's order: blocks outer, steps inner.
 """
 
 import os
@@ -42,7 +42,7 @@ class SurveyStore:
     cells : tuple of Cell
     width : int
     samples : list of str
-    counts : int array of shape (n_samples, 2), hand tokens and tokens that are not hand
+    counts : int array of shape (n_samples, 2), tokens of instances, and tokens labelled 1
     steps : DataFrame
         step, index, sigma, timestep, model_timestep.
     attrs : dict
@@ -75,7 +75,7 @@ class SurveyStore:
         self.cells = self.plan.cells
 
     def read(
-        self, samples: Sequence[str], hand: bool = True
+        self, samples: Sequence[str], subject: bool = True
     ) -> Iterator[tuple[Cell, NDArray[np.float32], NDArray[np.float32]]]:
         """Every cell in turn: the cell, and mean and variance of each sample's tokens, of shape (n_samples, width).
 
@@ -84,7 +84,7 @@ class SurveyStore:
         Parameters
         ----------
         samples : of `samples`, in the order wanted
-        hand : hand tokens, or else tokens that are not hand (NaN for a sample without any)
+        subject : tokens of instances, or else those labelled 1 (NaN for a sample without any)
         """
         numbers = {sample: number for number, sample in enumerate(self.samples)}
         unknown = [sample for sample in samples if sample not in numbers]
@@ -98,7 +98,7 @@ class SurveyStore:
             moments = np.empty((len(samples), len(cells), 2, self.width), np.float32)
             for part, sample in zip(moments, samples):
                 with reading(self._paths[numbers[sample]]) as file:
-                    part[:] = file["moments"][start : start + len(cells), 0 if hand else 1]
+                    part[:] = file["moments"][start : start + len(cells), 0 if subject else 1]
             for number, cell in enumerate(cells):
                 yield cell, moments[:, number, 0], moments[:, number, 1]
 
