@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from PIL import Image, UnidentifiedImageError
 
@@ -17,6 +16,8 @@ from ..errors import HandscopeError
 from ..files import append, atomic
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .trajectory import Trajectory
 
 try:
@@ -124,12 +125,14 @@ class Run:
             with atomic(self.settings_path) as temporary:
                 temporary.write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
-    def samples(self) -> pd.DataFrame:
+    def samples(self) -> "pd.DataFrame":
         """One row a sample, in the order of generation.
 
         Columns: sample, prompt, seed, file_name, image_sha256 (of the uint8 pixels), noise_sha256 (of the packed
         float32 noise), height, width, steps, guidance, batch_size (of the call that made it).
         """
+        import pandas as pd
+
         rows = [[row[column] for column in COLUMNS] for row in self.metadata().values()]
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
             {column: kind for column, kind in COLUMNS.items() if kind is not str}

@@ -49,6 +49,8 @@ def wheel(tree: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path, tree: list[str]) -> None:
     expected = {
         name for name in tree if name.partition("/")[0] not in NOT_PACKAGED and (name.endswith(".py") or "/" in name)
@@ -60,6 +62,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path, tree: list[str]) 
     assert licence
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_wheel_installs_and_imports_alone(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel)
@@ -70,6 +74,7 @@ def test_wheel_installs_and_imports_alone(wheel: Path, tmp_path: Path) -> None:
     assert f"handscope-{version}-" in wheel.name
 
 
+@pytest.mark.process
 def test_import_is_light() -> None:
     heavy = ("torch", "diffusers", "transformers", "numpy", "pandas", "sklearn", "matplotlib", "h5py", "rich", "yaml")
     code = f"import sys, handscope, handscope.cli; print([name for name in {heavy} if name in sys.modules])"

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ...errors import HandscopeError
 from .label_file import LabelFile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RATINGS = (0.0, 0.5, 1.0)
 """A picture's three levels: malformed, in between, well formed."""
@@ -44,11 +45,13 @@ class LabelRecords:
                 or 0
             )
 
-    def ratings(self) -> pd.DataFrame:
+    def ratings(self) -> "pd.DataFrame":
         """The newest rating of each sample by each rater.
 
         Columns: id, made, sample, image_sha256, rater, value, seconds (NaN where not known).
         """
+        import pandas as pd
+
         columns = ["id", "made", "sample", "image_sha256", "rater", "value", "seconds"]
         rows = []
         if self._file.path.exists():
@@ -83,11 +86,13 @@ class LabelRecords:
             insert = "INSERT INTO orders (method, seed, samples, parameters) VALUES (?, ?, ?, ?)"
             return int(database.execute(insert, row).lastrowid or 0)
 
-    def orders(self) -> pd.DataFrame:
+    def orders(self) -> "pd.DataFrame":
         """Every recorded order, the oldest first.
 
         Columns: id, made, method, seed, samples (list of str), parameters (dict).
         """
+        import pandas as pd
+
         columns = ["id", "made", "method", "seed", "samples", "parameters"]
         rows = []
         if self._file.path.exists():

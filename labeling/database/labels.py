@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from ...errors import HandscopeError
 from ..subject import subject_at
@@ -18,6 +17,9 @@ from .annotation import VERDICTS as VERDICTS
 from .annotation import Annotation as Annotation
 from .label_file import LabelFile, pack, unpack
 from .label_records import LabelRecords, same_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COLUMNS = (
     "sample, image_sha256, height, width, labels, instances, verdict, kinds, author, source, score, done, faults, "
@@ -238,11 +240,13 @@ class Labels(LabelRecords):
             said.update(repr(a.labels.shape).encode() + a.labels.tobytes() + a.instances.tobytes())
         return said.hexdigest()
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """What counts for each sample, one row a sample.
 
         Columns: sample, verdict, sure (bool), bad (0.0, 1.0, NaN where unsure), kinds, source, score (NaN where none).
         """
+        import pandas as pd
+
         rows = [
             (
                 a.sample,

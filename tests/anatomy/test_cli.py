@@ -125,6 +125,8 @@ def test_a_picture_that_changed_is_looked_at_again(tmp_path: Path, monkeypatch: 
     assert examine_files([first], tmp_path / "out", search="plain", raised={first: 5}).entries[0]["asked"] == [5, []]
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_killed_while_it_scores(tmp_path: Path) -> None:
     """A batch that was finished is not looked at again, and the table is that of a run that nobody killed."""
     rendered(tmp_path / "pictures", 18, size=128)
@@ -166,6 +168,7 @@ def test_a_journal_of_another_kind_is_refused(tmp_path: Path, text: str) -> None
             Journal.open(tmp_path, {"search": "plain"})
 
 
+@pytest.mark.slow
 def test_calibrate_and_then_score_with_it(tmp_path: Path, handscope: Run) -> None:
     paths = rendered(tmp_path / "pictures", 16, size=160) + rendered(
         tmp_path / "pictures", 14, seed=6, corrupt=True, size=160

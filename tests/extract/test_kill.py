@@ -14,6 +14,8 @@ from handscope.extract.store.store import ActivationStore
 from handscope.run.folder import Run
 from made_tiny import STEPS
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
 KILLS = 20
 
 # Loads the model once; every extraction is a fork of this process.

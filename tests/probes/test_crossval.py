@@ -23,6 +23,7 @@ def clustered_labels(rng, low=0.15, high=0.85):
     return (rng.random(N) < rng.uniform(low, high, PROMPTS)[GROUPS]).astype(int)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_on_noise_whose_labels_cluster_by_prompt():
     rng = np.random.default_rng(0)
     p, within_p, values = [], [], []

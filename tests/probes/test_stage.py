@@ -73,6 +73,7 @@ def test_leaning_verdicts_are_in_the_subset_all_only(probed):
     assert (everyone > sure).all()
 
 
+@pytest.mark.slow
 def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_copy, tiny_model):
     from handscope.labeling.database.labels import Annotation, Labels
 

@@ -161,6 +161,7 @@ def small(bench, **changes):
     )
 
 
+@pytest.mark.slow
 def test_stores_without_a_difference_fool_no_test_more_often_than_they_may(bench):
     rows = [row for seed in range(30) for row in bench.fooled(small(bench), 39, seed)]
     table = bench.false_positives(pd.DataFrame(rows).assign(world="small"))
@@ -182,6 +183,7 @@ def test_tokens_as_the_unit_would_be_fooled(bench):
     assert fooled >= 18
 
 
+@pytest.mark.slow
 def test_stores_with_a_planted_direction_are_covered_and_seen_as_predicted(bench):
     world = small(bench, effect=0.7)
     rows = pd.DataFrame([row for seed in range(40) for row in bench.covered(world, 39, seed)])

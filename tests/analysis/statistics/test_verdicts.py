@@ -89,6 +89,7 @@ def test_interval_of_the_corrected_rate_is_that_of_the_delta_method() -> None:
     assert np.isnan(verdicts.corrected_rate(5, 10, useless)).all()
 
 
+@pytest.mark.slow
 def test_coverage_of_the_corrected_rate() -> None:
     """In 200 repeats with a known rate the 95% interval holds it about 95% of the time."""
     rng = np.random.default_rng(0)

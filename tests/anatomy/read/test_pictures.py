@@ -179,6 +179,8 @@ def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
     assert "too long and thin" in skipped(tmp_path / "thread.png")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_twenty_thousand_pixels_a_side_in_bounded_memory(tmp_path: Path) -> None:
     """400 megapixels take 1.6 GB when they are decoded whole; a process that may have 1.2 GB more reads them."""
     import subprocess

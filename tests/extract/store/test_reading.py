@@ -227,6 +227,7 @@ def test_chunks_hold_a_chunk_in_memory(tmp_path: Path) -> None:
     assert seen == tokens and peak < 2 * 500 * width * 4 + 6e6
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("form", ["shards", "store.h5"])
 def test_a_data_loader_gives_every_token_once(

@@ -108,6 +108,7 @@ for call in (lambda: store.read("single.0", 2), lambda: store.sample("s"), lambd
 """
 
 
+@pytest.mark.process
 def test_without_the_plugin_the_extra_is_named(tmp_path: Path) -> None:
     make_shard(tmp_path, "s", 1, compression="lossless")
     environment = {name: value for name, value in os.environ.items() if name != "HDF5_PLUGIN_PATH"}
@@ -207,6 +208,7 @@ for death in range(10):
 """
 
 
+@pytest.mark.process
 def test_killed_in_mid_write_leaves_whole_shards_only(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "support"), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")

@@ -267,6 +267,8 @@ for folder, stage, after in scenarios:
 """
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_killed_stages_go_on_to_the_same_bits(
     tiny_model: Model, tiny_pipe_folder: Path, extracted_run: Run, tmp_path: Path
 ) -> None:

@@ -117,6 +117,8 @@ def test_parts_of_two_machines_are_the_whole(tiny_model, finished_run, surveyed_
     assert second is not None and second.samples == SurveyStore(survey_folder(surveyed_run)).samples
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_killed_at_any_point_it_goes_on(finished_run, tiny_pipe_folder, run_copy):
     run = run_copy(finished_run)
     code = (

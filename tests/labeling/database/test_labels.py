@@ -369,6 +369,7 @@ def test_of_two_writes_on_one_state_one_is_refused(labels: Labels) -> None:
         assert sorted(map(str, pool.map(write, range(8)))) == ["1"] + ["None"] * 7
 
 
+@pytest.mark.process
 def test_what_was_acknowledged_survives_sigkill(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np

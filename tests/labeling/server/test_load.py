@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from handscope.labeling.database.labels import Labels
 from made_runs import annotating, cells, make_run, serving
+
+pytestmark = pytest.mark.process
 
 NAMES = ("Ann", "Bob", "Cho", "Dee")
 STROKES = 40

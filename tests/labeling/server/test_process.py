@@ -19,6 +19,8 @@ from handscope.labeling.server.session import Session
 from handscope.run.folder import Run
 from made_runs import annotating, cells
 
+pytestmark = pytest.mark.process
+
 
 def command(run: Run, *options: str, path: Path | None = None) -> subprocess.Popen:
     return subprocess.Popen(
@@ -26,6 +28,7 @@ def command(run: Run, *options: str, path: Path | None = None) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )
 
 
