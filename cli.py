@@ -25,6 +25,7 @@ from .commands import (
 )
 from .errors import HandscopeError
 from .progress import bars
+from .stages import STAGES
 
 GROUPS = (
     study,
@@ -76,13 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="handscope",
         description="Where and when does a diffusion transformer know that the hand it draws is wrong?",
-        epilog="Every stage can be killed at any point: the same command again goes on where it stopped.",
+        epilog=f"study runs {_names(always=True)}, and {_names(always=False)} when its file asks for them. Every stage "
+        "can be killed at any point: the same command again goes on where it stopped.",
     )
     parser.add_argument("--version", action="version", version=f"handscope {__version__}")
     verbs = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
     for group in GROUPS:
         group.add(verbs)
     return parser
+
+
+def _names(always: bool) -> str:
+    return ", ".join(stage.name for stage in STAGES if stage.always is always)
 
 
 def _refuse(message: str) -> int:

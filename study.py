@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .errors import HandscopeError
 from .extract.address import Plan
-from .labeling.subject import load_subject, set_subject
 from .models.family import check_kinds
 from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
@@ -187,6 +186,8 @@ class Study(BaseModel):
         """`run`, one stage at a time."""
         work = _Work(self, progress)
         if self.subject is not None:
+            from .labeling.subject import load_subject, set_subject
+
             set_subject(work.run, load_subject(self.subject))
         for stage in self.chosen:
             settings = self.settings_of(stage)

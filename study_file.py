@@ -12,7 +12,6 @@ from pydantic import BeforeValidator, Field, Strict, ValidationError, Validation
 from pydantic.fields import FieldInfo
 
 from .errors import HandscopeError
-from .labeling.subject import load_subject
 from .run.prompts import check_seeds, read_prompts
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
@@ -134,6 +133,8 @@ def _near(value: Any, info: ValidationInfo) -> str:
 
 def _subject(value: Any, info: ValidationInfo) -> str:
     """A subject that handscope brings, or the path of a file beside the study's."""
+    from .labeling.subject import load_subject
+
     near = _beside(info) / _text(value)
     subject = str(near.resolve()) if near.is_file() else value
     load_subject(subject)  # what is wrong with its file is said before anything is generated

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
+from ..stages import ANATOMY
 from .verb import add_verb, say
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ NAMED = 5  # skipped files that are named on the terminal; all are in skipped.cs
 
 def add(verbs: Any) -> None:
     """Add ``anatomy score`` and ``anatomy calibrate``."""
-    text = "are the hands of pictures plausible, and how far can that verdict be trusted"
-    group: argparse.ArgumentParser = verbs.add_parser("anatomy", help=text, description=f"anatomy: {text}.")
+    group: argparse.ArgumentParser = verbs.add_parser(
+        ANATOMY.name, help=ANATOMY.help, description=f"{ANATOMY.name}: {ANATOMY.help}."
+    )
     inner = group.add_subparsers(title="what to do", metavar="WHAT", required=True)
 
     verb = add_verb(inner, "score", _score, "a verdict with reasons on every hand, as tables and contact sheets")

@@ -99,6 +99,9 @@ def cut(path: Path) -> None:
         ({"at": "middle"}, ["'at'", "output, input"]),
         ({"compression": "lossy"}, ["'compression'", "lossless"]),
         ({"offload": "model"}, ["Offload", "cpu"]),
+        ({"also": ["survey", "label"]}, ["'also'", "survey, commit, triage, mend, anatomy", "'label'"]),
+        ({"also": "survey"}, ["'also'", "a list of"]),
+        ({"folder": "run"}, ["'folder'", "which a study does not have"]),
         ({"prompts": []}, ["'prompts'"]),
         ({"prompts": ["a hand", " "]}, ["'prompts'"]),
         ({"prompts": "nowhere.txt"}, ["nowhere.txt", "one prompt a line"]),
@@ -140,6 +143,41 @@ def test_study_that_is_not_a_study(content: bytes, said: str, refused: Refused, 
     path = tmp_path / "study.yaml"
     path.write_bytes(content)
     assert said in refused("study", path)
+
+
+# YAML 1.1 takes these for 8, 90, 16, 1000, infinity, true and a day; none is plainly what its key asks for.
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("steps: 010", "a whole number of at least 1, found '010'"),
+        ("steps: 1:30", "a whole number of at least 1, found '1:30'"),
+        ("batch_size: 0x10", "found '0x10'"),
+        ("permutations: 1_000", "found '1_000'"),
+        ("guidance: .inf", "a number of at least 0, found '.inf'"),
+        ("read_steps: [4, 01]", "found [4, '01']"),
+        ("folds: yes", "found 'yes'"),
+        ("seed: 2026-01-02", "found '2026-01-02'"),
+    ],
+)
+def test_only_decimal_numbers_are_numbers(
+    line: str, said: str, study_file: Callable[..., Path], refused: Refused, tmp_path: Path
+) -> None:
+    path = study_file()
+    key = line.partition(":")[0]
+    kept = [other for other in path.read_text().splitlines() if not other.startswith(f"{key}:")]
+    path.write_text("\n".join([*kept, line]))
+    message = refused("study", path)
+    assert f"{key!r}" in message and said in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_that_looks_like_a_number_is_kept(study_file: Callable[..., Path]) -> None:
+    from handscope.study import Study
+
+    path = study_file()
+    path.write_text(path.read_text() + "revision: 0123\nguidance: 1e1\nheight: null\n")
+    study = Study.from_yaml(path)
+    assert (study.revision, study.guidance, study.height) == ("0123", 10.0, None)
 
 
 def test_study_that_is_not_there(refused: Refused, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A study from its YAML file: what a key means, resuming after a kill, and doing nothing when all is done."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -203,6 +204,34 @@ def test_only_what_is_missing_is_done(folder: Path, tmp_path: Path, monkeypatch:
 
     (tmp_path / "run" / "record.json").write_text("{ torn")
     assert ran(study) == [stage.name for stage in STAGES if stage.always]
+    assert ran(study) == []
+
+
+def test_a_run_of_0_3_is_shown_as_it_is_and_made_again_alike(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handscope.report.page import _resolution
+    from handscope.report.results import Results
+
+    shutil.copytree(folder / "run", tmp_path / "run", copy_function=shutil.copy2)
+    run = Run(tmp_path / "run")
+    (run.path / "record.json").unlink()
+    for path, told in (
+        (run.path / "study.json", {"analyze": {"settings": {"version": "0.3.0"}, "summary": "of then"}}),
+        (run.analysis_dir / "analyze.json", {"fingerprint": "0" * 64, "permutations": 19}),
+        (run.probes_dir / "probe.json", {"fingerprint": "0" * 64, "permutations": 9}),
+        (run.figures_dir / "report.json", {"fingerprint": "0" * 64}),
+    ):
+        path.write_text(json.dumps(told))
+    before = {path.name: path.read_bytes() for path in run.analysis_dir.glob("*.csv")}
+    permutations = {line["name"]: line["permutations"] for line in _resolution(run, Results.read(run))}
+    assert permutations == {"directions and distances": 19, "probes": 9, "baselines": 9}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("handscope.organism.study.auto.label_auto", lambda run, progress: None)
+    study = Study.from_yaml(folder / "study.yaml")
+    assert ran(study) == [stage.name for stage in STAGES if stage.always]
+    assert {path.name: path.read_bytes() for path in run.analysis_dir.glob("*.csv")} == before
     assert ran(study) == []
 
 
