@@ -32,7 +32,8 @@ def commit_and_draw(model: Model, run: Run, samples: int = 200, seed: int = 0, p
 
 def told(run: Run) -> list[str]:
     """What the tables of a run say of each region: see `sentences`."""
-    return sentences(run, pd.read_csv(run.analysis_dir / "commitment_summary.csv"), regions_of(run))
+    summary = pd.read_csv(run.analysis_dir / "commitment_summary.csv").fillna({"reason": ""})
+    return sentences(run, summary, regions_of(run))
 
 
 def summary(run: Run) -> str:
