@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import HandscopeError
 from .moments import Moments
 from .statistics.folds import codes
-from .statistics.intervals import bootstrap_weights
+from .statistics.intervals import bootstrap_weights, interval
 from .statistics.nulls import p_value, permuted_labels
 
 DRAWS = 64
@@ -180,9 +180,9 @@ def bhattacharyya_test(
     null = _distances(samples, permutations)
     draws = bootstrap_weights(groups, bootstraps, seed)[:, codes(groups)]
     drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])
-    low, high = np.quantile(drawn - drawn.mean(), [0.025, 0.975])
+    low, high = interval(drawn - drawn.mean())
     excess = observed.distance - float(null.mean())
-    return BhattacharyyaTest(observed, null, (float(excess + low), float(excess + high)))
+    return BhattacharyyaTest(observed, null, (excess + low, excess + high))
 
 
 def permuted_parts(

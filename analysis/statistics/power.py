@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
+from scipy.special import owens_t
 from scipy.stats import norm
 
 from ...errors import HandscopeError
@@ -56,8 +57,6 @@ def auc_sd(auc: ArrayLike, n_bad: ArrayLike, n_good: ArrayLike, folds: int = 1) 
 def _both(auc: Array) -> Array:
     """P(Z1 < h, Z2 < h) of two standard normals with correlation 1/2, h the normal quantile of `auc`."""
     # Owen's T gives it without an integral of two variables: Phi(h) - 2 T(h, 1 / sqrt(3)).
-    from scipy.special import owens_t
-
     h = norm.ppf(auc)
     return norm.cdf(h) - 2 * owens_t(h, 1 / np.sqrt(3))
 
