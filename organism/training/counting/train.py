@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from ....anatomy.measure.count import FAULTS, RELATIONS, WEIGHTS, CountNetwork, Logits, count_fingers
 from ....files import atomic
 from ....progress import Progress, bars, quiet
+from ..course import set_rate
 from .augment import Composed, compose, photographed, textures
 from .data import DrawnHands, draw
 from .photos import cut, jittered, learnt
@@ -112,28 +113,20 @@ def train(folder: Path, steps: int = STEPS, progress: Progress = quiet) -> Count
         done = state["done"]
     else:
         average.load_state_dict(network.state_dict())
-    pool, shards, photos = textures("seen", 1), Shards(folder), learnt(folder)
-    recent: deque[tuple[dict[str, Tensor], Composed]] = deque(maxlen=ECHO)
+    shards, batches = Shards(folder), Batches(textures("seen", 1))
+    photos = learnt(folder)
     log = (folder / "train.log").open("a")
     while done < steps:
         ready = shards.refresh()
         g = torch.Generator().manual_seed(done)
         total = 0.0
         for _ in range(min(SAVE, steps - done)):
-            if done % 2 and len(recent) == ECHO:
-                table, composed = recent.popleft()
-                pictures = composed.pictures.flip(3)
-            else:
-                table = shards.pick(BATCH, g)
-                composed = compose(table["pixels"], table["relation"], pool, g)
-                pictures = composed.pictures
-                recent.append((table, composed))
+            table, composed, pictures = batches.next(shards, done, g)
             if len(photos):
                 chosen = photos[torch.randint(len(photos), (PHOTOS,), generator=g)]
                 pictures = torch.cat([pictures, photographed(jittered(chosen, g), g)])
-            for group in optimizer.param_groups:
-                warm = min(1.0, (done + 1) / 150)
-                group["lr"] = RATE * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done / steps)))
+            warm = min(1.0, (done + 1) / 150)
+            set_rate(optimizer, RATE * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done / steps))))
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(pictures.contiguous(memory_format=torch.channels_last))
@@ -144,10 +137,7 @@ def train(folder: Path, steps: int = STEPS, progress: Progress = quiet) -> Count
             value.backward()
             optimizer.step()
             done += 1
-            keep = min(AVERAGE, done / (done + 20))
-            with torch.no_grad():
-                for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                    mean.copy_(torch.lerp(now, mean, keep) if mean.is_floating_point() else now)
+            _follow(average, network, min(AVERAGE, done / (done + 20)))
             total += float(value.detach())
         log.write(f"{done} {total / SAVE:.4f} {ready}\n")
         log.flush()
@@ -156,6 +146,30 @@ def train(folder: Path, steps: int = STEPS, progress: Progress = quiet) -> Count
             torch.save({**state, "optimizer": optimizer.state_dict()}, temporary)
         progress("train", done, steps)
     return average.eval()
+
+
+class Batches:
+    """Batches of composed pictures; every second one is one of the last few again, mirrored."""
+
+    def __init__(self, pool: Tensor) -> None:
+        self.pool = pool
+        self.recent: deque[tuple[dict[str, Tensor], Composed]] = deque(maxlen=ECHO)
+
+    def next(self, shards: Shards, step: int, g: torch.Generator) -> tuple[dict[str, Tensor], Composed, Tensor]:
+        """The hands of a batch, what was composed of them, and the pictures to look at."""
+        if step % 2 and len(self.recent) == ECHO:
+            table, composed = self.recent.popleft()
+            return table, composed, composed.pictures.flip(3)
+        table = shards.pick(BATCH, g)
+        composed = compose(table["pixels"], table["relation"], self.pool, g)
+        self.recent.append((table, composed))
+        return table, composed, composed.pictures
+
+
+@torch.no_grad()
+def _follow(average: CountNetwork, network: CountNetwork, keep: float) -> None:
+    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        mean.copy_(torch.lerp(now, mean, keep) if mean.is_floating_point() else now)
 
 
 def calibrate(network: CountNetwork, folder: Path) -> dict[str, float]:
