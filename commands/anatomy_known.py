@@ -1,7 +1,6 @@
 """What is known of pictures beside their pixels: a person's labels, and how many raised digits a prompt asks for."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +9,15 @@ import pandas as pd
 
 from ..anatomy.judge.labels import Labelled, labelled, read_labels
 from ..errors import HandscopeError
+from ..labeling.subject import default_subject
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five")
+RAISED = "gesture"
+"""The fact of the subject hand that says how many digits a prompt asks for, as in "three fingers raised"."""
 
 
 def raised_in(prompt: str) -> int | None:
-    """How many digits a prompt asks for, as in "three fingers raised"; None where it does not say."""
-    said = re.search(rf"\b({'|'.join(NUMBERS)}) fingers? raised\b", prompt)
-    return None if said is None else NUMBERS.index(said[1])
+    """How many digits a prompt asks for; None where it does not say."""
+    return default_subject().numbers(prompt).get(RAISED)
 
 
 def raised_by_prompts(pictures: Sequence[Path]) -> dict[Path, int]:

@@ -224,9 +224,15 @@ def parse_subject(said: Any, where: object) -> Subject:
         raise HandscopeError(f"The subject {where} is not as expected, key {key!r}: {problem}.") from error
 
 
+@lru_cache(maxsize=1)
+def default_subject() -> Subject:
+    """The subject of a run that was not begun with another; its file is read once."""
+    return load_subject(DEFAULT)
+
+
 def words_of(subject: Subject | None) -> Subject:
     """The subject, or the default one where none is given."""
-    return load_subject(DEFAULT) if subject is None else subject
+    return default_subject() if subject is None else subject
 
 
 def subject_of(run: Run) -> Subject:
@@ -237,7 +243,7 @@ def subject_of(run: Run) -> Subject:
 def subject_at(settings: Path) -> Subject:
     """The subject that a ``run.yaml`` names; the default where there is no such file."""
     if not settings.exists():
-        return load_subject(DEFAULT)
+        return default_subject()
     state = settings.stat()
     return _subject_at(settings, state.st_mtime_ns, state.st_size)
 
@@ -266,7 +272,7 @@ def set_subject(run: Run, subject: Subject) -> None:
 @lru_cache(maxsize=32)
 def _subject_at(settings: Path, _changed: int, _size: int) -> Subject:
     said = Run(settings.parent).settings.get("subject")
-    return load_subject(DEFAULT) if said is None else parse_subject(said, f"of {settings}")
+    return default_subject() if said is None else parse_subject(said, f"of {settings}")
 
 
 _SUBJECT = TypeAdapter(Subject)

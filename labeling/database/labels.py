@@ -263,9 +263,9 @@ class Labels(LabelRecords):
         return table.astype({"sure": bool, "bad": float, "score": float})
 
     def _check(self, annotations: Sequence[Annotation]) -> None:
-        for annotation in annotations:
-            if annotation.kinds:
-                subject = subject_at(self.path.with_name("run.yaml"))
+        if any(annotation.kinds for annotation in annotations):
+            subject = subject_at(self.path.with_name("run.yaml"))
+            for annotation in annotations:
                 subject.check_kinds(annotation.kinds, annotation.sample)
 
     def _one(self, rows: Iterable[tuple[Any, ...]]) -> Annotation | None:

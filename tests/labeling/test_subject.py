@@ -36,6 +36,7 @@ def test_what_the_captions_of_the_organism_state_is_what_they_were_made_from():
         stated = hand.stated(str(caption))
         assert stated == {name: getattr(caption, name) for name in names} and list(stated) == names
         assert hand.numbers(str(caption)) == {"gesture": sum(GESTURES[caption.gesture])}
+    assert hand.numbers("one finger raised") == {"gesture": 1}
     assert hand.stated("an open door") == {} and hand.numbers("a left hand") == {}
 
 
