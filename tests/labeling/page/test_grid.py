@@ -220,6 +220,12 @@ def test_bytes_survive_base64_and_runs(page: Page) -> None:
         assert packed == ",".join(f"{value}x{n}" if n > 1 else f"{value}" for value, n in runs)
 
 
+def test_a_stroke_that_a_page_of_the_version_before_left_behind_is_read(page: Page) -> None:
+    cases = [{"cells": 4, "labels": "3x2,1x2", name: "1x2,0x2", "faults": {}} for name in ("hands", "instances")]
+    found = in_browser(page, "journal.js", "(c, m) => [...m.unpacked(c).instances]", cases)
+    assert found == [[1, 1, 0, 0]] * 2
+
+
 def test_strokes_are_put_upon_what_another_tab_saved(page: Page) -> None:
     rng = np.random.default_rng(3)
     cases = [[random_grid(rng, 5, 7) for _ in range(3)] for _ in range(50)]
