@@ -77,6 +77,19 @@ def extracted_run(tiny_model, finished_run, tmp_path_factory: pytest.TempPathFac
     return Run(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "extracted"))
 
 
+@pytest.fixture(scope="session")
+def studied_run(extracted_run, tmp_path_factory: pytest.TempPathFactory):
+    """`extracted_run` with every table of the analysis and the probes, and no report yet."""
+    from handscope.run.folder import Run
+
+    def make(folder: Path) -> None:
+        shutil.copytree(extracted_run.path, folder, dirs_exist_ok=True)
+        made_tiny.make_studied(Run(folder))
+
+    made = made_once(tmp_path_factory, "studied", make)
+    return Run(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "studied"))
+
+
 @pytest.fixture
 def run_copy(tmp_path: Path) -> Callable:
     """``run_copy(finished_run)``: a copy of a run that a test may change."""

@@ -30,13 +30,8 @@ def executed(notebook: Path, run: str, scratch: Path) -> subprocess.CompletedPro
     return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, cwd=notebook.parent)
 
 
-def test_first_look_runs_on_the_run_that_the_environment_names(tiny_model, extracted_run, run_copy):
-    from handscope.analysis import analyze
-    from handscope.probes import probe
-
-    run = run_copy(extracted_run)
-    analyze(run, permutations=50)
-    probe(run, permutations=20)
+def test_first_look_runs_on_the_run_that_the_environment_names(studied_run, run_copy):
+    run = run_copy(studied_run)
     done = executed(NOTEBOOK, str(run.path), run.path)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
 

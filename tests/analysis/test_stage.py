@@ -23,10 +23,9 @@ COLUMNS = [
 NUMBERS = [name for name in COLUMNS if name not in ("massive_channels", "constant_channels", "reason")]
 
 
-@pytest.fixture(scope="module")
-def analysed(extracted_run):
-    analyze(extracted_run, permutations=49, folds=4)
-    return extracted_run
+@pytest.fixture
+def analysed(studied_run):
+    return studied_run
 
 
 def tables(run):

@@ -15,10 +15,9 @@ from handscope.stages import PROBE
 from tables import check_columns
 
 
-@pytest.fixture(scope="module")
-def probed(extracted_run):
-    probe(extracted_run, permutations=19, folds=4)
-    return extracted_run
+@pytest.fixture
+def probed(studied_run):
+    return studied_run
 
 
 def test_the_norm_that_a_block_is_compared_with_is_its_own():

@@ -1,9 +1,11 @@
-"""The report follows the numbers: runs with invented tables, in which some cells are significant, or none is."""
+"""The report: drawn from what the stages wrote, and following numbers that are invented, significant or not."""
 
 import html
 import os
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,12 +13,14 @@ import pytest
 from handscope import figures
 from handscope.analysis.statistics.rates import rates_by, wilson
 from handscope.errors import HandscopeError
+from handscope.labeling.database.labels import Labels
 from handscope.labeling.subject import load_subject
 from handscope.report.findings import CHANCE, findings
 from handscope.report.optional_plates import optional_plates
 from handscope.report.page import _rates, flat, report
 from handscope.report.results import Results
 from handscope.run.folder import Run
+from handscope.stages import TABLES
 from invented import STEPS, gain, invented, scores, with_optional
 from matplotlib.figure import Figure
 from PIL import Image
@@ -40,6 +44,7 @@ FIGURES = {
     "distance_parts",
     "power",
 }
+OF_OPTIONAL_TABLES = {"contrasts", "gaussianity", "transfer", "probe_transfer", "methods", "reliability"}
 
 
 def edited(run: Run, table: str, change) -> Results:
@@ -56,10 +61,22 @@ def words(page: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
-    """A run with a signal, and its page."""
-    run = invented(tmp_path_factory.mktemp("reports") / "signal", 0.4)
+def reported(studied_run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
+    """A run whose tables the stages wrote, and its page."""
+    run = Run(shutil.copytree(studied_run.path, tmp_path_factory.mktemp("reports") / "run"))
     return run, report(run).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, and one dot of them is written: painting takes most of the time of a report."""
+
+    def save(drawn: Figure, folder: Path, name: str) -> Path:
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (1, 1)).save(folder / f"{name}.png")
+        return folder / f"{name}.png"
+
+    monkeypatch.setattr(figures, "save", save)
 
 
 def test_every_figure_is_there_as_png_and_svg_and_in_the_page(reported):
@@ -67,17 +84,19 @@ def test_every_figure_is_there_as_png_and_svg_and_in_the_page(reported):
     assert (
         {path.stem for path in run.figures_dir.glob("*.png")}
         == {path.stem for path in run.figures_dir.glob("*.svg")}
-        == FIGURES
+        == {path.stem for path in run.figures_dir.glob("*.pdf")}
+        == FIGURES | OF_OPTIONAL_TABLES
     )
     for path in run.figures_dir.glob("*.png"):
         with Image.open(path) as image:
             assert image.width >= 700 and image.info["dpi"][0] == pytest.approx(150, abs=1)
-    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert page.count("data:image/png;base64,") == len(FIGURES | OF_OPTIONAL_TABLES)
     assert sum(path.stat().st_size for path in run.figures_dir.glob("*.svg")) < 5e6
 
 
 @pytest.mark.slow
-def test_a_second_subject_is_spoken_of_in_its_own_words(tmp_path):
+def test_a_second_subject_is_spoken_of_in_its_own_words(tmp_path, monkeypatch):
+    monkeypatch.delitem(figures.FORMATS, "pdf")  # which takes the most time, and is not read here
     run = invented(tmp_path / "run", 0.4, subject=load_subject(BIRD))
     run.write_settings({"provenance": {"name": "a painter"}, "labels": {}})
     text = words(report(run).read_text(encoding="utf-8"))
@@ -126,8 +145,28 @@ def test_the_page_is_well_formed(reported):
     assert not open_tags
 
 
-def test_the_page_tells_what_was_found_with_n_and_interval(reported):
-    text = words(reported[1])
+def test_the_page_says_what_the_tables_of_the_stages_say(reported):
+    run, page = reported
+    text, results = words(page).replace("−", "-"), Results.read(run)
+    rows = pd.read_csv(run.analysis_dir / "probes.csv").query("subset == 'sure'")
+    best = rows.loc[rows[f"{results.prefix}auc"].idxmax()]
+    separable = (rows[f"{results.prefix}q"] <= 0.05).sum()
+    assert f"The highest AUC is {best[f'{results.prefix}auc']:.2f}, {best.block} at step {best.step}" in text
+    assert separable == 0 and f"(n = {best.n_good + best.n_bad}) in every one of {len(rows)} cells" in text
+    labels = Labels(run.labels_path).table()
+    bad, judged = int(labels["bad"].sum()), int(labels["bad"].notna().sum())
+    assert f"{bad} of {judged}" in text and f"A study of {len(run.samples())} pictures" in text
+    cells = pd.read_csv(run.analysis_dir / "cells.csv")
+    top = cells.loc[cells["db_excess"].idxmax()]
+    assert f"Its largest excess is {top.db_excess:.2f} nats, {top.block} at step {top.step}" in text
+    null = f"{top.db_null_mean:.2f} ± {top.db_null_sd:.2f}"
+    assert f"permuted verdicts give {null} nats, so of the raw {top.db:.2f}" in text
+    shared = pd.read_csv(run.analysis_dir / "shared.csv").iloc[0]
+    assert f"AUC {shared.auc:.2f} ({shared.lo:.2f} to {shared.hi:.2f})" in text
+
+
+def test_the_page_tells_what_was_found_with_n_and_interval(tmp_path, unpainted):
+    text = words(report(invented(tmp_path / "run", 0.4)).read_text(encoding="utf-8"))
     assert "24 of 56" in text and "43% (95% interval 31% to 56%)" in text
     assert "in 6 of 12 cells (q ≤ 0.05), best in single.3 at step 1: AUC 0.88 (0.82 to 0.94; n = 40)" in text
     assert "not separable from chance (n = 40)" in text
@@ -152,6 +191,17 @@ def test_a_second_call_does_nothing_until_something_changes(reported, monkeypatc
     # The words are what is looked at: figures are drawn, and their files left as they are.
     monkeypatch.setattr(figures, "save", lambda drawn, folder, name: folder / f"{name}.png")
     assert "0.71" in words(report(run).read_text(encoding="utf-8"))
+
+
+def test_invented_tables_have_the_columns_that_the_stages_write(tmp_path):
+    run = invented(tmp_path / "run", 0.4)
+    with_optional(run, True)
+    made = {path.stem for path in run.analysis_dir.glob("*.csv")}
+    assert made <= set(TABLES)
+    for name in made:
+        table = TABLES[name][0]
+        columns = pd.read_csv(run.path / table.path).columns
+        assert {column: table.group(column) for column in columns if table.group(column) is None} == {}, name
 
 
 def answers(results: Results) -> dict[str, tuple[str, str]]:

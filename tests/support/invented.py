@@ -258,13 +258,14 @@ def with_optional(run: Run, found: bool) -> Results:
             for way in ways
         ],
         "conditional": [
-            {**cell, "baseline": name, **gain(found and cell["step"] < 12)}
+            {**cell, "baseline": name} | {column: row[column] for column in row if not column.endswith(("lo", "hi"))}
             for name in ("all", "x0_flat")
             for cell in cells
+            for row in [gain(found and cell["step"] < 12)]
         ],
         "survey": [
             {
-                **{f"ridge_{name}" if name in ("auc", "lo", "hi", "q") else name: v for name, v in row.items()},
+                **{f"ridge_{name}" if name in scores(1, 0) else name: value for name, value in row.items()},
                 "db_excess": 0.4, "db_q": 0.3, "split_cosine": 0.2,
             }
             for row in scored

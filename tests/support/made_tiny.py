@@ -138,3 +138,12 @@ def make_extracted(model, run) -> None:
     from handscope.extract.extract import extract
 
     extract(model, run, Plan(["double.1", "single.0", "single.2"], [4, 2, 1], of=STEPS))
+
+
+def make_studied(run) -> None:
+    """The tables of the analysis and of the probes of an extracted run."""
+    from handscope.analysis import analyze
+    from handscope.probes import probe
+
+    analyze(run, permutations=49, folds=4)
+    probe(run, permutations=19, folds=4)
