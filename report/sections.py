@@ -15,6 +15,10 @@ SHOWN = 6
 """Rows of a long table that are shown; all are in its file."""
 
 
+WEIGHT = r" \([-+−][0-9.]+\)$"
+"""How much a reason counts for a verdict, as it stands behind it: reasons are counted without it."""
+
+
 @dataclass(frozen=True)
 class Section:
     """One section: a text, figures with their captions by the names of their files, and a table."""
@@ -146,6 +150,7 @@ def _anatomy(results: Results) -> Section:
     counts = table["outcome"].value_counts()
     bad, good, none = (int(counts.get(name, 0)) for name in ("implausible", "plausible", "undetected"))
     reasons = table.loc[table["outcome"] == "implausible", "reasons"].dropna().str.split("; ").explode()
+    reasons = reasons.str.replace(WEIGHT, "", regex=True)
     return Section(
         ANATOMY,
         f"HandAnat, which looks at the finished pictures only, finds {bad} of {bad + good} hands implausible; in "

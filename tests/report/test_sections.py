@@ -42,7 +42,8 @@ def with_requested(run) -> Results:
         }
         for name, family, after in names
     ]  # fmt: skip
-    hands = [("implausible", "two fingers fused; too long"), ("implausible", "two fingers fused"), ("plausible", "")]
+    hands = [("implausible", f"two fingers fused {said}") for said in ("(+2.8); too long", "(+0.1)")]
+    hands.append(("plausible", ""))
     made = {
         "commitment": [{"sample": "a", "region": "hand"}],
         "commitment_summary": regions,
