@@ -59,7 +59,7 @@ class ClassParts:
         self.table = table
         self._tokens = SubjectTokens(store, table["sample"].tolist())
         number = store.tokens["sample"].map({sample: k for k, sample in enumerate(table["sample"])})
-        sample = np.where(store.tokens["hand"] > 0, number.fillna(-1), -1).astype(np.intp)
+        sample = np.where(store.tokens["instance"] > 0, number.fillna(-1), -1).astype(np.intp)
         labels, verdict = store.tokens["label"].to_numpy(), table["bad"].to_numpy().astype(np.intp)
         held = sample >= 0
         marked = np.bincount(sample[held & (labels == 3)], minlength=len(table)) > 0

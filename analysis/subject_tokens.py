@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ..extract.store.store import ActivationStore
 
 
+NAMED = 3
+"""Samples that a sentence names."""
+
+
 class SubjectTokens:
     """Reads cells of a store as moments of each sample's tokens of the subject: those with an instance number.
 
@@ -25,11 +29,23 @@ class SubjectTokens:
     ----------
     samples : list of str, those asked for that have such a token in the store, in the order asked for
     tokens : DataFrame of these tokens, in the order of the store
+
+    Raises
+    ------
+    HandscopeError
+        Tokens of the subject, as it is labelled now, are not stored.
     """
 
     def __init__(self, store: ActivationStore, samples: list[str]) -> None:
         self.store = store
-        subject = (store.tokens["hand"] > 0).to_numpy()
+        lacking = {sample: store.unstored[sample] for sample in samples if sample in store.unstored}
+        if lacking:
+            named = ", ".join(list(lacking)[:NAMED]) + (", …" if len(lacking) > NAMED else "")
+            raise HandscopeError(
+                f"{sum(lacking.values())} subject tokens of {len(lacking)} samples ({named}) are not stored: run "
+                "extract, which reads these samples alone."
+            )
+        subject = (store.tokens["instance"] > 0).to_numpy()
         present = set(store.tokens["sample"][subject])
         self.samples = [sample for sample in samples if sample in present]
         number = store.tokens["sample"].map({sample: k for k, sample in enumerate(self.samples)})

@@ -35,9 +35,9 @@ def add(verbs: Any) -> None:
     )
     verb.add_argument(
         "--tokens",
-        choices=("hand", "labelled", "all"),
-        default="hand",
-        help="which tokens of a sample are kept (default hand)",
+        default="subject",
+        metavar="WHICH",
+        help="which tokens of a sample are kept: subject (the default; its noun, hand, says the same), labelled or all",
     )
     verb.add_argument("--stream", choices=("image", "text"), help="whose tokens are read (default image)")
     verb.add_argument("--at", choices=("output", "input"), help="which side of each block is read (default output)")
@@ -66,6 +66,9 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     samples = run.samples()
     if samples.empty:
         raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
+    from ..extract.worklist import selection_of
+
+    tokens = selection_of(arguments.tokens)
     given = {name: getattr(arguments, name) for name in READ if getattr(arguments, name) is not None}
     plan = _plan_of(arguments.plan, given) if arguments.plan is not None else None
     of = int(samples["steps"].iloc[0])
@@ -76,7 +79,7 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
 
     model = model_of(run, arguments)
     plan = plan.on(model.blocks)
-    options = {"tokens": arguments.tokens, "batch_size": arguments.batch_size, "shard": arguments.shard}
+    options = {"tokens": tokens, "batch_size": arguments.batch_size, "shard": arguments.shard}
     if arguments.dry_run:
         print(estimated(estimate(model, run, plan, **options), arguments.compression))
         return

@@ -10,8 +10,8 @@ from .verb import add_verb, say
 
 
 def add(verbs: Any) -> None:
-    """Add ``store check``, ``store info``, ``store consolidate`` and ``store merge``."""
-    text = "check, describe, consolidate or merge activations on disk"
+    """Add ``store check``, ``info``, ``consolidate``, ``merge`` and ``upgrade``."""
+    text = "check, describe, consolidate, merge or upgrade activations on disk"
     store = verbs.add_parser("store", help=text, description=f"store: {text}.")
     verbs = store.add_subparsers(title="what to do", metavar="WHAT", required=True)
 
@@ -19,6 +19,9 @@ def add(verbs: Any) -> None:
     _path(verb)
     _path(add_verb(verbs, "info", _info, "which cells, how many tokens, how many bytes"))
     _path(add_verb(verbs, "consolidate", _consolidate, "write store.h5, which reads fast by cell, from the shards"))
+
+    text = "bring activations of 0.3, which carry labels, into the form of now, which does not"
+    _path(add_verb(verbs, "upgrade", _upgrade, text))
 
     verb = add_verb(verbs, "merge", _merge, "join activations of several machines or runs, one shard a sample")
     verb.add_argument("target", metavar="TARGET", help="the folder that is written, a run or its activations/")
@@ -55,6 +58,15 @@ def _consolidate(arguments: argparse.Namespace, progress: Progress) -> None:
     say("store", f"{consolidate(path, progress)} of {len(shards(path))} shards")
 
 
+def _upgrade(arguments: argparse.Namespace, progress: Progress) -> None:
+    path = _activations(arguments.path)
+    from ..extract.store.upgrade import upgrade
+
+    changed = upgrade(path, progress)
+    said = f"{changed} files brought into the form of now" if changed else "nothing to do, all is in the form of now"
+    say("store", f"{said} in {path}")
+
+
 def _merge(arguments: argparse.Namespace, progress: Progress) -> None:
     sources = [_activations(source) for source in arguments.sources]
     target = Path(arguments.target)
@@ -64,7 +76,7 @@ def _merge(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..extract.store.store import ActivationStore
 
     path = merge(sources, target, progress)
-    say("store", f"{path}: {len(ActivationStore(path).samples)} samples of {len(sources)} sources")
+    say("store", f"{path}: {len(ActivationStore(path, labels={}).samples)} samples of {len(sources)} sources")
 
 
 def _path(verb: argparse.ArgumentParser) -> None:

@@ -19,9 +19,9 @@ from .worklist import Batch, WorkList, batches, work_list
 
 SHARD_BYTES = 9_000
 """What a shard takes beside activations and tokens: attributes, steps and HDF5's own, as measured on shards."""
-TOKEN_BYTES = 10
-"""Row, column, label and hand of a token in a shard."""
-STORE_TOKEN_BYTES = 14
+TOKEN_BYTES = 8
+"""Row and column of a token in a shard."""
+STORE_TOKEN_BYTES = 12
 """The same in the consolidated store, with the sample."""
 STORE_SAMPLE_BYTES = 600
 """What the consolidated store keeps of each sample: names, hashes, attributes."""
@@ -106,7 +106,7 @@ def estimate(
     model: Model,
     run: Run,
     plan: Plan,
-    tokens: str = "hand",
+    tokens: str = "subject",
     batch_size: int | None = None,
     shard: tuple[int, int] | None = None,
 ) -> Estimate:
@@ -116,7 +116,7 @@ def estimate(
     """
     work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(run, work, batch_size))
-    counts = {sample: _tokens(model, work, sample) for sample in work.rows}
+    counts = {sample: int(mask.sum()) for sample, mask in work.masks.items()}
     missing = sum(counts[sample] for sample in work.missing)
     cells, width = len(plan.cells), model.stream_width
     row_bytes = cells * width * 2
@@ -144,11 +144,6 @@ def estimate(
         encode_seconds=encode_seconds,
         roads=roads,
     )
-
-
-def _tokens(model: Model, work: WorkList, sample: str) -> int:
-    row = work.rows[sample]
-    return int(work.mask(sample, model.grid(row["height"], row["width"])).sum())
 
 
 def _time_encoding(model: Model, work: WorkList) -> float:
@@ -194,7 +189,7 @@ def _time_replay(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batc
     read = time.perf_counter() - begun
     with _timed(model) as seconds:
         prompts = [each["prompt"] for each in batch.filled()]
-        masks = batch.masks(model, work)
+        masks = batch.masks(work)
         replay(model, one, prompts, trajectories, row["guidance"], row["height"], row["width"], masks)
     return seconds[0], read
 
@@ -205,7 +200,7 @@ def _time_again(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch
     one = Plan(plan.blocks, [1], 1, plan.stream, plan.at)
     pairs = [(each["prompt"], each["seed"]) for each in batch.filled()]
     begun = time.perf_counter()
-    with capture(model.transformer, one, batch.masks(model, work)), _timed(model) as seconds:
+    with capture(model.transformer, one, batch.masks(work)), _timed(model) as seconds:
         draw(model, pairs, 1, row["guidance"], row["height"], row["width"])
     return seconds[0], time.perf_counter() - begun - seconds[0]
 

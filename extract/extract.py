@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from ..run.folder import Run
 from ..run.trajectory import Trajectory
 from .address import Plan
 from .picture_statistics import decode_predicted
-from .regenerate import SetAside, regenerate, set_aside, write_set_aside
+from .regenerate import regenerate
 from .replay import batch_difference, replay
 from .seen import Seen
 from .steps import step_table
-from .store.consolidate import consolidate
-from .store.shard import fingerprint, heads, reading, shards
+from .store.aside import SetAside, set_aside, write_set_aside
+from .store.consolidate import consolidate, is_consolidated
+from .store.shard import shards
 from .store.store import ActivationStore
 from .store.writer import ShardWriter
 from .worklist import Batch, WorkList, batches, shard_path, work_list
@@ -39,13 +41,16 @@ def extract(
     model: Model,
     run: Run,
     plan: Plan,
-    tokens: str = "hand",
+    tokens: str = "subject",
     batch_size: int | None = None,
     shard: tuple[int, int] | None = None,
     compression: str | None = None,
     progress: Progress = quiet,
 ) -> ActivationStore | None:
-    """Extract the plan's cells of every labelled sample, or of those that have no shard yet, then consolidate.
+    """Extract the plan's cells of the labelled samples of which a wanted token is not stored yet, then consolidate.
+
+    What is stored stays: a sample is read again only where a token is wanted by the labels of now that its shard has
+    not, and its new shard has both. A changed verdict, or a mask that has shrunk, needs nothing.
 
     Samples with a trajectory are replayed. The others are generated again from prompt and seed, in batches of the size
     that was used then; one whose noise or image comes out otherwise is set aside: it gets no shard, and
@@ -60,8 +65,9 @@ def extract(
     plan : Plan
         `plan.of` is the number of steps of the run.
     tokens : str
-        ``hand``: tokens with a hand number, whatever the verdict; ``labelled``: tokens whose label is not 0; ``all``:
-        every token of every sample, labelled or not. Of the text stream, all tokens of each sample with such a token.
+        ``subject`` (or its noun, ``hand``): tokens with an instance number, whatever the verdict; ``labelled``: tokens
+        whose label is not 0; ``all``: every token of every sample, labelled or not. Of the text stream, all tokens of
+        each sample with such a token.
     batch_size : int, optional
         Samples in one forward of a replay. By default the batch size of the generation, which gives the same bits as
         the generation had; at another one the difference is measured on the first batch, and kept in each shard.
@@ -99,7 +105,7 @@ def extract(
         _consolidate(run, work, progress)
         return ActivationStore(run.activations_dir)
     if shard is None:
-        aside = set_aside(run)
+        aside = set_aside(run.activations_dir)
         raise HandscopeError(
             f"All {len(aside)} samples came out otherwise when they were generated again (at most "
             f"{aside['psnr'].max():.1f} dB), so that none of their labels can be used: extract where they were "
@@ -121,10 +127,32 @@ def _decode(
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
-    """A batch as it was read: the shards of its samples (arguments of `ShardWriter.put`), and who has none."""
+class _Replayed:
+    """What `replay` is given of a batch."""
 
-    shards: list[tuple[Any, ...]]
+    prompts: list[str]
+    trajectories: list[Trajectory]
+    guidance: float
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """What a shard is written from, as `ShardWriter.put` takes it."""
+
+    path: Path
+    bits: np.ndarray
+    steps: np.ndarray
+    tokens: np.ndarray
+    attrs: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A batch as it was read: the shards of its samples, and who has none."""
+
+    shards: list[_Shard]
     differing: list[SetAside]
 
 
@@ -136,12 +164,12 @@ class _Reader:
         self._differences: dict[tuple[int, int], dict[str, Any]] = {}
 
     def read(self, batch: Batch) -> _Read:
-        masks = batch.masks(self.model, self.work)
+        masks = batch.masks(self.work)
         differing: list[SetAside] = []
         if batch.replayed:
-            arguments = self._arguments(batch)
-            trajectories = arguments[1]
-            seen = replay(self.model, self.plan, *arguments, masks)
+            given = self._replayed(batch)
+            trajectories = given.trajectories
+            seen = replay(self.model, self.plan, **vars(given), tokens=masks)
         else:
             seen, trajectories, differing = regenerate(self.model, self.run, self.plan, batch, masks)
         attrs = {**seen.conditions, **self._batch_attrs(batch)}
@@ -150,13 +178,12 @@ class _Reader:
         parts = zip(batch.rows, bits, trajectories)
         return _Read([self._shard(*part, attrs) for part in parts if part[0]["sample"] not in dropped], differing)
 
-    def _arguments(self, batch: Batch) -> tuple[list[str], list[Trajectory], float, int, int]:
-        """What `replay` takes."""
+    def _replayed(self, batch: Batch) -> _Replayed:
         first = batch.rows[0]
         read = {sample: self.run.trajectory(sample) for sample in batch.samples}
         filled = batch.filled()
         prompts, trajectories = [row["prompt"] for row in filled], [read[row["sample"]] for row in filled]
-        return prompts, trajectories, first["guidance"], first["height"], first["width"]
+        return _Replayed(prompts, trajectories, first["guidance"], first["height"], first["width"])
 
     def _batch_attrs(self, batch: Batch) -> dict[str, Any]:
         """The batch size, and where it is not the generation's what that does, measured on the first such batch."""
@@ -166,8 +193,8 @@ class _Reader:
             return attrs
         if sizes not in self._differences:
             wide = Batch(batch.rows, max(sizes), batch.replayed)
-            masks = wide.masks(self.model, self.work)
-            found = batch_difference(self.model, self.plan, *self._arguments(wide), masks, size=min(sizes))
+            masks, given = wide.masks(self.work), self._replayed(wide)
+            found = batch_difference(self.model, self.plan, **vars(given), tokens=masks, size=min(sizes))
             self._differences[sizes] = {
                 "absolute": found.absolute,
                 "relative": found.relative,
@@ -178,11 +205,11 @@ class _Reader:
 
     def _shard(
         self, row: dict[str, Any], bits: np.ndarray, trajectory: Trajectory, attrs: dict[str, Any]
-    ) -> tuple[Any, ...]:
+    ) -> _Shard:
         sample, grid = row["sample"], self.model.grid(row["height"], row["width"])
         own = {**attrs, **self.work.attrs(sample), "rows": grid[0], "columns": grid[1]}
-        tokens = self.work.token_table(sample, grid)
-        return shard_path(self.run, sample), bits, step_table(self.plan, trajectory), tokens, own
+        steps, tokens = step_table(self.plan, trajectory), self.work.tokens(sample)
+        return _Shard(shard_path(self.run, sample), bits, steps, tokens, own)
 
 
 def _write_batches(
@@ -195,18 +222,18 @@ def _write_batches(
     run, work = reader.run, reader.work
     done = len(work.rows) - len(work.missing)
     differing: list[SetAside] = []
-    write_set_aside(run, differing, shard)
+    write_set_aside(run.activations_dir, differing, shard)
     for batch in todo:
         read = reader.read(batch)
         writer.settle()  # the batch before: two are in memory, and no more
         for part in read.shards:
-            writer.put(*part)
+            writer.put(**vars(part))
         for aside in read.differing:
-            # It may have a shard with older labels of an image that cannot be made here.
+            # It may have a shard of another image, or one that lacks tokens which cannot be made here.
             shard_path(run, aside.sample).unlink(missing_ok=True)
         if read.differing:
             differing += read.differing
-            write_set_aside(run, differing, shard)
+            write_set_aside(run.activations_dir, differing, shard)
         done += len(batch.rows)
         progress("extract", done, len(work.rows))
 
@@ -225,17 +252,14 @@ def _bits(seen: Seen, plan: Plan, counts: np.ndarray) -> list[np.ndarray]:
 
 def _consolidate(run: Run, work: WorkList, progress: Progress) -> None:
     """Consolidate once every sample of the whole extraction has a shard, whichever machine wrote it."""
-    store = run.activations_dir / "store.h5"
-    if store.exists():
-        with suppress(HandscopeError), reading(store) as file:
-            if file.attrs["fingerprint"] == fingerprint(heads(run.activations_dir)):
-                return
-    aside = set(set_aside(run)["sample"])
+    if is_consolidated(run.activations_dir):
+        return
+    aside = set(set_aside(run.activations_dir)["sample"])
     if all(sample in aside or shard_path(run, sample).exists() for sample in work.everything):
         # Two machines may come to this at once: each writes the same under a name of its own, and renames it.
         consolidate(run.activations_dir, progress)
     else:
-        store.unlink(missing_ok=True)  # of shards that have changed since
+        (run.activations_dir / "store.h5").unlink(missing_ok=True)  # of shards that have changed since
 
 
 def _sweep(run: Run, work: WorkList, shard: tuple[int, int] | None) -> None:

@@ -1,15 +1,10 @@
 """A generation made again from prompt and seed, and the proof that it is the one whose image was labelled."""
 
-import csv
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import HandscopeError
-from ..files import atomic
 from ..models.model import Model
 from ..run.folder import Run
 from ..run.trajectory import Trajectory
@@ -17,26 +12,8 @@ from .address import Plan
 from .capture import Tokens, capture
 from .generate import draw
 from .seen import Seen
+from .store.aside import SetAside
 from .worklist import Batch
-
-COLUMNS = ("sample", "reason", "psnr")
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A sample whose generation came out otherwise when it was made again, so that its labels are not its own.
-
-    Attributes
-    ----------
-    sample, reason : str
-    psnr : float
-        Peak signal-to-noise ratio of the new image to the old, in dB; infinite where only the noise differs, NaN where
-        the old image cannot be read (then the reason says so).
-    """
-
-    sample: str
-    reason: str
-    psnr: float
 
 
 def regenerate(
@@ -68,28 +45,6 @@ def regenerate(
     return seen, drawn.trajectories, differing
 
 
-def set_aside(run: Run) -> pd.DataFrame:
-    """Samples of a run that were set aside and have no shard: sample, reason, psnr (dB); empty where there are none."""
-    rows: dict[str, tuple[str, str, float]] = {}
-    for path in sorted(run.activations_dir.glob("set_aside*.csv")):
-        rows.update({entry.sample: (entry.sample, entry.reason, entry.psnr) for entry in _read(path)})
-    there = [row for sample, row in rows.items() if not (run.activations_dir / "shards" / f"{sample}.h5").exists()]
-    return pd.DataFrame(there, columns=list(COLUMNS)).astype({"psnr": float})
-
-
-def write_set_aside(run: Run, found: list[SetAside], shard: tuple[int, int] | None = None) -> None:
-    """Replace the list of samples set aside by this part of an extraction; each part of one has its own file."""
-    name = "set_aside.csv" if shard is None else f"set_aside-{shard[0]}-of-{shard[1]}.csv"
-    path = run.activations_dir / name
-    if not found:
-        path.unlink(missing_ok=True)
-        return
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows((entry.sample, entry.reason, f"{entry.psnr:.2f}") for entry in found)
-
-
 def psnr(image: np.ndarray, other: np.ndarray) -> float:
     """Peak signal-to-noise ratio of two uint8 images in dB; infinite where they are the same."""
     error = np.mean((image.astype(np.float64) - other) ** 2)
@@ -107,11 +62,3 @@ def _compare(run: Run, row: dict[str, Any], noise_sha256: str, image_sha256: str
         return SetAside(row["sample"], reason, psnr(image, run.image(row["sample"])))
     except HandscopeError:
         return SetAside(row["sample"], f"{reason}; the image it had cannot be read", float("nan"))
-
-
-def _read(path: Path) -> list[SetAside]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [SetAside(row["sample"], row["reason"], float(row["psnr"])) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise HandscopeError(f"{path} is damaged: remove it, and the next extraction writes it anew.") from error

@@ -1,4 +1,4 @@
-"""What an extraction is of: which samples, which of their tokens, and which of them have no shard yet."""
+"""What an extraction is of: which samples, which of their tokens, and which samples lack one of these."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -14,9 +14,7 @@ from ..models.condition import conditions
 from ..models.model import Model
 from ..run.folder import Run
 from .address import Plan
-from .store.shard import SCHEMA, TOKEN, check_same, reading
-
-SELECTIONS = ("hand", "labelled", "all")
+from .store.shard import SCHEMA, SELECTIONS, TOKEN, check_same, reading, tokens_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,17 +24,18 @@ class WorkList:
     Attributes
     ----------
     everything : list of str
-        Samples of the whole extraction.
+        Samples of the whole extraction that have a wanted token.
     rows : dict
         What `samples/metadata.jsonl` says of each sample of this part, by sample.
     annotations : mapping
         The current annotation of each; None where all tokens are wanted of a sample without one.
+    masks : mapping
+        Which tokens a replay of each sample reads, bool of the form of its token grid (of text tokens: of one row):
+        those that are wanted by the labels of now, and those that its shard has already.
     missing : list of str
-        Those without a shard of this image and these labels.
+        Those of which a wanted token is not stored.
     selection : str
-        ``hand``, ``labelled`` or ``all``.
-    text : int
-        Text tokens of a call where the plan reads the text stream, else 0.
+        ``subject``, ``labelled`` or ``all``.
     common : dict
         What every shard says of itself.
     """
@@ -44,39 +43,16 @@ class WorkList:
     everything: list[str]
     rows: dict[str, dict[str, Any]]
     annotations: Mapping[str, Annotation | None]
+    masks: Mapping[str, np.ndarray]
     missing: list[str]
     selection: str
-    text: int
     common: dict[str, Any]
 
-    def mask(self, sample: str, grid: tuple[int, int]) -> np.ndarray:
-        """Which tokens of a sample are wanted, bool of the form of its token grid.
-
-        Text tokens are one row, wanted together: of a sample in whose image any token is.
-        """
-        annotation = self.annotations[sample]
-        if self.selection == "all" or annotation is None:
-            mask = np.ones(grid, bool)
-        else:
-            mask = annotation.instances > 0 if self.selection == "hand" else annotation.labels > 0
-        return np.full((1, self.text), mask.any()) if self.text else mask
-
-    def token_table(self, sample: str, grid: tuple[int, int]) -> np.ndarray:
-        """The wanted tokens of a sample, an array of dtype `TOKEN`.
-
-        A text token has no place in the image: of a sample with a hand it has the label of its worst hand, and the
-        number 1.
-        """
-        annotation = self.annotations[sample]
-        mask = self.mask(sample, grid)
-        row, col = mask.nonzero()
-        table = np.zeros(len(row), TOKEN)
+    def tokens(self, sample: str) -> np.ndarray:
+        """The tokens that are read of a sample, by their places: an array of dtype `TOKEN`."""
+        row, col = self.masks[sample].nonzero()
+        table = np.empty(len(row), TOKEN)
         table["row"], table["col"] = row, col
-        if annotation is not None and self.text:
-            hands = annotation.instances > 0
-            table["label"], table["hand"] = annotation.labels.max(where=hands, initial=0), hands.any()
-        elif annotation is not None:
-            table["label"], table["hand"] = annotation.labels[mask], annotation.instances[mask]
         return table
 
     def attrs(self, sample: str) -> dict[str, Any]:
@@ -87,7 +63,6 @@ class WorkList:
             "sample": sample,
             "image_sha256": row["image_sha256"],
             "noise_sha256": row["noise_sha256"],
-            "labels_sha256": labels_hash(self.annotations[sample]),
         }
 
 
@@ -114,10 +89,9 @@ class Batch:
         """Their names."""
         return [row["sample"] for row in self.rows]
 
-    def masks(self, model: Model, work: WorkList) -> np.ndarray:
-        """The wanted tokens of each, bool of shape (together, tokens); none of the copies."""
-        grids = [model.grid(row["height"], row["width"]) for row in self.rows]
-        kept = [work.mask(sample, grid).ravel() for sample, grid in zip(self.samples, grids)]
+    def masks(self, work: WorkList) -> np.ndarray:
+        """The tokens that are read of each, bool of shape (together, tokens); none of the copies."""
+        kept = [work.masks[sample].ravel() for sample in self.samples]
         return np.stack(kept + [np.zeros_like(kept[0])] * (self.together - len(kept)))
 
     def filled(self) -> list[dict[str, Any]]:
@@ -126,7 +100,7 @@ class Batch:
 
 
 def work_list(
-    model: Model, run: Run, plan: Plan, tokens: str = "hand", shard: tuple[int, int] | None = None
+    model: Model, run: Run, plan: Plan, tokens: str = "subject", shard: tuple[int, int] | None = None
 ) -> WorkList:
     """Look what an extraction is of and what of it is missing.
 
@@ -143,22 +117,56 @@ def work_list(
         The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
         or of another image; activations of another plan, model or choice of tokens are there already.
     """
-    _check(model, plan, tokens, shard)
+    tokens = selection_of(tokens)
+    _check(model, plan, shard)
     common = common_attrs(model, plan, tokens)
     samples = sample_rows(run, plan)
     run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
     annotations = annotations_of(model, run, samples, tokens)
-    everything = list(annotations)
-    if shard is not None:
-        annotations = {sample: kept for sample, kept in annotations.items() if in_part(sample, shard)}
-    rows = {sample: samples[sample] for sample in annotations}
-    missing = [
-        sample
-        for sample, annotation in annotations.items()
-        if not _is_there(shard_path(run, sample), rows[sample], annotation, common)
-    ]
     text = model.max_sequence_length if plan.stream == "text" else 0
-    return WorkList(everything, rows, annotations, missing, tokens, text, common)
+    wanted = {
+        sample: _wanted(annotation, tokens, model.grid(samples[sample]["height"], samples[sample]["width"]), text)
+        for sample, annotation in annotations.items()
+    }
+    everything = [sample for sample, mask in wanted.items() if mask.any()]
+    if not everything:
+        raise HandscopeError(
+            f"None of the {len(annotations)} labelled samples in {run.path} has a token of the choice {tokens!r}: "
+            "label more, or extract tokens='all'."
+        )
+    own = [sample for sample in annotations if shard is None or in_part(sample, shard)]
+    masks, missing = {}, []
+    for sample in own:
+        path = shard_path(run, sample)
+        stored = _stored(path, samples[sample], common) if path.exists() else None
+        masks[sample] = wanted[sample].copy()
+        if stored is not None:
+            masks[sample][stored["row"], stored["col"]] = True
+            wanted[sample][stored["row"], stored["col"]] = False
+        if wanted[sample].any() or (path.exists() and stored is None):
+            missing.append(sample)
+    return WorkList(
+        everything,
+        {sample: samples[sample] for sample in own},
+        {sample: annotations[sample] for sample in own},
+        masks,
+        missing,
+        tokens,
+        common,
+    )
+
+
+def selection_of(tokens: str, noun: str = "hand") -> str:
+    """The choice of tokens that is meant: one of `SELECTIONS`, or the subject's noun for ``subject``.
+
+    >>> selection_of("hand")
+    'subject'
+    """
+    if tokens == noun:
+        return "subject"
+    if tokens not in SELECTIONS:
+        raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
+    return tokens
 
 
 def in_part(sample: str, shard: tuple[int, int]) -> bool:
@@ -256,16 +264,7 @@ def shard_path(run: Run, sample: str) -> Path:
     return run.activations_dir / "shards" / f"{sample}.h5"
 
 
-def labels_hash(annotation: Annotation | None) -> str:
-    """A hash of the token labels; empty where there are none."""
-    if annotation is None:
-        return ""
-    return hashlib.sha256(annotation.labels.tobytes() + annotation.instances.tobytes()).hexdigest()
-
-
-def _check(model: Model, plan: Plan, tokens: str, shard: tuple[int, int] | None) -> None:
-    if tokens not in SELECTIONS:
-        raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
+def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise HandscopeError(f"Expected a part such as (1, 8), the first of eight, found {shard}: count from 1.")
     plan.check(model.blocks)
@@ -276,18 +275,27 @@ def _check(model: Model, plan: Plan, tokens: str, shard: tuple[int, int] | None)
         )
 
 
-def _is_there(path: Path, row: dict[str, Any], annotation: Annotation | None, common: dict[str, Any]) -> bool:
-    """Whether the shard of this image and these labels is there; one of another plan or model is refused."""
-    if not path.exists():
-        return False
+def _wanted(annotation: Annotation | None, tokens: str, grid: tuple[int, int], text: int) -> np.ndarray:
+    """Which tokens of a sample are wanted by its labels of now, bool of the form of its token grid.
+
+    Text tokens are one row, wanted together: of a sample in whose image any token is.
+    """
+    if tokens == "all" or annotation is None:
+        mask = np.ones(grid, bool)
+    else:
+        mask = (annotation.instances if tokens == "subject" else annotation.labels) > 0
+    return np.full((1, text), mask.any()) if text else mask
+
+
+def _stored(path: Path, row: dict[str, Any], common: dict[str, Any]) -> np.ndarray | None:
+    """The tokens of a shard; None where it is damaged or of another image. One of another plan or model is refused."""
     try:
         with reading(path) as file:
-            attrs = dict(file.attrs)
+            attrs, (tokens, _) = dict(file.attrs), tokens_of(file)
     except HandscopeError:  # damaged: made anew
-        return False
+        return None
     check_same(path, attrs, common)
-    found = (attrs["image_sha256"], attrs["labels_sha256"])
-    return found == (row["image_sha256"], labels_hash(annotation))
+    return tokens if attrs["image_sha256"] == row["image_sha256"] else None
 
 
 def _by(grid: tuple[int, ...]) -> str:

@@ -33,13 +33,13 @@ def labelled(run: "Run") -> str:
 
 def extracted(run: "Run") -> str:
     """How many cells of how many samples are in the store, and which samples were set aside."""
-    from ..extract.regenerate import set_aside
+    from ..extract.store.aside import set_aside
     from ..extract.store.store import ActivationStore
 
     store = ActivationStore(run.activations_dir)
     size = f"{len(store.tokens)} tokens of width {store.width}"
     said = f"{len(store.cells)} cells of {len(store.samples)} samples ({size}) in {run.activations_dir}"
-    aside = set_aside(run)
+    aside = set_aside(run.activations_dir)
     if aside.empty:
         return said
     named = ", ".join(f"{row.sample} ({row.reason}, {row.psnr:.1f} dB)" for row in aside.head(NAMED).itertuples())

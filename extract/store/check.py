@@ -16,7 +16,7 @@ from ..address import Cell, Plan
 from .bits import count_not_finite
 from .checksum import Checksum
 from .contents import Part, files, parts
-from .shard import SAME, STEP, TOKEN, DamagedError, activations, reading, shards
+from .shard import OLD_LABEL, OLD_SCHEMA, SAME, STEP, STORE_TOKEN, TOKEN, DamagedError, activations, reading, shards
 from .store import PIECE_BYTES, ActivationStore
 
 LABELS = ("unlabelled", "not hand", "good hand", "bad hand")
@@ -43,10 +43,10 @@ class StoreInfo:
     plan : Plan
     model, revision, weight_hash, model_dtype : str
     selection : str
-        Which tokens were chosen: hand, labelled or all.
+        Which tokens were chosen: subject, labelled or all.
     cells, width, samples, tokens : int
     labels : dict of str to int
-        Tokens of each label.
+        Tokens of each label, as they are labelled now.
     shards : int
         How many shards there are.
     shard_bytes, store_bytes : int
@@ -175,10 +175,13 @@ def _wrong_form(path: Path, own: Sequence[Part]) -> Iterator[str]:
         yield f"holds sample {first.sample}: name it {first.sample}.h5, or remove it."
     if first.steps.dtype != STEP or tuple(first.steps["step"]) != plan.steps:
         yield f"has steps {first.steps.tolist()}, and its plan the steps {list(plan.steps)}: extract it again."
-    if first.tokens.dtype != TOKEN:
-        yield f"has tokens with the columns {first.tokens.dtype.descr}, expected {TOKEN.descr}: extract it again."
     with reading(path) as file:
-        count = len(file["tokens"])
+        count, columns = len(file["tokens"]), file["tokens"].dtype
+        columns_of_schema = TOKEN.descr if first.start is None else STORE_TOKEN.descr
+        if file.attrs["schema"] == OLD_SCHEMA:
+            columns_of_schema = columns_of_schema + OLD_LABEL.descr
+        if columns != np.dtype(columns_of_schema):
+            yield f"has tokens with the columns {columns.descr}, expected {columns_of_schema}: extract it again."
         expected: dict[str, tuple[int, ...]] = {f"activations/{cell}": (count, width) for cell in plan.cells}
         if first.start is None:
             expected = {"activations": (len(plan.cells), count, width)}
@@ -194,7 +197,8 @@ def _wrong_form(path: Path, own: Sequence[Part]) -> Iterator[str]:
         if plan.stream == "image":
             grid[:] = part.attrs.get("rows", np.inf), part.attrs.get("columns", np.inf)
         places = np.stack([part.tokens["row"], part.tokens["col"]], axis=1)
-        if ((places < 0) | (places >= grid)).any() or (part.tokens["label"] >= len(LABELS)).any():
+        wrong_label = part.old_labels is not None and (part.old_labels["label"] >= len(LABELS)).any()
+        if ((places < 0) | (places >= grid)).any() or wrong_label:
             yield f"has tokens of sample {part.sample} outside its grid, or with a label above 3: extract it again."
 
 
@@ -206,7 +210,7 @@ def _wrong_contents(path: Path, own: Sequence[Part]) -> Iterator[str]:
         for number, cell in enumerate(Plan.from_json(own[0].attrs["plan"]).cells):
             counts = np.zeros(2, np.int64)
             for part, checksum in zip(own, checksums):
-                for bits in _pieces(part, data, number, cell):
+                for bits in pieces(part, data, number, cell):
                     checksum.update(bits)
                     counts += count_not_finite(bits)
             if counts.any():
@@ -231,7 +235,7 @@ def _wrong_contents(path: Path, own: Sequence[Part]) -> Iterator[str]:
             )
 
 
-def _pieces(part: Part, data: h5py.Dataset | h5py.Group, number: int, cell: Cell) -> Iterator[NDArray[np.uint16]]:
+def pieces(part: Part, data: h5py.Dataset | h5py.Group, number: int, cell: Cell) -> Iterator[NDArray[np.uint16]]:
     """Bits of one cell of one sample, a few MB at a time."""
     count, rows = len(part.tokens), max(1, PIECE_BYTES // (2 * int(part.attrs["width"])))
     for first in range(0, count, rows):
@@ -261,7 +265,7 @@ def _against_shards(whole: Path, own: Sequence[Path], found: Sequence[Part]) -> 
     named = {
         "lacks": sorted(made_from.keys() - kept.keys()),
         "has no shard of": sorted(kept.keys() - {path.stem for path in own}),
-        "holds other activations or labels than the shards of": sorted(
+        "holds other activations than the shards of": sorted(
             sample for sample in kept.keys() & made_from.keys() if kept[sample] != made_from[sample]
         ),
     }

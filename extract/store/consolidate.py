@@ -15,8 +15,21 @@ from ...errors import HandscopeError
 from ...files import atomic
 from ...progress import Progress, quiet
 from .checksum import Checksum
-from .contents import Part, token_records
-from .shard import HEAD_COLUMNS, activations, fingerprint, head_table, reading, shards, write_shard
+from .contents import Part, folder_of
+from .joining import check_labels_stay
+from .shard import (
+    HEAD_COLUMNS,
+    STORE_TOKEN,
+    activations,
+    columns,
+    fingerprint,
+    head,
+    head_table,
+    heads,
+    reading,
+    shards,
+    write_shard,
+)
 from .store import ActivationStore
 
 MEMORY_BYTES = 256 * 2**20
@@ -41,9 +54,9 @@ def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Pat
     found = shards(path)
     if not found:
         raise HandscopeError(f"There are no shards in {path}, from which a store could be written: run extract first.")
-    folder = found[0].parent
-    target = (folder.parent if folder.name == "shards" else folder) / "store.h5"
-    store = ActivationStore(found)
+    target = folder_of(found[0]) / "store.h5"
+    store = ActivationStore(found, labels={})
+    check_labels_stay(store.parts, target)
     with atomic(target) as temporary, h5py.File(temporary, "w") as file:
         cells = _layout(file, store)
         done = row = 0
@@ -54,12 +67,23 @@ def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Pat
     return target
 
 
+def is_consolidated(path: Path) -> bool:
+    """Whether the folder ``activations/`` has a store that is of the shards as they are now."""
+    try:
+        with reading(path / "store.h5") as file:
+            samples = file["samples"][:]
+    except HandscopeError:
+        return False
+    rows = [head({name: row[name].decode() for name in samples.dtype.names}) for row in samples]
+    return fingerprint(head_table([list(row.values()) for row in rows])) == fingerprint(heads(path))
+
+
 def merge(
     sources: Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], progress: Progress = quiet
 ) -> Path:
     """Join activations of several machines or runs in the folder `target`, one shard a sample, and consolidate it.
 
-    A sample that is in two sources with the same activations and labels is taken once. Sources stay as they are; shards
+    A sample that is in two sources with the same activations is taken once. Sources stay as they are; shards
     that `target` has already count as a source, so that a merge that was killed goes on where it stopped.
 
     Returns
@@ -75,7 +99,8 @@ def merge(
     target = Path(target)
     folder = target / "shards"
     before = [folder] if any(folder.glob("*.h5")) else []
-    store = ActivationStore([*before, *sources])
+    store = ActivationStore([*before, *sources], labels={})
+    check_labels_stay(store.parts, target)
     for done, part in enumerate(store.parts):
         progress("merge", done, len(store.parts))
         if part.path.parent != folder:
@@ -91,7 +116,7 @@ def _layout(file: h5py.File, store: ActivationStore) -> list[h5py.Dataset]:
         {key: _json(value) for key, value in part.attrs.items() if key not in store.attrs} for part in store.parts
     ]
     file.attrs.update({**store.attrs, "fingerprint": fingerprint(heads)})
-    file["samples"], file["steps"], file["tokens"] = heads, store.parts[0].steps, token_records(store.parts)
+    file["samples"], file["steps"], file["tokens"] = heads, store.parts[0].steps, columns(store.records, STORE_TOKEN)
     file.create_dataset("sample_attrs", data=[json.dumps(attrs) for attrs in own], dtype=h5py.string_dtype())
     shape = (len(store.records), store.width)
     return [file.create_dataset(f"activations/{cell}", shape, np.uint16) for cell in store.cells]
@@ -132,10 +157,10 @@ def _bits(part: Part, first: int, stop: int) -> NDArray[np.uint16]:
 
 
 def _write_part(store: ActivationStore, part: Part, path: Path) -> None:
-    """A shard's copy, or a shard made anew from a consolidated store."""
+    """A shard's copy, or a shard made anew from a consolidated store or from a shard of 0.3."""
     bits = store.sample_bits(part)
     _compare(part, Checksum(part.head["checksum"]).update(bits))
-    if part.start is None:
+    if part.start is None and part.old_labels is None:
         with atomic(path) as temporary:
             shutil.copyfile(part.path, temporary)
     else:

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ...errors import HandscopeError
-from .shard import HEAD_COLUMNS, OLD_CHECKSUM, SAME, STORE_TOKEN, TOKEN_COLUMNS, head, mark, reading, shards
+from .shard import SAME, STORE_TOKEN, as_now, head, mark, reading, shards, tokens_of
+
+RECORD = np.dtype([*STORE_TOKEN.descr, ("label", "u1"), ("instance", "u1")])
+"""A token with the labels that were joined to it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Part:
         All other attributes of the sample's shard.
     steps : array of dtype `STEP`
     tokens : array of dtype `TOKEN`
+    old_labels : array of dtype `OLD_LABEL`, or None
+        The labels that were written with tokens of 0.3.
     start : int or None
         First row in a consolidated store; None in a shard, which has no other rows.
     mark : str
@@ -38,6 +43,7 @@ class Part:
     attrs: dict[str, Any]
     steps: np.ndarray
     tokens: np.ndarray
+    old_labels: np.ndarray | None
     start: int | None
     mark: str
 
@@ -49,6 +55,12 @@ class Part:
     def same(self, other: "Part") -> bool:
         """Whether the other holds the same activations of the same tokens."""
         return self.head == other.head and self.head["checksum"] != "" and np.array_equal(self.tokens, other.tokens)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of activations that a store, a folder of shards or one of their files lies in; itself if it is one."""
+    folder = path.parent if path.is_file() else path
+    return folder.parent if folder.name == "shards" else folder
 
 
 def files(path: Path) -> list[Path]:
@@ -79,22 +91,22 @@ def parts(path: Path) -> list[Part]:
     """
     with reading(path) as file:
         attrs = dict(file.attrs)
-        steps, tokens, written = file["steps"][:], file["tokens"][:], mark(attrs)
+        steps, (tokens, labels), written = file["steps"][:], tokens_of(file), mark(attrs)
         if isinstance(file["activations"], h5py.Dataset):
-            rest = {name: value for name, value in attrs.items() if name not in (*HEAD_COLUMNS, OLD_CHECKSUM)}
-            return [Part(path, head(attrs), rest, steps, tokens, None, written)]
+            return [Part(path, head(attrs), as_now(attrs), steps, tokens, labels, None, written)]
+        of_sample = file["tokens"]["sample"]
         samples = file["samples"][:]
         own = [json.loads(text) for text in file["sample_attrs"][:]] if "sample_attrs" in file else [{}] * len(samples)
     attrs.pop("fingerprint", None)
-    bounds = np.searchsorted(tokens["sample"], np.arange(len(samples) + 1))
-    tokens = tokens[list(TOKEN_COLUMNS)].astype([(name, tokens.dtype[name]) for name in TOKEN_COLUMNS])
+    bounds = np.searchsorted(of_sample, np.arange(len(samples) + 1))
     return [
         Part(
             path,
             head({name: row[name].decode() for name in samples.dtype.names}),
-            attrs | mine,
+            as_now(attrs | mine),
             steps,
             tokens[start:stop],
+            None if labels is None else labels[start:stop],
             int(start),
             written,
         )
@@ -102,8 +114,8 @@ def parts(path: Path) -> list[Part]:
     ]
 
 
-def joined(paths: Sequence[Path]) -> list[Part]:
-    """The samples of several files as of one store; a sample that is there twice, alike, counts once.
+def merged(sources: Sequence[tuple[Path, Sequence[Path]]]) -> list[tuple[Path, list[Part]]]:
+    """The samples of several sources, each with its files; one that is there twice, alike, is left in the first alone.
 
     Raises
     ------
@@ -112,17 +124,21 @@ def joined(paths: Sequence[Path]) -> list[Part]:
     """
     chosen: dict[str, Part] = {}
     first = None
-    for path in paths:
-        for part in parts(path):
+    groups: list[tuple[Path, list[Part]]] = []
+    for source, paths in sources:
+        groups.append((source, []))
+        for part in (part for path in paths for part in parts(path)):
             first = first or part
             _check_joins(part, first)
             before = chosen.setdefault(part.sample, part)
-            if before is not part and not before.same(part):
+            if before is part:
+                groups[-1][1].append(part)
+            elif not before.same(part):
                 raise HandscopeError(
-                    f"Sample {part.sample} is in {before.path} and in {part.path} with different activations or "
-                    "labels: remove the one that is out of date."
+                    f"Sample {part.sample} is in {before.path} and in {part.path} with different activations: remove "
+                    "the one that is out of date."
                 )
-    return list(chosen.values())
+    return groups
 
 
 def common(attrs: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -135,18 +151,18 @@ def common(attrs: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def token_table(records: np.ndarray, samples: Sequence[str]) -> pd.DataFrame:
-    """Tokens of dtype `STORE_TOKEN` as a table: sample, row, col, label, hand."""
-    table = pd.DataFrame({column: records[column] for column in TOKEN_COLUMNS})
+    """Tokens of dtype `RECORD` as a table: sample, row, col, label, instance."""
+    table = pd.DataFrame({column: records[column] for column in ("row", "col", "label", "instance")})
     table.insert(0, "sample", np.asarray(samples, dtype=object)[records["sample"]])
     return table
 
 
 def token_records(chosen: Sequence[Part]) -> np.ndarray:
-    """Tokens of the samples, one after the other, of dtype `STORE_TOKEN`."""
+    """Tokens of the samples, one after the other, of dtype `RECORD`, without labels yet."""
     counts = [len(part.tokens) for part in chosen]
-    records = np.empty(sum(counts), STORE_TOKEN)
+    records = np.zeros(sum(counts), RECORD)
     records["sample"] = np.repeat(np.arange(len(chosen)), counts)
-    for column in TOKEN_COLUMNS:
+    for column in ("row", "col"):
         records[column] = np.concatenate([part.tokens[column] for part in chosen])
     return records
 

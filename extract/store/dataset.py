@@ -19,7 +19,7 @@ class ActivationDataset(Dataset[dict[str, Any]]):
     >>> loader = DataLoader(store.dataset([("single.3", 12)]), batch_size=256, num_workers=2)    # doctest: +SKIP
 
     An item has `x`, float32 of shape (cells, width), and as whole numbers the columns of `store.tokens`: `sample` (a
-    position in `store.samples`), `row`, `col`, `label` and `hand`. No file is open between reads, so that processes
+    position in `store.samples`), `row`, `col`, `label` and `instance`. No file is open between reads, so that processes
     share none. A batch is read in one go; in shuffled order that is one read a token, which a consolidated store
     answers much faster than shards. Choose tokens with `torch.utils.data.Subset`.
     """

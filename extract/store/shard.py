@@ -20,14 +20,19 @@ from ...files import atomic
 from ..address import Plan
 from .checksum import Checksum
 
-SCHEMA = "handscope-activations-1"
+SCHEMA = "handscope-activations-2"
+OLD_SCHEMA = "handscope-activations-1"
+"""Of 0.3, whose tokens carry the labels of the time when they were written."""
 STEP = np.dtype([("step", "i4"), ("index", "i4"), ("sigma", "f4"), ("timestep", "f4"), ("model_timestep", "f4")])
-TOKEN = np.dtype([("row", "i4"), ("col", "i4"), ("label", "u1"), ("hand", "u1")])
+TOKEN = np.dtype([("row", "i4"), ("col", "i4")])
 STORE_TOKEN = np.dtype([("sample", "i4"), *TOKEN.descr])
-HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "labels_sha256", "checksum")
-OLD_CHECKSUM = "sha256"  # of files that have no `checksum`
-TOKEN_COLUMNS = ("row", "col", "label", "hand")
-SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "adapters", "selection")
+OLD_LABEL = np.dtype([("label", "u1"), ("hand", "u1")])
+"""What a token of 0.3 has beside its place."""
+HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "checksum")
+OLD_ATTRS = ("sha256", "labels_sha256")  # the checksum of files that have no `checksum`; a hash of the labels of 0.3
+SAME = ("plan", "weight_hash", "model_dtype", "quantisation", "adapters", "selection")
+SELECTIONS = ("subject", "labelled", "all")
+OLD_SELECTIONS = {"hand": "subject"}
 CHUNK_ROWS = 512
 
 
@@ -72,8 +77,8 @@ def write_shard(
         raise HandscopeError(f"Expected compression to be None or 'lossless', found {compression!r}.")
     with atomic(path) as temporary:
         with h5py.File(temporary, "w") as file:
-            file.attrs.update({"schema": SCHEMA, "dtype": "bfloat16", "width": activations.shape[2]})
             file.attrs.update({key: _plain(value) for key, value in attrs.items()})
+            file.attrs.update({"schema": SCHEMA, "dtype": "bfloat16", "width": activations.shape[2]})
             file.attrs["checksum"] = str(Checksum(str(attrs.get("checksum", ""))).update(activations))
             file["steps"], file["tokens"] = steps, tokens
             stored = file.create_dataset("activations", data=activations, **options).id.get_storage_size()
@@ -91,6 +96,21 @@ def shards(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(part for part in folder.glob("*.h5") if not part.name.startswith(".") and part.name != "store.h5")
 
 
+def tokens_of(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None]:
+    """The tokens of an open file: their places, of dtype `TOKEN`; and of a file of 0.3 their labels, of `OLD_LABEL`."""
+    tokens = file["tokens"][:]
+    places = columns(tokens, TOKEN)
+    return places, columns(tokens, OLD_LABEL) if file.attrs["schema"] == OLD_SCHEMA else None
+
+
+def columns(table: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Some columns of a table, as a table of that dtype."""
+    chosen = np.empty(len(table), dtype)
+    for name in dtype.names or ():
+        chosen[name] = table[name]
+    return chosen
+
+
 def heads(path: str | os.PathLike[str]) -> np.ndarray:
     """What each shard is of: an array with the `HEAD_COLUMNS` as bytes, one entry a shard."""
     rows = []
@@ -103,8 +123,8 @@ def heads(path: str | os.PathLike[str]) -> np.ndarray:
 def head(attrs: Mapping[str, Any]) -> dict[str, str]:
     """The `HEAD_COLUMNS` of a shard's attributes, empty where there is none."""
     found = {name: str(attrs.get(name, "")) for name in HEAD_COLUMNS}
-    if not found["checksum"] and attrs.get(OLD_CHECKSUM):
-        found["checksum"] = f"sha256:{attrs[OLD_CHECKSUM]}"
+    if not found["checksum"] and attrs.get("sha256"):
+        found["checksum"] = f"sha256:{attrs['sha256']}"
     return found
 
 
@@ -125,8 +145,17 @@ def mark(attrs: Mapping[str, Any]) -> str:
     return str(attrs.get("fingerprint", "")) or "".join(head(attrs).values())
 
 
+def as_now(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a file without its `HEAD_COLUMNS`, those of 0.3 as they are written now."""
+    rest = {name: value for name, value in attrs.items() if name not in (*HEAD_COLUMNS, *OLD_ATTRS)}
+    if "selection" in rest:
+        rest["selection"] = OLD_SELECTIONS.get(rest["selection"], rest["selection"])
+    return rest | {"schema": SCHEMA}
+
+
 def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse a file whose plan, model or choice of tokens is not the expected one."""
+    attrs = as_now(attrs)
     for key in SAME:
         if (attrs.get(key) or "") != (expected.get(key) or ""):
             raise HandscopeError(
@@ -137,7 +166,7 @@ def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file of this schema for reading.
+    """Open an HDF5 file of this schema, or of 0.3's, for reading.
 
     Raises
     ------
@@ -146,7 +175,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
     """
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("schema") != SCHEMA:
+            if file.attrs.get("schema") not in (SCHEMA, OLD_SCHEMA):
                 raise DamagedError(
                     f"Expected activations of schema {SCHEMA} in {path}, found {file.attrs.get('schema')}: extract "
                     "them anew."

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from ...errors import HandscopeError
 from ..address import Block, Cell, Plan
 from .bits import to_float32
-from .contents import Part, common, files, joined, token_records, token_table
+from .contents import Part, common, files, merged, token_table
+from .joining import Source, join
 from .shard import activations, mark, reading
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ class ActivationStore:
         Of the residual stream.
     samples : list of str
     tokens : DataFrame
-        sample, row, col, label, hand; one row a token, in the order of `read`.
-    records : array of dtype `STORE_TOKEN`
+        sample, row, col, label, instance; one row a token, in the order of `read`.
+    records : array of dtype `RECORD` (contents.py)
         `tokens` with `sample` as a position in `samples`.
+    unstored : dict of str to int
+        How many tokens of the subject a labelled sample has that are not in the store, by sample.
     steps : DataFrame
         step, index, sigma, timestep, model_timestep, of the first sample: schedules depend on the size of the image.
     parts : list of Part
@@ -48,25 +51,33 @@ class ActivationStore:
     attrs : dict
         Model, revision, weight_hash, dtype and how the activations were made: what all samples share.
 
+    Labels are joined to the tokens here, as they are now: those of the run folder that the activations lie in, or the
+    `labels` given (a file, `Labels`, or annotations by sample). Where there are none, label and instance are 0, and in
+    activations of 0.3 those that were written with them. A store that is open does not see later changes: open it anew.
+
     Raises
     ------
     HandscopeError
         There are no activations, a file is truncated or not of this schema, activations of different plans, models or
-        widths lie side by side, or a sample is there twice and differs.
+        widths lie side by side, or a sample is there twice and differs; labels are of another image or token grid.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
-        several = [path] if isinstance(path, str | os.PathLike) else list(path)
+    def __init__(
+        self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], labels: Source | None = None
+    ) -> None:
+        several = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(one) for one in path]
         if not several:
             raise HandscopeError("Expected at least one folder of activations, found an empty list.")
-        self.parts: list[Part] = joined([file for one in several for file in files(Path(one))])
+        groups = merged([(one, files(one)) for one in several])
+        self.parts: list[Part] = [part for _, group in groups for part in group]
         self.attrs: dict[str, Any] = common(part.attrs for part in self.parts)
         self.plan = Plan.from_json(self.attrs["plan"])
         self.width = int(self.attrs["width"])
         self.steps = pd.DataFrame(self.parts[0].steps)
         self.cells = self.plan.cells
         self.samples = [part.sample for part in self.parts]
-        self.records = token_records(self.parts)
+        joined = join(groups, labels)
+        self.records, self.unstored = joined.records, joined.unstored
         self.tokens = token_table(self.records, self.samples)
         counts = np.array([len(part.tokens) for part in self.parts])
         self._stops = np.cumsum(counts)
@@ -100,7 +111,7 @@ class ActivationStore:
         -------
         x : float32 array of shape (n_tokens, width)
         tokens : DataFrame
-            sample, row, col, label, hand of each row of `x`.
+            sample, row, col, label, instance of each row of `x`.
 
         Raises
         ------

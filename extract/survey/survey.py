@@ -1,5 +1,6 @@
 """Every block at every step of every labelled sample, reduced on the device to moments of its tokens."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ...run.folder import Run
 from ..address import Plan
 from ..replay import replay
 from ..steps import step_table
-from ..worklist import Batch, WorkList, annotations_of, batches, common_attrs, in_part, labels_hash, sample_rows
+from ..worklist import Batch, WorkList, annotations_of, batches, common_attrs, in_part, sample_rows
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
 
 
@@ -130,7 +131,8 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
     everything = list(annotations)
     own = {sample: kept for sample, kept in annotations.items() if shard is None or in_part(sample, shard)}
     missing = [sample for sample in own if not _is_there(_path(run, sample), rows[sample], own[sample], common)]
-    return WorkList(everything, {sample: rows[sample] for sample in own}, own, missing, "labelled", 0, common)
+    masks = {sample: _classes(annotation) > 0 for sample, annotation in own.items()}
+    return WorkList(everything, {sample: rows[sample] for sample in own}, own, masks, missing, "labelled", common)
 
 
 def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> None:
@@ -139,7 +141,7 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Bat
     tokens = int(np.prod(model.grid(first["height"], first["width"])))
     classes = np.zeros((batch.together, tokens), np.uint8)
     for own, sample in zip(classes, batch.samples):
-        own[:] = _classes(work.annotations[sample])
+        own[:] = _classes(work.annotations[sample]).ravel()
     seen = replay(
         model,
         plan,
@@ -155,14 +157,18 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Bat
     moments = torch.stack(list(seen.take().values()), dim=1).numpy()
     for sample, own, part in zip(batch.samples, classes, moments):
         counts = [int((own == one).sum()) for one in (1, 2)]
-        write_moments(
-            _path(run, sample), part, counts, step_table(plan, read[sample]), {**attrs, **work.attrs(sample)}
-        )
+        of_sample = {**attrs, **work.attrs(sample), "classes_sha256": _hash(work.annotations[sample])}
+        write_moments(_path(run, sample), part, counts, step_table(plan, read[sample]), of_sample)
 
 
 def _classes(annotation: Annotation | None) -> NDArray[np.uint8]:
     assert annotation is not None
-    return np.where(annotation.instances > 0, 1, np.where(annotation.labels == 1, 2, 0)).astype(np.uint8).ravel()
+    return np.where(annotation.instances > 0, 1, np.where(annotation.labels == 1, 2, 0)).astype(np.uint8)
+
+
+def _hash(annotation: Annotation | None) -> str:
+    """A hash of which tokens are of which class: another verdict on the same tokens leaves it as it is."""
+    return hashlib.sha256(_classes(annotation).tobytes()).hexdigest()
 
 
 def _path(run: Run, sample: str) -> Path:
@@ -179,4 +185,7 @@ def _is_there(path: Path, row: dict[str, Any], annotation: Annotation, common: d
         return False
     if common is not None:
         check_same(path, attrs, common)
-    return (attrs["image_sha256"], attrs["labels_sha256"]) == (row["image_sha256"], labels_hash(annotation))
+    if "classes_sha256" not in attrs:  # of 0.3
+        labels = hashlib.sha256(annotation.labels.tobytes() + annotation.instances.tobytes()).hexdigest()
+        return (attrs["image_sha256"], attrs["labels_sha256"]) == (row["image_sha256"], labels)
+    return (attrs["image_sha256"], attrs["classes_sha256"]) == (row["image_sha256"], _hash(annotation))

@@ -61,7 +61,7 @@ def _stored(run: Run, sample: str, shape: tuple[int, int], probe: LinearProbe) -
     shard = shard_path(run, sample)
     block, step = _cell(probe)
     try:
-        store = ActivationStore(shard if shard.exists() else run.activations_dir)
+        store = ActivationStore(shard if shard.exists() else run.activations_dir, labels={})
         x, tokens = store.read(block, step, [sample])
     except HandscopeError:  # not extracted, or not this cell: which of the two is told by what to do
         return None

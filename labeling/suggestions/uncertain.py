@@ -52,7 +52,7 @@ def log_odds(run: Run) -> tuple[dict[str, float], list[str]]:
     """Log-odds of bad of every sample with activations, and the names of the probes that gave them.
 
     The mean over the probes of the run's best block, each on the mean over a sample's labelled instances; over all its
-    tokens where no instance was marked.
+    stored tokens where no instance is marked.
     """
     probes = saved_probes(run.probes_dir)
     try:
@@ -70,9 +70,9 @@ def log_odds(run: Run) -> tuple[dict[str, float], list[str]]:
             "no step that they were fitted at: extract that block, or label in random order."
         )
     rows = run.metadata()
-    sample, hand = store.records["sample"], store.records["hand"] > 0
-    marked = np.bincount(sample, hand, len(store.samples)) > 0
-    counted = hand | ~marked[sample]
+    sample, subject = store.records["sample"], store.records["instance"] > 0
+    marked = np.bincount(sample, subject, len(store.samples)) > 0
+    counted = subject | ~marked[sample]
     totals = np.zeros(len(store.samples))
     for probe in asked:
         block, step = Block.parse(str(probe.metadata_["block"])), int(probe.metadata_["step"])

@@ -180,7 +180,7 @@ class Cells:
     """A store of one cell with chunks of three rows, to read the tokens of."""
 
     def __init__(self, x, tokens):
-        self.x, self.tokens, self.width = x, tokens, x.shape[1]
+        self.x, self.tokens, self.width, self.unstored = x, tokens, x.shape[1], {}
 
     def chunks(self, block, step, rows=3, where=None):
         for start in range(0, len(where), rows):
@@ -192,7 +192,7 @@ def hands():
     import pandas as pd
 
     rng = np.random.default_rng(0)
-    tokens = pd.DataFrame({"sample": list("aaabbbbbccdd"), "hand": [1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0]})
+    tokens = pd.DataFrame({"sample": list("aaabbbbbccdd"), "instance": [1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0]})
     x = rng.normal(size=(12, 4)).astype(np.float32)
     x[:, 2] = 7
     return SubjectTokens(Cells(x, tokens), ["d", "c", "a", "b"]), x, tokens
@@ -205,7 +205,7 @@ def test_hand_tokens_are_summed_up_chunk_by_chunk(hands):
     assert hands.samples == ["c", "a", "b"]
     moments, norms = hands.read(Cell(Block.parse("double.0"), 3))
     for k, sample in enumerate(hands.samples):
-        own = x[(tokens["sample"] == sample) & (tokens["hand"] > 0)].astype(np.float64)
+        own = x[(tokens["sample"] == sample) & (tokens["instance"] > 0)].astype(np.float64)
         np.testing.assert_allclose(moments.mean[k], own.mean(0))
         np.testing.assert_allclose(moments.variance[k], own.var(0), atol=1e-15)
         np.testing.assert_allclose(norms[k], np.linalg.norm(own, axis=1).mean())

@@ -141,7 +141,7 @@ def test_a_good_hand_beside_a_bad_one_counts_as_good(analysed):
     assert len(hands.bad) == len(table) + 6
     sums = hands.read(store.cells[0])
     x = store.read(str(store.cells[0].block), store.cells[0].step)[0]
-    kept = store.tokens["sample"].isin(table["sample"]) & (store.tokens["hand"] > 0)
+    kept = store.tokens["sample"].isin(table["sample"]) & (store.tokens["instance"] > 0)
     good, bad = (x[kept & (store.tokens["label"] == label)] for label in (2, 3))
     expected = bhattacharyya(good, bad).distance
     assert len(sums.massive) == len(sums.constant) == 0

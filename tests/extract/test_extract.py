@@ -16,9 +16,10 @@ from handscope.errors import HandscopeError
 from handscope.extract.address import Plan
 from handscope.extract.extract import extract
 from handscope.extract.generate import generate
-from handscope.extract.regenerate import psnr, set_aside
+from handscope.extract.regenerate import psnr
 from handscope.extract.replay import batch_difference
 from handscope.extract.store import writer
+from handscope.extract.store.aside import set_aside
 from handscope.extract.store.store import ActivationStore
 from handscope.extract.worklist import in_part
 from handscope.labeling.database.labels import Annotation, Labels
@@ -62,7 +63,7 @@ def test_generating_again_gives_the_bits_of_the_replay(
     without_trajectories(run, list(run.samples()["sample"][10:31]) if some else None)
     store = extract(tiny_model, run, PLAN, batch_size=1 if not some else None)  # which is for replays only
     assert_same(store, ActivationStore(extracted_run.activations_dir))
-    assert set_aside(run).empty and not list(run.activations_dir.glob("*.csv"))
+    assert set_aside(run.activations_dir).empty and not list(run.activations_dir.glob("*.csv"))
 
 
 def repaint(run: Run, sample: str) -> np.ndarray:
@@ -96,7 +97,7 @@ def test_a_sample_that_comes_out_otherwise_is_set_aside_by_name(
     assert main(["extract", str(run.path), "--blocks", "double.1,single.0,single.2", "--steps", "4,2,1"]) == 0
     said = capfd.readouterr().out
     error = np.mean((drawn.astype(float) - painted) ** 2)
-    table = set_aside(run).set_index("sample")
+    table = set_aside(run.activations_dir).set_index("sample")
     assert set(table.index) == {other, reseeded, lost}
     assert table["psnr"][other] == pytest.approx(10 * np.log10(255**2 / error), abs=0.01)
     assert table["reason"][other] == "another image"
@@ -116,7 +117,7 @@ def test_a_sample_that_comes_out_otherwise_is_set_aside_by_name(
     # What is set aside is tried again, and no longer listed once it comes out.
     change(run, reseeded, seed=int(finished_run.metadata()[reseeded]["seed"]))
     assert reseeded in extract(tiny_model, run, PLAN).samples
-    assert set(set_aside(run)["sample"]) == {other, lost}
+    assert set(set_aside(run.activations_dir)["sample"]) == {other, lost}
 
 
 def test_an_old_shard_of_a_sample_that_is_set_aside_goes(tiny_model, extracted_run, run_copy) -> None:
@@ -133,7 +134,7 @@ def test_nothing_that_comes_out_as_it_was_is_an_error(tiny_model, finished_run, 
     run.write_metadata(rows)
     with pytest.raises(HandscopeError, match=r"All 3 samples came out otherwise.* dB\)"):
         extract(tiny_model, run, PLAN)
-    assert len(set_aside(run)) == 3
+    assert len(set_aside(run.activations_dir)) == 3
 
 
 def test_psnr() -> None:
@@ -368,7 +369,7 @@ def test_text_tokens_have_the_label_of_their_sample(tiny_model, finished_run, ru
     assert x.shape == (48 * 20, 32)  # 20 text tokens each
     labels = {annotation.sample: annotation for annotation in hand_made_labels(finished_run)}
     for sample, group in tokens.groupby("sample"):
-        assert list(group["col"]) == list(range(20)) and set(group["row"]) == {0} and set(group["hand"]) == {1}
+        assert list(group["col"]) == list(range(20)) and set(group["row"]) == {0} and set(group["instance"]) == {1}
         assert set(group["label"]) == {{"g": 2, "b": 3, "u": 0}[labels[sample].verdict[0]]}
 
 

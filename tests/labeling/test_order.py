@@ -121,7 +121,7 @@ def test_the_most_uncertain_come_first_a_prompt_a_round(probed):
         given = []
         for probe in probes:
             x, tokens = store.read("single.0", probe.metadata_["step"], [sample])
-            given.append(probe.decision_function(x[tokens["hand"] > 0].mean(0, keepdims=True))[0])
+            given.append(probe.decision_function(x[tokens["instance"] > 0].mean(0, keepdims=True))[0])
         slow[sample] = float(np.mean(given))
     order = make_order(probed, "uncertain")
     found = order.parameters["log_odds"]

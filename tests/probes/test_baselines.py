@@ -65,7 +65,7 @@ def test_baselines_of_a_run_read_the_hand_tokens(extracted_run):
     steps = {step: store.plan.index(step) for step in store.plan.steps}
     index = pd.MultiIndex.from_product([samples["sample"], steps], names=["sample", "step"])
     statistics = pd.DataFrame(np.random.default_rng(0).random((18, 8)), index=index, columns=list(STATISTICS))
-    tokens = store.tokens[store.tokens["sample"].isin(samples["sample"]) & (store.tokens["hand"] > 0)]
+    tokens = store.tokens[store.tokens["sample"].isin(samples["sample"]) & (store.tokens["instance"] > 0)]
     found = {(b.name, b.step): b.x for b in run_baselines(extracted_run, samples, tokens, 4, steps, statistics)}
     assert len(found) == 4 + 4 * 3
     number, sample = 2, samples["sample"][2]

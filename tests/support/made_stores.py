@@ -25,7 +25,6 @@ def token_table(tokens: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     table = np.zeros(tokens, TOKEN)
     table["row"], table["col"] = rng.integers(0, GRID, (2, tokens))
-    table["label"], table["hand"] = rng.integers(0, 4, tokens), 1
     return table
 
 
@@ -35,12 +34,11 @@ def attrs_of(sample: str, plan: Plan = PLAN, **more: object) -> dict[str, object
         "sample": sample,
         "image_sha256": f"{sample:0<64}",
         "noise_sha256": "1" * 64,
-        "labels_sha256": "2" * 64,
         "model": "tiny",
         "revision": None,
         "weight_hash": "3" * 64,
         "model_dtype": "bfloat16",
-        "selection": "hand",
+        "selection": "subject",
         "rows": GRID,
         "columns": GRID,
         **more,

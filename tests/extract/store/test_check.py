@@ -108,7 +108,7 @@ SHARD = {
     ),
     "a truncated file": (cut, "is truncated or damaged: remove it .* run extract again"),
     "another kind of file": (lambda path: path.write_text("hello"), "is truncated or damaged"),
-    "another schema": (attr(schema="other-2"), "schema handscope-activations-1 .* found other-2"),
+    "another schema": (attr(schema="other-2"), "schema handscope-activations-2 .* found other-2"),
     "no plan": (without("plan"), "attributes that are not of the schema"),
     "an impossible plan": (attr(plan='{"blocks": ["x"], "steps": [1], "of": 1}'), "not of the schema .Expected a bl"),
     "no tokens": (edit(lambda file: file.__delitem__("tokens")), "is truncated or damaged"),
@@ -123,8 +123,8 @@ SHARD = {
     ),
     "a token off the grid": (put("tokens", lambda tokens: with_row(tokens, 6)), "of sample s04 outside its grid"),
     "other token columns": (
-        put("tokens", lambda tokens: structured.repack_fields(tokens[["row", "col", "label"]])),
-        r"has tokens with the columns .*'label', '\|u1'\).*, expected .*'hand', '\|u1'\)\]: extract it again",
+        put("tokens", lambda tokens: structured.append_fields(tokens, "label", tokens["row"], "u1", usemask=False)),
+        r"has tokens with the columns .*'label', '\|u1'\).*, expected .*'col', '<i4'\)\]: extract it again",
     ),
     "other steps": (put("steps", lambda steps: steps[::-1]), r"has steps .* and its plan the steps \[4, 2\]"),
     "NaN and infinity": (
@@ -134,7 +134,7 @@ SHARD = {
     "another sample": (attr(sample="s99"), r"holds sample s99: name it s99\.h5"),
     "no hash": (without("checksum"), "carries no checksum of sample s04"),
     "another model": (attr(weight_hash="4" * 64), "its weight_hash is 444.*, theirs 333"),
-    "another choice of tokens": (attr(selection="all"), "its selection is all, theirs hand"),
+    "another choice of tokens": (attr(selection="all"), "its selection is all, theirs subject"),
 }
 
 
@@ -208,7 +208,7 @@ def test_a_store_that_is_not_of_its_shards_is_named(folder: Path) -> None:
     assert [problem.what for problem in problems] == [
         "lacks 1 samples, s07 among them: consolidate again.",
         "has no shard of 1 samples, s01 among them: consolidate again.",
-        "holds other activations or labels than the shards of 1 samples, s03 among them: consolidate again.",
+        "holds other activations than the shards of 1 samples, s03 among them: consolidate again.",
     ]
     consolidate(folder)
     assert check(folder) == []
@@ -222,7 +222,7 @@ def test_info_counts(sound: Path) -> None:
     assert (found.plan, found.cells, found.width, found.samples, found.tokens) == (PLAN, 6, 16, 7, len(store.tokens))
     assert sum(found.labels.values()) == found.tokens
     assert found.labels["bad hand"] == (store.tokens["label"] == 3).sum()
-    assert (found.model, found.model_dtype, found.selection, found.revision) == ("tiny", "bfloat16", "hand", "")
+    assert (found.model, found.model_dtype, found.selection, found.revision) == ("tiny", "bfloat16", "subject", "")
     assert found.shards == 7 and found.store_bytes == (sound / "store.h5").stat().st_size
     assert found.shard_bytes == sum(path.stat().st_size for path in shards(sound))
     assert info(sound / "shards").store_bytes == 0 and info(sound / "store.h5").shards == 0
@@ -351,13 +351,13 @@ def test_activations_with_sha256_are_compared_as_before(folder: Path, tmp_path: 
 def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "a", range(3))
     make_shard(tmp_path / "other", "s01", 9)
-    make_shard(tmp_path / "labels", "s01", 1, labels_sha256="7" * 64)
+    make_shard(tmp_path / "image", "s01", 1, image_sha256="7" * 64)
     make_shard(tmp_path / "wide", "s09", 1, width=32)
     make_shard(tmp_path / "plan", "s09", 1, plan=Plan(["double.1"], [4], of=4))
     make_shard(tmp_path / "model", "s09", 1, weight_hash="9" * 64)
     for other, said in {
-        "other": "Sample s01 is in .*a.*s01.h5 and in .*other.*s01.h5 with different activations or labels",
-        "labels": "Sample s01 is in",
+        "other": "Sample s01 is in .*a.*s01.h5 and in .*other.*s01.h5 with different activations: remove",
+        "image": "Sample s01 is in",
         "wide": "its width is 32, the other's 16",
         "plan": "its plan is",
         "model": "its weight_hash is 999",

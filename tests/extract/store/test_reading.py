@@ -101,7 +101,7 @@ def test_files_from_before_checksums_still_read(tmp_path: Path) -> None:
             del file.attrs["checksum"]
     path = consolidate(tmp_path)
     with h5py.File(path, "r+") as file:
-        samples = file["samples"][:][["sample", "image_sha256", "noise_sha256", "labels_sha256"]]
+        samples = file["samples"][:][["sample", "image_sha256", "noise_sha256"]]
         del file["samples"], file["sample_attrs"]
         file["samples"] = structured.repack_fields(samples)
     for store in (ActivationStore(path), ActivationStore(tmp_path / "shards")):
@@ -257,9 +257,9 @@ def test_a_dataset_is_a_sequence_of_tokens(folder: Path, bits: dict[str, np.ndar
     assert same_bits(data[-1]["x"].numpy(), np.stack([cell_bits(bits, n)[-1] for n in range(6)]))
     with pytest.raises(IndexError):
         data[len(data)]
-    bad = np.flatnonzero(store.records["label"] == 3)
-    labels = [batch["label"] for batch in DataLoader(Subset(data, bad.tolist()), batch_size=4)]
-    assert torch.cat(labels).tolist() == [3] * len(bad)
+    third = np.flatnonzero(store.records["row"] == 3)
+    rows = [batch["row"] for batch in DataLoader(Subset(data, third.tolist()), batch_size=4)]
+    assert torch.cat(rows).tolist() == [3] * len(third) and len(third)
     again = pickle.loads(pickle.dumps(data))  # as a spawned worker gets it
     assert torch.equal(again[4]["x"], data[4]["x"])
 
@@ -277,7 +277,7 @@ def test_the_documented_examples_read_the_same_with_h5py_alone(tmp_path: Path, m
     found: dict[str, Any] = {}
     exec(by_cell, found)
     assert same_bits(found["x"], np.concatenate([own[3] for own in bits], axis=0))
-    assert list(found["sample"]) == list(store.tokens["sample"]) and list(found["label"]) == list(store.tokens["label"])
+    assert list(found["sample"]) == list(store.tokens["sample"])
     assert found["checksums"] == {part.sample: part.head["checksum"] for part in store.parts}
     found = {}
     exec(by_sample, found)

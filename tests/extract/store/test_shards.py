@@ -65,7 +65,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (0, bits.astype(np.float32), "found float32"),
         (1, step_table()[:1], r"each of the steps \(4, 2\)"),
         (2, token_table(4, 0), r"\(6 cells, 4 tokens"),
-        (2, np.zeros(5, TOKEN.descr[:2]), "tokens of .*s.h5 to be of dtype"),
+        (2, np.zeros(5, [*TOKEN.descr, ("label", "u1")]), "tokens of .*s.h5 to be of dtype"),
     ):
         with pytest.raises(HandscopeError, match=said):
             write_shard(path, *good[:place], wrong, *good[place + 1 :])

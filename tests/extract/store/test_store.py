@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -88,7 +89,7 @@ def test_the_store_holds_the_hand_tokens_of_the_replayed_stream(
             assert np.array_equal(x[mine], seen[cell.block, cell.step][number, hand.ravel()].bfloat16().float().numpy())
             assert np.array_equal(tokens[mine][["row", "col"]].to_numpy(), np.argwhere(hand))
             assert np.array_equal(tokens[mine]["label"], labels[sample].labels[hand])
-            assert np.array_equal(tokens[mine]["hand"], labels[sample].instances[hand])
+            assert np.array_equal(tokens[mine]["instance"], labels[sample].instances[hand])
 
 
 def test_steps_carry_their_noise_level(finished_run: Run, extracted_run: Run) -> None:
@@ -137,7 +138,7 @@ def test_the_layout_is_readable_with_h5py_alone(extracted_run: Run) -> None:
     with h5py.File(extracted_run.activations_dir / "shards" / f"{store.samples[3]}.h5") as file:
         assert file["activations"].shape == (9, 9, 32)
         assert np.array_equal(file["activations"][PLAN.cells.index(PLAN.cells[7])], bits[27:36])
-        assert set(file["tokens"].dtype.names) == {"row", "col", "label", "hand"}
+        assert set(file["tokens"].dtype.names) == {"row", "col"}
 
 
 @pytest.mark.parametrize(("selection", "count"), [("labelled", None), ("all", 48 * 16)])
@@ -162,28 +163,25 @@ def test_a_second_extraction_does_nothing(
     assert {path: path.stat().st_mtime_ns for path in run.activations_dir.rglob("*.h5")} == before
 
 
-def test_changed_labels_and_lost_or_damaged_shards_are_extracted_again(
+def test_lost_or_damaged_shards_are_extracted_again_and_others_stay(
     tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]
 ) -> None:
     run = run_copy(extracted_run)
     shards = sorted((run.activations_dir / "shards").iterdir())
     shards[0].unlink()
     shards[1].write_bytes(shards[1].read_bytes()[:3000])
-    old = Labels(run.labels_path).current()[shards[2].stem]
-    Labels(run.labels_path).add(
-        [
-            Annotation(old.sample, old.image_sha256, np.ones((4, 4)), np.zeros((4, 4)), "good", (), "test", "hand"),
-        ]
-    )
+    grown = Labels(run.labels_path).current()[shards[2].stem]
+    Labels(run.labels_path).add([replace(grown, labels=np.full((4, 4), 2), instances=np.ones((4, 4)), kinds=())])
     before = ActivationStore(extracted_run.activations_dir)
     stale = ActivationStore(run.activations_dir)
     made: list[int] = []
     store = extract(tiny_model, run, PLAN, progress=lambda stage, done, total: stage == "extract" and made.append(done))
     assert made == [45, 48]
     rest = [path.stem for path in shards if path != shards[2]]
-    assert shards[2].stem in store.samples and shards[2].stem not in set(store.tokens["sample"])
+    assert len(store.sample(grown.sample)[1]) == 16
     for cell in PLAN.cells:
-        assert np.array_equal(store.read(cell.block, cell.step)[0], before.read(cell.block, cell.step, samples=rest)[0])
+        found, expected = (one.read(cell.block, cell.step, samples=rest)[0] for one in (store, before))
+        assert np.array_equal(found, expected)
     with pytest.raises(HandscopeError, match="open it anew"):
         stale.read("single.0", 2)
 
@@ -194,7 +192,7 @@ def test_what_does_not_belong_together_is_refused(
     run = run_copy(extracted_run)
     with pytest.raises(HandscopeError, match="its plan is"):
         extract(tiny_model, run, Plan(["single.0"], [2], of=STEPS))
-    with pytest.raises(HandscopeError, match="its selection is hand, expected all"):
+    with pytest.raises(HandscopeError, match="its selection is subject, expected all"):
         extract(tiny_model, run, PLAN, tokens="all")
     with pytest.raises(HandscopeError, match="make the plan's `of` 4"):
         extract(tiny_model, run, Plan(["single.0"], [2], of=20))

@@ -55,7 +55,7 @@ def test_moments_are_those_of_the_tokens(tiny_model, surveyed_run, run_copy):
                 continue
             x, table = tokens.read(cell.block, cell.step)
             for k, sample in enumerate(found.samples):
-                own = x[(table["sample"] == sample) & ((table["hand"] > 0) == hand)].astype(np.float64)
+                own = x[(table["sample"] == sample) & ((table["instance"] > 0) == hand)].astype(np.float64)
                 if hand and Labels(run.labels_path).current()[sample].verdict == "unsure":
                     continue  # its hand tokens have label 0: the survey reads them, the extraction of labelled ones not
                 assert found.counts[k, 0 if hand else 1] == len(own)

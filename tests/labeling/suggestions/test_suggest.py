@@ -177,7 +177,7 @@ def test_what_is_painted_is_what_extract_reads(tiny_model, finished_run, run_cop
     paint(corrected, [2], True, base=paint(corrected, [12, 13, 14], True), label=2)
     plan = Plan(["single.0"], [2], of=4)
     tokens = extract(tiny_model, run, plan, tokens="hand").tokens
-    found = sorted(zip(tokens["sample"], 4 * tokens["row"] + tokens["col"], tokens["label"], tokens["hand"]))
+    found = sorted(zip(tokens["sample"], 4 * tokens["row"] + tokens["col"], tokens["label"], tokens["instance"]))
     assert found == sorted([(finished, 5, 3, 1), (finished, 6, 3, 1), (finished, 9, 3, 1), (corrected, 2, 2, 1)])
     # A later stroke on one sample makes that sample's shard anew, and no other.
     kept = (run.activations_dir / "shards" / f"{corrected}.h5").stat().st_mtime_ns
