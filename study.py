@@ -26,6 +26,7 @@ from .study_file import (
     Number,
     Prompts,
     Seeds,
+    Selection,
     Steps,
     SubjectName,
     Text,
@@ -82,7 +83,7 @@ class Study(BaseModel):
     read_steps : tuple of int
         Steps to read, counted as steps that remain; all when empty.
     tokens : str
-        Which tokens of a sample are kept: ``hand``, ``labelled`` or ``all``.
+        Which tokens of a sample are kept: ``subject`` (or its noun), ``labelled`` or ``all``.
     stream, at : str
         As in `handscope.Plan`: ``image`` or ``text``, at the ``output`` or the ``input`` of each block.
     compression : str, optional
@@ -116,7 +117,7 @@ class Study(BaseModel):
     labels: Literal["auto", "existing"] = "auto"
     blocks: Blocks = ()
     read_steps: Steps = ()
-    tokens: Literal["hand", "labelled", "all"] = "hand"
+    tokens: Selection = "subject"
     stream: Literal["image", "text"] = "image"
     at: Literal["output", "input"] = "output"
     compression: Literal["lossless"] | None = None

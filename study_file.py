@@ -131,6 +131,13 @@ def _near(value: Any, info: ValidationInfo) -> str:
     return str(near.resolve()) if info.context and value != "organism" and near.exists() else value
 
 
+def _selection(value: Any, info: ValidationInfo) -> str:
+    """A choice of tokens; the noun of the study's subject means the subject."""
+    from .labeling.subject import DEFAULT, load_subject
+
+    return load_subject(info.data.get("subject") or DEFAULT).selection(_text(value))
+
+
 def _subject(value: Any, info: ValidationInfo) -> str:
     """A subject that handscope brings, or the path of a file beside the study's."""
     from .labeling.subject import load_subject
@@ -175,6 +182,7 @@ Folder = Annotated[Path, BeforeValidator(_folder), Field(description="a text")]
 Text = Annotated[str, BeforeValidator(_text), Field(description="a text")]
 ModelName = Annotated[str, BeforeValidator(_near), Field(description="a text")]
 SubjectName = Annotated[str, BeforeValidator(_subject), Field(description="a text")]
+Selection = Annotated[str, BeforeValidator(_selection), Field(description="subject, labelled or all")]
 Prompts = Annotated[
     tuple[str, ...],
     BeforeValidator(_prompts),

@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
         "--tokens",
         default="subject",
         metavar="WHICH",
-        help="which tokens of a sample are kept: subject (the default; its noun, hand, says the same), labelled or all",
+        help="which tokens of a sample are kept: subject (the default; its noun says the same), labelled or all",
     )
     verb.add_argument("--stream", choices=("image", "text"), help="whose tokens are read (default image)")
     verb.add_argument("--at", choices=("output", "input"), help="which side of each block is read (default output)")
@@ -66,9 +66,9 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     samples = run.samples()
     if samples.empty:
         raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
-    from ..extract.worklist import selection_of
+    from ..labeling.subject import subject_of
 
-    tokens = selection_of(arguments.tokens)
+    tokens = subject_of(run).selection(arguments.tokens)
     given = {name: getattr(arguments, name) for name in READ if getattr(arguments, name) is not None}
     plan = _plan_of(arguments.plan, given) if arguments.plan is not None else None
     of = int(samples["steps"].iloc[0])

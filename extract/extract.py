@@ -65,7 +65,7 @@ def extract(
     plan : Plan
         `plan.of` is the number of steps of the run.
     tokens : str
-        ``subject`` (or its noun, ``hand``): tokens with an instance number, whatever the verdict; ``labelled``: tokens
+        ``subject`` (or its noun): tokens with an instance number, whatever the verdict; ``labelled``: tokens
         whose label is not 0; ``all``: every token of every sample, labelled or not. Of the text stream, all tokens of
         each sample with such a token.
     batch_size : int, optional

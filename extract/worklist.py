@@ -10,11 +10,12 @@ import numpy as np
 
 from ..errors import HandscopeError
 from ..labeling.database.labels import Annotation, Labels
+from ..labeling.subject import subject_of
 from ..models.condition import conditions
 from ..models.model import Model
 from ..run.folder import Run
 from .address import Plan
-from .store.shard import SCHEMA, SELECTIONS, TOKEN, check_same, reading, tokens_of
+from .store.shard import SCHEMA, TOKEN, check_same, reading, tokens_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +118,7 @@ def work_list(
         The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
         or of another image; activations of another plan, model or choice of tokens are there already.
     """
-    tokens = selection_of(tokens)
+    tokens = subject_of(run).selection(tokens)
     _check(model, plan, shard)
     common = common_attrs(model, plan, tokens)
     samples = sample_rows(run, plan)
@@ -154,19 +155,6 @@ def work_list(
         tokens,
         common,
     )
-
-
-def selection_of(tokens: str, noun: str = "hand") -> str:
-    """The choice of tokens that is meant: one of `SELECTIONS`, or the subject's noun for ``subject``.
-
-    >>> selection_of("hand")
-    'subject'
-    """
-    if tokens == noun:
-        return "subject"
-    if tokens not in SELECTIONS:
-        raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
-    return tokens
 
 
 def in_part(sample: str, shard: tuple[int, int]) -> bool:

@@ -23,6 +23,8 @@ from ..errors import HandscopeError
 from ..run.folder import Run
 
 DEFAULT = "hand"
+SELECTIONS = ("subject", "labelled", "all")
+"""Which tokens of a sample are chosen: those of an instance, those with a label, or all."""
 FOLDER = Path(__file__).with_name("subjects")
 SCOPES = ("local", "global")
 """A fault is seen in a part of an instance, or only in the whole of it."""
@@ -129,6 +131,18 @@ class Subject:
     def nouns(self) -> tuple[str, str]:
         """The noun and the plural with a capital, as a sentence begins."""
         return self.noun[0].upper() + self.noun[1:], self.plural[0].upper() + self.plural[1:]
+
+    def selection(self, tokens: str) -> str:
+        """The choice of tokens that is meant: one of `SELECTIONS`, or the noun for ``subject``.
+
+        >>> load_subject("hand").selection("hand")
+        'subject'
+        """
+        if tokens == self.noun:
+            return "subject"
+        if tokens not in SELECTIONS:
+            raise HandscopeError(f"Expected tokens to be one of {', '.join(SELECTIONS)}, found {tokens!r}.")
+        return tokens
 
     def word(self, kind: str) -> str:
         """The word for a kind of fault."""

@@ -67,7 +67,7 @@ def synthetic_run(
         verdict = ("bad" if bad else "good") + ("?" if number % 7 == 0 else "")
         annotations.append(Annotation(sample, digest, np.where(hands > 0, label, 1), hands, verdict))
         where = np.argwhere(hands > 0)
-        tokens = np.array([(r, c, label, 1) for r, c in where], TOKEN)
+        tokens = np.array([(r, c) for r, c in where], TOKEN)
         own = rng.normal(size=(len(plan.cells), 1, width)) + 0.3 * bad * (np.arange(width) == 0)
         x = rng.standard_normal((len(plan.cells), len(where), width), np.float32) + own.astype(np.float32)
         bits = torch.from_numpy(x).to(torch.bfloat16).view(torch.uint16).numpy()
@@ -76,7 +76,6 @@ def synthetic_run(
             "sample": sample,
             "image_sha256": digest,
             "noise_sha256": digest,
-            "labels_sha256": digest,
             "rows": GRID,
             "columns": GRID,
         }

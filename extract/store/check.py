@@ -19,7 +19,7 @@ from .contents import Part, files, parts
 from .shard import OLD_LABEL, OLD_SCHEMA, SAME, STEP, STORE_TOKEN, TOKEN, DamagedError, activations, reading, shards
 from .store import PIECE_BYTES, ActivationStore
 
-LABELS = ("unlabelled", "not hand", "good hand", "bad hand")
+LABELS = ("unlabelled", "none", "good", "bad")
 NAMED = 4  # cells that a sentence names before it counts the rest
 
 

@@ -29,7 +29,7 @@ def survey(
     shard: tuple[int, int] | None = None,
     progress: Progress = quiet,
 ) -> SurveyStore | None:
-    """Replay every step of every sample with a labelled hand, and keep the moments of its tokens in every block.
+    """Replay every step of every sample with a labelled instance, and keep the moments of its tokens in every block.
 
     Tokens are reduced on the device and never stored. A sample's file is written whole or not at all, and one that is
     there, of the same image and labels, is not made again.
@@ -48,8 +48,8 @@ def survey(
     Raises
     ------
     HandscopeError
-        There are no samples, none has a labelled hand, labels are of another image or grid, a sample has no trajectory,
-        or the survey in the folder is of another model.
+        There are no samples, none has a labelled instance, labels are of another image or grid, a sample has no
+        trajectory, or the survey in the folder is of another model.
     """
     work = _work(model, run, shard)
     todo = list(batches(run, work, batch_size))
@@ -72,7 +72,7 @@ def survey(
 
 
 def unsurveyed(run: Run) -> list[str]:
-    """Samples with a labelled hand whose moments are not there, or are of other labels; needs no model."""
+    """Samples with a labelled instance whose moments are not there, or are of other labels; needs no model."""
     rows = run.metadata()
     return [
         sample
@@ -86,7 +86,7 @@ def token_moments(classes: NDArray[np.uint8], device: Any = "cpu") -> Callable[[
 
     Parameters
     ----------
-    classes : uint8 array of shape (batch, n_tokens): 0 for a token that is left out, 1 for hand, 2 for not hand
+    classes : uint8 array of shape (batch, n_tokens): 0 for a token that is left out, 1 for the subject, 2 for none
 
     Returns
     -------
@@ -126,7 +126,7 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
         if annotation is not None and annotation.instances.any()
     }
     if not annotations:
-        raise HandscopeError(f"None of the labelled samples in {run.path} has a hand token: label hands first.")
+        raise HandscopeError(f"None of the labelled samples in {run.path} has a token of the subject: label more.")
     run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
     everything = list(annotations)
     own = {sample: kept for sample, kept in annotations.items() if shard is None or in_part(sample, shard)}
