@@ -221,7 +221,7 @@ def test_info_counts(sound: Path) -> None:
     store = ActivationStore(sound)
     assert (found.plan, found.cells, found.width, found.samples, found.tokens) == (PLAN, 6, 16, 7, len(store.tokens))
     assert sum(found.labels.values()) == found.tokens
-    assert found.labels["bad hand"] == (store.tokens["label"] == 3).sum()
+    assert found.labels["unlabelled"] == found.tokens
     assert (found.model, found.model_dtype, found.selection, found.revision) == ("tiny", "bfloat16", "subject", "")
     assert found.shards == 7 and found.store_bytes == (sound / "store.h5").stat().st_size
     assert found.shard_bytes == sum(path.stat().st_size for path in shards(sound))
