@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from annotated_types import Ge
 from pydantic import BeforeValidator, Field, Strict, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
@@ -193,10 +192,10 @@ Seeds = Annotated[
     BeforeValidator(_seeds),
     Field(description="a list of whole numbers, or {first: 0, count: 12}"),
 ]
-FromZero = Annotated[int, Strict(), Ge(0), Field(description="a whole number of at least 0")]
-FromOne = Annotated[int, Strict(), Ge(1), Field(description="a whole number of at least 1")]
-FromTwo = Annotated[int, Strict(), Ge(2), Field(description="a whole number of at least 2")]
-Number = Annotated[float, Strict(), Ge(0), Field(description="a number of at least 0", allow_inf_nan=False)]
+FromZero = Annotated[int, Strict(), Field(ge=0, description="a whole number of at least 0")]
+FromOne = Annotated[int, Strict(), Field(ge=1, description="a whole number of at least 1")]
+FromTwo = Annotated[int, Strict(), Field(ge=2, description="a whole number of at least 2")]
+Number = Annotated[float, Strict(), Field(ge=0, description="a number of at least 0", allow_inf_nan=False)]
 Blocks = Annotated[
     tuple[Annotated[str, Strict()], ...], Field(description="a list of blocks such as [double.1, single.3]")
 ]
