@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import figures
-from ..evaluation.commitment import commit, decided, predicted_pictures
+from ..evaluation.commitment import commit, predicted_pictures
+from ..evaluation.decided import decided
 from ..evaluation.regions import Region
 from ..labeling.subject import subject_of
 from ..models.model import Model

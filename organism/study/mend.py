@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import HandscopeError
 from ...evaluation.arms import Arm
-from ...evaluation.commitment import decided_by
+from ...evaluation.decided import decided_by
 from ...evaluation.experiment import experiment
 from ...files import sha256
 from ...labeling.table import sample_table

@@ -10,7 +10,8 @@ import torch
 from handscope.analysis.statistics.folds import codes
 from handscope.analysis.statistics.intervals import bootstrap_weights
 from handscope.errors import HandscopeError
-from handscope.evaluation.commitment import COLUMNS, _drawn_medians, commit, decided, predicted_pictures, summarise
+from handscope.evaluation.commitment import COLUMNS, commit, predicted_pictures
+from handscope.evaluation.decided import _drawn_medians, decided, summarise
 from handscope.evaluation.regions import Region, of_colour, of_shapes, outlines
 from handscope.report.commitment import commitment_plate, sentences
 from handscope.run.trajectory import Trajectory

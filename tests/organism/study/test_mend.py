@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from handscope.errors import HandscopeError
 from handscope.evaluation.arms import Arm, DrawnBatch
-from handscope.evaluation.commitment import FACTORS, decided_by
+from handscope.evaluation.decided import FACTORS, decided_by
 from handscope.organism.study.mend import _named, mend
 from handscope.run.folder import Run
 
