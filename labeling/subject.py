@@ -217,13 +217,13 @@ def parse_subject(said: Any, where: object) -> Subject:
     if not isinstance(said, Mapping):
         raise HandscopeError(f"Expected a subject with name, noun, plural and kinds in {where}, found no such keys.")
     noun, verdicts = said.get("noun"), said.get("verdicts", {})
+    adjectives = {verdict: verdict for verdict in ("good", "good?", "bad?", "bad", "unsure")}
     if isinstance(verdicts, dict):
-        verdicts = {verdict: verdict for verdict in ("good", "good?", "bad?", "bad", "unsure")} | verdicts
+        verdicts = adjectives = adjectives | verdicts
     usual: dict[str, Any] = {
         "article": "an" if str(noun)[:1].lower() in "aeiou" else "a",
-        "classes": {
-            "outside": f"not {noun}", "good": f"good {noun}", "bad": f"bad {noun}", "unsure": f"unsure {noun}"
-        },
+        "classes": {"outside": f"not {noun}"}
+        | {name: f"{adjectives[name]} {noun}" for name in ("good", "bad", "unsure")},
         "rating": {
             "question": f"How good is the {noun}?",
             "levels": ["Clearly wrong", "Nearly right, and something unlikely", "Nothing wrong, or only little"],
@@ -259,7 +259,7 @@ def subject_at(settings: Path) -> Subject:
     if not settings.exists():
         return default_subject()
     state = settings.stat()
-    return _subject_at(settings, state.st_mtime_ns, state.st_size)
+    return _subject_at(settings.absolute(), state.st_mtime_ns, state.st_size)
 
 
 def set_subject(run: Run, subject: Subject) -> None:

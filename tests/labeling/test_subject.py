@@ -48,6 +48,7 @@ def test_words_that_a_file_leaves_out_follow_from_the_noun(tmp_path):
     assert load_subject(written(tmp_path, noun="eye")).one == "an eye"
     changed = load_subject(written(tmp_path, verdicts={"bad": "dead"}, kinds={"wing": {"scope": "local", "word": "a"}}))
     assert (changed.verdicts["bad"], changed.verdicts["good"], changed.word("wing")) == ("dead", "good", "a")
+    assert (changed.classes.bad, changed.classes.good) == ("dead bird", "good bird")
 
 
 @pytest.mark.parametrize(
