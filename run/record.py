@@ -11,8 +11,10 @@ with the same numbers, since 0.3 did not note which masks they were made from.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,9 +118,7 @@ def _state(folder: Path, patterns: Sequence[str]) -> str:
         if pattern == SUBJECT:
             states.append([SUBJECT, _subject(folder)])
             continue
-        for path in sorted(folder.glob(pattern)):
-            if not path.name.startswith("."):
-                states.append([path.relative_to(folder).as_posix(), *_file_state(path)])
+        states += sorted(_file_states(folder, pattern))
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
 
@@ -132,11 +132,26 @@ def _subject(folder: Path) -> Any:
     return said or sha256(DEFAULT_SUBJECT)
 
 
-def _file_state(path: Path) -> list[Any]:
-    if path.suffix in READ_WHOLE:
-        return [sha256(path)]
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _file_states(folder: Path, pattern: str) -> Iterator[list[Any]]:
+    """The name and the state of each file that fits a glob, whose stars are in the name, or ``**`` for all folders.
+
+    Tens of thousands of files are looked at for each stage, so that `Path.glob` would take seconds.
+    """
+    place, _, name = pattern.rpartition("/")
+    top, below, _ = place.partition("/**")
+    for parent, folders, files in os.walk(folder / top):
+        if not below:
+            folders.clear()
+        for file in fnmatch.filter(files, name):
+            path = os.path.join(parent, file)
+            if file.startswith("."):
+                continue
+            if file.endswith(READ_WHOLE):
+                state = [sha256(path)]
+            else:
+                status = os.stat(path)
+                state = [status.st_size, status.st_mtime_ns]
+            yield [path[len(str(folder)) + 1 :], *state]
 
 
 def _contents(patterns: Sequence[str]) -> str:
