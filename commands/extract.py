@@ -90,7 +90,7 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     read = {"blocks": given.get("blocks", ()), "steps": given.get("steps", ())}
     if arguments.plan is not None:
         read = {"blocks": list(map(str, plan.blocks)), "steps": plan.steps}
-    settings = {**read, "tokens": arguments.tokens, "compression": arguments.compression}
+    settings = {**read, "tokens": tokens, "compression": arguments.compression}
     settings |= {"stream": plan.stream, "at": plan.at}
     perform(EXTRACT, run, settings, lambda: EXTRACT.do()(model, run, plan, **options, progress=progress))
 
