@@ -56,7 +56,7 @@ def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Pat
         raise HandscopeError(f"There are no shards in {path}, from which a store could be written: run extract first.")
     target = folder_of(found[0]) / "store.h5"
     store = ActivationStore(found, labels={})
-    check_labels_stay(store.parts, target)
+    check_labels_stay(store.parts, found[0])
     with atomic(target) as temporary, h5py.File(temporary, "w") as file:
         cells = _layout(file, store)
         done = row = 0

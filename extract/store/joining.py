@@ -78,13 +78,13 @@ def join(groups: Sequence[tuple[Path, Sequence[Part]]], labels: Source | None = 
         where, annotations = _annotations(source)
         here = {part.sample: part for part in mine}
         for annotation in annotations:
-            part = here.get(annotation.sample)
-            if part is not None:
-                _check(part, annotation, where)
-                _label(rows[part.sample], annotation, text)
+            own = here.get(annotation.sample)
+            if own is not None:
+                _check(own, annotation, where)
+                _label(rows[own.sample], annotation, text)
             elif annotation.sample in rows:
                 continue  # it was read from another folder, and has that one's labels
-            lacking = _lacking(part, annotation, str(parts[0].attrs.get("selection", "")), text)
+            lacking = _lacking(own, annotation, str(parts[0].attrs.get("selection", "")), text)
             if lacking:
                 unstored[annotation.sample] = lacking
     for path, _ in groups if unstored else ():

@@ -1,13 +1,16 @@
 """Small activation folders made without a model: random bits, known before they are written."""
 
+import hashlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 from handscope.extract.address import Plan
 from handscope.extract.store.shard import STEP, TOKEN, write_shard
 
 PLAN = Plan(["double.1", "single.0", "single.2"], [4, 2], of=4)
 GRID, WIDTH = 6, 16
+OLD_COLUMNS = ("image_sha256", "noise_sha256", "labels_sha256", "checksum")
 
 
 def random_bits(tokens: int, seed: int, width: int = WIDTH, plan: Plan = PLAN) -> np.ndarray:
@@ -24,7 +27,7 @@ def step_table(plan: Plan = PLAN) -> np.ndarray:
 def token_table(tokens: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     table = np.zeros(tokens, TOKEN)
-    table["row"], table["col"] = rng.integers(0, GRID, (2, tokens))
+    table["row"], table["col"] = np.divmod(rng.choice(GRID**2, tokens, replace=tokens > GRID**2), GRID)
     return table
 
 
@@ -77,3 +80,30 @@ def make_folder(folder: Path, samples: range, **more: object) -> dict[str, np.nd
 def floats(bits: np.ndarray) -> np.ndarray:
     """The slow obvious way from bfloat16 bits to float32."""
     return np.left_shift(bits.astype(np.uint32), 16).view(np.float32)
+
+
+def make_old(path: Path, seed: int = 0) -> np.ndarray:
+    """Make of a shard or a store one as 0.3 wrote it, with labels of its own at random; returns these, (tokens, 2)."""
+    rng = np.random.default_rng(seed)
+    with h5py.File(path, "r+") as file:
+        tokens = file["tokens"][:]
+        old = np.zeros(len(tokens), [*tokens.dtype.descr, ("label", "u1"), ("hand", "u1")])
+        for name in tokens.dtype.names:
+            old[name] = tokens[name]
+        old["label"], old["hand"] = rng.integers(0, 4, len(old)), rng.integers(1, 3, len(old))
+        del file["tokens"]
+        file["tokens"] = old
+        file.attrs.update({"schema": "handscope-activations-1", "selection": "hand"})
+        if "samples" not in file:
+            file.attrs["labels_sha256"] = "2" * 64
+        else:
+            samples = file["samples"][:]
+            columns = [("sample", samples.dtype["sample"]), *((name, "S71") for name in OLD_COLUMNS)]
+            table = np.zeros(len(samples), columns)
+            for name in samples.dtype.names:
+                table[name] = samples[name]
+            table["labels_sha256"] = b"2" * 64
+            del file["samples"]
+            file["samples"] = table
+            file.attrs["fingerprint"] = hashlib.sha256(np.sort(table).tobytes()).hexdigest()
+    return np.stack([old["label"], old["hand"]], axis=1)
