@@ -1,10 +1,15 @@
 """Statistics of images, and the baselines of a run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from handscope.extract.picture_statistics import STATISTICS, decode, image_statistics
 from handscope.probes.baselines import prompt_words, random_projection, run_baselines
+from handscope.run.trajectory import Trajectory
+from made_runs import make_run
 
 
 def square(side, colour=(1.0, 0.5, 0.0), background=(0.0, 0.0, 1.0)):
@@ -46,8 +51,6 @@ def test_a_random_projection_is_the_same_every_time():
 
 
 def test_decoding_the_last_latents_gives_the_images_of_the_run(tiny_model, finished_run):
-    import torch
-
     samples = finished_run.samples()["sample"].tolist()[:3]
     latents = torch.stack([finished_run.trajectory(sample).latents[-1] for sample in samples])
     height, width = finished_run.samples().loc[0, ["height", "width"]].astype(int)
@@ -57,25 +60,41 @@ def test_decoding_the_last_latents_gives_the_images_of_the_run(tiny_model, finis
     np.testing.assert_allclose(images, expected, atol=1 / 255)
 
 
-def test_baselines_of_a_run_read_the_hand_tokens(extracted_run):
-    from handscope.extract.store.store import ActivationStore
+def test_baselines_of_a_planted_run_are_those_of_the_tokens_inside_the_mask(tmp_path):
+    """Token k of sample s holds k + 32 s as noise, and that and 64 more as clean latents, on a straight line between.
 
-    store = ActivationStore(extracted_run.activations_dir)
-    samples = extracted_run.samples()[["sample", "prompt"]].iloc[::-1].head(6).reset_index(drop=True)
-    steps = {step: store.plan.index(step) for step in store.plan.steps}
+    All of these numbers are whole and small, so that bfloat16 keeps them.
+    """
+    run = make_run(tmp_path / "run", 6, side=32)  # 4 by 4 tokens
+    samples = run.samples()[["sample", "prompt"]].iloc[::-1].head(4).reset_index(drop=True)
+    steps, sigmas = {4: 0, 2: 2, 1: 3}, torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+    rng, inside = np.random.default_rng(0), {}
+    planted = {}
+    for number, sample in enumerate(samples["sample"]):
+        inside[sample] = np.sort(rng.choice(16, 3 + number, replace=False))
+        noise = (torch.arange(16.0) + 32 * number)[:, None].expand(16, 2)
+        latents = noise + 64 * (1 - sigmas)[:, None, None]
+        times = sigmas[:4] * 1000
+        planted[sample] = Trajectory(latents.to(torch.bfloat16), sigmas, times, times)
+    planted_run = SimpleNamespace(trajectory=planted.__getitem__, image=run.image)
+    tokens = pd.DataFrame(
+        [{"sample": name, "row": k // 4, "col": k % 4} for name, chosen in inside.items() for k in chosen]
+    )
     index = pd.MultiIndex.from_product([samples["sample"], steps], names=["sample", "step"])
-    statistics = pd.DataFrame(np.random.default_rng(0).random((18, 8)), index=index, columns=list(STATISTICS))
-    tokens = store.tokens[store.tokens["sample"].isin(samples["sample"]) & (store.tokens["instance"] > 0)]
-    found = {(b.name, b.step): b.x for b in run_baselines(extracted_run, samples, tokens, 4, steps, statistics)}
+    statistics = pd.DataFrame(rng.random((12, 8)), index=index, columns=list(STATISTICS))
+    shuffled = tokens.sample(frac=1, random_state=0)
+    found = {(b.name, b.step): b.x for b in run_baselines(planted_run, samples, shuffled, 4, steps, statistics)}
     assert len(found) == 4 + 4 * 3
-    number, sample = 2, samples["sample"][2]
-    own = tokens[tokens["sample"] == sample]
-    mask = np.zeros(16, bool)
-    mask[own["row"] * 4 + own["col"]] = True
-    assert found["position", None][number].nonzero()[0].tolist() == mask.nonzero()[0].tolist()
-    trajectory = extracted_run.trajectory(sample)
-    np.testing.assert_allclose(found["noise", None][number], trajectory.latents[0][mask].mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found["x_t", 2][number], trajectory.latents[2][mask].mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found["x0", 2][number], trajectory.x0(2)[mask].mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found["x0_flat", 1][number], trajectory.x0(3).ravel(), rtol=1e-6)
-    np.testing.assert_allclose(found["image", 1][number], statistics.loc[(sample, 1)])
+    for number, (sample, chosen) in enumerate(inside.items()):
+        mean = chosen.mean() + 32 * number
+        assert found["position", None][number].nonzero()[0].tolist() == chosen.tolist()
+        assert found["noise", None][number] == pytest.approx([mean, mean])
+        for step in steps:
+            done = 64 * (1 - step / 4)
+            assert found["x_t", step][number] == pytest.approx([mean + done] * 2)
+            assert found["x0", step][number] == pytest.approx([mean + 64] * 2, abs=1e-3)
+            flat = np.repeat(np.arange(16) + 32 * number + 64, 2)
+            np.testing.assert_allclose(found["x0_flat", step][number], flat, atol=1e-3)
+            np.testing.assert_array_equal(found["image", step][number], statistics.loc[(sample, step)])
+        own = image_statistics(run.image(sample)[None] / 255)[0]
+        np.testing.assert_allclose(found["final_image", None][number], own)
