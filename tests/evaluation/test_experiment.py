@@ -272,13 +272,29 @@ def test_a_blind_look_hides_the_arm_and_gives_it_back(finished_run, tmp_path) ->
         blind(tmp_path / "elsewhere", ["baseline", "other"])
 
 
-def test_figures_are_drawn(finished_run, tmp_path) -> None:
+def test_pairs_are_drawn_in_the_order_of_the_arms_and_the_forest_shows_the_table(finished_run, tmp_path) -> None:
     names = planted_arms(tmp_path, finished_run)
-    pairs_plate(tmp_path, names, n=4).savefig(tmp_path / "pairs.png")
+    plate = pairs_plate(tmp_path, names, n=4)
+    assert [ax.get_ylabel() for ax in plate.axes[::4]] == names
+    runs = [Run(tmp_path / name.replace(" ", "_")) for name in names]
+    pictures = [run.image(sample) for run in runs for sample in run.samples()["sample"].head(4)]
+    for ax, picture in zip(plate.axes, pictures, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), picture)
+
     rows = [
         {"arm": name, "family": family, "n": 12, "before": 0.3, "after": 0.3 + d, "difference": d, "low": d - 0.05,
-         "high": d + 0.05, "q": q, "kd_ratio": 1.0, "calls": 20.0}
-        for name, family, d, q in (("baseline", "plain", 0.0, np.nan), ("a", "triage", -0.1, 0.01),
-                                   ("b", "control", 0.02, np.nan))
+         "high": d + 0.07, "q": q, "kd_ratio": ratio, "calls": calls}
+        for name, family, d, q, ratio, calls in (("baseline", "plain", 0.0, np.nan, 1.0, 20.0),
+                                                 ("a", "triage", -0.1, 0.01, 0.97, 34.0),
+                                                 ("b", "control", 0.02, np.nan, 1.2, 20.0))
     ]  # fmt: skip
-    forest_plate(pd.DataFrame(rows)).savefig(tmp_path / "forest.png")
+    left, middle, right = forest_plate(pd.DataFrame(rows)).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["b", "a"]  # from below
+    intervals, points = left.collections[:2]
+    np.testing.assert_allclose([segment[:, 0] for segment in intervals.get_segments()], [[-3, 9], [-15, -3]])
+    np.testing.assert_allclose(points.get_offsets(), [[2, 0], [-10, 1]])
+    hollow, filled = points.get_facecolors()
+    assert hollow[:3].tolist() == [1, 1, 1] != filled[:3].tolist()  # only the first arm can be told from none
+    np.testing.assert_allclose(middle.collections[0].get_offsets()[:, 0], [1.2, 0.97])
+    np.testing.assert_allclose(right.collections[0].get_offsets()[:, 0], [1.0, 1.7])
+    assert "baseline 30.0%, n = 12" in left.get_xlabel()

@@ -1,0 +1,64 @@
+"""The judge is fitted to the side that most looks took, learns from sure verdicts only, and is tested on all."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from handscope.organism.judge import Judge
+from handscope.organism.study import fit_judge
+
+
+def test_the_majority_counts_leaning_looks_and_a_tie_is_good() -> None:
+    looks = [
+        ("bad", "bad?", ""), ("good", "good?", "bad"), ("bad", "good", ""), ("bad", "good", "bad?"),
+        ("good", "good", None), ("unsure", "bad", "unsure"),
+    ]  # fmt: skip
+    table = pd.DataFrame(looks, columns=["look_1", "look_2", "look_3"])
+    assert fit_judge.majority(table).tolist() == [1, 0, 0, 1, 0, 1]
+
+
+class Planted:
+    """600 labels of 30 prompts whose pictures hold two features; of the unsure, the first says the opposite."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        bad, unsure = rng.random(600) < 0.4, rng.random(600) < 0.1
+        self.table = pd.DataFrame(
+            {
+                "prompt": [f"prompt {i % 30}" for i in range(600)],
+                "verdict": np.where(unsure, "unsure", np.where(bad, "bad", "good")),
+                "look_1": np.where(bad, "bad", "good"), "look_2": np.where(bad, "bad?", "good?"), "look_3": "",
+            },
+            index=[f"sample {i}" for i in range(600)],
+        )  # fmt: skip
+        telling = np.where(bad ^ unsure, 3.0, -3.0) + rng.normal(size=600)
+        self.features = dict(zip(self.table.index, zip(telling, rng.normal(size=600))))
+
+    def reference(self, sample: str) -> str:
+        return sample
+
+
+def test_the_card_holds_a_judge_that_learnt_from_the_sure_and_was_tested_on_all(tmp_path, monkeypatch, capsys) -> None:
+    planted, card = Planted(), tmp_path / "judge.json"
+    monkeypatch.setattr(fit_judge.ShippedLabels, "load", lambda: planted)
+    monkeypatch.setattr(
+        fit_judge, "features", lambda picture, prompt: dict(zip(("telling", "noise"), planted.features[picture]))
+    )
+    save = Judge.save
+    monkeypatch.setattr(Judge, "save", lambda judge: save(judge, card))
+    fit_judge.main()
+
+    judge, said = Judge.load(card), json.loads(capsys.readouterr().out)
+    assert judge.names == ("noise", "telling") and judge.summary == said
+    assert judge.weights[1] > 1 > abs(judge.weights[0])
+    table = planted.table
+    assert (said["n"], said["prompts"]) == (600, 30)
+    assert said["bad_share"] == pytest.approx(table["look_1"].eq("bad").mean(), abs=5e-4)
+    clear = (table["verdict"] != "unsure").to_numpy()
+    rows = np.array([planted.features[name][::-1] for name in table.index])
+    bad = table["look_1"].eq("bad").to_numpy()
+    right = (judge.probability(rows) > 0.5) == bad
+    assert right[clear].mean() > 0.98 and right[~clear].mean() < 0.02
+    # Left out of the test, the unsure would make the judge perfect; in it, they cost it what they are.
+    assert 0.7 < said["kappa"] < 0.9 and said["trusted"]
