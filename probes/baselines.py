@@ -79,13 +79,13 @@ def run_baselines(
     for number, sample in enumerate(names):
         progress("baselines", number, len(names))
         trajectory = run.trajectory(sample)
-        own = by_sample[sample]
-        masks[number, own] = 1
-        noise.append(trajectory.latents[0][own].float().mean(0).numpy())
+        places = by_sample[sample]
+        masks[number, places] = 1
+        noise.append(trajectory.latents[0][places].float().mean(0).numpy())
         for step, index in steps.items():
             predicted = trajectory.x0(index).numpy()
-            x_t[step].append(trajectory.latents[index][own].float().mean(0).numpy())
-            clean[step].append(predicted[own].mean(0))
+            x_t[step].append(trajectory.latents[index][places].float().mean(0).numpy())
+            clean[step].append(predicted[places].mean(0))
             flat[step].append(predicted.ravel())
     images = np.stack([run.image(sample) for sample in names]) / 255
     baselines = [
