@@ -1,4 +1,4 @@
-"""What other programs say of the pictures in this folder: the reference for tests/test_anatomy_{networks,detect}.py.
+"""What other programs say of the pictures in this folder: the reference for tests/anatomy/read.
 
     python tests/support/data/make_references.py litert TFLITE_FOLDER       outputs of the four networks -> networks.npz
     python tests/support/data/make_references.py mediapipe TFLITE_FOLDER    both of MediaPipe's APIs -> mediapipe.json
