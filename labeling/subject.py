@@ -13,14 +13,16 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..errors import HandscopeError
-from ..run.folder import Run
+
+if TYPE_CHECKING:
+    from ..run.folder import Run
 
 DEFAULT = "hand"
 SELECTIONS = ("subject", "labelled", "all")
@@ -249,7 +251,7 @@ def words_of(subject: Subject | None) -> Subject:
     return default_subject() if subject is None else subject
 
 
-def subject_of(run: Run) -> Subject:
+def subject_of(run: "Run") -> Subject:
     """The subject of a run: that of the section ``subject`` of its ``run.yaml``, else the default."""
     return subject_at(run.settings_path)
 
@@ -262,7 +264,7 @@ def subject_at(settings: Path) -> Subject:
     return _subject_at(settings.absolute(), state.st_mtime_ns, state.st_size)
 
 
-def set_subject(run: Run, subject: Subject) -> None:
+def set_subject(run: "Run", subject: Subject) -> None:
     """Begin a run with a subject: ``run.yaml`` gets a copy, unless it is the default and nothing else was there.
 
     Words may be changed later. A run with labels keeps its subject.
@@ -285,6 +287,8 @@ def set_subject(run: Run, subject: Subject) -> None:
 
 @lru_cache(maxsize=32)
 def _subject_at(settings: Path, _changed: int, _size: int) -> Subject:
+    from ..run.folder import Run  # which needs pandas; a study with nothing to do reads its subject without it
+
     said = Run(settings.parent).settings.get("subject")
     return default_subject() if said is None else parse_subject(said, f"of {settings}")
 

@@ -28,6 +28,8 @@ SETTINGS = {
     "permutations": 19,
     "probe_permutations": 9,
     "folds": 3,
+    "subject": "hand",
+    "tokens": "hand",
 }
 
 # Imports once, what a load of the model imports among it, then runs the study in one child after another. Each child is
