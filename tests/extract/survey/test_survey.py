@@ -1,5 +1,6 @@
 """The survey: moments of every block and step against stored tokens, and maps of them against slow references."""
 
+import hashlib
 import json
 import os
 import re
@@ -349,3 +350,29 @@ def test_the_command_surveys_a_run_that_has_none(finished_run, tiny_pipe_folder,
     assert "left for other parts" in capsys.readouterr().out
     assert main(["survey", str(run.path), *options]) == 0
     assert (run.analysis_dir / "survey.csv").exists()
+
+
+def test_another_verdict_on_the_same_tokens_leaves_moments_and_another_mask_does_not(surveyed_run, run_copy):
+    run = run_copy(surveyed_run)
+    labels = Labels(run.labels_path)
+    one = next(one for one in labels.current().values() if one.verdict == "bad")
+    labels.add([replace(one, verdict="good", kinds=(), labels=np.where(one.labels == 3, 2, one.labels))])
+    assert unsurveyed(run) == []
+    labels.add([replace(one, instances=2 * one.instances)])
+    assert unsurveyed(run) == []
+    moved = one.instances[::-1, ::-1]
+    labels.add([replace(one, instances=moved, labels=np.where(moved > 0, 3, 1))])
+    assert unsurveyed(run) == [one.sample]
+
+
+def test_moments_of_0_3_belong_to_the_labels_they_name(surveyed_run, run_copy):
+    run = run_copy(surveyed_run)
+    labels = Labels(run.labels_path)
+    one = next(iter(labels.current().values()))
+    said = hashlib.sha256(one.labels.tobytes() + one.instances.tobytes()).hexdigest()
+    with h5py.File(survey_folder(run) / f"{one.sample}.h5", "r+") as file:
+        del file.attrs["classes_sha256"]
+        file.attrs["labels_sha256"] = said
+    assert unsurveyed(run) == []
+    labels.add([replace(one, instances=2 * one.instances)])
+    assert unsurveyed(run) == [one.sample]
