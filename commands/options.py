@@ -17,7 +17,7 @@ def model_options(verb: argparse.ArgumentParser, model: str | None = None, devic
     """Options that say which model is loaded and how; without a default they mean what the run was begun with."""
     group = verb.add_argument_group("model")
     group.add_argument(
-        "--model", default=model, help=f"organism, a FluxPipeline folder, a hub id, or a file ({_default(model)})"
+        "--model", default=model, help=f"organism, a pipeline folder, a hub id, or a file ({_default(model)})"
     )
     group.add_argument("--revision", help="a commit, tag or branch of the hub")
     group.add_argument("--base", help="for a single-file transformer: the folder or hub id of the rest of the pipeline")

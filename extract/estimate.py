@@ -114,6 +114,7 @@ def estimate(
 
     Nothing is written. Parameters and errors are those of `extract`.
     """
+    plan = plan.on(model.blocks)
     work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(run, work, batch_size))
     counts = {sample: int(mask.sum()) for sample, mask in work.masks.items()}

@@ -63,7 +63,7 @@ def extract(
     Parameters
     ----------
     plan : Plan
-        `plan.of` is the number of steps of the run.
+        `plan.of` is the number of steps of the run; one without blocks is of all that the model has.
     tokens : str
         ``subject`` (or its noun): tokens with an instance number, whatever the verdict; ``labelled``: tokens
         whose label is not 0; ``all``: every token of every sample, labelled or not. Of the text stream, all tokens of
@@ -90,6 +90,7 @@ def extract(
         or of another image; activations of another plan, model or choice of tokens are there already; every sample was
         set aside; the disk is full.
     """
+    plan = plan.on(model.blocks)
     work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(run, work, batch_size))
     _sweep(run, work, shard)

@@ -21,7 +21,7 @@ from ..errors import HandscopeError
 from ..extract.address import Block, Plan
 from ..extract.hooks import Call, following, visiting
 from ..models.clean import predicted_clean, stepped, velocity_between
-from ..models.family import Family
+from ..models.family import Family, family_of
 from .correction import LIMIT, Strength, at_clean, gradient_of, length
 from .losses import Loss, ProbeLoss
 from .travel import OwnNoise, noised_back
@@ -116,7 +116,6 @@ def guide(
         strength = Strength(scale, limit, relative)
         guidance = _Guidance(pipe, loss, strength, window(steps, of), of, form, int(travel), trace)
         counter = stack.enter_context(following(pipe.transformer, range(of, 0, -1), again=True))
-        _check_family(counter.family)
         if form == "exact":
             stack.enter_context(_differentiable(pipe.transformer, checkpoint))
         if isinstance(loss, ProbeLoss):
@@ -151,7 +150,7 @@ def guidance_callback(
     before: list[Tensor] = []
 
     def callback(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        latents, sigmas = kwargs["latents"], pipe.scheduler.sigmas
+        latents, sigmas = kwargs["latents"], _flow_family(pipe).times(pipe).sigmas
         of = len(sigmas) - 1
         if index and of - index in window(steps, of):
             sigma, later = float(sigmas[index]), float(sigmas[index + 1])
@@ -175,12 +174,14 @@ def window(steps: Sequence[int], of: int) -> list[int]:
     return kept
 
 
-def _check_family(family: Family) -> None:
-    """Refuse what the correction is not derived for."""
+def _flow_family(pipe: Any) -> Family:
+    """The family of a pipeline; one that the correction is not derived for is refused."""
+    family = family_of(pipe)
     if family.prediction != "flow" or family.together or not family.takes_packed:
         raise HandscopeError(
             f"Guidance corrects the velocity of flow matching on packed latents, and {family.name} is called otherwise."
         )
+    return family
 
 
 class _Guidance:
@@ -198,6 +199,7 @@ class _Guidance:
         trace: list[Guided],
     ) -> None:
         self.pipe, self.loss, self.strength = pipe, loss, strength
+        self.family = _flow_family(pipe)
         self.steps, self.of, self.form, self.travel, self.trace = steps, of, form, travel, trace
         self.noise = OwnNoise()
         self.call: Call | None = None
@@ -209,17 +211,17 @@ class _Guidance:
     def called(self, call: Call | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         self.call, self.latents = None, None
         if call is not None and self.travel > 1:
-            self._may_travel(call, kwargs)
+            self._may_travel(call)
         if call is None or call.step not in self.steps:
             return kwargs
         self.call = call
         if call.unconditional:
             return kwargs
-        latents = self._follow(kwargs["hidden_states"])
+        latents = self._follow(call.latents)
         if self.form == "exact":
             self.outer = torch.is_grad_enabled()
             torch.set_grad_enabled(True)
-        return {**kwargs, "hidden_states": latents}
+        return {**kwargs, self.family.latents: latents}
 
     def collect(self, call: Call, side: str, block: Block, image: Tensor) -> None:
         """Keep the loss of a probed block; after the last of them no gradient is needed."""
@@ -279,14 +281,14 @@ class _Guidance:
         assert self.latents is not None
         return predicted_clean(self.latents[:, :tokens].float(), velocity, "flow", sigma)
 
-    def _may_travel(self, call: Call, kwargs: dict[str, Any]) -> None:
+    def _may_travel(self, call: Call) -> None:
         if call.unconditional:
             raise HandscopeError(
                 "Time travel makes the conditional call again but not the unconditional one: with true classifier-free "
                 "guidance use travel=1."
             )
         if call.step == self.of:
-            self.noise.begin(kwargs["hidden_states"][:, : call.lengths["image"]])
+            self.noise.begin(call.latents[:, : call.lengths["image"]])
 
     def _make_again(
         self, call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], velocity: Tensor
@@ -304,13 +306,13 @@ class _Guidance:
             image = noised_back(end, later, sigma, self.noise.draw(call.step, repeat, end))
             latents = torch.cat([image.to(first.dtype), first[:, tokens:]], 1)
             with torch.set_grad_enabled(self.form == "exact"):
-                output = module.forward(*args, **{**kwargs, "hidden_states": self._follow(latents)})
+                output = module.forward(*args, **{**kwargs, self.family.latents: self._follow(latents)})
             velocity = self._correct(call, output[0]) + output[0].detach()[:, :tokens].float()
         return velocity + (latents[:, :tokens].float() - first[:, :tokens].float()) / (later - sigma)
 
     def _sigmas(self, step: int) -> tuple[float, float]:
         """The noise where a step begins and where it ends."""
-        sigmas = self.pipe.scheduler.sigmas
+        sigmas = self.family.times(self.pipe).sigmas
         if len(sigmas) != self.of + 1:
             raise HandscopeError(
                 f"The scheduler has {len(sigmas) - 1} steps, and the guidance is for a run of {self.of}."

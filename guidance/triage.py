@@ -18,6 +18,7 @@ from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import reading
 from ..models.clean import clean_between
+from ..models.family import family_of
 from ..models.sampling import Sampling
 from ..progress import Progress, quiet
 
@@ -162,7 +163,7 @@ def triage(
 def stop_callback(selector: Selector, step: int, threshold: float) -> Callable[..., dict[str, Any]]:
     """A diffusers ``callback_on_step_end`` that interrupts the pipeline where an image of the batch looks bad.
 
-    For one image at a time, in any pipeline of flow matching in Euler steps, and for a selector that reads no blocks.
+    For one image at a time, in a pipeline of a known family, and for a selector that reads no blocks.
     What the pipeline returns after it was interrupted is unfinished: ``pipe.interrupt`` says so.
 
     Parameters
@@ -176,10 +177,11 @@ def stop_callback(selector: Selector, step: int, threshold: float) -> Callable[.
     before: list[Tensor] = []
 
     def callback(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        latents, sigmas = kwargs["latents"], pipe.scheduler.sigmas
+        family = family_of(pipe)
+        latents, sigmas = family.from_pipeline(kwargs["latents"]), family.times(pipe).sigmas
         if before and len(sigmas) - 1 - index == step:
             sigma, later = float(sigmas[index]), float(sigmas[index + 1])
-            clean = clean_between(before[0].float(), latents.float(), "flow", sigma, later)
+            clean = clean_between(before[0].float(), latents.float(), family.prediction, sigma, later)
             look = Look([], step, before[0], clean, {})
             if float(selector(look).max()) >= threshold:
                 pipe._interrupt = True

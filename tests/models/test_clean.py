@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from handscope.errors import HandscopeError
-from handscope.models.clean import decibels, predicted_clean
+from handscope.models.clean import KINDS, clean_between, decibels, predicted_clean, stepped, velocity_between
 
 
 @pytest.mark.parametrize(("kind", "diffusers_name"), [("epsilon", "epsilon"), ("v", "v_prediction")])
@@ -28,6 +28,35 @@ def test_flow_matching_as_diffusers_mixes_noise() -> None:
     noisy = scheduler.scale_noise(clean, t, noise)
     found = predicted_clean(noisy, noise - clean, "flow", float(scheduler.sigmas[4]))
     torch.testing.assert_close(found, clean, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_read_back_from_where_it_led(kind: str) -> None:
+    x, output = torch.randn(2, 16, 4, dtype=torch.float64), torch.randn(2, 16, 4, dtype=torch.float64)
+    clean = predicted_clean(x, output, kind, 0.8)
+    for later in (0.5, 0.0):
+        less = stepped(x, output, kind, 0.8, later)
+        torch.testing.assert_close(clean_between(x, less, kind, 0.8, later), clean)
+    torch.testing.assert_close(less, clean)  # without noise, the step ends there
+    if kind == "flow":
+        torch.testing.assert_close(velocity_between(x, less, 0.8, 0.0), output)
+
+
+@pytest.mark.parametrize("name", ["epsilon", "v_prediction"])
+def test_a_step_is_ddims(name: str) -> None:
+    scheduler = DDIMScheduler(prediction_type=name, clip_sample=False)
+    scheduler.set_timesteps(10)
+    x, output = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    noise = (1 - scheduler.alphas_cumprod[scheduler.timesteps]).sqrt()
+    found = stepped(x, output, name[0] if name[0] == "v" else name, noise[3], noise[4])
+    expected = scheduler.step(output, int(scheduler.timesteps[3]), x).prev_sample
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_clean_latents_of_flow_have_the_bits_of_their_definition() -> None:
+    x, v, sigma = torch.randn(2, 16, 4), torch.randn(2, 16, 4), torch.rand(())
+    assert torch.equal(predicted_clean(x, v, "flow", sigma), x - sigma * v)
+    assert torch.equal(predicted_clean(x, v, "flow", float(sigma)), x - sigma * v)
 
 
 def test_signal_to_noise() -> None:

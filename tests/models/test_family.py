@@ -84,7 +84,7 @@ def test_its_generation_is_replayed_with_the_same_bits(model: Model, run: Run) -
         pictures = drawn(model, run)
         handle.remove()
     assert np.array_equal(pictures, np.stack([run.image(sample) for sample in run.metadata()]))
-    store = hs.extract(model, run, plan.on(model.blocks))
+    store = hs.extract(model, run, plan)
     for block in model.blocks:
         for step in plan.steps:
             x, tokens = store.read(block, step)
@@ -186,6 +186,33 @@ def test_guidance_refuses_what_its_correction_is_not_derived_for(model: Model) -
         guide(model.pipe, loss, 1.0, steps=[2], of=STEPS),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["fake", "flux"])
+def test_a_token_is_where_its_family_says(model: Model, tiny_model: Model, name: str) -> None:
+    """In the blocks, in the latents and in the picture: only there, or there the most, does a change of it show."""
+    one = model if name == "fake" else tiny_model
+    rows, columns = one.grid(32, 48)
+    inputs = one.family.inputs(one, PROMPTS[:1], GUIDANCE, 32, 48)
+    timestep = one.family.schedule(one.pipe, STEPS, 32, 48).timesteps[1]
+    latents, patch = one.noise(0, 32, 48)[None], one.family.patch
+    assert latents.shape == (1, rows * columns, one.family.channels(one.transformer) * patch**2)
+    row, column = 2, 4
+    changed = latents.clone()
+    changed[0, row * columns + column] += 1
+    seen = []
+    for x in (latents, changed):
+        with torch.no_grad(), hs.capture(one.transformer, hs.Plan(one.blocks[:1], [1], 1, at="input")) as found:
+            one.family.call(one.transformer, x, timestep, inputs)
+        seen.append(found[one.blocks[0], 1][0])
+    difference = (seen[1] - seen[0]).abs().amax(-1).reshape(rows, columns)
+    assert difference[row, column] > 0 and int((difference > 0).sum()) == 1
+    cells = (one.family.unpack(one.pipe, changed, 32, 48) != one.family.unpack(one.pipe, latents, 32, 48)).any(1)[0]
+    inside = cells[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+    assert cells.sum() == patch**2 and inside.all()
+    shown = (one.decode(changed, 32, 48) - one.decode(latents, 32, 48)).abs().sum((0, 1))
+    by_token = shown.reshape(rows, 32 // rows, columns, 48 // columns).sum((1, 3))
+    assert int(by_token.argmax()) == row * columns + column
 
 
 def test_copies_in_a_batch_are_not_taken_for_the_halves_of_guidance() -> None:

@@ -220,6 +220,7 @@ def save_fake(folder: Path) -> None:
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=1,
+        mid_block_add_attention=False,
         sample_size=32,
     )
     scheduler = DDIMScheduler(clip_sample=False, prediction_type="v_prediction", timestep_spacing="trailing")
