@@ -279,7 +279,7 @@ def test_trajectory_truncated(refused: Refused, finished_run, run_copy) -> None:
 @pytest.mark.parametrize("name", ["samples/metadata.jsonl", "labels.sqlite", "run.yaml"])
 def test_file_of_the_run_that_is_not_what_it_should_be(name: str, refused: Refused, finished_run, run_copy) -> None:
     run = run_copy(finished_run)
-    (run.path / name).write_bytes(b"\x00{ nonsense ]")
+    (run.path / name).write_bytes(b"\x00{ nonsense ]\n")
     before = contents(run.path)
     assert Path(name).name in refused("extract", run.path, "--blocks", "double.1", "--steps", "4")
     assert contents(run.path) == before
@@ -294,9 +294,10 @@ def test_a_sample_whose_name_leaves_the_folder(refused: Refused, finished_run, r
     assert "'../../elsewhere'" in message and "without a folder" in message
 
 
-def test_metadata_truncated(refused: Refused, finished_run, run_copy) -> None:
+def test_metadata_with_a_gap(refused: Refused, finished_run, run_copy) -> None:
     run = run_copy(finished_run)
-    cut(run.metadata_path)
+    data = run.metadata_path.read_bytes()
+    run.metadata_path.write_bytes(data[: len(data) // 3] + data[len(data) // 2 + 20 :])
     assert "metadata.jsonl" in refused("extract", run.path, "--blocks", "double.1", "--steps", "4")
 
 
