@@ -189,7 +189,7 @@ def main() -> None:
     bench = Bench(model, size, given.steps)
     print(
         f"{given.model} on {device}, {model.dtype}, {given.threads} threads: {len(model.blocks)} blocks, width "
-        f"{model.transformer.inner_dim}, {bench.mask.size} image and {model.max_sequence_length} text tokens, "
+        f"{model.stream_width}, {bench.mask.size} image and {model.max_sequence_length} text tokens, "
         f"{int(bench.mask.sum())} of them read in {', '.join(map(str, bench.plan.blocks))} at steps "
         f"{', '.join(map(str, bench.plan.steps))} of {given.steps}\n"
     )

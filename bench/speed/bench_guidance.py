@@ -77,7 +77,7 @@ def variants(model: Any, size: int) -> dict[str, Callable[[], AbstractContextMan
     """What is held around the drawing, by name."""
     transformer, every = model.transformer, range(STEPS, 0, -1)
     rows, columns = model.grid(size, size)
-    tokens, channels, width = rows * columns, transformer.config.in_channels, transformer.inner_dim
+    tokens, channels, width = rows * columns, transformer.config.in_channels, model.stream_width
     random = np.random.default_rng(0)
     direction = {model.blocks[len(model.blocks) // 2]: random.normal(size=width)}
     block = next(iter(direction))
