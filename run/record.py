@@ -147,7 +147,7 @@ def _file_states(folder: Path, pattern: str) -> Iterator[list[Any]]:
             if file.startswith("."):
                 continue
             if file.endswith(READ_WHOLE):
-                state = [sha256(path)]
+                state: list[Any] = [sha256(path)]
             else:
                 status = os.stat(path)
                 state = [status.st_size, status.st_mtime_ns]
