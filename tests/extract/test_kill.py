@@ -47,6 +47,9 @@ def begin(folder, shard=None):
 def end(child):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
+def shards(folder):
+    return len([path for path in (folder / "activations").glob("shards/*.h5") if path.name[0] != "."])
+
 def copy(name):
     shutil.copytree(source, base / name)
     return base / name
@@ -61,8 +64,10 @@ while len(hits) < kills:
     rounds += 1
     while True:
         child = begin(folder)
-        moment = time.monotonic() + rng.uniform(0, 0.7 * length)
-        while len(hits) < kills and time.monotonic() < moment and not os.waitid(
+        # By what is done, not by the clock alone: on a busy machine a moment may fall before or after all of the work.
+        target = shards(folder) + rng.randint(1, 16)
+        moment = time.monotonic() + (rng.uniform(0, length) if target > 48 else 60)
+        while len(hits) < kills and time.monotonic() < moment and shards(folder) < target and not os.waitid(
             os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
         ):
             time.sleep(0.001)
@@ -72,8 +77,7 @@ while len(hits) < kills:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         activations = folder / "activations"
-        hits.append([len([path for path in activations.glob("shards/*.h5") if path.name[0] != "."]),
-                     len(list(activations.glob("**/.*.tmp.h5")))])
+        hits.append([shards(folder), len(list(activations.glob("**/.*.tmp.h5")))])
 
 together = copy("together")
 parts = [begin(together, (i, 2)) for i in (1, 2)]
