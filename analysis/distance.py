@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
 from .moments import Moments
+from .statistics.arrays import binary
 from .statistics.folds import codes
 from .statistics.intervals import bootstrap_weights, interval
 from .statistics.nulls import p_value, permuted_labels
@@ -104,7 +105,8 @@ def bhattacharyya(good: ArrayLike | Moments, bad: ArrayLike | Moments) -> Bhatta
     Raises
     ------
     HandscopeError
-        A class has fewer than two tokens, the widths differ, or a channel is constant in one class only.
+        A class has fewer than two tokens, the widths differ, a value is not finite, or a channel is constant in one
+        class only.
     """
     first, second = (m if isinstance(m, Moments) else Moments.of(m) for m in (good, bad))
     if first.mean.shape != second.mean.shape:
@@ -116,6 +118,8 @@ def bhattacharyya(good: ArrayLike | Moments, bad: ArrayLike | Moments) -> Bhatta
             f"A distance needs at least two tokens in each class; there are {first.count:g} good and {second.count:g} "
             "bad."
         )
+    if not (np.isfinite(first.mean).all() and np.isfinite(second.mean).all()):
+        raise HandscopeError("Expected finite tokens; some are NaN or infinite: leave them out.")
     moving = (first.variance > 0) | (second.variance > 0)
     one_sided = np.flatnonzero(moving & ((first.variance == 0) | (second.variance == 0)))
     if len(one_sided):
@@ -169,7 +173,8 @@ def bhattacharyya_test(
     A bootstrap draw holds prompts twice, which adds to a distance the same bias that the null measures; so the interval
     is that of the draws around their own mean, put around the excess. Near an excess of 0 it is wider than it need be.
     """
-    bad = np.asarray(bad)
+    bad = binary(bad)
+    codes(groups, len(bad))
     # Exact zeros only: a channel that never moves says nothing, and 0/0 would say NaN.
     moving = samples.pool(np.ones(len(bad))).variance > 0
     samples = Moments(samples.count, samples.mean[:, moving], samples.m2[:, moving])

@@ -134,6 +134,11 @@ class MomentTotals:
             raise HandscopeError(
                 f"Expected a chunk of width {self._mean.shape[1]} like those before it, found one of {x.shape[1]}."
             )
+        if len(index) and not -1 <= index.min() <= index.max() < len(self._count):
+            raise HandscopeError(
+                f"Expected each row in one of {len(self._count)} sets, 0 to {len(self._count) - 1}, or in none (-1); "
+                f"found {index.min()} to {index.max()}."
+            )
         if len(index) and (index.min() < 0 or (np.diff(index) < 0).any()):
             order = np.argsort(index, kind="stable")[int((index < 0).sum()) :]
             x, index = x[order], index[order]

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from ..errors import HandscopeError
+from .statistics.arrays import binary, numbers
 from .statistics.auc import auc
-from .statistics.folds import check_folds, grouped_folds
+from .statistics.folds import check_folds, codes, grouped_folds
 from .statistics.intervals import bootstrap_auc
 from .statistics.nulls import p_value, permuted_labels
 
@@ -81,12 +82,10 @@ def classifier_two_sample_test(
     found, in means or not. Channels are standardised on the samples fitted to; constant ones fall out. The penalty is
     settled beforehand: chosen on the same samples, it would need nested folds.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if x.ndim != 2 or len(x) != len(y) or not np.isfinite(x).all():
-        raise HandscopeError(
-            f"Expected finite rows for {len(y)} labels, found an array of shape {x.shape} in which "
-            f"{int((~np.isfinite(x)).sum())} values are NaN or infinite."
-        )
+    x, y = numbers(x, "features").astype(np.float64), binary(y)
+    if x.ndim != 2 or y.shape != x.shape[:1]:
+        raise HandscopeError(f"Expected a row for each of {len(y)} labels, found an array of shape {x.shape}.")
+    codes(groups, len(y))
     fold = grouped_folds(groups, folds, seed) if fold is None else np.asarray(fold)
     check_folds(y, fold)
     if isinstance(permutations, int):

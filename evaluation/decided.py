@@ -27,7 +27,7 @@ def decided(rows: pd.DataFrame) -> Survival:
     rows = rows[rows["reason"] != "no shape at the end"]
     happened = rows["index"].notna().to_numpy()
     times = np.where(happened, rows["index"].to_numpy(float), rows["steps"].to_numpy(float) - 1)
-    return kaplan_meier(times, happened)
+    return kaplan_meier(times, happened, rows["prompt"].to_numpy())
 
 
 def summarise(rows: pd.DataFrame, seed: int = 0, draws: int = 1000) -> pd.DataFrame:

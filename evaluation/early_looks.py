@@ -166,7 +166,8 @@ def fit_selector(
 ) -> FittedLook:
     """A ridge probe of a feature (n, width), with penalties chosen inside the training folds, and that of each fold."""
     bad, prompts, fold = samples.bad, samples.prompts, samples.fold
-    scores, chosen, _ = nested_scores(RidgeProbe(), x, bad[None], prompts, fold, GRID, seed=samples.seed)
+    nested = nested_scores(RidgeProbe(), x, bad[None], prompts, fold, GRID, seed=samples.seed)
+    scores, chosen = nested.scores, nested.chosen
     generation = run.settings["generation"]
     height, width = int(generation["height"]), int(generation["width"])
     l2 = {int(number): float(penalty) for number, penalty in zip(np.unique(fold), chosen[0])}

@@ -95,7 +95,7 @@ def compared(
     -------
     arm, family
     the fields of `Paired` : against the baseline; q, the false discovery rate of p over all arms but controls
-    control_p : the largest p of McNemar's exact test against one of its controls, 1 where that is not above it; empty
+    control_p : the largest p of the paired test against one of its controls, 1 where that is not above it; empty
         without controls. Small only if the arm is better than every one of them (an intersection-union test, which
         needs no correction for their number)
     kernel_distance, kd_lo, kd_hi : to the reference, of the landmark network's features; kd_ratio over the baseline's

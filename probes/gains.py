@@ -53,7 +53,9 @@ def gains(
 
     def logits(x: NDArray[Any]) -> Array:
         """Held out, each with a penalty of its own: one for all would weaken whichever it suits least."""
-        return nested_scores(RidgeProbe(), x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)[0][0]
+        nested = nested_scores(RidgeProbe(), x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)
+        scores: Array = nested.scores[0]
+        return scores
 
     features: dict[tuple[str, int], NDArray[Any]] = {}
     wide, offsets = {}, {}

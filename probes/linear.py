@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..analysis.statistics.arrays import numbers
 from ..errors import HandscopeError
 
 Array = NDArray[Any]
@@ -151,6 +152,36 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 f"found {sorted(set(y.ravel().tolist()))[:5]}."
             )
         return x, y, weights
+
+
+def features(x: ArrayLike) -> Array:
+    """Features in single precision: what comes in double is centred first, or a large offset would take its digits.
+
+    Scores of a linear probe do not change when a constant is taken off a feature.
+
+    Raises
+    ------
+    HandscopeError
+        They are not numbers, or not finite.
+    """
+    array = numbers(x, "features")
+    if array.dtype == np.float32 or array.ndim != 2:
+        return array
+    return (array - array.mean(0)).astype(np.float32)
+
+
+def penalties(l2: ArrayLike) -> Array:
+    """Penalties to choose from, the largest first: float64 array of shape (k,).
+
+    Raises
+    ------
+    HandscopeError
+        There are none, they are no list, or one is not above 0.
+    """
+    grid = np.asarray(l2, np.float64)
+    if grid.ndim != 1 or not len(grid) or not (grid > 0).all():
+        raise HandscopeError(f"Expected l2 as a list of penalties larger than 0, such as [1, 100], found {l2!r}.")
+    return np.sort(grid)[::-1]
 
 
 def fittable(labels: Array, weights: Array, design: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.base import clone
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import grouped_folds
 from ..errors import HandscopeError
-from .linear import LinearProbe, even_weights
+from .linear import LinearProbe, even_weights, penalties
 
 Array = NDArray[Any]
 
@@ -31,7 +32,10 @@ def grid_scores(
     l2: Sequence[float],
     unit: NDArray[np.intp] | None = None,
 ) -> Array:
-    """Held-out log-odds of every row, for every labelling and penalty, with all folds fitted together.
+    """Held-out scores of every row, for every labelling and penalty, with all folds fitted together.
+
+    A score is a log-odds less its mean over the rows of its fit: fits of different folds differ in their intercept,
+    which follows the share of bad in the rows that were fitted to and so runs against that of the rows left out.
 
     Parameters
     ----------
@@ -51,14 +55,21 @@ def grid_scores(
     for start in range(0, len(labels), size):
         some = labels[start : start + size]
         many = len(some)
-        w, b = estimator.fit_many(
+        w, _ = estimator.fit_many(
             x, np.repeat(some, per, 0), weights, np.tile(design, many), np.tile(l2, many * len(number))
         )
-        w, b = w.reshape(many, len(number), len(l2), -1), b.reshape(many, len(number), len(l2), 1)
+        w = w.reshape(many, len(number), len(l2), -1)
         for place, one in enumerate(number):
             rows = np.flatnonzero(fold == one)
-            out[start : start + many][:, :, rows] = w[:, place].astype(x.dtype) @ x[rows].T + b[:, place]
+            away = x[rows] - mean_row(x, weights[place])
+            out[start : start + many][:, :, rows] = w[:, place].astype(x.dtype) @ away.T
     return out
+
+
+def mean_row(x: Array, weights: Array) -> Array:
+    """The weighted mean of the rows of `x`, shape (width,), in the precision of `x`."""
+    mean: Array = (weights @ x / weights.sum()).astype(x.dtype)
+    return mean
 
 
 def unit_means(scores: Array, unit: NDArray[np.intp] | None) -> Array:
@@ -71,6 +82,27 @@ def unit_means(scores: Array, unit: NDArray[np.intp] | None) -> Array:
     return np.add.reduceat(scores[..., order].astype(np.float64), starts, axis=-1) / count
 
 
+@dataclass(frozen=True)
+class Nested:
+    """Scores of fits that had not seen what they score, and what may be set on them.
+
+    Attributes
+    ----------
+    scores : array of shape (labellings, n), held-out log-odds of rows
+    chosen : array of shape (labellings, folds), the penalties; NaN without a choice
+    centre : array of shape (units,), of the observed labelling: the mean score of a unit's fit over the rows it was
+        fitted to
+    inner : array of shape (folds, units), the observed labelling's inner held-out scores, each less the mean of its own
+        fit over the rows it was fitted to: what thresholds and calibration may look at. NaN for the units of the fold
+        itself. They are compared with ``scores - centre``.
+    """
+
+    scores: Array
+    chosen: Array
+    centre: Array
+    inner: Array
+
+
 def nested_scores(
     estimator: Any,
     x: Array,
@@ -80,7 +112,7 @@ def nested_scores(
     l2: Sequence[float] | None,
     unit: NDArray[np.intp] | None = None,
     seed: int = 0,
-) -> tuple[Array, Array, Array]:
+) -> Nested:
     """Score every unit by a fit that saw neither it nor, when its penalty was chosen, its fold.
 
     Parameters
@@ -91,13 +123,6 @@ def nested_scores(
     l2 : penalties to choose from in the inner folds, for each labelling and fold anew, by AUC and among equals the
         largest; None for the estimator's own
     unit : int array of shape (n,), the unit of each row; None where each row is a unit
-
-    Returns
-    -------
-    scores : array of shape (labellings, n), held-out log-odds of rows
-    chosen : array of shape (labellings, folds), the penalties; NaN without a choice
-    inner : array of shape (folds, units), the observed labelling's inner held-out scores, which thresholds and
-        calibration may look at; NaN for the units of the fold itself
     """
     rows_of = np.arange(len(fold)) if unit is None else unit
     weights = np.ones(len(x)) if unit is None else even_weights(unit)
@@ -105,12 +130,13 @@ def nested_scores(
     scores = np.empty((len(labels), len(x)))
     chosen = np.full((len(labels), len(number)), np.nan)
     inner = np.full((len(number), len(fold)), np.nan)
+    centre = np.empty(len(fold))
     if l2 is not None and not isinstance(estimator, LinearProbe):
         raise HandscopeError(
             f"A grid of penalties is for LogisticProbe and RidgeProbe, and the estimator is a "
             f"{type(estimator).__name__}: choose its settings inside its own fit, or leave the grid out."
         )
-    grid = None if l2 is None else np.sort(np.asarray(l2, float))[::-1]  # of equals, the first and largest is taken
+    grid = None if l2 is None else penalties(l2)  # of equals, the first and largest is taken
     for place, one in enumerate(number):
         kept = np.flatnonzero(fold != one)
         train, test = np.isin(rows_of, kept), fold[rows_of] == one
@@ -122,29 +148,34 @@ def nested_scores(
         if isinstance(estimator, LinearProbe):
             part = x[train]
             fitted_labels = own_labels if grid is not None else own_labels[:1]
-            penalties = grid if grid is not None else np.array([getattr(estimator, "l2", 1.0)])
-            grid_predictions = grid_scores(estimator, part, fitted_labels, row_fold, penalties.tolist(), units)
+            tried = grid if grid is not None else np.array([getattr(estimator, "l2", 1.0)])
+            grid_predictions = grid_scores(estimator, part, fitted_labels, row_fold, tried.tolist(), units)
             grid_predictions = unit_means(grid_predictions, units)
             best = auc(grid_predictions, labels[: len(fitted_labels), None, kept], within)
             best = np.where(np.isnan(best), 0, best).argmax(1)
             inner[place, kept] = grid_predictions[0, best[0]]
             if grid is not None:
-                picked = chosen[:, place] = penalties[best]
+                picked = chosen[:, place] = tried[best]
             w, b = estimator.fit_many(part, own_labels, weights[train][None], np.zeros(len(labels), np.intp), picked)
             scores[:, test] = w.astype(x.dtype) @ x[test].T + b[:, None]
+            centre[fold == one] = w[0] @ mean_row(part, weights[train]) + b[0]
         else:
-            inner[place, kept] = unit_means(_one_by_one(estimator, x[train], own_labels[:1], row_fold), units)[0]
-            for row, y in zip(scores, own_labels, strict=True):
-                row[test] = clone(estimator).fit(x[train], y).decision_function(x[test])
-    return scores, chosen, inner
+            inner[place, kept] = unit_means(_centred(estimator, x[train], own_labels[0], row_fold), units)
+            for labelling, (row, y) in enumerate(zip(scores, own_labels, strict=True)):
+                fitted = clone(estimator).fit(x[train], y)
+                row[test] = fitted.decision_function(x[test])
+                if labelling == 0:
+                    centre[fold == one] = fitted.decision_function(x[train]).mean()
+    return Nested(scores, chosen, centre, inner)
 
 
-def _one_by_one(estimator: Any, x: Array, labels: Array, fold: NDArray[np.intp]) -> Array:
-    scores = np.empty(labels.shape)
+def _centred(estimator: Any, x: Array, y: Array, fold: NDArray[np.intp]) -> Array:
+    """Held-out scores of rows, less the mean score of the rows of their fit: shape (n,)."""
+    scores = np.empty(len(y))
     for one in np.unique(fold):
         train, test = fold != one, fold == one
-        for row, y in zip(scores, labels, strict=True):
-            row[test] = clone(estimator).fit(x[train], y[train]).decision_function(x[test])
+        fitted = clone(estimator).fit(x[train], y[train])
+        scores[test] = fitted.decision_function(x[test]) - fitted.decision_function(x[train]).mean()
     return scores
 
 

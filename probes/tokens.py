@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..analysis.statistics.arrays import binary, group_names
 from ..analysis.statistics.auc import PairWins, auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval
 from ..analysis.statistics.nulls import p_value, permuted_labels
 from ..errors import HandscopeError
 from .crossval import judge
-from .linear import LinearProbe
+from .linear import LinearProbe, features
 from .nested import nested_scores, unit_means
 
 Array = NDArray[Any]
@@ -90,10 +91,11 @@ def cross_validate_tokens(
     HandscopeError
         The tokens of one instance differ in label or prompt, or there are too few prompts or instances.
     """
-    x, y, groups = np.asarray(x, np.float32), np.asarray(y, np.float64), np.asarray(groups)
+    x, y = features(x), binary(y)
     probe.check(x, y)
-    names, first, unit = np.unique(np.asarray(instance), return_index=True, return_inverse=True)
-    group = codes(groups)
+    instance = group_names(instance, len(y))
+    names, first, unit = np.unique(instance, return_index=True, return_inverse=True)
+    group = codes(groups, len(y))
     mixed = (y != y[first][unit]) | (group != group[first][unit])
     if mixed.any():
         raise HandscopeError(
@@ -104,9 +106,9 @@ def cross_validate_tokens(
     fold = grouped_folds(group, folds, seed)
     check_folds(y, fold)
     labels = np.concatenate([y[None], permuted_labels(y, group, permutations, seed, fold)])
-    tokens, chosen, inner = nested_scores(probe, x, labels, group, fold, l2, unit, seed)
-    means = unit_means(tokens, unit)
-    named, log_odds = judge(means[0], y, fold, inner)
+    nested = nested_scores(probe, x, labels, group, fold, l2, unit, seed)
+    tokens, means = nested.scores, unit_means(nested.scores, unit)
+    named, log_odds = judge(means[0] - nested.centre, y, fold, nested.inner)
     null = auc(means[1:], labels[1:], fold)
     weights = bootstrap_weights(group, bootstraps, seed)
     whole = np.ones((1, weights.shape[1]))
@@ -129,7 +131,7 @@ def cross_validate_tokens(
         log_odds=log_odds,
         token_scores=tokens[0],
         fold=fold,
-        l2=chosen[0],
+        l2=nested.chosen[0],
     )
 
 

@@ -51,7 +51,7 @@ def block_flat(
     wide = {b.step: b.x for b in baselines if b.name == WIDE}
     pictures = {
         step: (
-            nested_scores(probe, x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)[0][0],
+            nested_scores(probe, x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed).scores[0],
             Offset.of(probe, x, y, groups, fold, seed, GRID),
         )
         for step, x in wide.items()

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
 
+from ...errors import HandscopeError
+from .arrays import numbers
 from .folds import codes
-from .intervals import bootstrap_weights
+from .intervals import jackknife_interval
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,11 @@ def confusion(a: ArrayLike, b: ArrayLike, categories: int) -> Array:
            [1., 1.]])
     """
     one = np.eye(categories)
-    return np.einsum("ni,nj->nij", one[np.asarray(a, np.intp)], one[np.asarray(b, np.intp)])
+    first, second = (numbers(votes, "votes") for votes in (a, b))
+    for votes in (first, second):
+        if ((votes < 0) | (votes >= categories) | (votes != np.floor(votes))).any():
+            raise HandscopeError(f"Expected votes of 0 to {categories - 1}, found {votes.min():g} to {votes.max():g}.")
+    return np.einsum("ni,nj->nij", one[first.astype(np.intp)], one[second.astype(np.intp)])
 
 
 def cohen_kappa(counts: ArrayLike) -> Array:
@@ -51,7 +56,7 @@ def coincidences(votes: ArrayLike) -> Array:
 
     A sample with m votes gives m (m - 1) ordered pairs, each with the weight 1 / (m - 1); with fewer than two, none.
     """
-    votes = np.asarray(votes, np.float64)
+    votes = numbers(votes, "numbers of votes").astype(np.float64)
     pairs = votes[:, :, None] * votes[:, None, :] - votes[:, :, None] * np.eye(votes.shape[1])
     return pairs / np.maximum(votes.sum(1) - 1, 1)[:, None, None]
 
@@ -87,10 +92,8 @@ def over_groups(
     statistic: Callable[[Array], Array],
     counts: ArrayLike,
     groups: ArrayLike,
-    draws: int = 500,
-    seed: int = 0,
 ) -> tuple[float, float, float]:
-    """A statistic of summed counts, and its 95% interval by drawing groups: prompts, where they repeat.
+    """A statistic of summed counts, and its 95% interval over groups: prompts, where they repeat.
 
     Parameters
     ----------
@@ -104,10 +107,9 @@ def over_groups(
 
     Notes
     -----
-    Half widths are Student's t, with one degree of freedom less than there are groups, times the standard deviation of
-    the draws; they end at -1 and 1. A percentile interval covers too little where there are few groups. Where nobody
-    disagreed the draws do not differ, and the lower bound is the value if the share 1 - 0.025 ** (1 / m) of all counts
-    were disagreements, spread as chance spreads them: m groups without one leave that possible at 2.5%.
+    It is `jackknife_interval` between -1 and 1. Where nobody disagreed no group matters: the lower bound is the value
+    if the share 1 - 0.025 ** (1 / m) of all counts were disagreements, spread as chance spreads them: m groups without
+    one leave that possible at 2.5%.
     """
     counts = np.asarray(counts, np.float64)
     if not len(counts):
@@ -121,10 +123,7 @@ def over_groups(
         return value, float("nan"), float("nan")
     if value > 1 - 1e-12:
         return 1.0, _unseen(statistic, summed.sum(0), 1 - 0.025 ** (1 / m)), 1.0
-    weights = bootstrap_weights(group, draws, seed)
-    spread = statistic(np.tensordot(weights, summed, 1))
-    half = float(student.ppf(0.975, m - 1) * np.nanstd(spread))
-    return value, max(-1.0, value - half), min(1.0, value + half)
+    return value, *jackknife_interval(value, statistic(summed.sum(0) - summed), (-1.0, 1.0))
 
 
 def _unseen(statistic: Callable[[Array], Array], counts: Array, share: float) -> float:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from ...errors import HandscopeError
+from .arrays import binary, numbers
 from .folds import codes
 
 
@@ -25,12 +27,17 @@ def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDA
     -------
     array of shape (...); NaN where there is no pair to compare
 
+    Raises
+    ------
+    HandscopeError
+        A score is NaN or infinite, a label neither 0 nor 1, or the shapes do not fit each other.
+
     Notes
     -----
     The Mann-Whitney statistic over the number of pairs.
     """
-    scores, y = np.broadcast_arrays(np.asarray(scores, np.float64), np.asarray(y, np.float64))
-    stratum = codes(strata) if strata is not None else np.zeros(scores.shape[-1], np.intp)
+    scores, y = _paired(scores, y)
+    stratum = codes(strata, scores.shape[-1]) if strata is not None else np.zeros(scores.shape[-1], np.intp)
     size = np.bincount(stratum)
     order = np.argsort(stratum, kind="stable")
     place = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
@@ -68,22 +75,6 @@ def fold_auc(scores: NDArray[Any], labels: NDArray[Any], fold: NDArray[np.intp])
     return np.divide(wins, pairs, out=np.full(np.shape(pairs), np.nan), where=np.asarray(pairs) > 0)
 
 
-def weighted_auc(scores: ArrayLike, y: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
-    """AUC when each sample counts `weights` times: scores and y (n,), weights (draws, n) to (draws,); NaN without pair.
-
-    The cost grows with the number of samples, not of pairs.
-    """
-    scores, weights = np.asarray(scores, np.float64), np.asarray(weights, np.float64)
-    order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each distinct score
-    bad = np.asarray(y, np.float64)[order]
-    bad_at, good_at = (np.add.reduceat(weights[:, order] * one, starts, axis=1) for one in (bad, 1 - bad))
-    good_up_to = np.cumsum(good_at, 1)
-    wins = (bad_at * (good_up_to - good_at / 2)).sum(1)
-    return _ratio(wins, bad_at.sum(1) * good_up_to[:, -1])
-
-
 @dataclass(frozen=True)
 class PairWins:
     """Comparisons of bad with good samples, summed for each two groups: what is needed to bootstrap an AUC over groups.
@@ -97,8 +88,9 @@ class PairWins:
 
     @classmethod
     def of(cls, scores: ArrayLike, y: ArrayLike, groups: ArrayLike, strata: ArrayLike | None = None) -> PairWins:
-        scores, y, group = np.asarray(scores, np.float64), np.asarray(y), codes(groups)
-        stratum = codes(strata) if strata is not None else np.zeros(len(y), np.intp)
+        scores, y = _paired(scores, y)
+        group = codes(groups, len(y))
+        stratum = codes(strata, len(y)) if strata is not None else np.zeros(len(y), np.intp)
         member = np.eye(group.max() + 1)[group]
         bad, good = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
         comparable = (stratum[bad, None] == stratum[good]).astype(float)
@@ -115,6 +107,18 @@ class PairWins:
     def within_auc(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same for pairs inside one group, whose draws come whole: shape (draws, n_groups) to (draws,)."""
         return _ratio(weights @ np.diag(self.wins), weights @ np.diag(self.pairs))
+
+
+def _paired(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores and labels as float64 of one shape."""
+    scores, y = numbers(scores, "scores").astype(np.float64, copy=False), binary(y)
+    if not scores.ndim or scores.shape[-1:] != y.shape[-1:]:
+        raise HandscopeError(f"Expected a label for each score, found shapes {scores.shape} and {y.shape}.")
+    try:
+        scores, y = np.broadcast_arrays(scores, y)
+    except ValueError as error:
+        raise HandscopeError(f"Scores of shape {scores.shape} and labels of {y.shape} do not go together.") from error
+    return scores, y
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

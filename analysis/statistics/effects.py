@@ -10,6 +10,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ...errors import HandscopeError
+from .arrays import binary, numbers
 from .folds import codes
 from .intervals import bootstrap_weights, rarer_groups, widening
 
@@ -66,9 +67,10 @@ def effect_size(
     (Hedges 1981), in each fold; folds count as their numbers of pairs n_bad n_good / (n_bad + n_good). The interval is
     g ± t s, s from drawing prompts.
     """
-    y, groups, fold = np.asarray(y, np.float64), codes(groups), codes(fold)
+    y = binary(y)
+    groups, fold = codes(groups, len(y)), codes(fold, len(y))
     weights = np.concatenate([np.ones((1, groups.max() + 1)), bootstrap_weights(groups, draws, seed)])[:, groups]
-    values = _pooled(np.asarray(scores, np.float64), y, fold, weights)
+    values = _pooled(numbers(scores, "scores").astype(np.float64), y, fold, weights)
     if np.isnan(values[0]):
         raise HandscopeError(
             f"An effect size needs a fold with two good and two bad samples whose scores vary; {int(y.sum())} of "

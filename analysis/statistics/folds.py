@@ -9,11 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import HandscopeError
+from .arrays import group_names
 
 
-def codes(groups: ArrayLike) -> NDArray[np.intp]:
-    """Number the distinct groups 0, 1, ... in sorted order: shape (n,) to (n,)."""
-    return np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+def codes(groups: ArrayLike, count: int | None = None) -> NDArray[np.intp]:
+    """Number the distinct groups 0, 1, ... in sorted order: shape (n,) to (n,).
+
+    Raises
+    ------
+    HandscopeError
+        A sample has no group, or there are not `count` of them.
+    """
+    return np.unique(group_names(groups, count), return_inverse=True)[1].ravel()
 
 
 def grouped_folds(groups: ArrayLike, folds: int = 5, seed: int = 0) -> NDArray[np.intp]:

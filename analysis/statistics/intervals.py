@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
-from .auc import PairWins, auc, weighted_auc
+from .auc import PairWins, auc
 from .folds import codes
 from .nulls import permuted_labels
 
@@ -87,9 +87,9 @@ def bootstrap_auc(
     Half widths are Student's t times the standard deviation of the draws, on the logit scale, so that the bounds stay
     in 0..1; t has one degree of freedom less than there are groups of the rarer class. Where every bad sample is above
     every good one the draws do not differ, and the lower bound is what m independent pairs, all won, leave possible:
-    0.025 to the power 1/m, m the groups of the rarer class. Where all pairs are of one group the draws do not differ
-    either, and nothing is known of other groups: the interval is 0 to 1. bench/validity/false_positives.py measures the
-    coverage.
+    0.025 to the power 1/m, m the groups of the rarer class. Where all pairs are of one group, or of groups that all
+    agree, the draws do not differ either, and nothing is known of other groups: the interval is 0 to 1.
+    bench/validity/false_positives.py measures the coverage.
     """
     groups, y = codes(groups), np.asarray(y)
     pairs = PairWins.of(scores, y, groups, strata)
@@ -101,7 +101,7 @@ def bootstrap_auc(
     observed = float((pairs.within_auc(whole) if within else pairs.auc(whole))[0])
     if np.isnan(observed):
         return float("nan"), float("nan")
-    if not np.nanstd(spread) > 0 and 0 < observed < 1:
+    if not np.nanstd(spread) > 1e-9 and 0 < observed < 1:
         return 0.0, 1.0
     if observed in (0.0, 1.0):
         bound = 0.025 ** (1 / held)
@@ -110,15 +110,40 @@ def bootstrap_auc(
     return logit_interval(observed, float(widened * np.nanstd(spread)), held)
 
 
-def percentile_auc(
-    scores: ArrayLike, y: ArrayLike, groups: ArrayLike, level: float = 0.95, draws: int = 500, seed: int = 0
+def jackknife_interval(
+    value: float, without: ArrayLike, bounds: tuple[float, float] = (0.0, 1.0), level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of the AUC of given scores, by drawing groups; NaN, NaN where there is no pair to compare.
+    """Interval of a statistic between two bounds, from its values without one group each.
 
-    For scores that no fit to these samples made, and many groups; `bootstrap_auc` is for held-out scores.
+    Parameters
+    ----------
+    value : of all groups
+    without : array of shape (groups,), NaN where it is not defined
+    bounds : the least and the largest that the statistic can be; `value` lies between them
+
+    Returns
+    -------
+    Lower and upper bound; the bounds themselves where one group leaves nothing to compare, or no group matters
+
+    Notes
+    -----
+    The delete-one-group jackknife on the logit scale, times Student's t with one degree of freedom less than there are
+    groups. Percentiles of a bootstrap cover too little where there are few groups: 84 to 92 of 100 with 6 to 8, where
+    this covers 93 to 97 (bench/validity/false_positives.py).
     """
-    group = codes(groups)
-    return interval(weighted_auc(scores, y, picked_groups(int(group.max()) + 1, draws, seed)[:, group]), level)
+    low, high = bounds
+    without = np.asarray(without, np.float64)
+    without = without[~np.isnan(without)]
+    m = len(without)
+    if m < 2:
+        return bounds
+    inside = np.clip((without - low) / (high - low), 1e-6, 1 - 1e-6)
+    spread = np.sqrt((m - 1) / m * np.square(logit(inside) - logit(inside).mean()).sum())
+    if not spread > 0:
+        return bounds
+    half = student.ppf(0.5 + level / 2, m - 1) * spread
+    ends = low + (high - low) * expit(logit((value - low) / (high - low)) + half * np.array([-1, 1]))
+    return float(ends[0]), float(ends[1])
 
 
 def widening(

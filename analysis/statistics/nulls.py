@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...errors import HandscopeError
+from .arrays import numbers
 from .folds import codes
 
 ALIKE = 8
@@ -43,7 +45,10 @@ def permuted_labels(
     Prompts change places with others of about their size: one that takes the place of a larger one gives some labels
     twice, and in place of a smaller one not all. With one sample a prompt it is the plain permutation.
     """
-    y, group = np.asarray(y, np.float64), codes(groups)
+    y = numbers(y, "labels").astype(np.float64)
+    group = codes(groups, len(y))
+    if permutations < 0:
+        raise HandscopeError(f"Expected a number of permutations of at least 0, found {permutations}.")
     rng = np.random.default_rng([seed, int(within)])
     size = np.bincount(group)
     start = np.cumsum(size) - size

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...analysis.statistics.auc import auc
-from ...analysis.statistics.intervals import percentile_auc
+from ...analysis.statistics.intervals import bootstrap_auc
 from ...analysis.statistics.probabilities import calibration_curve, calibration_error
 from ...analysis.statistics.verdicts import (
     Counts,
@@ -218,7 +218,7 @@ def agreement_of(
             row[name], row[f"{name}_lo"], row[f"{name}_hi"] = with_interval(measure, counts)
         if method == "calibrated" and undetected == "left out":
             row["auc"] = float(auc(table["probability"], table["bad"]))
-            row["auc_lo"], row["auc_hi"] = percentile_auc(table["probability"], table["bad"], table["group"])
+            row["auc_lo"], row["auc_hi"] = bootstrap_auc(table["probability"], table["bad"], table["group"])
         rows.append(row)
     return rows
 

@@ -3,7 +3,7 @@
 import numpy as np
 from anatomy_sources import Source, lost
 from handscope.analysis.statistics.auc import auc
-from handscope.analysis.statistics.intervals import percentile_auc
+from handscope.analysis.statistics.intervals import bootstrap_auc
 from handscope.analysis.statistics.rates import wilson
 from handscope.analysis.statistics.verdicts import Counts, kappa, sensitivity, specificity, with_interval
 from handscope.anatomy.judge.scoring import judge
@@ -40,7 +40,7 @@ def agreed(flagged: np.ndarray, bad: np.ndarray, group: np.ndarray) -> str:
 
 def area(p: np.ndarray, bad: np.ndarray, group: np.ndarray) -> str:
     """AUC with its interval over groups."""
-    low, high = percentile_auc(p, bad, group)
+    low, high = bootstrap_auc(p, bad, group)
     return f"{float(auc(p, bad)):.3f} ({low:.3f}–{high:.3f})"
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from handscope.analysis import auc, grouped_folds
-from handscope.analysis.statistics.auc import PairWins, fold_auc, weighted_auc
+from handscope.analysis.statistics.auc import PairWins, fold_auc
 from handscope.analysis.statistics.intervals import bootstrap_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,24 +54,6 @@ def test_bootstrap_from_pairs_is_the_bootstrap_of_samples():
         assert whole == pytest.approx(auc(scores[drawn], y[drawn], strata[drawn]))
         assert inside == pytest.approx(auc(scores[copies], y[copies], names))
 
-
-@settings(max_examples=60, deadline=None)
-@given(SEEDS, st.integers(2, 30), st.integers(1, 8))
-def test_weighted_auc_is_that_of_copies(seed, n, values):
-    rng = np.random.default_rng(seed)
-    scores, y, weights = rng.integers(0, values, n), rng.integers(0, 2, n), rng.integers(0, 3, (4, n))
-    found = weighted_auc(scores, y, weights)
-    for value, copies in zip(found, weights, strict=True):
-        drawn = np.repeat(np.arange(n), copies)
-        if len(set(y[drawn])) < 2:
-            assert np.isnan(value)
-        else:
-            assert value == pytest.approx(roc_auc_score(y[drawn], scores[drawn]))
-
-
-def test_infinite_scores_are_ties_of_their_own():
-    scores, y = np.array([-np.inf, -np.inf, 0.0, np.inf, np.inf]), np.array([0, 1, 0, 1, 0])
-    assert weighted_auc(scores, y, np.ones((1, 5)))[0] == pytest.approx(float(auc(scores, y)))
 
 
 @pytest.mark.parametrize("digits", [1, 9])

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from handscope.analysis import auc, bootstrap_auc, grouped_folds, permuted_labels
 from handscope.analysis.directions import held_out_projections
-from handscope.analysis.statistics.intervals import percentile_auc, widening
+from handscope.analysis.statistics.intervals import jackknife_interval, widening
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from scipy.stats import norm
+from scipy.stats import t as student
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -75,15 +76,21 @@ def test_perfect_separation_is_not_certainty():
     assert np.isnan(bootstrap_auc(y, y, y, within=True)).all()
 
 
-def test_percentile_interval_is_that_of_rows_drawn_one_by_one():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 12, 90)
-    y = rng.integers(0, 2, 90)
-    scores = rng.integers(0, 9, 90) + y
-    members, random, values = [np.flatnonzero(groups == g) for g in np.unique(groups)], np.random.default_rng(5), []
-    for _ in range(200):
-        rows = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        values.append(roc_auc_score(y[rows], scores[rows]))
-    expected = np.quantile(values, [0.05, 0.95])
-    assert percentile_auc(scores, y, groups, level=0.9, draws=200, seed=5) == pytest.approx(tuple(expected))
-    assert np.isnan(percentile_auc(scores, np.ones(90), groups)).all()
+@pytest.mark.parametrize(("distance", "groups"), [(1.5, 6), (3.5, 6), (1.5, 20)])
+def test_intervals_of_given_scores_cover_with_few_groups_and_near_one(distance, groups):
+    covered, group = 0, np.repeat(np.arange(groups), 10)
+    truth = norm.cdf(distance / np.sqrt(2))
+    for seed in range(200):
+        rng = np.random.default_rng([seed, groups])
+        y = (rng.random(10 * groups) < 0.3).astype(int)
+        low, high = bootstrap_auc(rng.normal(size=10 * groups) + distance * y, y, group, draws=300, seed=seed)
+        covered += low <= truth <= high
+    assert covered >= 182  # percentiles of the draws cover 168 with 6 groups, and 136 near 1
+
+
+def test_the_jackknife_is_students_interval_of_a_mean_where_the_scale_hardly_bends():
+    values = np.random.default_rng(0).normal(0.5, 0.001, 10)
+    without = (values.sum() - values) / 9
+    expected = student.interval(0.95, 9, values.mean(), values.std(ddof=1) / np.sqrt(10))
+    assert jackknife_interval(values.mean(), without) == pytest.approx(expected, abs=1e-7)
+    assert jackknife_interval(0.5, [0.5]) == jackknife_interval(0.5, [0.5, 0.5]) == (0, 1)

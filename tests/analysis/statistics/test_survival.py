@@ -6,6 +6,7 @@ from handscope.analysis.statistics.survival import kaplan_meier
 from handscope.errors import HandscopeError
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from statsmodels.duration.survfunc import SurvfuncRight
 
 RANDOM = np.random.default_rng(0)
@@ -36,6 +37,19 @@ def test_survival_is_statsmodels() -> None:
     np.testing.assert_allclose(found.low[some], found.share[some] ** np.exp(loglog), rtol=1e-5)
     np.testing.assert_allclose(found.high[some], found.share[some] ** np.exp(-loglog), rtol=1e-5)
     assert found.median == expected.quantile(0.5) and (found.n, found.events) == (200, happened.sum())
+
+
+def test_the_band_of_survival_covers_where_samples_of_a_prompt_are_alike() -> None:
+    groups, covered = np.repeat(np.arange(16), 8), np.zeros(2)
+    truth = norm.sf(0.2)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        times = 10 + np.sqrt(0.3) * rng.normal(size=16)[groups] + np.sqrt(0.7) * rng.normal(size=128)
+        happened = rng.random(128) < 0.9
+        for place, found in enumerate((kaplan_meier(times, happened, groups), kaplan_meier(times, happened))):
+            at = np.flatnonzero(found.times <= 10.2)[-1]
+            covered[place] += found.low[at] <= truth <= found.high[at]
+    assert covered[0] >= 180 > covered[1]  # Greenwood's takes samples as independent
 
 
 def test_survival_at_its_edges() -> None:
