@@ -21,6 +21,7 @@ Y = (RNG.random(N) < 0.4).astype(int)
 X = RNG.normal(size=(N, 8)).astype(np.float32)
 X[:, 0] += Y
 FIRST = np.arange(N) == 0
+SETS = Moments.by(X, np.arange(N) // 2, 60)
 
 
 def validated(x=X, y=Y, groups=G, permutations=9, **settings):
@@ -47,7 +48,7 @@ REFUSED = {
     "permutations, lengths": (lambda: permuted_labels(Y, G[:-1], 2), "shape"),
     "compare, NaN scores": (lambda: compare(np.full(N, np.nan), X[:, 0], Y, G, G % 5), "120 of 120"),
     "distance, NaN": (lambda: bhattacharyya(np.where(FIRST[:60, None], np.nan, X[:60]), X[60:]), "finite"),
-    "distance test": (lambda: bhattacharyya_test(Moments.by(X, np.arange(N) // 2, 60), Y[:60] + 1, G[:60], 9), "found 2"),
+    "distance test": (lambda: bhattacharyya_test(SETS, Y[:60] + 1, G[:60], 9), "found 2"),
     "moments, a set too far": (lambda: Moments.by(X, np.full(N, 7), 3), "found 7"),
     "two samples, groups": (lambda: classifier_two_sample_test(X, Y, G[:-1], permutations=9), "shape"),
     "effect, labels of 1 and 2": (lambda: effect_size(X[:, 0], Y + 1, G, G % 5), "found 2"),
