@@ -416,7 +416,7 @@ PROBE = Stage(
     ),
     files=("probes/*.safetensors",),
     settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed"},
-    version=5,
+    version=6,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
     section="honest The honest question: more than meets the eye?",
 )

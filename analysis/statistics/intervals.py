@@ -132,12 +132,12 @@ def jackknife_interval(
     this covers 93 to 97 (bench/validity/false_positives.py).
     """
     low, high = bounds
-    without = np.asarray(without, np.float64)
-    without = without[~np.isnan(without)]
-    m = len(without)
+    values = np.asarray(without, np.float64)
+    values = values[~np.isnan(values)]
+    m = len(values)
     if m < 2:
         return bounds
-    inside = np.clip((without - low) / (high - low), 1e-6, 1 - 1e-6)
+    inside = np.clip((values - low) / (high - low), 1e-6, 1 - 1e-6)
     spread = np.sqrt((m - 1) / m * np.square(logit(inside) - logit(inside).mean()).sum())
     if not spread > 0:
         return bounds

@@ -123,16 +123,16 @@ def exchange_p(change: ArrayLike, seed: int = 0) -> float:
     -----
     Exact for up to `EXACT` prompts that changed; else Monte Carlo, the observed sign counted in, and never 0.
     """
-    change = np.asarray(change, np.float64)
-    change = change[change != 0]
-    if not len(change):
+    changed = np.asarray(change, np.float64)
+    changed = changed[changed != 0]
+    if not len(changed):
         return 1.0
-    observed = abs(change.sum()) - 1e-9
-    if len(change) <= EXACT:
-        signs = 1 - 2 * (np.arange(2 ** len(change))[:, None] >> np.arange(len(change)) & 1)
-        return float((np.abs(signs @ change) >= observed).mean())
-    signs = np.random.default_rng([seed, 4]).choice([-1, 1], size=(FLIPS, len(change)))
-    return float((1 + (np.abs(signs @ change) >= observed).sum()) / (1 + FLIPS))
+    observed = abs(changed.sum()) - 1e-9
+    if len(changed) <= EXACT:
+        signs = 1 - 2 * (np.arange(2 ** len(changed))[:, None] >> np.arange(len(changed)) & 1)
+        return float((np.abs(signs @ changed) >= observed).mean())
+    signs = np.random.default_rng([seed, 4]).choice([-1, 1], size=(FLIPS, len(changed)))
+    return float((1 + (np.abs(signs @ changed) >= observed).sum()) / (1 + FLIPS))
 
 
 def _half_width(influence: NDArray[np.float64]) -> float:
