@@ -128,8 +128,8 @@ def jackknife_interval(
     Notes
     -----
     The delete-one-group jackknife on the logit scale, times Student's t with one degree of freedom less than there are
-    groups. Percentiles of a bootstrap cover too little where there are few groups: 84 to 92 of 100 with 6 to 8, where
-    this covers 93 to 97 (bench/validity/false_positives.py).
+    groups. Percentiles of a bootstrap cover too little where there are few groups: kappa and alpha 84 to 92 of 100 with
+    6 to 8, in simulations in which this covers 92 to 98; tests/labeling/test_agreement.py holds it to that.
     """
     low, high = bounds
     values = np.asarray(without, np.float64)
