@@ -121,7 +121,8 @@ def _corrected(scores: "Scores", calibration: "Calibration") -> str:
     hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
     if not known or not hands:
         return "there is nothing to correct the share of flagged hands by"
-    rate, low, high = corrected_rate(bad, hands, Counts(np.array(known, float)))
+    flagged = [not verdict.plausible for verdict in scores.verdicts]
+    rate, low, high = corrected_rate(flagged, scores.examined.hands.image.numpy(), Counts(np.array(known, float)))
     if rate != rate:
         return f"{scores.method} flags good hands as often as bad ones, so that its share cannot be corrected"
     return (

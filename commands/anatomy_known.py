@@ -47,7 +47,7 @@ def labels_of(source: Path) -> Labelled:
 def _of_run(folder: Path) -> Labelled:
     """The newest verdict on each sample of a run, with the box of its hand where the label says which tokens it is."""
     from ..labeling.database.labels import Labels
-    from ..labeling.table import check_noise
+    from ..labeling.table import check_noise, check_pictures
     from ..run.folder import Run
 
     run = Run(folder)
@@ -81,4 +81,6 @@ def _of_run(folder: Path) -> Labelled:
             row |= dict(zip(("x0", "y0", "x1", "y1"), map(str, ends), strict=True))
         if len(numbers) <= 1 or annotation.verdict.startswith("good"):
             rows.append(row)
+    decided = [sample for sample, said in current.items() if sample in samples.index and said.verdict != "unsure"]
+    check_pictures(samples.loc[decided].reset_index(), folder)
     return labelled(pd.DataFrame(rows).fillna(""), folder / "labels.sqlite")

@@ -19,7 +19,6 @@ from ..progress import Progress, quiet
 from ..run.record import fresh, made_from, set_fresh
 from ..stages import PROBE
 from .baselines import Baseline, random_projection, run_baselines
-from .calibration import platt
 from .crossval import CrossValidation, cross_validate
 from .gains import INSTEAD, gains
 from .logistic import LogisticProbe
@@ -341,7 +340,6 @@ def _fit(sure: _Samples, cell: Cell, result: CrossValidation, settings: dict[str
         "held_out_p": result.p,
         "held_out_within_auc": result.within_auc if np.isfinite(result.within_auc) else None,
         "held_out_balanced_accuracy": result.balanced_accuracy,
-        "held_out_platt": platt(result.scores, y),
         "tokens": "subject",
         "positive": "bad",
         "input": "mean of a sample's tokens of the subject",

@@ -1,4 +1,4 @@
-"""Which samples an analysis takes: enough of them, surely labelled, and no noise under two prompts."""
+"""Which samples an analysis takes: enough of them, surely labelled, no noise under two prompts, and no picture twice."""
 
 import pandas as pd
 import pytest
@@ -8,7 +8,14 @@ from handscope.labeling.table import labelled
 
 def table(prompts: int = 5, of_each: int = 4) -> pd.DataFrame:
     rows = [
-        {"prompt": f"p{p}", "verdict": ("good", "bad")[i % 2], "bad": i % 2, "noise_sha256": f"{p}-{i}"}
+        {
+            "sample": f"p{p}-{i}",
+            "prompt": f"p{p}",
+            "verdict": ("good", "bad")[i % 2],
+            "bad": i % 2,
+            "noise_sha256": f"{p}-{i}",
+            "image_sha256": f"picture {p}-{i}",
+        }
         for p in range(prompts)
         for i in range(of_each)
     ]
@@ -29,6 +36,18 @@ def test_the_same_noise_twice_under_one_prompt_stays_in_one_fold() -> None:
     rows = table()
     rows.loc[1, "noise_sha256"] = rows.loc[0, "noise_sha256"]
     assert len(labelled(rows, "sure", 5, "here")) == 20
+
+
+def test_copies_of_a_picture_are_refused() -> None:
+    for copy in (1, 7):  # under the same prompt, and under another one
+        rows = table()
+        rows.loc[copy, "image_sha256"] = rows.loc[0, "image_sha256"]
+        with pytest.raises(HandscopeError, match=f"1 pictures of here .*p0-0 and {rows['sample'][copy]} are one"):
+            labelled(rows, "sure", 5, "here")
+        rows.loc[copy, "verdict"] = "unsure"
+        assert len(labelled(rows, "sure", 5, "here")) == 19
+    rows["image_sha256"] = ""  # not known: nothing can be said
+    assert len(labelled(rows, "sure", 5, "here")) == 19
 
 
 def test_too_few_are_refused() -> None:

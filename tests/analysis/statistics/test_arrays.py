@@ -54,7 +54,8 @@ REFUSED = {
     "effect, labels of 1 and 2": (lambda: effect_size(X[:, 0], Y + 1, G, G % 5), "found 2"),
     "survival, NaN": (lambda: kaplan_meier([1, 2.0], [1, np.nan]), "1 of 2"),
     "verdicts, NaN": (lambda: Counts.of([1, np.nan], [1, 0], [0, 1]), "1 of 2"),
-    "more flagged than there are": (lambda: corrected_rate(3, 2, Counts(np.ones((5, 4)))), "3 of 2"),
+    "no verdict to correct": (lambda: corrected_rate([], [], Counts(np.ones((5, 4)))), "found none"),
+    "verdicts without a group": (lambda: corrected_rate([1, 0], [1], Counts(np.ones((5, 4)))), r"\(2,\)"),
     "votes of -1": (lambda: confusion([0, -1], [0, 1], 2), "0 to 1"),
     "votes of NaN": (lambda: coincidences([[1, np.nan]]), "1 of 2"),
 }

@@ -79,14 +79,14 @@ def test_interval_of_the_corrected_rate_is_that_of_the_delta_method() -> None:
     flagged, bad = labels_of((240, 60, 70, 630))
     counts = Counts.of(flagged, bad, np.arange(1000))
     n, k = 800, 300
-    rate, low, high = verdicts.corrected_rate(k, n, counts)
+    rate, low, high = verdicts.corrected_rate(np.arange(n) < k, np.arange(n), counts)
     q, se, sp = k / n, 0.8, 0.9
     p = (q + sp - 1) / (se + sp - 1)
     variance = (q * (1 - q) / n + p**2 * se * (1 - se) / 300 + (1 - p) ** 2 * sp * (1 - sp) / 700) / (se + sp - 1) ** 2
     half = norm.ppf(0.975) * np.sqrt(variance)
     assert rate == pytest.approx(p) and (low, high) == pytest.approx((p - half, p + half), abs=0.01)
     useless = Counts.of(*labels_of((10, 10, 10, 10)), np.arange(40))
-    assert np.isnan(verdicts.corrected_rate(5, 10, useless)).all()
+    assert np.isnan(verdicts.corrected_rate(np.arange(10) < 5, np.arange(10), useless)).all()
 
 
 @pytest.mark.slow
@@ -94,11 +94,26 @@ def test_coverage_of_the_corrected_rate() -> None:
     """In 200 repeats with a known rate the 95% interval holds it about 95% of the time."""
     rng = np.random.default_rng(0)
     held = 0
-    for repeat in range(200):
+    for _ in range(200):
         bad = np.arange(300) < 100
         flagged = np.where(bad, rng.random(300) < 0.8, rng.random(300) < 0.12)
         new = rng.random(400) < 0.25
-        seen = np.where(new, rng.random(400) < 0.8, rng.random(400) < 0.12).sum()
-        _, low, high = verdicts.corrected_rate(int(seen), 400, Counts.of(flagged, bad, np.arange(300)), seed=repeat)
+        seen = np.where(new, rng.random(400) < 0.8, rng.random(400) < 0.12)
+        _, low, high = verdicts.corrected_rate(seen, np.arange(400), Counts.of(flagged, bad, np.arange(300)))
         held += low <= 0.25 <= high
     assert 180 <= held <= 199
+
+
+def test_a_corrected_rate_of_hands_that_are_alike_is_known_less_well() -> None:
+    """Ten hands of each of 80 prompts, all flagged or none: worth 80 hands; so are labelled hands of one group."""
+    flagged, bad = labels_of((240, 60, 70, 630))
+    alone, new = Counts.of(flagged, bad, np.arange(1000)), np.repeat(np.arange(80) < 30, 10)
+    low, high = verdicts.corrected_rate(new, np.repeat(np.arange(80), 10), alone)[1:]
+    free = verdicts.corrected_rate(new, np.arange(800), alone)[1:]
+    of_80 = verdicts.corrected_rate(new[::10], np.arange(80), alone)[1:]
+    assert (low, high) == pytest.approx(of_80, abs=0.01) and high - low > 2 * (free[1] - free[0])
+    tenfold = Counts(np.kron(alone.table[::10], np.full((1, 1), 10.0)))
+    assert np.ptp(verdicts.corrected_rate(new, np.arange(800), tenfold)[1:]) > 1.3 * (free[1] - free[0])
+    assert verdicts.corrected_rate(new, np.zeros(800), alone)[1:] == (0.0, 1.0)  # of one prompt: nothing of others
+    never = verdicts.corrected_rate(np.zeros(50), np.arange(50), alone)
+    assert never[:2] == (0.0, 0.0) and 0 < never[2] < 0.15
