@@ -1,4 +1,4 @@
-"""Which samples an analysis takes: enough of them, surely labelled, no noise under two prompts, and no picture twice."""
+"""Which samples an analysis takes: enough, surely labelled, no noise under two prompts, and no picture twice."""
 
 import pandas as pd
 import pytest
