@@ -128,6 +128,8 @@ SCORE = {
     "hi": "upper end",
     "null_*": "mean and standard deviation over permuted labels",
     "p": "share of permuted labels that do as well",
+    "p_floor": "the smallest p that the null could have given",
+    "p_family": "p adjusted for all rows of the table, after Westfall and Young",
     "q": "false discovery rate over the rows of the table",
     "within_*": "the same over pairs of samples of one prompt",
 }
@@ -135,9 +137,9 @@ BALANCED = {"balanced_*": "balanced accuracy and its interval"}
 REASON = {"reason": "why a number is missing; empty where none is"}
 DISTANCE = {
     "db": "Bhattacharyya distance of tokens in nats, in-sample",
-    "db_*": "its parts, its null, what exceeds the null with interval, z, p and q",
+    "db_*": "its parts, its null, what exceeds the null with interval, z, p with its floor, and q",
 }
-MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p, q; in-sample; within prompts"}
+MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p with its floor, q; in-sample; within prompts"}
 GAIN = {
     "auc_baseline": "held-out AUC of the first of two probes",
     "auc_both": "held-out AUC of the second, which has more to read",
@@ -145,6 +147,7 @@ GAIN = {
     "lo": "lower end of its 95% interval, from draws of prompts",
     "hi": "upper end",
     "p": "share of draws of prompts without a gain",
+    "p_floor": "the smallest p that so many draws could have given",
     "q": "false discovery rate over the rows of the table",
     "within_*": "the same over pairs of samples of one prompt",
 }
@@ -228,7 +231,8 @@ SURVEY = Stage(
             | COUNTS
             | DISTANCE
             | {
-                "ridge_*": "ridge probe of sample means: held-out AUC, interval, null, p, q; within prompts",
+                "*_p_family": "p adjusted for all cells, after Westfall and Young",
+                "ridge_*": "ridge probe of sample means: held-out AUC, interval, null, p, floor, q; within prompts",
                 "dom_*": "difference of means, likewise",
                 "split_*": "cosine of directions of two halves of the prompts, its null, p and q",
                 "agreement": "mean cosine with the directions of all other cells, of the other half",
@@ -240,6 +244,7 @@ SURVEY = Stage(
     files=("survey/*.h5", "analysis/survey.safetensors", "analysis/survey.json"),
     settings=STATISTICS,
     model=True,
+    version=2,
     always=False,
     figures=("survey_probe", "survey_distance"),
     section="survey Every block at every step",
@@ -261,11 +266,11 @@ ANALYZE = Stage(
             | MEANS
             | DISTANCE
             | {
-                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p, q",
+                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p with its floor, q",
                 "pca_var*": "shares of variance of the first two principal components",
                 "massive_channels": "channels left out for their size, joined by semicolons",
                 "constant_channels": "channels left out since they do not vary in one class",
-                "shared_*": "held-out AUC of the mean of all cells' directions, p and q",
+                "shared_*": "held-out AUC of the mean of all cells' directions, p with its floor, and q",
             }
             | REASON,
         ),
@@ -308,19 +313,19 @@ ANALYZE = Stage(
         ),
         Table(
             "analysis/transfer.csv",
-            PAIR | {name: SCORE[name] for name in ("auc", "null_*", "p", "q")},
+            PAIR | {name: SCORE[name] for name in ("auc", "null_*", "p", "p_floor", "p_family", "q")},
             optional=True,
         ),
         Table(
             "analysis/shared.csv",
             {"cells": "cells whose directions are averaged"}
-            | {name: SCORE[name] for name in ("auc", "lo", "hi", "null_*", "p")},
+            | {name: SCORE[name] for name in ("auc", "lo", "hi", "null_*", "p", "p_floor")},
             optional=True,
         ),
     ),
     files=("analysis/cells.safetensors",),
     settings=STATISTICS,
-    version=2,
+    version=3,
     figures=(
         "grid_direction", "grid_distance", "distance_parts", "planes", "components", "cosines", "contrasts",
         "gaussianity", "transfer",
@@ -355,7 +360,8 @@ PROBE = Stage(
             | {"baseline": BASELINE}
             | {name: GAIN[name] for name in ("auc_baseline", "auc_both", "added")}
             | {"null_*": "mean and standard deviation of the gain of permuted rows"}
-            | {"p": "share of permuted rows that gain as much", "q": GAIN["q"], "within_*": GAIN["within_*"]},
+            | {"p": "share of permuted rows that gain as much", "p_floor": SCORE["p_floor"]}
+            | {name: GAIN[name] for name in ("q", "within_*")},
             optional=True,
         ),
         Table(
@@ -372,6 +378,7 @@ PROBE = Stage(
                 "null_*": "what it would be by chance",
                 "excess": "what exceeds that",
                 "p": "share of chance errors that are as large",
+                "p_floor": SCORE["p_floor"],
                 "q": "false discovery rate over the rows of a log_odds",
                 "slope": "of the logistic regression of verdicts on the log odds",
                 "intercept": "of the same",
@@ -395,7 +402,7 @@ PROBE = Stage(
         Table(
             "analysis/probe_transfer.csv",
             {"fitted_*": "cell in which the probe was fitted", "judged_*": "cell in which it was judged"}
-            | {name: SCORE[name] for name in ("auc", "null_*", "p", "q")}
+            | {name: SCORE[name] for name in ("auc", "null_*", "p", "p_floor", "p_family", "q")}
             | {"within_auc": "the same over pairs of one prompt"},
             optional=True,
         ),
@@ -416,7 +423,7 @@ PROBE = Stage(
     ),
     files=("probes/*.safetensors",),
     settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed"},
-    version=6,
+    version=7,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
     section="honest The honest question: more than meets the eye?",
 )

@@ -24,8 +24,8 @@ from .statistics.auc import auc
 from .statistics.effects import effect_size
 from .statistics.folds import grouped_folds
 from .statistics.intervals import bootstrap_auc
-from .statistics.multiple import benjamini_hochberg
-from .statistics.nulls import p_value, permuted_labels
+from .statistics.multiple import benjamini_hochberg, family_p, resolvable
+from .statistics.nulls import p_floor, p_value, permuted_labels
 from .survey import map_survey
 from .two_sample import TwoSampleTest, classifier_two_sample_test
 
@@ -55,13 +55,16 @@ __all__ = [
     "diagnose",
     "difference_of_means",
     "effect_size",
+    "family_p",
     "grouped_folds",
     "low_rank",
     "map_survey",
     "massive_channels",
+    "p_floor",
     "p_value",
     "permuted_labels",
     "plane",
+    "resolvable",
     "sample_table",
     "shrunk_covariance",
     "stream_moments",

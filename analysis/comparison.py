@@ -13,7 +13,7 @@ from .distance import bhattacharyya_test, permuted_parts
 from .moments import Moments
 from .statistics.auc import auc
 from .statistics.intervals import bootstrap_auc
-from .statistics.nulls import p_value, permuted_labels
+from .statistics.nulls import p_floor, p_value, permuted_labels
 from .two_sample import classifier_two_sample_test
 
 Array = NDArray[np.float64]
@@ -92,6 +92,7 @@ class Comparison:
             "dom_null_mean": float(np.nanmean(values[1:])),
             "dom_null_sd": float(np.nanstd(values[1:])),
             "dom_p": p_value(values[0], values[1:]),
+            "dom_p_floor": p_floor(self.y, self.labellings, values[1:]),
             "dom_auc_in_sample": float(auc(x @ difference_of_means(x[self.y == 1], x[self.y == 0]), self.y)),
             "dom_within_auc": float(auc(scores[0], self.y, self.groups)),
         }
@@ -123,4 +124,5 @@ class Comparison:
             "c2st_null_mean": float(np.nanmean(test.null)),
             "c2st_null_sd": float(np.nanstd(test.null)),
             "c2st_p": test.p,
+            "c2st_p_floor": p_floor(self.y, self.labellings, test.null),
         }

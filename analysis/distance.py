@@ -12,7 +12,7 @@ from .moments import Moments
 from .statistics.arrays import binary
 from .statistics.folds import codes
 from .statistics.intervals import bootstrap_weights, interval
-from .statistics.nulls import p_value, permuted_labels
+from .statistics.nulls import p_floor, p_value, permuted_labels
 
 DRAWS = 64
 """Labellings that are worked out at a time, so that memory does not grow with their number."""
@@ -54,11 +54,13 @@ class BhattacharyyaTest:
     observed : the distance of the two classes, in nats
     null : array of shape (permutations,), the distances under permuted labels
     interval : 95% bootstrap interval of `excess`
+    p_floor : the smallest p that the null could have given
     """
 
     observed: Bhattacharyya
     null: NDArray[np.float64]
     interval: tuple[float, float]
+    p_floor: float
 
     @property
     def excess(self) -> float:
@@ -86,6 +88,7 @@ class BhattacharyyaTest:
             "db_hi": self.interval[1],
             "db_z": self.z,
             "db_p": self.p,
+            "db_p_floor": self.p_floor,
         }
 
 
@@ -187,7 +190,8 @@ def bhattacharyya_test(
     drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])
     low, high = interval(drawn - drawn.mean())
     excess = observed.distance - float(null.mean())
-    return BhattacharyyaTest(observed, null, (excess + low, excess + high))
+    floor = p_floor(bad, permutations, null)
+    return BhattacharyyaTest(observed, null, (excess + low, excess + high), floor)
 
 
 def permuted_parts(

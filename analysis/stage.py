@@ -38,8 +38,9 @@ Array = NDArray[np.float64]
 
 CONTRAST_COLUMNS = [
     "contrast", "block", "step", "n_good", "n_bad", "dom_auc", "dom_lo", "dom_hi", "dom_null_mean", "dom_null_sd",
-    "dom_p", "dom_auc_in_sample", "dom_within_auc", "cosine_all", "db", "db_mean_term", "db_variance_term",
-    "db_null_mean", "db_null_sd", "db_excess", "db_lo", "db_hi", "db_z", "db_p", "reason",
+    "dom_p", "dom_p_floor", "dom_auc_in_sample", "dom_within_auc", "cosine_all", "db", "db_mean_term",
+    "db_variance_term", "db_null_mean", "db_null_sd", "db_excess", "db_lo", "db_hi", "db_z", "db_p", "db_p_floor",
+    "reason",
 ]  # fmt: skip
 
 GAUSSIANITY_COLUMNS = [
@@ -260,7 +261,7 @@ def _contrast(
 
 def _cell_table(answers: list[_Answer], shared: SharedDirection) -> pd.DataFrame:
     cells = pd.DataFrame([answer.row for answer in answers])
-    cells["shared_auc"], cells["shared_p"] = shared.auc, shared.p
+    cells["shared_auc"], cells["shared_p"], cells["shared_p_floor"] = shared.auc, shared.p, shared.p_floor
     cells = _with_rates(cells)
     cells.insert(len(cells.columns) - 1, "reason", cells.pop("reason"))
     return cells
@@ -274,7 +275,7 @@ def _contrast_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _with_rates(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a false discovery rate over its rows behind every p."""
     for name in [column for column in table.columns if column.endswith("_p")]:
-        table.insert(table.columns.get_loc(name) + 1, f"{name[:-2]}_q", benjamini_hochberg(table[name]))
+        table.insert(table.columns.get_loc(f"{name}_floor") + 1, f"{name[:-2]}_q", benjamini_hochberg(table[name]))
     return table
 
 
@@ -295,6 +296,7 @@ def _shared_table(shared: SharedDirection, cells: int) -> pd.DataFrame:
                 "null_mean": np.nanmean(shared.null),
                 "null_sd": np.nanstd(shared.null),
                 "p": shared.mean_p,
+                "p_floor": shared.p_floor,
             }
         ]
     )

@@ -24,8 +24,8 @@ from .moments import Moments, save_arrays
 from .statistics.auc import auc, fold_auc
 from .statistics.folds import check_folds, grouped_folds
 from .statistics.intervals import bootstrap_auc
-from .statistics.multiple import benjamini_hochberg
-from .statistics.nulls import p_value, permuted_labels
+from .statistics.multiple import benjamini_hochberg, family_p
+from .statistics.nulls import p_floor, p_value, permuted_labels
 from .zoom import Choice
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def map_survey(
     remains of it above its null. `ridge_auc` is of a closed-form ridge probe on sample means, held out; `dom_auc` of
     the difference of means, likewise. `split_cosine` is the cosine of directions fitted to disjoint halves of the
     prompts, and `agreement` the mean cosine of one half's direction with the other half's in all other cells. Each has
-    a p value from its null, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
+    a p value from its null, with the smallest that it could have given, `..._p_floor`, one that is adjusted for all
+    cells, `..._p_family`, and a false-discovery rate over cells, `..._q`. `massive_channels` were left out.
 
     Raises
     ------
@@ -92,6 +93,7 @@ def map_survey(
     sigma = store.steps.set_index("step")["sigma"]
     counts = {"n_good": int((y == 0).sum()), "n_bad": int(y.sum()), "n_prompts": len(set(groups))}
     rows: list[dict[str, Any]] = []
+    nulls: dict[str, list[Array]] = {}
     directions, halves = [], []
     choice = Choice()
     for number, (cell, moments) in enumerate(_cells(store, table["sample"].tolist())):
@@ -100,16 +102,16 @@ def map_survey(
         moments.mean[:, massive] = moments.m2[:, massive] = 0.0
         x = moments.mean - moments.mean.mean(0)
         kernel = x @ x.T
-        ridge = _ridge(kernel, design, choice)
+        statistics, found = _statistics(moments, kernel, design, choice)
+        for name, null in found.items():
+            nulls.setdefault(name, []).append(null)
         rows.append(
             {
                 "block": str(cell.block),
                 "step": cell.step,
                 "sigma": float(sigma[cell.step]),
                 **counts,
-                **_distance_statistics(moments, design),
-                **ridge,
-                **_direction_statistics(kernel, design),
+                **statistics,
                 "massive_channels": ";".join(map(str, massive)),
             }
         )
@@ -118,9 +120,11 @@ def map_survey(
     cells = pd.DataFrame(rows)
     cosine, crossed = cosines(directions, halves)
     others = max(len(cells) - 1, 1)
-    cells.insert(cells.columns.get_loc("split_p") + 1, "agreement", (crossed.sum(1) - np.diag(crossed)) / others)
-    for name in ("db", "ridge", "dom", "split"):
-        cells.insert(cells.columns.get_loc(f"{name}_p") + 1, f"{name}_q", benjamini_hochberg(cells[f"{name}_p"]))
+    cells.insert(cells.columns.get_loc("split_p_floor") + 1, "agreement", (crossed.sum(1) - np.diag(crossed)) / others)
+    for name, observed in (("db", "db"), ("ridge", "ridge_auc"), ("dom", "dom_auc"), ("split", "split_cosine")):
+        behind = cells.columns.get_loc(f"{name}_p_floor") + 1
+        cells.insert(behind, f"{name}_q", benjamini_hochberg(cells[f"{name}_p"]))
+        cells.insert(behind, f"{name}_p_family", family_p(cells[observed], np.stack(nulls[name], axis=1)))
     write_csv(run.analysis_dir / "survey.csv", cells)
     arrays: dict[str, NDArray[Any]] = {"direction": np.stack(directions), "cosine": cosine, "cosine_split": crossed}
     path = run.analysis_dir / "survey.safetensors"
@@ -185,12 +189,17 @@ def _size_of(store: SurveyStore, samples: list[str]) -> Array:
     return store.counts[[place[sample] for sample in samples], 0].astype(np.float64)
 
 
-def _distance_statistics(moments: Moments, design: _Design) -> dict[str, float]:
+def _statistics(
+    moments: Moments, kernel: Array, design: _Design, choice: Choice
+) -> tuple[dict[str, float], dict[str, Array]]:
+    """Columns of a cell, and the null of each test by its name."""
     test = bhattacharyya_test(moments, design.y, design.groups, len(design.labels) - 1, seed=design.seed)
-    return test.columns
+    ridge, ridge_null = _ridge(kernel, design, choice)
+    direction, nulls = _direction_statistics(kernel, design)
+    return test.columns | ridge | direction, {"db": test.null, "ridge": ridge_null, **nulls}
 
 
-def _ridge(kernel: Array, design: _Design, choice: Choice) -> dict[str, float]:
+def _ridge(kernel: Array, design: _Design, choice: Choice) -> tuple[dict[str, float], Array]:
     labels, fold, y = design.labels, design.fold, design.y
     scores, inner = np.empty(labels.shape), np.full((fold.max() + 1, len(y)), np.nan)
     for one in np.unique(fold):
@@ -202,15 +211,17 @@ def _ridge(kernel: Array, design: _Design, choice: Choice) -> dict[str, float]:
     low, high = bootstrap_auc(scores[0], y, design.groups, fold, seed=design.seed, null=values[1:])
     others = [fold != k for k in range(len(inner))]
     choice.add(values, scores[0], [auc(one[kept], y[kept], fold[kept]) for one, kept in zip(inner, others)])
-    return {
+    row = {
         "ridge_auc": float(values[0]),
         "ridge_lo": low,
         "ridge_hi": high,
         "ridge_null_mean": float(values[1:].mean()),
         "ridge_null_sd": float(values[1:].std()),
         "ridge_p": p_value(values[0], values[1:]),
+        "ridge_p_floor": p_floor(labels[0], labels[1:], values[1:]),
         "ridge_within_auc": float(auc(scores[0], y, design.groups)),
     }
+    return row, values[1:]
 
 
 def _ridge_scores(kernel: Array, labels: Array, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
@@ -224,7 +235,7 @@ def _ridge_scores(kernel: Array, labels: Array, train: NDArray[np.bool_], test: 
     return np.linalg.solve(gram, centred.T).T @ kernel[np.ix_(train, test)]
 
 
-def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
+def _direction_statistics(kernel: Array, design: _Design) -> tuple[dict[str, float], dict[str, Array]]:
     labels, fold = design.labels, design.fold
     scores = np.empty(labels.shape)
     for one in np.unique(fold):
@@ -241,12 +252,15 @@ def _direction_statistics(kernel: Array, design: _Design) -> dict[str, float]:
     compared = ~np.isnan(agreement).all(1)
     split = np.full(len(labels), np.nan)
     split[compared] = np.nanmean(agreement[compared], axis=1)
-    return {
+    row = {
         "dom_auc": float(values[0]),
         "dom_null_mean": float(values[1:].mean()),
         "dom_null_sd": float(values[1:].std()),
         "dom_p": p_value(values[0], values[1:]),
+        "dom_p_floor": p_floor(labels[0], labels[1:], values[1:]),
         "split_cosine": float(split[0]),
         "split_null_sd": float(np.nanstd(split[1:])),
         "split_p": p_value(split[0], split[1:]),
+        "split_p_floor": p_floor(labels[0], labels[1:], split[1:]),
     }
+    return row, {"dom": values[1:], "split": split[1:]}

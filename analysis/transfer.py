@@ -14,8 +14,8 @@ from .directions import contrast, unit
 from .statistics.auc import PairWins, fold_auc
 from .statistics.folds import check_folds
 from .statistics.intervals import bootstrap_weights, logit_interval, rarer_groups
-from .statistics.multiple import benjamini_hochberg
-from .statistics.nulls import p_value, p_values, permuted_labels
+from .statistics.multiple import benjamini_hochberg, family_p
+from .statistics.nulls import p_floor, p_value, p_values, permuted_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,7 @@ class SharedDirection:
     interval : 95% interval of `mean`, by drawing prompts
     null : array of shape (permutations,), `mean` under permuted labels
     mean_p : permutation p value of `mean`
+    p_floor : the smallest p that the null could have given
     """
 
     direction: Array
@@ -46,6 +47,7 @@ class SharedDirection:
     interval: tuple[float, float]
     null: Array
     mean_p: float
+    p_floor: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Transfer:
     auc : array of shape (cells, cells): the direction of the row's cell, fitted without a fold, on that fold in the
         column's cell; the diagonal is a cell's own
     null_mean, null_sd, p : arrays of shape (cells, cells), from permuted labels
+    p_family : array of shape (cells, cells), p adjusted for all pairs by `family_p`
+    p_floor : the smallest p that the null could have given, adjusted or not
     shared : SharedDirection
     """
 
@@ -66,10 +70,14 @@ class Transfer:
     null_mean: Array
     null_sd: Array
     p: Array
+    p_family: Array
+    p_floor: float
     shared: SharedDirection
 
     def table(self) -> pd.DataFrame:
-        """One row a pair: block_a, step_a, block_b, step_b, auc, null_mean, null_sd, p, and q over all pairs."""
+        """One row a pair: block_a, step_a, block_b, step_b, auc, null_mean, null_sd, p, its floor, p_family, and q over
+        all pairs.
+        """
         import pandas as pd
 
         a, b = (grid.ravel() for grid in np.indices(self.auc.shape))
@@ -79,6 +87,7 @@ class Transfer:
             columns[f"step_{name}"] = [self.cells[k].step for k in chosen]
         for name in ("auc", "null_mean", "null_sd", "p"):
             columns[name] = getattr(self, name).ravel()
+        columns |= {"p_floor": self.p_floor, "p_family": self.p_family.ravel()}
         return pd.DataFrame({**columns, "q": benjamini_hochberg(self.p).ravel()})
 
 
@@ -145,6 +154,8 @@ def transfer(
         null.mean(0),
         null.std(0),
         p_values(aucs[0], null),
+        family_p(aucs[0].ravel(), null.reshape(len(null), -1)).reshape(aucs[0].shape),
+        p_floor(y, labels[1:], null[:, 0, 0]),
         _shared(x, y, np.asarray(groups), fold, labels, together, bootstraps, seed),
     )
 
@@ -199,4 +210,5 @@ def _shared(
         bounds,
         means[1:],
         p_value(means[0], means[1:]),
+        p_floor(y, labels[1:], means[1:]),
     )

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import codes
-from ..analysis.statistics.nulls import p_value
+from ..analysis.statistics.nulls import p_floor, p_value
 from .calibration import rising
 from .held_out_ridge import HeldOutRidge
 from .linear import LinearProbe
@@ -30,6 +30,7 @@ class Conditional:
     auc_baseline, auc_both : over held-out pairs of the same fold, without and with the features
     null : array of shape (permutations,), `auc_both` with the rows of the features permuted inside prompts
     within_auc_baseline, within_auc_both, within_null : likewise over held-out pairs of one prompt
+    p_floor, within_p_floor : the smallest p that the nulls could have given
     """
 
     auc_baseline: float
@@ -38,6 +39,8 @@ class Conditional:
     within_auc_baseline: float
     within_auc_both: float
     within_null: Array
+    p_floor: float
+    within_p_floor: float
 
     @property
     def added(self) -> float:
@@ -157,4 +160,6 @@ def conditional_gain(
         float(auc(alone, y, group)),
         float(within[0]),
         within[1:],
+        p_floor(given[0], given[1:], total[1:]),
+        p_floor(given[0], given[1:], within[1:]),
     )

@@ -14,7 +14,7 @@ from ..analysis.statistics.arrays import binary, group_names
 from ..analysis.statistics.auc import PairWins, auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval
-from ..analysis.statistics.nulls import p_value, permuted_labels
+from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
 from ..errors import HandscopeError
 from .calibration import rising
 from .linear import features
@@ -34,6 +34,7 @@ class CrossValidation:
     null : array of shape (permutations,), `auc` after fitting to permuted labels
     within_auc : over held-out pairs of one prompt; NaN when no prompt has both a good and a bad sample
     within_interval, within_null : likewise, with labels permuted inside prompts
+    p_floor, within_p_floor : the smallest p that the nulls could have given
     scores : array of shape (n,), held-out log-odds of bad, as the fits give them
     fold : int array of shape (n,)
     balanced_accuracy : mean of the shares of held-out good and bad samples named rightly, with the threshold that was
@@ -49,6 +50,8 @@ class CrossValidation:
     within_auc: float
     within_interval: tuple[float, float]
     within_null: Array
+    p_floor: float
+    within_p_floor: float
     scores: Array
     fold: NDArray[np.intp]
     balanced_accuracy: float
@@ -156,6 +159,8 @@ def cross_validate(
         within_auc=float(auc(scores[0], y, groups)),
         within_interval=bootstrap_auc(scores[0], y, groups, fold, bootstraps, seed, within=True, null=within_null),
         within_null=within_null,
+        p_floor=p_floor(y, free, null),
+        within_p_floor=p_floor(y, inside, within_null),
         scores=scores[0],
         fold=fold,
         balanced_accuracy=float(0.5 * sum(a.sum() / b.sum() for a, b in zip(right, of, strict=True))),
@@ -198,13 +203,14 @@ class Comparison:
     """Held-out AUC of a larger set of features less that of a smaller one, on the same folds.
 
     `interval` and `p` come from drawing prompts, the same for both; `p` is one-sided, the share of draws without a
-    gain.
+    gain, and `p_floor` the smallest that so many draws could have given.
     """
 
     auc_baseline: float
     auc_both: float
     interval: tuple[float, float]
     p: float
+    p_floor: float
 
     @property
     def added(self) -> float:
@@ -229,5 +235,6 @@ def compare(
     first, second = (one.within_auc(weights) if within else one.auc(weights) for one in pairs)
     gains = (second - first)[1:]
     gains = gains[~np.isnan(gains)]
-    p = float((1 + (gains <= 0).sum()) / (1 + len(gains))) if len(gains) else float("nan")
-    return Comparison(float(first[0]), float(second[0]), interval(gains), p)
+    floor = 1 / (1 + len(gains)) if len(gains) else float("nan")
+    p = float(floor * (1 + (gains <= 0).sum()))
+    return Comparison(float(first[0]), float(second[0]), interval(gains), p, floor)

@@ -101,6 +101,7 @@ def compared(before: Array, both: Array, y: Array, groups: Array, fold: Array, s
             f"{prefix}lo": gain.interval[0],
             f"{prefix}hi": gain.interval[1],
             f"{prefix}p": gain.p,
+            f"{prefix}p_floor": gain.p_floor,
         }
     return row
 
@@ -118,5 +119,6 @@ def described(gain: Conditional) -> dict[str, float]:
             f"{prefix}null_added": values.mean() - before if len(values) else np.nan,
             f"{prefix}null_sd": values.std() if len(values) else np.nan,
             f"{prefix}p": getattr(gain, f"{prefix}p"),
+            f"{prefix}p_floor": getattr(gain, f"{prefix}p_floor"),
         }
     return row

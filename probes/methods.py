@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.stage import UNPAIRED
+from ..analysis.statistics.multiple import benjamini_hochberg, family_p
+from ..progress import Progress, quiet
 from .calibration import calibration
 from .crossval import CrossValidation, cross_validate
 from .massmean import MassMeanProbe
@@ -28,7 +31,7 @@ FEWEST_IN_BIN = 5
 
 
 def statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
-    """What the tables of probes say of a cross-validation, without the false discovery rates `q` and `within_q`."""
+    """What the tables of probes say of a cross-validation, without what stands on other rows too: p_family and q."""
     within = result.within_null[~np.isnan(result.within_null)]
     return {
         "n_good": int((y == 0).sum()),
@@ -39,6 +42,8 @@ def statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
         "null_mean": result.null.mean(),
         "null_sd": result.null.std(),
         "p": result.p,
+        "p_floor": result.p_floor,
+        "p_family": np.nan,
         "q": np.nan,
         "within_auc": result.within_auc,
         "within_lo": result.within_interval[0],
@@ -46,6 +51,8 @@ def statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
         "within_null_mean": within.mean() if len(within) else np.nan,
         "within_null_sd": within.std() if len(within) else np.nan,
         "within_p": result.within_p,
+        "within_p_floor": result.within_p_floor,
+        "within_p_family": np.nan,
         "within_q": np.nan,
         "balanced_accuracy": result.balanced_accuracy,
         "balanced_lo": result.balanced_interval[0],
@@ -53,19 +60,37 @@ def statistics(result: CrossValidation, y: NDArray[Any]) -> dict[str, float]:
     }
 
 
-def other_methods(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any], **settings: int) -> list[dict[str, Any]]:
-    """A row for each of `METHODS`; `l2` is the median of the penalties that the folds chose, and `reason` says why a
-    number is missing.
+def family(results: Sequence[CrossValidation], y: NDArray[Any]) -> pd.DataFrame:
+    """A row of `statistics` for each of many features of the same samples, with what they are worth among all."""
+    table = pd.DataFrame([statistics(result, y) for result in results])
+    for prefix in ("", "within_"):
+        found = np.array([getattr(result, f"{prefix}auc") for result in results])
+        null = np.stack([getattr(result, f"{prefix}null") for result in results], axis=1)
+        table[f"{prefix}p_family"] = family_p(found, null)
+        table[f"{prefix}q"] = benjamini_hochberg(table[f"{prefix}p"])
+    return table
+
+
+def other_methods(
+    cells: Sequence[NDArray[Any]], y: NDArray[Any], groups: NDArray[Any], progress: Progress = quiet, **settings: int
+) -> list[pd.DataFrame]:
+    """A table with a row for each cell, by each of `METHODS`; `l2` is the median of the penalties that the folds
+    chose, and `reason` says why a number is missing.
     """
     settings["permutations"] = min(settings["permutations"], PERMUTATIONS)
-    rows = []
+    tables = []
     for name, (probe, grid) in METHODS.items():
-        result = cross_validate(probe, x, y, groups, l2=grid, **settings)
-        chosen = float(np.median(result.l2)) if grid else np.nan
-        row = {"method": name, "l2": chosen, **statistics(result, y)}
-        reasons = ("" if grid else NO_PENALTY, UNPAIRED if np.isnan(result.within_auc) else "")
-        rows.append(row | {"reason": "; ".join(filter(None, reasons))})
-    return rows
+        results = []
+        for done, x in enumerate(cells):
+            progress(f"probe by {name}", done, len(cells))
+            results.append(cross_validate(probe, x, y, groups, l2=grid, **settings))
+        table = family(results, y)
+        table.insert(0, "l2", [float(np.median(result.l2)) if grid else np.nan for result in results])
+        table.insert(0, "method", name)
+        unpaired = [UNPAIRED if np.isnan(result.within_auc) else "" for result in results]
+        table["reason"] = ["; ".join(filter(None, ("" if grid else NO_PENALTY, why))) for why in unpaired]
+        tables.append(table)
+    return tables
 
 
 def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
@@ -87,6 +112,7 @@ def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tup
                 "null_sd": measured.null.std(),
                 "excess": measured.excess,
                 "p": measured.p,
+                "p_floor": 1 / (1 + len(measured.null)),
                 "q": np.nan,
                 "slope": measured.slope,
                 "intercept": measured.intercept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from .baselines import Baseline, random_projection, run_baselines
 from .crossval import CrossValidation, cross_validate
 from .gains import INSTEAD, gains
 from .logistic import LogisticProbe
-from .methods import calibration_rows, other_methods, statistics
+from .methods import calibration_rows, family, other_methods
 from .nested import GRID
 from .places import has_all_tokens
 from .ridge import RidgeProbe
@@ -141,14 +142,14 @@ class _Samples:
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """Held-out results of one subset: of each cell, and of each baseline, which are rows of baselines.csv."""
+    """Held-out results of one subset: of each cell, and rows of baselines.csv."""
 
     cells: dict[Cell, CrossValidation]
-    baselines: list[dict[str, Any]]
+    baselines: pd.DataFrame
 
-    def rows(self, y: NDArray[Any]) -> list[dict[str, Any]]:
+    def rows(self, y: NDArray[Any]) -> pd.DataFrame:
         """Rows of probes.csv."""
-        return [_place(cell) | statistics(result, y) for cell, result in self.cells.items()]
+        return _placed(self.cells, family(list(self.cells.values()), y))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +174,7 @@ def _asked(
     leaning = judged if same else _judge(every, "all", settings, progress)
     probed = {"sure": judged.rows(sure.y), "all": leaning.rows(every.y)}
     compared = {"sure": judged.baselines, "all": leaning.baselines}
-    tables |= {"probes": _corrected(probed), "baselines": _corrected(compared).astype({"step": "Int64"})}
+    tables |= {"probes": _of_subsets(probed), "baselines": _of_subsets(compared).astype({"step": "Int64"})}
     return tables, saved
 
 
@@ -189,8 +190,11 @@ def _judge(samples: _Samples, subset: str, settings: dict[str, Any], progress: P
         progress(f"probe {subset}", done, total)
         # With the penalty that suits it best: a baseline that is weak for want of one would flatter the block.
         result = cross_validate(RidgeProbe(), baseline.x, y, groups, l2=GRID, **settings)
-        baselines.append({"baseline": baseline.name, "step": baseline.step, **statistics(result, y)})
-    return _Judged(cells, baselines)
+        baselines.append(result)
+    table = family(baselines, y)
+    table.insert(0, "step", [baseline.step for baseline in samples.baselines])
+    table.insert(0, "baseline", [baseline.name for baseline in samples.baselines])
+    return _Judged(cells, table)
 
 
 def _sure_tables(
@@ -199,12 +203,8 @@ def _sure_tables(
     """The tables that are of sure samples only."""
     y, groups = sure.y, sure.groups
     tables = _calibration_tables(judged, y, settings["seed"])
-    methods = [
-        _place(cell) | row
-        for cell, x in sure.vectors.items()
-        for row in other_methods(x, y, groups, **settings)
-    ]
-    tables["methods"] = _discovered(pd.DataFrame(methods), "method")
+    methods = other_methods(list(sure.vectors.values()), y, groups, progress, **settings)
+    tables["methods"] = pd.concat([_placed(sure.vectors, table) for table in methods], ignore_index=True)
     measured = {cell: (x, sure.norms[cell]) for cell, x in sure.vectors.items()}
     tables |= _gain_tables(*gains(measured, sure.baselines, y, groups, L2, **settings, progress=progress))
     limits = settings | {"permutations": min(settings["permutations"], TRANSFERS)}
@@ -229,6 +229,11 @@ def _write(run: Run, tables: dict[str, pd.DataFrame], saved: list[_Saved]) -> No
 
 def _place(cell: Cell) -> dict[str, Any]:
     return {"block": str(cell.block), "step": cell.step}
+
+
+def _placed(cells: Iterable[Cell], table: pd.DataFrame) -> pd.DataFrame:
+    """A table with a row for each cell, and its place before it."""
+    return pd.concat([pd.DataFrame([_place(cell) for cell in cells]), table], axis=1)
 
 
 def _read(
@@ -264,12 +269,10 @@ def _baselines(
     return found
 
 
-def _corrected(rows: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    """One table, with false discovery rates over the rows of each subset."""
+def _of_subsets(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     parts = []
-    for subset, some in rows.items():
-        part = pd.DataFrame(some)
-        part["q"], part["within_q"] = benjamini_hochberg(part["p"]), benjamini_hochberg(part["within_p"])
+    for subset, table in tables.items():
+        part = table.copy()
         part.insert(0, "subset", subset)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
@@ -293,7 +296,7 @@ def _gain_tables(added: list[dict[str, Any]], conditional: list[dict[str, Any]])
     }
     for table in tables.values():
         for prefix in ("", "within_"):
-            where = table.columns.get_loc(f"{prefix}p") + 1
+            where = table.columns.get_loc(f"{prefix}p_floor") + 1
             table.insert(where, f"{prefix}q", benjamini_hochberg(table[f"{prefix}p"]))
     return tables
 
@@ -309,7 +312,7 @@ def _transfer(
     for place, name in enumerate(("fitted", "judged")):
         table.insert(2 * place, f"{name}_block", [str(cell.block) for cell in table[name]])
         table.insert(2 * place + 1, f"{name}_step", [cell.step for cell in table[name]])
-    table.insert(table.columns.get_loc("p") + 1, "q", benjamini_hochberg(table["p"]))
+    table.insert(table.columns.get_loc("p_family") + 1, "q", benjamini_hochberg(table["p"]))
     return table.drop(columns=["fitted", "judged"])
 
 

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
-from ..analysis.statistics.nulls import p_value, permuted_labels
+from ..analysis.statistics.multiple import family_p
+from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
 from ..progress import Progress, quiet
 from .linear import LinearProbe
 
@@ -40,8 +41,9 @@ def probe_transfer(
     Returns
     -------
     One row a pair of cells: fitted, judged, auc (over held-out pairs of a fold), null_mean, null_sd and p (labels
-    permuted between samples, and the probe fitted to them), within_auc (over held-out pairs of one prompt; NaN where
-    there is none). Where both are the same cell it is the probe's own held-out AUC.
+    permuted between samples, and the probe fitted to them), p_floor (the smallest that they could have given), p_family
+    (p adjusted for all pairs by `family_p`), within_auc (over held-out pairs of one prompt; NaN where there is none).
+    Where both are the same cell it is the probe's own held-out AUC.
 
     Notes
     -----
@@ -57,6 +59,7 @@ def probe_transfer(
     design = np.tile(np.arange(len(number)), len(labels))
     single = {cell: np.asarray(x, np.float32) for cell, x in cells.items()}
     group, rows = codes(groups), []
+    nulls: list[Array] = []
     for done, (fitted, x) in enumerate(single.items()):
         progress("transfer", done, len(single))
         w, b = probe.fit_many(x, np.repeat(labels, len(number), 0), weights, design)
@@ -67,6 +70,7 @@ def probe_transfer(
             for place, one in enumerate(number):
                 scores[:, fold == one] = w[:, place] @ other[fold == one].T + b[:, place]
             values = auc(scores, labels, fold)
+            nulls.append(values[1:])
             rows.append(
                 {
                     "fitted": fitted,
@@ -75,7 +79,11 @@ def probe_transfer(
                     "null_mean": values[1:].mean() if permutations else np.nan,
                     "null_sd": values[1:].std() if permutations else np.nan,
                     "p": p_value(values[0], values[1:]),
+                    "p_floor": p_floor(y, labels[1:], values[1:]),
                     "within_auc": float(auc(scores[0], y, group)),
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    adjusted = family_p(table["auc"], np.stack(nulls, axis=1))
+    table.insert(table.columns.get_loc("p_floor") + 1, "p_family", adjusted)
+    return table

@@ -9,13 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.statistics.folds import codes, grouped_folds
-from ..analysis.statistics.multiple import benjamini_hochberg
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Offset, conditional_gain
 from .crossval import cross_validate
 from .gains import WIDE, compared
-from .methods import statistics
+from .methods import family
 from .nested import GRID, nested_scores
 from .places import flat_block
 from .ridge import RidgeProbe
@@ -57,14 +56,15 @@ def block_flat(
         for step, x in wide.items()
         if step in store.plan.steps
     }
-    rows = []
+    rows, results = [], []
     for done, cell in enumerate(store.cells):
         progress("probe all places", done, len(store.cells))
         x = flat_block(store, cell, samples, seed)
         settings = {"folds": folds, "permutations": permutations, "seed": seed}
         result = cross_validate(probe, x, y, groups, l2=GRID, **settings)
+        results.append(result)
         picture, offset = pictures[cell.step]
-        row = {"block": str(cell.block), "step": cell.step, "features": x.shape[1], **statistics(result, y)}
+        row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "features": x.shape[1]}
         pairs = {"added": (picture, picture + result.scores), "instead": (result.scores, picture)}
         for name, (before, after) in pairs.items():
             comparison = compared(before, after, y, groups, fold, seed)
@@ -74,8 +74,8 @@ def block_flat(
             "conditional_added": gain.added,
             "conditional_null": float(np.nanmean(gain.null)) - gain.auc_baseline,
             "conditional_p": gain.p,
+            "conditional_p_floor": gain.p_floor,
         }
         rows.append(row)
     table = pd.DataFrame(rows)
-    table["q"], table["within_q"] = benjamini_hochberg(table["p"]), benjamini_hochberg(table["within_p"])
-    return table
+    return pd.concat([table.iloc[:, :3], family(results, y), table.iloc[:, 3:]], axis=1)

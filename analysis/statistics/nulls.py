@@ -81,6 +81,29 @@ def p_value(observed: float, null: ArrayLike) -> float:
     return float((1 + (values >= observed).sum()) / (1 + len(values)))
 
 
+def p_floor(observed: ArrayLike, labellings: ArrayLike, null: ArrayLike) -> float:
+    """The smallest p that a null could have given: the share of labellings, the observed one among them, that are it.
+
+    Parameters
+    ----------
+    observed : array of shape (n,)
+    labellings : array of shape (permutations, n)
+    null : array of shape (permutations,); labellings without a value, NaN, are left out
+
+    Returns
+    -------
+    float; 1 where nothing can be permuted, NaN where there is no null
+
+    >>> p_floor([0, 1, 1], [[1, 0, 1], [0, 1, 1], [1, 1, 0]], [0.4, 0.6, 0.5])
+    0.5
+    """
+    valued = ~np.isnan(np.asarray(null, np.float64))
+    if not valued.any():
+        return float("nan")
+    same = (np.asarray(labellings)[valued] == np.asarray(observed)).all(1)
+    return float((1 + same.sum()) / (1 + valued.sum()))
+
+
 def p_values(observed: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
     """As `p_value`, for many at once without NaN: shape (...) and a null of shape (permutations, ...) to (...)."""
     return (1 + (null >= observed).sum(0)) / (1 + len(null))

@@ -20,6 +20,7 @@ from scipy.stats import norm
 
 from ...errors import HandscopeError
 from .effects import auc_of_d, d_of_auc
+from .multiple import resolvable
 
 Array = NDArray[np.float64]
 
@@ -168,7 +169,8 @@ def power_table(
 
     Parameters
     ----------
-    tables : of each test its name, a table with a row a cell (n_good, n_bad, null_sd), and the prefix of null_sd there
+    tables : of each test its name, a table with a row a cell (n_good, n_bad, null_sd, and p_floor unless it is of a run
+        of an older version), and the prefix of null_sd and p_floor there
     auc : expected held-out AUC
     target : the power that `needed` and `needed_first` reach
 
@@ -176,8 +178,10 @@ def power_table(
     -------
     DataFrame with a row a table of the run: test, n_good, n_bad, cells, null_sd (the median over cells), design_effect,
     power (of one cell at p ≤ 0.05), needed (samples for `target` there), power_first and needed_first (the same at
-    p ≤ 0.05 / cells, what the first of the cells must reach, so the safe side of what q ≤ 0.05 asks). More samples are
-    taken to mean more prompts, each with as many samples and as many bad ones as now.
+    p ≤ 0.05 / cells, what the first of the cells must reach, so the safe side of what q ≤ 0.05 asks), and p_floor (the
+    smallest p that the nulls of all cells could have given; NaN of an older run). A power is 0 where p_floor is too
+    large for it: what `needed` says holds with permutations enough. More samples are taken to mean more prompts, each
+    with as many samples and as many bad ones as now.
     """
     return pd.DataFrame([_of_table(name, rows, prefix, auc, target) for name, rows, prefix in tables])
 
@@ -188,8 +192,11 @@ def _of_table(name: str, rows: pd.DataFrame, prefix: str, auc: float, target: fl
     design = float(design_effect(spread, n_bad, n_good))
     share = n_bad / (n_bad + n_good)
     row: dict[str, Any] = {"test": name, "n_good": n_good, "n_bad": n_bad, "cells": len(rows)}
-    row |= {"null_sd": spread, "design_effect": design}
-    for suffix, alpha in (("", ALPHA), ("_first", ALPHA / len(rows))):
-        row[f"power{suffix}"] = float(power(auc, n_bad, n_good, design, alpha))
+    floor = float(rows[f"{prefix}p_floor"].max()) if f"{prefix}p_floor" in rows else float("nan")
+    row |= {"null_sd": spread, "design_effect": design, "p_floor": floor}
+    for suffix, tests in (("", 1), ("_first", len(rows))):
+        alpha = ALPHA / tests
+        possible = np.isnan(floor) or resolvable(floor, tests, ALPHA)
+        row[f"power{suffix}"] = float(power(auc, n_bad, n_good, design, alpha)) if possible else 0.0
         row[f"needed{suffix}"] = needed(auc, target, share, design, alpha)
     return row

@@ -44,10 +44,10 @@ def test_the_whole_picture_is_compared_with_each_block_and_the_same_step(probed)
 
 def test_writes_every_table_of_the_contract(probed):
     statistics = [
-        "n_good", "n_bad", "auc", "lo", "hi", "null_mean", "null_sd", "p", "q", "within_auc", "within_lo",
-        "within_hi", "within_null_mean", "within_null_sd", "within_p", "within_q", "balanced_accuracy", "balanced_lo",
-        "balanced_hi",
-    ]
+        "n_good", "n_bad", "auc", "lo", "hi", "null_mean", "null_sd", "p", "p_floor", "p_family", "q", "within_auc",
+        "within_lo", "within_hi", "within_null_mean", "within_null_sd", "within_p", "within_p_floor",
+        "within_p_family", "within_q", "balanced_accuracy", "balanced_lo", "balanced_hi",
+    ]  # fmt: skip
     probes = pd.read_csv(probed.analysis_dir / "probes.csv")
     assert list(probes) == ["subset", "block", "step", *statistics]
     assert probes.groupby("subset").size().to_dict() == {"sure": 9, "all": 9}

@@ -1,7 +1,7 @@
 """Permuted labellings keep what they must, and p values count the observed value in."""
 
 import numpy as np
-from handscope.analysis import p_value, permuted_labels
+from handscope.analysis import p_floor, p_value, permuted_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,3 +37,25 @@ def test_p_counts_the_observed_value_in():
     assert p_value(3, [1, 2, 3, 4]) == 3 / 5
     assert p_value(9, np.zeros(99)) == 0.01
     assert np.isnan(p_value(np.nan, [1.0]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(1, 4), st.integers(1, 60))
+def test_no_p_of_a_null_is_below_its_floor(seed, samples, permutations):
+    rng = np.random.default_rng(seed)
+    y, groups = rng.permutation(np.arange(samples) % 2), np.zeros(samples, int)
+    labels = permuted_labels(y, groups, permutations, seed)
+    score = rng.normal(size=2**samples)  # whatever a labelling is scored by
+    code = 2 ** np.arange(samples)
+    null, observed = score[(labels @ code).astype(int)], score[y @ code]
+    floor = p_floor(y, labels, null)
+    assert p_value(observed, null) >= floor >= 1 / (1 + permutations)
+    assert floor == p_value(observed, np.where((labels == y).all(1), observed, -np.inf))
+    if permutations > 1:
+        assert p_floor(y, labels, np.append(np.nan, null[1:])) >= 1 / permutations
+
+
+def test_where_nothing_can_be_permuted_the_floor_is_one():
+    y = np.array([0, 1, 1])
+    assert p_floor(y, permuted_labels(y, np.arange(3), 20, within=True), np.zeros(20)) == 1
+    assert np.isnan(p_floor(y, np.empty((0, 3)), np.empty(0)))

@@ -133,6 +133,12 @@ def test_a_run_is_asked_for_what_its_nulls_allow():
     assert table["needed"].is_monotonic_increasing is False and (table["needed_first"] > table["needed"]).all()
     assert table.loc["probe", "needed"] < table.loc["direction", "needed"] < table.loc["probe within prompts", "needed"]
     assert (table["power_first"] < table["power"]).all()
+    coarse, fine = (
+        power_table([(name, rows.assign(**{f"{prefix}p_floor": floor}), prefix) for name, rows, prefix in tables])
+        for floor in (1 / 101, 1 / 121)
+    )
+    assert (coarse["power_first"] == 0).all() and (coarse["power"].to_numpy() == table["power"].to_numpy()).all()
+    assert (fine["power_first"].to_numpy() == table["power_first"].to_numpy()).all()
 
 
 # The simulation of bench/validity/false_positives.py, small.
