@@ -111,7 +111,7 @@ class _Reader:
 
     def __init__(self, transformer: Any, tokens: Tokens, reduce: Reduce, stop: bool) -> None:
         self.transformer, self.tokens, self.reduce, self.stop = transformer, tokens, reduce, stop
-        self.form: tuple[int, ...] = ()
+        self.form: tuple[object, ...] = ()
         self.index: Index | None = None
         self.ends = ExitStack()
         self.copy = copier(torch.device("cpu"), fresh=False)
@@ -127,8 +127,8 @@ class _Reader:
         plan = self.seen.plan
         if call.step not in plan.steps:
             return
-        lengths, samples, device = call.lengths, call.samples(plan.call), call.latents.device
-        form = (samples, lengths["image"] + lengths.get("reference", 0), lengths.get("text", 0))
+        lengths, samples, device = call.lengths, call.samples(plan.call), call.device
+        form = (samples, call.count("image") + call.count("reference"), lengths.get("text", 0))
         if self.form and form != self.form:
             raise HandscopeError(
                 f"The capture began with calls of (samples, image tokens, text tokens) = {self.form}, and now found "
@@ -160,7 +160,7 @@ class _Reader:
         if block is None or self.index is None or plan.at == "input" or block._compiled_call_impl or not whole:
             return
         *batch, tokens = self.index
-        after_text = (*batch, tokens + (call.lengths["text"] if plan.stream == "image" else 0))
+        after_text = (*batch, tokens + (call.count("text") if plan.stream == "image" else 0))
         wanted, nothing = {"both": after_text, plan.stream: self.index}, (slice(None), slice(0))
         layers = family.rowwise(block).items()
         self.ends.enter_context(

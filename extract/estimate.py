@@ -116,13 +116,13 @@ def estimate(
     """
     plan = plan.on(model.blocks)
     work = work_list(model, run, plan, tokens, shard)
-    todo = list(batches(run, work, batch_size))
     counts = {sample: int(mask.sum()) for sample, mask in work.masks.items()}
     missing = sum(counts[sample] for sample in work.missing)
     cells, width = len(plan.cells), model.stream_width
     row_bytes = cells * width * 2
     _reset_peak(model.device)
     encode_seconds = _time_encoding(model, work)
+    todo = list(batches(model, run, work, batch_size))
     roads = tuple(
         _measure(model, run, plan, work, [batch for batch in todo if batch.replayed is replayed])
         for replayed in (True, False)

@@ -92,7 +92,7 @@ def extract(
     """
     plan = plan.on(model.blocks)
     work = work_list(model, run, plan, tokens, shard)
-    todo = list(batches(run, work, batch_size))
+    todo = list(batches(model, run, work, batch_size))
     _sweep(run, work, shard)
     progress("extract", len(work.rows) - len(work.missing), len(work.rows))
     if todo:

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..files import atomic
+from ..models.calls import named
 from ..models.family import hookable
 from ..models.model import Model
 from ..progress import Progress, quiet
@@ -142,16 +144,21 @@ def draw(
 
     def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = family.arguments(args, kwargs)
+        if "cond" not in names.rows(arguments):
+            return
         latents.append(family.noisy(arguments).to("cpu", copy=True))
         model_timesteps.append(family.model_timestep(arguments))
 
     def after(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         if index == steps - 1:
-            latents.append(family.from_pipeline(kwargs["latents"]).to("cpu", copy=True))
+            # Some pipelines keep latents in float32, and give the transformer others.
+            latents.append(family.from_pipeline(kwargs["latents"]).to("cpu", latents[0].dtype, copy=True))
         return kwargs
 
-    handle = model.transformer.register_forward_pre_hook(before, with_kwargs=True) if trajectories else None
-    try:
+    with ExitStack() as hooks:
+        if trajectories:
+            names = hooks.enter_context(named(model.transformer, family))
+            hooks.enter_context(model.transformer.register_forward_pre_hook(before, with_kwargs=True))
         images = model.pipe(
             **family.generation(model, prompts, guidance),
             latents=family.to_pipeline(model.pipe, torch.stack(noise), height, width),
@@ -161,9 +168,6 @@ def draw(
             callback_on_step_end=after if trajectories else None,
             output_type="np",
         ).images
-    finally:
-        if handle is not None:
-            handle.remove()
     images = (images * 255).round().astype(np.uint8)
     if not trajectories:
         return Drawn(noise, images, None)
@@ -195,8 +199,7 @@ def _complete(
         model.encode([wanted[sample][0] for sample in missing], progress)
     done = len(wanted) - len(missing)
     progress("generate", done, len(wanted))
-    for first in range(0, len(missing), together):
-        batch = missing[first : first + together]
+    for batch in _batches(model, {sample: wanted[sample][0] for sample in missing}, together):
         filled = [wanted[sample] for sample in batch] + [wanted[batch[-1]]] * (together - len(batch))
         drawn = draw(model, filled, **settings, trajectories=trajectories)
         for i, (sample, image_sha256, noise_sha256) in enumerate(zip(batch, drawn.image_sha256, drawn.noise_sha256)):
@@ -219,6 +222,17 @@ def _complete(
         run.append_metadata(rows[sample] for sample in batch)
         done += len(batch)
         progress("generate", done, len(wanted))
+
+
+def _batches(model: Model, prompts: dict[str, str], together: int) -> Iterator[list[str]]:
+    """Samples that are drawn in one call: those of prompts with equally many text tokens."""
+    groups: dict[int, list[str]] = {}
+    text = model.text_tokens(prompts.values())
+    for sample, prompt in prompts.items():
+        groups.setdefault(text[prompt], []).append(sample)
+    for group in groups.values():
+        for first in range(0, len(group), together):
+            yield group[first : first + together]
 
 
 def _wanted(prompts: Iterable[str], seeds: Iterable[int], shared_noise: bool) -> dict[str, tuple[str, int]]:

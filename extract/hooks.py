@@ -111,13 +111,38 @@ class Call:
         return self.family.lengths(self.arguments)
 
     @property
-    def latents(self) -> Tensor:
-        """The latents as the transformer was given them."""
-        return self.arguments[self.family.latents]
+    def device(self) -> torch.device:
+        """Where the latents are."""
+        return self.arguments[self.family.latents][0].device
+
+    def numbers(self, side: str) -> range:
+        """The rows of the batch that are ``cond``, or ``uncond``."""
+        return range(*self.rows[side].indices(self.family.batch(self.arguments)))
 
     def samples(self, side: str) -> int:
-        """How many rows of the batch are ``cond``, or ``uncond``."""
-        return len(range(*self.rows[side].indices(len(self.latents))))
+        """How many these are."""
+        return len(self.numbers(side))
+
+    def count(self, stream: str) -> int:
+        """Tokens of a stream in a row; HandscopeError where the rows differ in them."""
+        length = self.lengths.get(stream, 0)
+        if isinstance(length, int) or len(set(length)) == 1:
+            return length if isinstance(length, int) else length[0]
+        raise HandscopeError(
+            f"The rows of the batch have {', '.join(map(str, length))} {stream} tokens, and a cell has as many of each "
+            "sample: read prompts of one length at a time."
+        )
+
+    def index(self, part: Sequence[str], stream: str, side: str) -> Index:
+        """What selects a stream of the ``cond`` or ``uncond`` rows from a tensor that holds the streams of `part`."""
+        count, before = self.count(stream), part[: part.index(stream)]
+        rows = self.numbers(side)
+        starts = [sum(_of_row(self.lengths.get(name, 0), row) for name in before) for row in rows]
+        if len(set(starts)) <= 1:
+            start = starts[0] if starts else 0
+            return self.rows[side], slice(start, start + count)
+        tokens = torch.tensor(starts)[:, None] + torch.arange(count)
+        return torch.tensor(rows)[:, None].to(self.device), tokens.to(self.device)
 
     @property
     def unconditional(self) -> bool:
@@ -227,6 +252,7 @@ def following(
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             counter.call = None
             arguments = family.arguments(args, kwargs)
+            family.check_call(arguments)
             rows = names.rows(arguments)
             step = counter.count(list(rows), partial(family.model_timestep, arguments))
             if step is not None:
@@ -268,22 +294,23 @@ def visiting(transformer: Any, counter: Counter, plan: Plan, visit: Visit) -> It
         call = counter.call
         if call is None or call.step not in plan.steps:
             return None
-        site.check(tensors, call.lengths, width)
-        whole: Any = tensors[site.place]
-        tokens = site.tokens(call.lengths)
+        place, part = site.found(tensors, call.lengths, width)
+        whole: Any = tensors[place]
         changed = whole
-        for side, rows in call.rows.items():
+        for side in call.rows:
             if plan.call in (side, "both"):
-                new = visit(call, side, site.block, whole[rows, tokens])
+                index = call.index(part, plan.stream, side)
+                new = visit(call, side, site.block, whole[index])
                 if new is not None:
-                    changed = _put(changed, rows, tokens, new)
-        return None if changed is whole else (site.place, changed)
+                    changed = _put(changed, index, new)
+        return None if changed is whole else (place, changed)
 
     # Compiled blocks run these as they are: traced, they would be compiled anew for each step.
     untraced = torch.compiler.disable
     with ExitStack() as hooks:
         for block in plan.blocks:
-            site = _Site(block, family.list_of(block.kind), plan.at, plan.stream)
+            last = f"{block.kind}.{block.index + 1}" not in modules
+            site = _Site(block, family.list_of(block.kind), plan.at, plan.stream, last)
             module = modules[str(block)]
             if plan.at == "input":
                 hook = untraced(partial(_entering, site, reached))
@@ -296,34 +323,48 @@ def visiting(transformer: Any, counter: Counter, plan: Plan, visit: Visit) -> It
 class _Site:
     """One side of one block, and where a stream is there."""
 
-    def __init__(self, block: Block, blocks: BlockList, at: str, stream: str) -> None:
+    def __init__(self, block: Block, blocks: BlockList, at: str, stream: str, last: bool) -> None:
         self.block, self.at, self.stream = block, at, stream
-        self.names, self.parts = list(blocks.takes), blocks.parts(at)
-        places = [i for i, part in enumerate(self.parts) if stream in part]
-        if not places:
-            given = ", ".join(name for part in self.parts for name in part)
-            raise HandscopeError(f"The {at} of {block} has no {stream} stream; it has {given}.")
-        self.place = places[0]
+        self.names, self.forms = list(blocks.takes), blocks.forms(at)
+        self.lacking = blocks.lacking if last and at == "output" else ()
+        given = [name for part in self.forms[0] for name in part if name not in self.lacking]
+        if stream not in given:
+            raise HandscopeError(f"The {at} of {block} has no {stream} stream; it has {', '.join(given)}.")
 
-    def tokens(self, lengths: Lengths) -> slice:
-        """Where the stream is in its tensor."""
-        part = self.parts[self.place]
-        start = sum(lengths.get(name, 0) for name in part[: part.index(self.stream)])
-        return slice(start, start + lengths[self.stream])
+    def found(self, tensors: Sequence[object], lengths: Lengths, width: int) -> tuple[int, tuple[str, ...]]:
+        """Which tensor the stream is in, and the streams of that.
 
-    def check(self, tensors: Sequence[object], lengths: Lengths, width: int) -> None:
-        """Refuse tensors of another form: a stream that is read from the wrong place looks like data."""
-        found = [tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in tensors]
-        wanted = [(sum(lengths.get(name, 0) for name in part), width) for part in self.parts]
-        if [shape[1:] for shape in found] == wanted:
-            return
-        names = ", ".join(" + ".join(name for name in part if lengths.get(name, 1)) for part in self.parts)
-        shapes = " and ".join(f"(batch, {tokens}, {width})" for tokens, width in wanted)
+        Tensors of another form are refused: a stream that is read from the wrong place looks like data.
+        """
+        found = [tuple(one.shape) if isinstance(one, Tensor) else None for one in tensors]
+        for form in self.forms:
+            wanted = [self._shape(part, lengths, width) for part in form]
+            if [shape and shape[1:] for shape in found] == wanted:
+                return next((i, part) for i, part in enumerate(form) if self.stream in part)
+        parts = [part for part in self.forms[0] if self._shape(part, lengths, width)]
+        names = ", ".join(" + ".join(name for name in part if lengths.get(name, 1)) for part in parts)
+        shapes = " and ".join(f"(batch, {_longest(part, lengths)}, {width})" for part in parts)
+        seen = [shape or type(one).__name__ for shape, one in zip(found, tensors)]
         verb = "return" if self.at == "output" else "be given"
         raise HandscopeError(
-            f"Expected {self.block} to {verb} ({names}) of shapes {shapes}, found {found}: this version of diffusers, "
+            f"Expected {self.block} to {verb} ({names}) of shapes {shapes}, found {seen}: this version of diffusers, "
             "or a hook on the block, orders its streams otherwise."
         )
+
+    def _shape(self, part: tuple[str, ...], lengths: Lengths, width: int) -> tuple[int, int] | None:
+        """Tokens and width of a tensor; None where the last block gives none."""
+        return None if part and set(part) <= set(self.lacking) else (_longest(part, lengths), width)
+
+
+def _of_row(length: int | tuple[int, ...], row: int) -> int:
+    return length if isinstance(length, int) else length[row]
+
+
+def _longest(part: Sequence[str], lengths: Lengths) -> int:
+    """Tokens of a tensor of these streams: of its longest row."""
+    of = [lengths.get(name, 0) for name in part]
+    rows = max((len(length) for length in of if not isinstance(length, int)), default=1)
+    return max(sum(_of_row(length, row) for length in of) for row in range(rows))
 
 
 _Reached = Callable[[_Site, Sequence[object]], tuple[int, Tensor] | None]
@@ -351,12 +392,12 @@ def _entering(
     return (*args[:i], tensor, *args[i + 1 :]), kwargs
 
 
-def _put(whole: Tensor, rows: slice, tokens: slice, new: Tensor) -> Tensor:
-    """A tensor with rows and tokens of it replaced."""
+def _put(whole: Tensor, index: Index, new: Tensor) -> Tensor:
+    """A tensor with what `index` selects of it replaced."""
     if new.shape == whole.shape:
         return new
     changed = whole.clone()
-    changed[rows, tokens] = new
+    changed[index] = new
     return changed
 
 
@@ -371,7 +412,7 @@ def mask_of(tokens: ArrayLike | Tensor, call: Call, side: str, stream: str) -> T
     mask = torch.as_tensor(tokens)
     if mask.dtype != torch.bool:
         raise HandscopeError(f"Expected tokens to be a boolean mask, found {mask.dtype}.")
-    batch, count, grid = call.samples(side), call.lengths[stream], call.grid(stream)
+    batch, count, grid = call.samples(side), call.count(stream), call.grid(stream)
     if mask.shape == (batch, count):
         return mask
     if mask.numel() == count and (mask.ndim < 2 or mask.shape == (1, count) or mask.shape == grid):
@@ -389,7 +430,7 @@ def index_of(tokens: ArrayLike | Tensor | None, call: Call, side: str, stream: s
     """What selects the chosen tokens of a stream (batch, count, width) of a call's `side`; None for all of them."""
     if tokens is None:
         return None
-    mask, device = mask_of(tokens, call, side, stream), call.latents.device
+    mask, device = mask_of(tokens, call, side, stream), call.device
     if mask.ndim == 2:
         return tuple(index.to(device) for index in mask.nonzero(as_tuple=True))
     return slice(None), mask.nonzero()[:, 0].to(device)

@@ -232,16 +232,24 @@ def annotations_of(
     return chosen
 
 
-def batches(run: Run, work: WorkList, batch_size: int | None) -> Iterator[Batch]:
-    """The missing samples, those of one size and one road together; HandscopeError where `batch_size` is no number."""
+def batches(model: Model, run: Run, work: WorkList, batch_size: int | None) -> Iterator[Batch]:
+    """The missing samples, those of one size, one road and as many text tokens together.
+
+    Raises
+    ------
+    HandscopeError
+        `batch_size` is no number.
+    """
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise HandscopeError(f"Expected batch_size to be a whole number of at least 1, found {batch_size!r}.")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    text = model.text_tokens(work.rows[sample]["prompt"] for sample in work.missing)
     for sample in work.missing:
         row = work.rows[sample]
         replayed = run.trajectory_path(sample).exists()
         together = batch_size if batch_size is not None and replayed else row["batch_size"]
-        groups.setdefault((row["height"], row["width"], row["guidance"], together, replayed), []).append(row)
+        alike = row["height"], row["width"], row["guidance"], text[row["prompt"]], together, replayed
+        groups.setdefault(alike, []).append(row)
     for (*_, together, replayed), group in groups.items():
         for first in range(0, len(group), together):
             yield Batch(group[first : first + together], together, replayed)
@@ -258,8 +266,13 @@ def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:
     plan.check(model.blocks)
     if plan.call != "cond":
         raise HandscopeError(
-            "A run is generated without a negative prompt, so its transformer makes no unconditional calls: "
-            "plan call='cond', or capture around a pipeline call of your own."
+            "An extraction reads the conditional side of a run: plan call='cond', or capture around a pipeline call of "
+            "your own."
+        )
+    if plan.stream == "text" and model.family.varying_text:
+        raise HandscopeError(
+            f"Prompts of {model.family.name} differ in their numbers of text tokens, which a store does not hold: plan "
+            "stream='image', or capture around a pipeline call of your own."
         )
 
 

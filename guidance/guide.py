@@ -69,12 +69,13 @@ def guide(
     >>> trace[0].share                                                  # doctest: +SKIP
     (0.1,)
 
-    The first step is never guided: what goes in is pure noise, and the factor of the correction diverges. With true
-    classifier-free guidance the correction is made at the conditional call and added to both.
+    The first step is never guided: what goes in is pure noise, and the factor of the correction diverges. With
+    classifier-free guidance the correction is added to both sides. Where one call has both, it is made from what they
+    give together; where each has a call, from the conditional one.
 
     Parameters
     ----------
-    pipe : a pipeline of a family that predicts the velocity of packed latents, such as FLUX.1, with its own scheduler
+    pipe : a pipeline of a family that predicts the velocity, such as FLUX.1, with its own scheduler
     loss : function or ProbeLoss
         From the predicted clean latents (batch, tokens, channels) to losses (batch,), such as a `PictureLoss`; or
         probes on activations, for which the gradient runs through the blocks up to the deepest probed one and no
@@ -123,7 +124,7 @@ def guide(
             stack.enter_context(visiting(pipe.transformer, counter, plan, guidance.collect))
 
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return args, guidance.called(counter.call, kwargs)
+            return guidance.called(counter.call, args, kwargs)
 
         stack.enter_context(pipe.transformer.register_forward_pre_hook(called, with_kwargs=True))
         # Before all others: while a step is made again, steering and captures still take it for the call that runs.
@@ -150,14 +151,16 @@ def guidance_callback(
     before: list[Tensor] = []
 
     def callback(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        latents, sigmas = kwargs["latents"], _flow_family(pipe).times(pipe).sigmas
+        family = _flow_family(pipe)
+        latents, sigmas = family.from_pipeline(kwargs["latents"]), family.times(pipe).sigmas
         of = len(sigmas) - 1
         if index and of - index in window(steps, of):
             sigma, later = float(sigmas[index]), float(sigmas[index + 1])
             velocity = velocity_between(before[0].float(), latents.float(), sigma, later)
             losses, gradient = at_clean(loss, predicted_clean(before[0].float(), velocity, "flow", sigma))
             change = (later - sigma) * strength.correction(gradient, velocity, sigma)
-            latents = kwargs["latents"] = (latents.float() + change).to(latents.dtype)
+            latents = (latents.float() + change).to(latents.dtype)
+            kwargs["latents"] = family.to_callback(latents, kwargs["latents"])
         before[:] = [latents]
         return kwargs
 
@@ -177,9 +180,9 @@ def window(steps: Sequence[int], of: int) -> list[int]:
 def _flow_family(pipe: Any) -> Family:
     """The family of a pipeline; one that the correction is not derived for is refused."""
     family = family_of(pipe)
-    if family.prediction != "flow" or family.together or not family.takes_packed:
+    if family.prediction != "flow":
         raise HandscopeError(
-            f"Guidance corrects the velocity of flow matching on packed latents, and {family.name} is called otherwise."
+            f"Guidance corrects the velocity of flow matching, and {family.name} predicts {family.prediction}."
         )
     return family
 
@@ -208,20 +211,21 @@ class _Guidance:
         self.correction: Tensor | None = None
         self.outer: bool | None = None  # whether gradients were on outside the call
 
-    def called(self, call: Call | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def called(
+        self, call: Call | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.call, self.latents = None, None
         if call is not None and self.travel > 1:
             self._may_travel(call)
         if call is None or call.step not in self.steps:
-            return kwargs
+            return args, kwargs
         self.call = call
         if call.unconditional:
-            return kwargs
-        latents = self._follow(call.latents)
+            return args, kwargs
         if self.form == "exact":
             self.outer = torch.is_grad_enabled()
             torch.set_grad_enabled(True)
-        return {**kwargs, self.family.latents: latents}
+        return self._follow(self.family.noisy(call.arguments), args, kwargs)
 
     def collect(self, call: Call, side: str, block: Block, image: Tensor) -> None:
         """Keep the loss of a probed block; after the last of them no gradient is needed."""
@@ -234,52 +238,61 @@ class _Guidance:
         call = self.call
         if call is None:
             return None
-        velocity, tokens = output[0], call.lengths["image"]
+        velocity = self._velocity(call, output)
         if not call.unconditional:
             self.correction = self._correct(call, velocity)
         assert self.correction is not None
-        changed = velocity.detach().clone()
-        if self.travel == 1:
-            changed[:, :tokens] += self.correction.to(velocity.dtype)
-        else:
-            once = changed[:, :tokens].float() + self.correction
-            changed[:, :tokens] = self._make_again(call, module, args, kwargs, once).to(velocity.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else type(output)(sample=changed)
+        change = self.correction
+        if self.travel > 1:
+            drawn = velocity.detach().float()
+            change = self._make_again(call, module, args, kwargs, drawn + change) - drawn
+        return self.family.shifted(output, change)
 
     def ended(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if self.outer is not None:
             torch.set_grad_enabled(self.outer)
             self.outer = None
 
-    def _follow(self, latents: Tensor) -> Tensor:
-        """The latents of an evaluation, as those whose gradient is wanted."""
+    def _follow(
+        self, latents: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of an evaluation at packed latents, which become those whose gradient is wanted."""
         self.latents, self.collected = latents.detach(), {}
-        return self.latents if self.form == "frozen" else self.latents.requires_grad_()
+        if self.form == "exact":
+            self.latents.requires_grad_()
+        given = self.family.with_latents(self.family.arguments(args, kwargs), self.latents)
+        return self.family.replaced(args, kwargs, self.family.latents, given)
+
+    def _velocity(self, call: Call, output: Any) -> Tensor:
+        """The velocity of the picture's tokens, packed: of both sides together where the call has them."""
+        rows = self.family.predictions(output)[:, : call.count("image")]
+        if len(call.rows) == 1:
+            return rows
+        return self.family.combined(rows[call.rows["cond"]], rows[call.rows["uncond"]], self.pipe.guidance_scale)
 
     def _correct(self, call: Call, velocity: Tensor) -> Tensor:
         assert self.latents is not None
         began = time.perf_counter()
-        sigma, tokens = self._sigmas(call.step)[0], call.lengths["image"]
-        drawn = velocity[:, :tokens].float()
+        sigma, drawn = self._sigmas(call.step)[0], velocity.float()
         if self.form == "frozen":
-            losses, gradient = at_clean(self.loss, self._clean(tokens, drawn, sigma))
+            losses, gradient = at_clean(self.loss, self._clean(drawn, sigma))
         else:
             with torch.enable_grad():
                 if isinstance(self.loss, ProbeLoss):
                     losses = torch.stack(list(self.collected.values())).sum(0)
                 else:
-                    losses = self.loss(self._clean(tokens, drawn, sigma))
-            gradient = gradient_of(losses, self.latents)[:, :tokens]
+                    losses = self.loss(self._clean(drawn, sigma))
+            gradient = gradient_of(losses, self.latents)
         drawn = drawn.detach()
         correction = self.strength.correction(gradient.float(), drawn, sigma)
         shares = (length(correction) / length(drawn)).flatten().tolist()
         self.trace.append(Guided(call.step, tuple(losses.tolist()), tuple(shares), time.perf_counter() - began))
         return correction
 
-    def _clean(self, tokens: int, velocity: Tensor, sigma: float) -> Tensor:
-        """The clean latents predicted of the image's tokens."""
+    def _clean(self, velocity: Tensor, sigma: float) -> Tensor:
+        """The clean latents predicted of the picture's tokens."""
         assert self.latents is not None
-        return predicted_clean(self.latents[:, :tokens].float(), velocity, "flow", sigma)
+        return predicted_clean(self.latents.float(), velocity, "flow", sigma)
 
     def _may_travel(self, call: Call) -> None:
         if call.unconditional:
@@ -288,27 +301,27 @@ class _Guidance:
                 "guidance use travel=1."
             )
         if call.step == self.of:
-            self.noise.begin(call.latents[:, : call.lengths["image"]])
+            self.noise.begin(self.family.noisy(call.arguments))
 
     def _make_again(
         self, call: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], velocity: Tensor
     ) -> Tensor:
         """The velocity that takes the step's own latents to where its last repeat ends, from that of its first time.
 
-        Both of the image tokens, (batch, tokens, channels), float32. The transformer's forward is called past its
-        hooks, which count calls; those of its blocks run.
+        Both packed, (batch, tokens, channels), float32. The transformer's forward is called past its hooks, which count
+        calls; those of its blocks run.
         """
         assert self.latents is not None
-        (sigma, later), tokens = self._sigmas(call.step), call.lengths["image"]
+        sigma, later = self._sigmas(call.step)
         first = latents = self.latents.detach()
         for repeat in range(1, self.travel):
-            end = stepped(latents[:, :tokens].float(), velocity, "flow", sigma, later)
-            image = noised_back(end, later, sigma, self.noise.draw(call.step, repeat, end))
-            latents = torch.cat([image.to(first.dtype), first[:, tokens:]], 1)
+            end = stepped(latents.float(), velocity, "flow", sigma, later)
+            latents = noised_back(end, later, sigma, self.noise.draw(call.step, repeat, end)).to(first.dtype)
             with torch.set_grad_enabled(self.form == "exact"):
-                output = module.forward(*args, **{**kwargs, self.family.latents: self._follow(latents)})
-            velocity = self._correct(call, output[0]) + output[0].detach()[:, :tokens].float()
-        return velocity + (latents[:, :tokens].float() - first[:, :tokens].float()) / (later - sigma)
+                again, named = self._follow(latents, args, kwargs)
+                drawn = self._velocity(call, module.forward(*again, **named))
+            velocity = self._correct(call, drawn) + drawn.detach().float()
+        return velocity + (latents.float() - first.float()) / (later - sigma)
 
     def _sigmas(self, step: int) -> tuple[float, float]:
         """The noise where a step begins and where it ends."""

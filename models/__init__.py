@@ -1,1 +1,5 @@
 """Diffusion transformers: found, loaded, placed, and called as their pipelines call them."""
+
+from .family import BlockList, Family, Times, register
+
+__all__ = ["BlockList", "Family", "Times", "register"]

@@ -32,7 +32,7 @@ class CallNames:
     def _is_unconditional(self, arguments: Mapping[str, Any]) -> bool:
         if self._context:
             return self._context == "uncond"
-        latents, text = arguments.get(self._family.latents), arguments.get(self._family.text)
+        latents, text = (_first(arguments.get(name)) for name in (self._family.latents, self._family.text))
         if latents is None or text is None:
             return False
         if self._last is not None and self._last[0]() is latents and self._last[1]() is not text:
@@ -50,6 +50,11 @@ class CallNames:
                 yield
             finally:
                 self._context = ""
+
+
+def _first(given: Any) -> Any:
+    """A tensor, or the first of a list of them."""
+    return given[0] if isinstance(given, list) and given else given
 
 
 @contextmanager

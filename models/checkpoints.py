@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from .. import files
 from ..errors import HandscopeError
 from .embedded import NAME, folder_of
-from .family import Family, family_in, family_named
+from .family import Family, family_in, family_named, pipeline_class
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
@@ -113,7 +113,7 @@ def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
         with current, quiet_libraries():
             from diffusers import PipelineQuantizationConfig
 
-            pipeline = resolve_name(family.pipeline)
+            pipeline = resolve_name(pipeline_class(checkpoint.folder))
             given = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
             if checkpoint.single:
                 given["transformer"] = _single_file(family, checkpoint, dtype, quantisation)
@@ -133,7 +133,7 @@ def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
         expected = (
             f"{family.name} transformer weights that fit the config in {checkpoint.folder / 'transformer'}"
             if checkpoint.single
-            else f"a whole {family.pipelines[0]} folder with safetensors weights, as save_pretrained writes it"
+            else f"a whole {next(iter(family.pipelines))} folder with safetensors weights, as save_pretrained writes it"
         )
         raise HandscopeError(
             f"The model in {shown} could not be loaded ({_first_line(error)}): expected {expected}; copy or download "
@@ -188,7 +188,7 @@ def _folder(name: str, revision: str | None) -> Path:
             described = DiffusionPipeline.load_config(name, revision=revision)
             family = family_named(described["_class_name"], name)
             # Only what the pipeline needs: the hub's FLUX folders hold the transformer a second time, as one file.
-            return Path(resolve_name(family.pipeline).download(name, revision=revision, use_safetensors=True))
+            return Path(resolve_name(family.pipelines[described["_class_name"]]).download(name, revision=revision, use_safetensors=True))
     except (OSError, ValueError, HFValidationError) as error:
         raise HandscopeError(
             f"There is no model {name!r}: it is neither {NAME!r} nor a folder on this machine, and the hub did not "

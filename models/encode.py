@@ -49,8 +49,11 @@ class Encoded:
         self._held += sum(tensor.nbytes for tensor in kept.values())
         self._prompts[prompt] = kept if self._held <= HELD else self._written(kept)
 
-    def batch(self, prompts: Sequence[str], device: str | torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    def batch(self, prompts: Sequence[str], device: str | torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """The embeddings of prompts, which may repeat, by name: each of shape (n, ...).
+
+        Where prompts differ in their numbers of tokens, a list of n tensors instead. What is no floating point number,
+        such as a mask, keeps its dtype.
 
         Raises
         ------
@@ -64,10 +67,17 @@ class Encoded:
                     "give it to model.encode first."
                 )
         rows = {
-            prompt: {name: tensor.to(device, dtype) for name, tensor in self._read(prompt).items()}
+            prompt: {
+                name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+                for name, tensor in self._read(prompt).items()
+            }
             for prompt in dict.fromkeys(prompts)
         }
-        return {name: torch.stack([rows[prompt][name] for prompt in prompts]) for name in rows[prompts[0]]}
+        return {name: _stacked([rows[prompt][name] for prompt in prompts]) for name in rows[prompts[0]]}
+
+    def embeddings(self, prompt: str) -> dict[str, Tensor]:
+        """The embeddings of one prompt by name, without a batch axis."""
+        return self._read(prompt)
 
     def _written(self, embeddings: dict[str, Tensor]) -> Path:
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="handscope-prompts-")
@@ -84,6 +94,10 @@ class Encoded:
     def _read(self, prompt: str) -> dict[str, Tensor]:
         kept = self._prompts[prompt]
         return load(kept.read_bytes()) if isinstance(kept, Path) else kept
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor | list[Tensor]:
+    return torch.stack(tensors) if len({tensor.shape for tensor in tensors}) == 1 else tensors
 
 
 @torch.no_grad()

@@ -2,7 +2,12 @@
 
 A `Family` says which blocks a transformer has and where the streams are in what they take and give, how a picture
 becomes tokens, what the model predicts, and how its pipeline calls it. Every other module asks the family and knows no
-architecture. A family is added by `register_family`, from a module of its own.
+architecture. A family is added by `register`, from a module of its own.
+
+There are two sizes of families. One without `pipelines` is read around a pipeline call of the user's own: it needs its
+block lists, `width`, `lengths` and `call_grid`, and `model_timestep` where runs may follow each other. One with
+`pipelines` is loaded, generated with and replayed as well, and needs the rest; `handscope.models.families.common` has
+what flow matching models share.
 
 Outside a family, latents are *packed*: of shape (batch, tokens, channels), a row for each token of the token grid, row
 after row. Where a transformer takes latents in another form, its family converts them.
@@ -13,11 +18,12 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HandscopeError
+from .packing import in_places, packed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +32,15 @@ if TYPE_CHECKING:
 
     from .model import Model
 
-Lengths = Mapping[str, int]
-"""Numbers of tokens of each stream in a call, such as ``{"text": 512, "image": 4096, "reference": 0}``."""
+Lengths = Mapping[str, int | tuple[int, ...]]
+"""Numbers of tokens of each stream in a call, such as ``{"text": 512, "image": 4096, "reference": 0}``.
+
+Where they differ from row to row of the batch, a number for each: ``{"text": (7, 4), "image": 6}``. What stands behind
+such a stream in a tensor then begins at another token in each row, and the tensor is as long as its longest row.
+"""
+
+Form = tuple[tuple[str, ...], ...]
+"""The tensors at one side of a block, and the streams in each, one behind the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +57,27 @@ class BlockList:
         From an argument of a block, by name and position, to the streams in it, one behind the other.
     gives : tuple of tuples of str
         The tensors that a block returns, a tuple of them or one alone, and the streams in each.
+    also : tuple of such
+        Other forms of what a block returns, in other versions of diffusers.
+    lacking : tuple of str
+        Streams that the last block has no output of: it gives None there.
 
     Notes
     -----
     ``image`` and ``text`` can be read. Any other name, such as ``reference`` or ``register``, is of tokens that are
-    passed over; a stream of no tokens may be named.
+    passed over; a stream of no tokens may be named. A list need not carry text at all.
     """
 
     kind: str
     path: str
     takes: Mapping[tuple[str, int], tuple[str, ...]]
-    gives: tuple[tuple[str, ...], ...]
+    gives: Form
+    also: tuple[Form, ...] = ()
+    lacking: tuple[str, ...] = ()
 
-    def parts(self, at: str) -> tuple[tuple[str, ...], ...]:
-        """The streams in each tensor at the ``input`` or the ``output`` of a block."""
-        return tuple(self.takes.values()) if at == "input" else self.gives
+    def forms(self, at: str) -> tuple[Form, ...]:
+        """The streams in each tensor at the ``input`` or the ``output`` of a block, in every form that is known."""
+        return (tuple(self.takes.values()),) if at == "input" else (self.gives, *self.also)
 
 
 class Times(NamedTuple):
@@ -78,7 +97,7 @@ class Times(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
-    """One model architecture. The attributes are data; the methods that raise NotImplementedError are its code.
+    """One model architecture. The attributes are data; methods are code, which say so where there is none.
 
     Attributes
     ----------
@@ -86,14 +105,18 @@ class Family:
         For readers: ``FLUX.1``.
     transformer : str
         Class of its transformer.
-    pipeline : str
-        Module and class that a pipeline folder is loaded as: ``diffusers:FluxPipeline``.
-    pipelines : tuple of str
-        Classes in a ``model_index.json`` that are loaded so.
     lists : tuple of BlockList
         In the order in which they run.
     width : str
-        Attribute or config entry of the transformer with the width of its residual streams.
+        Attribute or config entry of the transformer with the width of its residual streams; see `stream_width`.
+    pipelines : mapping of str
+        From a class in a ``model_index.json`` to the module and class that it is loaded as:
+        ``{"FluxPipeline": "diffusers:FluxPipeline"}``. Empty for a family that is only read around calls of one's own.
+    unread : mapping of str
+        Pipelines of these transformers that are refused, and why: the end of a sentence that begins with their name.
+    refuses : mapping of str
+        Arguments of the transformer that put its blocks into a state that cannot be read, and what a call with them is:
+        ``{"skip_layers": "Skip-layer guidance leaves out blocks"}``.
     encoders : tuple of str
         Components of the pipeline that encode text.
     patch : int
@@ -101,35 +124,43 @@ class Family:
     token : int
         Pixels a side of one token in the published models.
     latents, text : str
-        Arguments of the transformer that hold the latents and the text.
+        Arguments of the transformer that hold the latents, a tensor or a list of one a row, and the text.
     positional : tuple of str
         Names of the arguments that the pipeline gives by position.
-    takes_packed : bool
-        Whether the transformer takes and gives packed latents.
+    form : str
+        How the transformer takes and gives latents: ``packed``; ``places``, (batch, channels, rows, columns); or
+        ``list``, of (channels, 1, rows, columns) for each row of the batch.
     together : tuple of str
         For classifier-free guidance in one call: whose rows the batch holds, such as ``("uncond", "cond")``. Empty
-        where the pipeline makes a call for each.
-    calls : int
-        Evaluations of the transformer that a step of one sample costs in `generate`.
+        where the pipeline makes a call for each, the conditional one first.
+    varying_text : bool
+        Whether prompts differ in their numbers of text tokens, so that only those of one number share a batch.
+    negative : str or None
+        The prompt that `generate` leads away from, where guidance is classifier-free.
+    keeps_float32 : bool
+        Whether the pipeline keeps latents in float32 between its steps, whatever the model's dtype is.
     prediction : str
         What the model predicts, one of `handscope.models.clean.KINDS`.
     """
 
     name: str
     transformer: str
-    pipeline: str
-    pipelines: tuple[str, ...]
     lists: tuple[BlockList, ...]
     width: str
-    encoders: tuple[str, ...]
-    patch: int
-    token: int
+    pipelines: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    encoders: tuple[str, ...] = ()
+    patch: int = 2
+    token: int = 16
     latents: str = "hidden_states"
     text: str = "encoder_hidden_states"
     positional: tuple[str, ...] = ()
-    takes_packed: bool = True
+    form: str = "packed"
     together: tuple[str, ...] = ()
-    calls: int = 1
+    varying_text: bool = False
+    negative: str | None = None
+    keeps_float32: bool = False
     prediction: str = "flow"
 
     # --- the transformer and its blocks
@@ -155,6 +186,31 @@ class Family:
         """The arguments of a call of the transformer by name."""
         return {**dict(zip(self.positional, args)), **kwargs}
 
+    def replaced(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, value: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call of the transformer with another value of one."""
+        if name in kwargs:
+            return args, kwargs | {name: value}
+        place = self.positional.index(name)
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+
+    def check_call(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse a call whose arguments put blocks into a state that cannot be read.
+
+        Raises
+        ------
+        HandscopeError
+            One of `refuses` is given.
+        """
+        for name, state in self.refuses.items():
+            if arguments.get(name) is not None:
+                raise HandscopeError(f"{state}, and {self.name} cannot be read so: call the pipeline without {name}.")
+
+    def batch(self, arguments: Mapping[str, Any]) -> int:
+        """Rows of the batch in a call."""
+        return len(arguments[self.latents])
+
     def sides(self, arguments: Mapping[str, Any]) -> dict[str, slice]:
         """The rows of the batch that are conditional and unconditional, where a call holds both; else empty.
 
@@ -163,12 +219,10 @@ class Family:
         """
         if not self.together:
             return {}
-        import torch
-
         latents, text = arguments[self.latents], arguments[self.text]
         half = len(latents) // 2
-        twice = len(latents) == 2 * half and torch.equal(latents[:half], latents[half:])
-        if not twice or torch.equal(text[:half], text[half:]):
+        twice = len(latents) == 2 * half and _equal(latents[:half], latents[half:])
+        if not twice or _equal(text[:half], text[half:]):
             return {}
         return dict(zip(self.together, (slice(0, half), slice(half, 2 * half))))
 
@@ -180,7 +234,7 @@ class Family:
         HandscopeError
             The arguments are not those of this family's pipelines.
         """
-        raise NotImplementedError
+        raise self._lacks("lengths")
 
     def call_grid(self, arguments: Mapping[str, Any], lengths: Lengths) -> tuple[int, int] | None:
         """Rows and columns of the image tokens in a call; None where its arguments do not say."""
@@ -193,43 +247,81 @@ class Family:
         """
         return {}
 
+    def _lacks(self, method: str) -> HandscopeError:
+        """What a method that the family has no code for raises."""
+        if not self.pipelines:
+            return HandscopeError(
+                f"handscope reads the blocks of {self.name} around a pipeline call of your own, with hs.capture, "
+                f"hs.edit or steer; it does not generate with it, and the family has no {method}."
+            )
+        return HandscopeError(f"The family {self.name} has no {method}: see docs/families.md for what that has to do.")
+
     # --- a call
+
+    def guided(self, pipe: Any, guidance: float) -> bool:
+        """Whether a generation with this guidance is classifier-free, so that a step evaluates a sample twice."""
+        return False
 
     def encode(self, pipe: Any, prompt: str, device: Any) -> dict[str, Tensor]:
         """Embeddings of one prompt by name, without a batch axis, with the pipeline's bits."""
-        raise NotImplementedError
+        raise self._lacks("encode")
 
     def text_length(self, pipe: Any) -> int:
         """Text tokens of a call."""
-        raise NotImplementedError
+        raise self._lacks("text_length")
+
+    def text_tokens(self, embeddings: Mapping[str, Tensor]) -> int:
+        """Text tokens that a prompt has in a call, from what `encode` gave."""
+        return len(embeddings["text"])
 
     def inputs(
         self, model: Model, prompts: Sequence[str], guidance: float, height: int, width: int
     ) -> dict[str, Any]:
-        """What does not change from step to step in a call, with the bits that the pipeline would make."""
-        raise NotImplementedError
+        """What does not change from step to step in a step's calls, with the bits that the pipeline would make."""
+        raise self._lacks("inputs")
 
-    def call(self, transformer: Any, latents: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Any:
-        """The transformer's output of packed latents at a timestep of the scheduler, called as the pipeline calls it.
+    def call(self, transformer: Any, latents: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> list[Any]:
+        """The outputs of a step's calls of the transformer, at packed latents and a timestep of the scheduler.
+
+        Called as the pipeline calls it. Where guidance is classifier-free in two calls, the conditional one is first.
 
         Parameters
         ----------
         inputs : dict
             From `inputs`.
         """
-        raise NotImplementedError
+        raise self._lacks("call")
 
-    def predicted(self, output: Any, guidance: float) -> Tensor:
-        """What the model predicts, packed, from a call's output; guidance is applied where the call has both halves."""
-        raise NotImplementedError
+    def predictions(self, output: Any) -> Tensor:
+        """What each row of one call predicts, (rows, tokens, channels); tokens of a reference may stand behind."""
+        raise self._lacks("predictions")
+
+    def predicted(self, outputs: Sequence[Any], guidance: float) -> Tensor:
+        """What the model predicts, packed, from the outputs of a step's calls; guidance is applied."""
+        raise self._lacks("predicted")
+
+    def combined(self, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
+        """What both sides of classifier-free guidance give together, packed."""
+        return uncond + guidance * (cond - uncond)
+
+    def shifted(self, output: Any, change: Tensor) -> Any:
+        """A call's output with a change of what it predicts, (samples, tokens, channels), in every half of its batch.
+
+        A change that is made in both halves of classifier-free guidance is made in what they give together.
+        """
+        raise self._lacks("shifted")
+
+    def with_latents(self, arguments: Mapping[str, Any], latents: Tensor) -> Any:
+        """The value of a call's latents with others, packed and each sample's once, in their place."""
+        raise self._lacks("with_latents")
 
     def noisy(self, arguments: Mapping[str, Any]) -> Tensor:
-        """The packed latents in a call, each sample's once."""
-        raise NotImplementedError
+        """The packed latents in a call, each sample's once, of the picture that is drawn."""
+        raise self._lacks("noisy")
 
     def model_timestep(self, arguments: Mapping[str, Any]) -> float:
         """The timestep of a call as the transformer sees it, higher for more noise."""
-        raise NotImplementedError
+        raise self._lacks("model_timestep")
 
     # --- a generation
 
@@ -246,9 +338,9 @@ class Family:
         Parameters
         ----------
         negative, scale : sequence of str and float, optional
-            Prompts to be led away from, and how far, where guidance has another number for that.
+            Prompts to be led away from, by default `negative`, and how far, where guidance has another number for that.
         """
-        raise NotImplementedError
+        raise self._lacks("generation")
 
     def schedule(self, pipe: Any, steps: int, height: int, width: int) -> Times:
         """The times of a generation, as the pipeline makes them; its own scheduler stays as it is.
@@ -258,7 +350,7 @@ class Family:
         HandscopeError
             The scheduler's steps are not such as a trajectory is read by.
         """
-        raise NotImplementedError
+        raise self._lacks("schedule")
 
     def to_pipeline(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """Packed latents as the pipeline takes them."""
@@ -266,11 +358,17 @@ class Family:
 
     def from_pipeline(self, latents: Tensor) -> Tensor:
         """The latents that the pipeline gives to a callback, packed."""
-        return latents
+        return latents if latents.ndim == 3 else packed(latents, self.patch)
+
+    def to_callback(self, latents: Tensor, like: Tensor) -> Tensor:
+        """Packed latents in the form that the pipeline gives them to a callback in, that of `like`."""
+        if like.ndim == 3:
+            return latents
+        return in_places(latents, like.shape[-2] // self.patch, like.shape[-1] // self.patch, self.patch)
 
     def times(self, pipe: Any) -> Times:
         """The times of the generation that the pipeline has just made."""
-        raise NotImplementedError
+        raise self._lacks("times")
 
     # --- pictures
 
@@ -300,40 +398,43 @@ class Family:
         config = folder / "vae" / "config.json"
         if not config.is_file():
             return self.token
-        halvings = len(json.loads(config.read_text(encoding="utf-8"))["block_out_channels"]) - 1
-        return int(self.patch * 2**halvings)
+        return int(self.patch * 2 ** _halvings(json.loads(config.read_text(encoding="utf-8"))))
 
     def channels(self, transformer: Any) -> int:
         """Channels of the latents before they are packed."""
-        raise NotImplementedError
+        raise self._lacks("channels")
 
     def noise(self, pipe: Any, seed: int, height: int, width: int) -> Tensor:
         """Packed initial noise of a seed, float32 of shape (tokens, channels), the same on every device.
 
-        It comes from a CPU generator of its own.
+        It comes from a CPU generator of its own, and is drawn in the form in which the pipeline draws it.
         """
-        raise NotImplementedError
+        import torch
+
+        rows, columns = self.grid(pipe, height, width)
+        shape = (1, self.channels(pipe.transformer), self.patch * rows, self.patch * columns)
+        return packed(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)), self.patch)[0]
 
     def unpack(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """Packed latents in their places: (batch, channels, rows, columns)."""
-        raise NotImplementedError
+        return in_places(latents, *self.grid(pipe, height, width), self.patch)
 
     def decode(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1].
 
         Gradients pass, where they are asked for.
         """
-        raise NotImplementedError
+        raise self._lacks("decode")
 
 
 _BUILT_IN = {"FLUX.1": ".families.flux"}
 _families: dict[str, Family] = {}
 
 
-def register_family(family: Family) -> None:
+def register(family: Family) -> None:
     """Let handscope read the models of a family; one of the same name is replaced.
 
-    >>> register_family(FLUX)                                           # doctest: +SKIP
+    >>> register(FLUX)                                                  # doctest: +SKIP
     """
     _families[family.name] = family
 
@@ -342,7 +443,7 @@ def families() -> tuple[Family, ...]:
     """Every family that is known."""
     for name, module in _BUILT_IN.items():
         if name not in _families:
-            register_family(importlib.import_module(module, __package__).FAMILY)
+            register(importlib.import_module(module, __package__).FAMILY)
     return tuple(_families.values())
 
 
@@ -352,7 +453,7 @@ def family_of(transformer_or_pipe: Any) -> Family:
     Raises
     ------
     HandscopeError
-        There is none.
+        There is none: the message says what lists of blocks the transformer has, and what to supply.
     """
     transformer = getattr(transformer_or_pipe, "transformer", transformer_or_pipe)
     name = type(transformer).__name__
@@ -360,7 +461,10 @@ def family_of(transformer_or_pipe: Any) -> Family:
         if family.transformer == name:
             return family
     known = _all(family.transformer for family in families())
-    raise HandscopeError(f"handscope reads the blocks of {known}, found a {name}.")
+    raise HandscopeError(
+        f"handscope reads the blocks of {known}, found a {name}{_lists_in(transformer)}. Describe its blocks in a "
+        "Family and register it: docs/families.md says how."
+    )
 
 
 def family_named(pipeline: str, where: object) -> Family:
@@ -369,11 +473,13 @@ def family_named(pipeline: str, where: object) -> Family:
     Raises
     ------
     HandscopeError
-        There is none.
+        There is none, or it is one that handscope does not load.
     """
     for family in families():
         if pipeline in family.pipelines:
             return family
+        if pipeline in family.unread:
+            raise HandscopeError(f"The {pipeline} in {where} cannot be loaded: {family.unread[pipeline]}.")
     known = _all(name for family in families() for name in family.pipelines)
     raise HandscopeError(f"handscope reads pipelines of the classes {known}, found a {pipeline} in {where}.")
 
@@ -386,14 +492,22 @@ def family_in(folder: Path) -> Family:
     HandscopeError
         The file is missing or damaged, or there is no such family.
     """
+    return family_named(_class_in(folder), folder)
+
+
+def pipeline_class(folder: Path) -> str:
+    """Module and class that the pipeline in a folder is loaded as; errors are those of `family_in`."""
+    return family_in(folder).pipelines[_class_in(folder)]
+
+
+def _class_in(folder: Path) -> str:
     path = folder / "model_index.json"
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+        return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HandscopeError(
             f"Expected {path} to name the class of a pipeline, as save_pretrained writes it: copy the folder again."
         ) from error
-    return family_named(name, folder)
 
 
 def check_kinds(names: Iterable[object]) -> None:
@@ -449,3 +563,29 @@ def blocks(transformer: Any) -> dict[str, nn.Module]:
 
 def _all(names: Iterable[str]) -> str:
     return ", ".join(names)
+
+
+def _lists_in(transformer: Any) -> str:
+    """The lists of modules in a transformer, for a message: with their lengths and the classes in them."""
+    found: list[tuple[str, str]] = []
+    for path, module in getattr(transformer, "named_modules", dict)():
+        if type(module).__name__ == "ModuleList" and len(module) and not any(path.startswith(f"{p}.") for p, _ in found):
+            classes = _all(dict.fromkeys(type(part).__name__ for part in module))
+            found.append((path, f"{path} ({len(module)} of {classes})"))
+    return f" with the lists {_all(text for _, text in found)}" if found else " without lists of modules"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two tensors, or lists of tensors, are the same."""
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def _halvings(vae: Mapping[str, Any]) -> int:
+    """How often a decoder's config says that it doubles a picture's sides."""
+    if "temperal_downsample" in vae:  # of videos and Qwen-Image
+        return len(vae["temperal_downsample"])
+    return len(vae["block_out_channels" if "block_out_channels" in vae else "encoder_block_out_channels"]) - 1

@@ -137,11 +137,25 @@ class Model:
     def encode(self, prompts: Iterable[str], progress: Progress = quiet) -> Encoded:
         """Embeddings of the prompts, each encoded once in the life of the model and kept on the CPU.
 
+        The prompt that classifier-free guidance leads away from is encoded with them, where the family has one.
+
         When there were new ones, the text encoders leave the device afterwards, as `release` says.
         """
-        if encode(self.family, self.pipe, prompts, self._encoded, self.device, progress):
+        negative = [] if self.family.negative is None else [self.family.negative]
+        if encode(self.family, self.pipe, [*prompts, *negative], self._encoded, self.device, progress):
             self.release()
         return self._encoded
+
+    def text_tokens(self, prompts: Iterable[str]) -> dict[str, int]:
+        """Text tokens of each prompt where the family's prompts differ in them, else 0; only equals share a batch.
+
+        In a batch of others, the shorter ones would be filled up, and a sample's bits would change with its company.
+        """
+        kinds = dict.fromkeys(prompts, 0)
+        if not self.family.varying_text:
+            return kinds
+        encoded = self.encode(kinds)
+        return {prompt: self.family.text_tokens(encoded.embeddings(prompt)) for prompt in kinds}
 
     def release(self) -> None:
         """Move the text encoders off the device, so that the transformer and its activations have it to themselves.

@@ -48,7 +48,8 @@ class Sampling:
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Initial latents of seeds, (batch, tokens, channels): those of `generate`."""
         drawn = [self.model.noise(seed, self.height, self.width) for seed in seeds]
-        return torch.stack(drawn).to(self.model.device, self.model.dtype)
+        kept = torch.float32 if self.model.family.keeps_float32 else self.model.dtype
+        return torch.stack(drawn).to(self.model.device, kept)
 
     @torch.no_grad()
     def step(self, latents: Tensor, prompts: Sequence[str], index: int) -> tuple[Tensor, Tensor]:
@@ -63,9 +64,9 @@ class Sampling:
             raise HandscopeError(f"Expected an index of 0 to {self.steps - 1}, found {index}.")
         model, family = self.model, self.model.family
         inputs = family.inputs(model, prompts, self.guidance, self.height, self.width)
-        output = family.call(model.transformer, latents, self.timesteps[index], inputs)
-        output = family.predicted(output, self.guidance)
-        self.calls += family.calls * len(latents)
+        outputs = family.call(model.transformer, latents, self.timesteps[index], inputs)
+        output = family.predicted(outputs, self.guidance)
+        self.calls += (2 if family.guided(model.pipe, self.guidance) else 1) * len(latents)
         # As the scheduler steps: in float32, rounded once.
         sigma, later = self.sigmas[index : index + 2].to(latents.device)
         return stepped(latents.float(), output, family.prediction, sigma, later).to(output.dtype), output

@@ -193,13 +193,20 @@ def watch(
         # Every probe on every block's tokens: few columns, and a hook need not know which block it is of.
         return stream.float() @ coefficients.to(stream.device)
 
+    outputs: list[Any] = []
+    calls = 2 if family.guided(model.pipe, guidance) and not family.together else 1
+
     def after(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        outputs.append(output)
+        if len(outputs) < calls:
+            return
         i = seen.calls - 1
         for b, block in enumerate(blocks):
             probe = chosen[b][i]
             values = seen[block, plan.steps[i]][0, :, every.index(probe)].numpy() + probe.intercept_
             found.scores[b, i] = values.reshape(rows, columns)
-        noisy, predicted = family.noisy(family.arguments(args, kwargs)), family.predicted(output, guidance)
+        noisy, predicted = family.noisy(family.arguments(args, kwargs)), family.predicted(outputs, guidance)
+        outputs.clear()
         sigma = family.times(model.pipe).sigmas[i].to(noisy.device)
         clean = predicted_clean(noisy.float(), predicted.float(), family.prediction, sigma)
         found.x0[i] = _picture(model.decode(clean, height, width))

@@ -52,7 +52,7 @@ def survey(
         trajectory, or the survey in the folder is of another model.
     """
     work = _work(model, run, shard)
-    todo = list(batches(run, work, batch_size))
+    todo = list(batches(model, run, work, batch_size))
     lost = [sample for batch in todo if not batch.replayed for sample in batch.samples]
     if lost:
         raise HandscopeError(

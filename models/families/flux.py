@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import HandscopeError
-from ..family import BlockList, Family, Lengths, Times
+from ..family import BlockList, Lengths, Times
+from .common import Flow, decoded, euler_times, falling, shift_by_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,7 +21,7 @@ _GIVES = (("text",), ("image", "reference"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Flux(Family):
+class Flux(Flow):
     """FLUX.1: double blocks, then single blocks; both return (text, image), image tokens in rows of the token grid."""
 
     def lengths(self, arguments: Mapping[str, Any]) -> Lengths:
@@ -84,44 +85,33 @@ class Flux(Family):
         longest = 512 if pipe.transformer.config.guidance_embeds else 256
         return min(longest, pipe.tokenizer_2.model_max_length)
 
-    def inputs(
-        self, model: Model, prompts: Sequence[str], guidance: float, height: int, width: int
+    def side(
+        self, model: Model, embeddings: Mapping[str, Any], guidance: float, height: int, width: int
     ) -> dict[str, Any]:
         """What `FluxPipeline.__call__` gives in every step."""
         import torch
 
-        pipe, device = model.pipe, model.device
-        encoded = model.encode(prompts).batch(prompts, device, model.dtype)
+        pipe, device, text = model.pipe, model.device, embeddings["text"]
         rows, columns = self.grid(pipe, height, width)
         strength = (
-            torch.full([1], guidance, device=device, dtype=torch.float32).expand(len(prompts))
+            torch.full([1], guidance, device=device, dtype=torch.float32).expand(len(text))
             if model.transformer.config.guidance_embeds
             else None
         )
         return {
-            "encoder_hidden_states": encoded["text"],
-            "pooled_projections": encoded["pooled"],
+            "encoder_hidden_states": text,
+            "pooled_projections": embeddings["pooled"],
             # Zeros: places in the text play no part.
-            "txt_ids": torch.zeros(encoded["text"].shape[1], 3).to(device, model.dtype),
+            "txt_ids": torch.zeros(text.shape[1], 3).to(device, model.dtype),
             "guidance": strength,
-            "img_ids": pipe._prepare_latent_image_ids(len(prompts), rows, columns, device, model.dtype),
+            "img_ids": pipe._prepare_latent_image_ids(len(text), rows, columns, device, model.dtype),
             "joint_attention_kwargs": {},
-            "return_dict": False,
         }
 
-    def call(self, transformer: Any, latents: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Any:
-        """By keyword, the timestep as 0 to 1."""
+    def time(self, transformer: Any, timestep: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """0 to 1."""
         # Cast first and divided second, as the pipeline does, which rounds in bfloat16.
-        timestep = timestep.to(latents.device).expand(latents.shape[0]).to(latents.dtype) / 1000
-        return transformer(hidden_states=latents, timestep=timestep, **inputs)
-
-    def predicted(self, output: Any, guidance: float) -> Tensor:
-        """The velocity; guidance is embedded."""
-        return output[0]
-
-    def noisy(self, arguments: Mapping[str, Any]) -> Tensor:
-        """Packed by the pipeline."""
-        return arguments["hidden_states"]
+        return {"timestep": timestep.expand(latents.shape[0]).to(latents.dtype) / 1000}
 
     def model_timestep(self, arguments: Mapping[str, Any]) -> float:
         """0 to 1000, after the cast to the latents' dtype."""
@@ -136,7 +126,7 @@ class Flux(Family):
         scale: float = 1.0,
     ) -> dict[str, Any]:
         """Embedded guidance; with negative prompts true classifier-free guidance as well."""
-        encoded = model.encode(prompts).batch(prompts, model.device, model.dtype)
+        encoded = self.encoded(model, prompts)
         given = {
             "prompt_embeds": encoded["text"],
             "pooled_prompt_embeds": encoded["pooled"],
@@ -145,7 +135,7 @@ class Flux(Family):
         }
         if negative is None:
             return given
-        away = model.encode(negative).batch(negative, model.device, model.dtype)
+        away = self.encoded(model, negative)
         return given | {
             "negative_prompt_embeds": away["text"],
             "negative_pooled_prompt_embeds": away["pooled"],
@@ -158,53 +148,16 @@ class Flux(Family):
         Raises
         ------
         HandscopeError
-            The scheduler does not take one Euler step a call, without noise of its own, as trajectories are read.
+            As in `euler_times`.
         """
-        import numpy as np
-        from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
-
         rows, columns = self.grid(pipe, height, width)
-        kind, config = type(pipe.scheduler), pipe.scheduler.config
-        if kind.__name__ != "FlowMatchEulerDiscreteScheduler" or config.stochastic_sampling:
-            raise HandscopeError(
-                f"Expected FLUX's own scheduler, FlowMatchEulerDiscreteScheduler without stochastic_sampling, found "
-                f"{kind.__name__}: a trajectory is read as Euler steps. Load the model with its own scheduler."
-            )
-        scheduler = kind.from_config(config)
-        mu = calculate_shift(
-            rows * columns, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
-        )
-        retrieve_timesteps(scheduler, steps, "cpu", sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-        return Times(scheduler.sigmas.float(), scheduler.timesteps.float())
-
-    def times(self, pipe: Any) -> Times:
-        """The scheduler's, as the generation left them."""
-        return Times(pipe.scheduler.sigmas.float().cpu(), pipe.scheduler.timesteps.float().cpu())
-
-    def channels(self, transformer: Any) -> int:
-        """Channels of the VAE's latents, four of which make a token's."""
-        return int(transformer.config.in_channels // 4)
-
-    def noise(self, pipe: Any, seed: int, height: int, width: int) -> Tensor:
-        """Drawn in the form of the VAE's latents, and packed."""
-        import torch
-
-        rows, columns = self.grid(pipe, height, width)
-        channels = self.channels(pipe.transformer)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        noise = torch.randn((1, channels, 2 * rows, 2 * columns), generator=generator)
-        return pipe._pack_latents(noise, 1, channels, 2 * rows, 2 * columns)[0]
-
-    def unpack(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
-        """A token's channels are four latents, two by two."""
-        return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+        return euler_times(self, pipe, steps, falling(steps), shift_by_size(pipe, rows * columns))
 
     def decode(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """As the pipeline decodes, from scaled and shifted latents."""
         vae = pipe.vae
         unpacked = self.unpack(pipe, latents.to(pipe._execution_device, vae.dtype), height, width)
-        images = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
-        return (images * 0.5 + 0.5).clamp(0, 1).float()  # in the decoder's dtype first, as the pipeline does
+        return decoded(vae, unpacked / vae.config.scaling_factor + vae.config.shift_factor)
 
 
 def _ids(arguments: Mapping[str, Any]) -> Tensor:
@@ -215,8 +168,9 @@ def _ids(arguments: Mapping[str, Any]) -> Tensor:
 FAMILY = Flux(
     name="FLUX.1",
     transformer="FluxTransformer2DModel",
-    pipeline="diffusers:FluxPipeline",
-    pipelines=("FluxPipeline", "FluxKontextPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+    pipelines=dict.fromkeys(
+        ("FluxPipeline", "FluxKontextPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"), "diffusers:FluxPipeline"
+    ),
     lists=(
         BlockList("double", "transformer_blocks", _TAKES, _GIVES),
         BlockList("single", "single_transformer_blocks", _TAKES, _GIVES),

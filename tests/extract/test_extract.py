@@ -374,6 +374,6 @@ def test_text_tokens_have_the_label_of_their_sample(tiny_model, finished_run, ru
 
 
 def test_unconditional_calls_are_refused(tiny_model, finished_run) -> None:
-    with pytest.raises(HandscopeError, match="no unconditional calls"):
+    with pytest.raises(HandscopeError, match="conditional side of a run"):
         extract(tiny_model, finished_run, Plan(["double.1"], [2], of=STEPS, call="uncond"))
     assert not finished_run.activations_dir.exists()

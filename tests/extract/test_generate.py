@@ -83,7 +83,7 @@ def test_velocity_is_what_the_transformer_said(tiny_model: Model, finished_run: 
     sample = named(PROMPTS[0], 0)
     path = finished_run.trajectory(sample)
     with torch.no_grad():
-        inputs = tiny_model.family.inputs(tiny_model, [PROMPTS[0]], 3.5, 32, 32)
+        inputs = tiny_model.family.inputs(tiny_model, [PROMPTS[0]], 3.5, 32, 32)["calls"]["cond"]
         for i in range(STEPS):
             velocity = tiny_model.transformer(
                 hidden_states=path.latents[i : i + 1], timestep=path.timesteps[i : i + 1] / 1000, **inputs

@@ -15,7 +15,7 @@ from handscope.guidance import LatentLoss, guide, steer
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.labeling.grid import grid
 from handscope.models import family
-from handscope.models.family import family_in, family_of, register_family
+from handscope.models.family import family_in, family_of, register
 from handscope.models.model import Model, load
 from handscope.models.sampling import Sampling
 from handscope.run.folder import Run
@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """The fake pipeline from its folder; its family is known while this file runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(family, "_families", dict(family._families))
-        register_family(FAKE)
+        register(FAKE)
         folder = tmp_path_factory.mktemp("fake") / "pipe"
         save_fake(folder)
         yield load(str(folder))
@@ -182,7 +182,7 @@ def test_probes_watch_it(model: Model) -> None:
 def test_guidance_refuses_what_its_correction_is_not_derived_for(model: Model) -> None:
     loss = LatentLoss(SimpleNamespace(coef_=np.ones(256), intercept_=0.0))
     with (
-        pytest.raises(HandscopeError, match="velocity of flow matching on packed latents, and Fake"),
+        pytest.raises(HandscopeError, match="velocity of flow matching, and Fake predicts v"),
         guide(model.pipe, loss, 1.0, steps=[2], of=STEPS),
     ):
         pass

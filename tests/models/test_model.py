@@ -87,7 +87,7 @@ def test_schnell_has_no_guidance_and_half_the_text(tiny_pipe_folder: Path, folde
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     model = load(str(folder))
     assert model.max_sequence_length == 256
-    assert model.family.inputs(model, PROMPTS[:2], 3.5, 32, 32)["guidance"] is None
+    assert model.family.inputs(model, PROMPTS[:2], 3.5, 32, 32)["calls"]["cond"]["guidance"] is None
     assert torch.allclose(model.family.schedule(model.pipe, 4, 32, 32)[0], torch.tensor([1, 0.75, 0.5, 0.25, 0]))
     dev = load(str(tiny_pipe_folder))
     dev.pipe.tokenizer_2.model_max_length = 4096
@@ -277,7 +277,7 @@ def test_parts_that_come_when_they_are_called(tiny_pipe_folder: Path, tiny_model
     assert same(captured(model), captured(tiny_model))
     latents = torch.zeros(1, 16, 16)
     assert torch.equal(model.decode(latents, 32, 32), tiny_model.decode(latents, 32, 32))
-    assert torch.equal(*(one.family.inputs(one, PROMPTS, 3.5, 32, 32)["txt_ids"] for one in (model, tiny_model)))
+    assert torch.equal(*(one.family.inputs(one, PROMPTS, 3.5, 32, 32)["calls"]["cond"]["txt_ids"] for one in (model, tiny_model)))
 
 
 def test_encoders_and_transformer_come_each_at_its_first_call(tiny_pipe_folder: Path) -> None:
@@ -285,7 +285,7 @@ def test_encoders_and_transformer_come_each_at_its_first_call(tiny_pipe_folder: 
         return next(part.parameters()).device.type
 
     model = load(str(tiny_pipe_folder))
-    inputs = model.family.inputs(model, PROMPTS[:1], 3.5, 32, 32)
+    inputs = model.family.inputs(model, PROMPTS[:1], 3.5, 32, 32)["calls"]["cond"]
     there = {name: value.to("meta") if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
     encoder, transformer = model.pipe.text_encoder_2, model.transformer
     # A device that every machine has, and that computes shapes.
@@ -346,7 +346,7 @@ def test_the_inputs_of_a_call_are_the_pipelines(tiny_model: Model) -> None:
         tiny_model.pipe(PROMPTS[:3], **CALL | {"height": 24, "width": 40}, guidance_scale=2.5)
     finally:
         handle.remove()
-    inputs = tiny_model.family.inputs(tiny_model, PROMPTS[:3], 2.5, 24, 40)
+    inputs = tiny_model.family.inputs(tiny_model, PROMPTS[:3], 2.5, 24, 40)["calls"]["cond"]
     assert inputs.keys() == given[0].keys() - {"hidden_states", "timestep"}
     for name, value in inputs.items():
         bare = given[0][name]

@@ -142,10 +142,13 @@ class Fake(Family):
 
     def call(self, transformer: Any, latents: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Any:
         x = in_place(latents, *inputs["grid"])
-        return transformer(torch.cat([x, x]), timestep.long().expand(2 * len(x)), inputs["context"])
+        return [transformer(torch.cat([x, x]), timestep.long().expand(2 * len(x)), inputs["context"])]
 
-    def predicted(self, output: Any, guidance: float) -> Tensor:
-        uncond, cond = packed(output[0]).chunk(2)
+    def guided(self, pipe: Any, guidance: float) -> bool:
+        return True
+
+    def predicted(self, outputs: Sequence[Any], guidance: float) -> Tensor:
+        uncond, cond = packed(outputs[0][0]).chunk(2)
         return uncond + guidance * (cond - uncond)
 
     def noisy(self, arguments: Mapping[str, Any]) -> Tensor:
@@ -193,8 +196,7 @@ class Fake(Family):
 FAKE = Fake(
     name="Fake",
     transformer="FakeTransformer",
-    pipeline="fake_family:FakePipeline",
-    pipelines=("FakePipeline",),
+    pipelines={"FakePipeline": "fake_family:FakePipeline"},
     lists=(BlockList("layers", "layers", {("tokens", 0): ("image", "text")}, (("image", "text"),)),),
     width="size",
     encoders=("encoder",),
@@ -203,9 +205,9 @@ FAKE = Fake(
     latents="x",
     text="context",
     positional=("x", "t", "context"),
-    takes_packed=False,
+    form="places",
     together=("uncond", "cond"),
-    calls=2,
+    negative="",
     prediction="v",
 )
 

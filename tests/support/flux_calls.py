@@ -29,7 +29,7 @@ def hooks(transformer: nn.Module) -> int:
 def bare_inputs(model: Model) -> dict[str, Any]:
     """What the pipeline gives the transformer in one call."""
     with torch.no_grad():
-        inputs = model.family.inputs(model, PROMPTS, 3.5, 32, 32)
+        inputs = model.family.inputs(model, PROMPTS, 3.5, 32, 32)["calls"]["cond"]
     latents = torch.stack([model.noise(seed, 32, 32) for seed in range(2)])
     return inputs | {"hidden_states": latents, "timestep": torch.full([2], 0.7)}
 

@@ -26,7 +26,7 @@ def tilt(a: float) -> Callable[[Tensor], Tensor]:
 
 def velocity(model: Model, latents: Tensor, sigma: float, no_grad: bool = True) -> Tensor:
     """What the transformer makes of the latents of the two prompts."""
-    inputs = model.family.inputs(model, PROMPTS, 3.5, 32, 32)
+    inputs = model.family.inputs(model, PROMPTS, 3.5, 32, 32)["calls"]["cond"]
     with torch.no_grad() if no_grad else nullcontext():
         return model.transformer(hidden_states=latents, timestep=torch.full([2], sigma), **inputs)[0]
 
