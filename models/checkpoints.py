@@ -186,9 +186,10 @@ def _folder(name: str, revision: str | None) -> Path:
             from diffusers import DiffusionPipeline
 
             described = DiffusionPipeline.load_config(name, revision=revision)
-            family = family_named(described["_class_name"], name)
+            kind = described["_class_name"]
+            loaded_as = family_named(kind, name).pipelines[kind]
             # Only what the pipeline needs: the hub's FLUX folders hold the transformer a second time, as one file.
-            return Path(resolve_name(family.pipelines[described["_class_name"]]).download(name, revision=revision, use_safetensors=True))
+            return Path(resolve_name(loaded_as).download(name, revision=revision, use_safetensors=True))
     except (OSError, ValueError, HFValidationError) as error:
         raise HandscopeError(
             f"There is no model {name!r}: it is neither {NAME!r} nor a folder on this machine, and the hub did not "

@@ -569,7 +569,8 @@ def _lists_in(transformer: Any) -> str:
     """The lists of modules in a transformer, for a message: with their lengths and the classes in them."""
     found: list[tuple[str, str]] = []
     for path, module in getattr(transformer, "named_modules", dict)():
-        if type(module).__name__ == "ModuleList" and len(module) and not any(path.startswith(f"{p}.") for p, _ in found):
+        inside = any(path.startswith(f"{outer}.") for outer, _ in found)
+        if type(module).__name__ == "ModuleList" and len(module) and not inside:
             classes = _all(dict.fromkeys(type(part).__name__ for part in module))
             found.append((path, f"{path} ({len(module)} of {classes})"))
     return f" with the lists {_all(text for _, text in found)}" if found else " without lists of modules"

@@ -100,8 +100,6 @@ class Flow(Family):
 
     def shifted(self, output: Any, change: Tensor) -> Any:
         """The output with the change added to what each half of its batch predicts of the picture's tokens."""
-        import torch
-
         raw = output[0] if isinstance(output, tuple) else output.sample
         change = -change if self.negated else change
         if self.form == "packed":
@@ -187,7 +185,7 @@ def euler_times(
     if kind.__name__ != "FlowMatchEulerDiscreteScheduler" or config.get("stochastic_sampling"):
         raise HandscopeError(
             f"Expected a FlowMatchEulerDiscreteScheduler without stochastic_sampling for {family.name}, found "
-            f"{kind.__name__}: a trajectory is read as Euler steps. Save the model with that scheduler and load it anew."
+            f"{kind.__name__}: a trajectory is read as Euler steps. Save the pipeline with that scheduler."
         )
     scheduler = kind.from_config(config)
     given = {} if mu is None else {"mu": mu}

@@ -277,7 +277,8 @@ def test_parts_that_come_when_they_are_called(tiny_pipe_folder: Path, tiny_model
     assert same(captured(model), captured(tiny_model))
     latents = torch.zeros(1, 16, 16)
     assert torch.equal(model.decode(latents, 32, 32), tiny_model.decode(latents, 32, 32))
-    assert torch.equal(*(one.family.inputs(one, PROMPTS, 3.5, 32, 32)["calls"]["cond"]["txt_ids"] for one in (model, tiny_model)))
+    calls = [one.family.inputs(one, PROMPTS, 3.5, 32, 32)["calls"]["cond"] for one in (model, tiny_model)]
+    assert torch.equal(*(call["txt_ids"] for call in calls))
 
 
 def test_encoders_and_transformer_come_each_at_its_first_call(tiny_pipe_folder: Path) -> None:
