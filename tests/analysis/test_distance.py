@@ -271,3 +271,16 @@ def test_a_shrunken_distance_is_defined_where_there_are_fewer_tokens_than_channe
         bhattacharyya_shrunk(good, bad, np.zeros(30), samples)
     with pytest.raises(HandscopeError, match="good has 50, bad has 49"):
         bhattacharyya_shrunk(good, bad[:, 1:], samples, samples)
+
+
+def test_unequal_prompts_do_not_hide_a_shift():
+    """Prompts of 1 to 60 samples, half of the variance the prompt's, and a shift of 1.6 standard deviations."""
+    groups = np.repeat(np.arange(12), [1, 1, 2, 3, 4, 6, 8, 10, 14, 20, 30, 60])
+    sample, called = np.repeat(np.arange(len(groups)), 8), 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y = (rng.random(len(groups)) < rng.beta(0.75, 0.75, 12)[groups]).astype(int)
+        means = np.sqrt(0.5) * (rng.normal(size=(12, 16))[groups] + rng.normal(size=(len(groups), 16)))
+        tokens = (means + y[:, None] * 1.6 / 4)[sample] + 1.5 * rng.normal(size=(len(sample), 16))
+        called += bhattacharyya_test(Moments.by(tokens, sample, len(y)), y, groups, 99, 5, seed).p <= 0.05
+    assert called >= 7

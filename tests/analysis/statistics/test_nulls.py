@@ -1,7 +1,9 @@
 """Permuted labellings keep what they must, and p values count the observed value in."""
 
 import numpy as np
+import pytest
 from handscope.analysis import p_floor, p_value, permuted_labels
+from handscope.errors import HandscopeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,62 @@ def test_permutations_keep_what_they_must(seed, prompts, seeds):
         assert sorted(labels[groups == g].sum() for g in range(prompts)) == sorted(rate)
     for labels in inside:
         assert [labels[groups == g].sum() for g in range(prompts)] == rate.tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.lists(st.integers(1, 30), min_size=2, max_size=8))
+def test_prompts_of_unlike_sizes_keep_their_labels(seed, sizes):
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    y = rng.integers(0, 2, len(groups))
+    bad = np.bincount(groups, y)
+    alike = [[s for s in range(len(sizes)) if max(sizes[s], size) <= 1.25 * min(sizes[s], size)] for size in sizes]
+    for labels in permuted_labels(y, groups, 5, seed):
+        assert labels.sum() == y.sum() and set(labels) <= {0, 1}
+        for prompt, others in enumerate(alike):
+            if others == [prompt]:
+                assert labels[groups == prompt].sum() == bad[prompt]
+
+
+def test_prompts_of_about_one_size_change_places():
+    """Prompts of 4 and 5 with one class each: the longer one's last label is dealt to the shorter one's place."""
+    groups = np.repeat(np.arange(3), [4, 5, 20])
+    y = np.r_[np.ones(4), np.zeros(5), np.tile([0, 1], 10)]
+    found = permuted_labels(y, groups, 2000)
+    first = found[:, :4].sum(1)
+    assert set(first) == {0, 4} and np.mean(first == 4) == pytest.approx(0.5, abs=0.04)
+    assert set(found[first == 0][:, 4:9].sum(1)) == {4} and (found[:, 9:].sum(1) == 10).all()
+    np.testing.assert_allclose(found[first == 0][:, 4:9].mean(0), 0.8, atol=0.05)
+
+
+def pictures_of(labels, groups, picture):
+    """The labels of each picture, in order, gathered by prompt."""
+    return [sorted(sorted(labels[picture == p]) for p in set(picture[groups == g])) for g in sorted(set(groups))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(2, 5))
+def test_instances_of_a_picture_move_together(seed, prompts):
+    rng = np.random.default_rng(seed)
+    of = np.repeat(np.arange(prompts), 4)
+    picture = rng.permutation(np.repeat(np.arange(len(of)), np.tile([1, 1, 2, 3], prompts)))
+    groups = of[picture]
+    y = rng.integers(0, 2, len(picture))
+    whole = pictures_of(y, groups, picture)
+    for labels in permuted_labels(y, groups, 4, seed, within=True, picture=picture):
+        assert pictures_of(labels, groups, picture) == whole
+    for labels in permuted_labels(y, groups, 4, seed, picture=picture):
+        assert sorted(pictures_of(labels, groups, picture)) == sorted(whole)
+
+
+def test_two_instances_of_a_picture_exchange_their_labels():
+    found = permuted_labels([1, 0, 1, 1, 0], [0] * 5, 4000, within=True, picture=[0, 0, 1, 1, 2])
+    assert (found[:, 4] == 0).all()  # of one instance: no other picture is like it
+    both, half = found[:, :2].sum(1) == 2, found[:, :2].sum(1) == 1
+    assert (both | half).all() and both.mean() == pytest.approx(0.5, abs=0.03)
+    assert found[half][:, 0].mean() == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(HandscopeError, match="a picture under two"):
+        permuted_labels([0, 1, 1], [0, 1, 1], 3, picture=[0, 0, 1])
 
 
 def test_permutations_reach_every_labelling_equally():
