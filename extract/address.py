@@ -4,10 +4,12 @@ Steps count what remains, as in the source study: of 20, step 20 is the first an
 """
 
 import json
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from ..errors import HandscopeError
 
@@ -114,18 +116,18 @@ class Plan:
         object.__setattr__(self, "blocks", tuple(map(Block.parse, blocks or ())))
         if blocks is not None and not self.blocks:
             raise HandscopeError("The plan names no block: give at least one, or None for every block of the model.")
-        object.__setattr__(self, "steps", tuple(steps))
-        object.__setattr__(self, "of", of)
+        object.__setattr__(self, "steps", tuple(map(plain_int, steps)))
+        object.__setattr__(self, "of", plain_int(of))
         object.__setattr__(self, "stream", stream)
         object.__setattr__(self, "at", at)
         object.__setattr__(self, "call", call)
         self._check()
 
     def _check(self) -> None:
-        if not _is_count(self.of):
+        if not is_count(self.of):
             raise HandscopeError(f"A plan is made for a run of at least one step, found of={self.of!r}.")
         for step in self.steps:
-            if not _is_count(step) or step > self.of:
+            if not is_count(step) or step > self.of:
                 raise HandscopeError(
                     f"Step {step!r} is outside this run: steps count what remains, so of {self.of} they go from "
                     f"{self.of} (the first and noisiest) down to 1 (the last). Name one of these."
@@ -203,7 +205,20 @@ class Plan:
         return cls(**json.loads(text))
 
 
-def _is_count(value: object) -> bool:
+def plain_int(value: Any) -> Any:
+    """A whole number of any library as Python's own; anything else, truth values too, as it is.
+
+    >>> plain_int(np.int64(4)), plain_int(True), plain_int(4.0)                 # doctest: +SKIP
+    (4, True, 4.0)
+    """
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

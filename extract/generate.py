@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
 from ..run.prompts import check_seeds, own_seed
 from ..run.trajectory import Trajectory
+from .address import is_count, plain_int
 
 
 def generate(
@@ -76,13 +78,14 @@ def generate(
         generating into it, or the disk is full.
     """
     wanted = _wanted(prompts, seeds, shared_noise)
+    steps, batch_size = plain_int(steps), plain_int(batch_size)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
+        if not is_count(value):
             raise HandscopeError(f"Expected {name} to be a whole number of at least 1, found {value!r}.")
-    if not isinstance(guidance, (int, float)) or not math.isfinite(guidance):
+    if not isinstance(guidance, Real) or isinstance(guidance, bool) or not math.isfinite(guidance):
         raise HandscopeError(f"Expected guidance to be a number, found {guidance!r}.")
-    height = model.height if height is None else height
-    width = model.width if width is None else width
+    height = model.height if height is None else plain_int(height)
+    width = model.width if width is None else plain_int(width)
     model.grid(height, width)
     hookable(model.transformer)
     model.family.schedule(model.pipe, steps, height, width)
@@ -150,9 +153,11 @@ def draw(
         model_timesteps.append(family.model_timestep(arguments))
 
     def after(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if index == steps - 1:
+        made = family.from_pipeline(kwargs["latents"])
+        _check_finite(made.isfinite().flatten(1).all(1).tolist(), prompts, f"step {steps - index} of {steps}")
+        if trajectories and index == steps - 1:
             # Some pipelines keep latents in float32, and give the transformer others.
-            latents.append(family.from_pipeline(kwargs["latents"]).to("cpu", latents[0].dtype, copy=True))
+            latents.append(made.to("cpu", latents[0].dtype, copy=True))
         return kwargs
 
     with ExitStack() as hooks:
@@ -165,15 +170,27 @@ def draw(
             num_inference_steps=steps,
             height=height,
             width=width,
-            callback_on_step_end=after if trajectories else None,
+            callback_on_step_end=after,
             output_type="np",
         ).images
+    _check_finite(np.isfinite(images).reshape(len(images), -1).all(1).tolist(), prompts, "the decoder")
     images = (images * 255).round().astype(np.uint8)
     if not trajectories:
         return Drawn(noise, images, None)
-    times = (*family.times(model.pipe), torch.tensor(model_timesteps))
+    times = (*family.times(model.pipe), torch.tensor(model_timesteps, dtype=torch.float32, device="cpu"))
     paths = [Trajectory(path, *times, prediction=family.prediction) for path in torch.stack(latents, dim=1)]
     return Drawn(noise, images, paths)
+
+
+def _check_finite(finite: Sequence[bool], prompts: Sequence[str], where: str) -> None:
+    """Refuse a batch as soon as one of its samples is not numbers any more: what comes of it is a black picture."""
+    if not all(finite):
+        broken = prompts[finite.index(False)]
+        raise HandscopeError(
+            f"After {where}, {finite.count(False)} of {len(finite)} samples are not numbers (NaN or infinite), that of "
+            f"{broken!r} among them, and nothing of this batch is kept: look for damaged weights or an adapter that "
+            "does not fit, and use float32 or bfloat16."
+        )
 
 
 def _complete(

@@ -178,11 +178,13 @@ class Counter:
     def count(self, sides: Sequence[str], timestep: Callable[[], float]) -> int | None:
         """The step of a call that has these sides; None where none of them counts.
 
-        Where runs may follow each other, one begins at a conditional call whose timestep has risen.
+        Where runs may follow each other, one begins at a conditional call whose timestep has risen, or has stayed after
+        a run that was whole: a run of one step begins where the one before did.
         """
         if self.again and "cond" in sides:
             now = timestep()
-            if now > self._timestep:
+            whole = self.calls["cond"] == len(self.steps)
+            if now > self._timestep or (whole and now == self._timestep):
                 self.check()
                 self.calls = {"cond": 0, "uncond": 0}
             self._timestep = now
@@ -434,4 +436,3 @@ def index_of(tokens: ArrayLike | Tensor | None, call: Call, side: str, stream: s
     if mask.ndim == 2:
         return tuple(index.to(device) for index in mask.nonzero(as_tuple=True))
     return slice(None), mask.nonzero()[:, 0].to(device)
-

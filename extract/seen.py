@@ -72,7 +72,8 @@ def copier(device: torch.device, fresh: bool) -> Callable[[Tensor], tuple[Tensor
 
     def copy(rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
         if side is None or rows.device.type != "cuda":
-            return rows.to("cpu", copy=not fresh), None
+            with torch.inference_mode(False):  # a copy made within it could not be trained on
+                return rows.to("cpu", copy=not fresh or rows.is_inference()), None
         # Beside the computation, which goes on at once. Written against the documentation of CUDA streams; not yet run.
         pinned = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
         side.wait_stream(torch.cuda.current_stream(device))

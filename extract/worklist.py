@@ -14,7 +14,7 @@ from ..labeling.subject import subject_of
 from ..models.condition import conditions
 from ..models.model import Model
 from ..run.folder import Run
-from .address import Plan
+from .address import Plan, is_count, plain_int
 from .store.shard import SCHEMA, TOKEN, check_same, reading, tokens_of
 
 
@@ -240,7 +240,8 @@ def batches(model: Model, run: Run, work: WorkList, batch_size: int | None) -> I
     HandscopeError
         `batch_size` is no number.
     """
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    batch_size = plain_int(batch_size)
+    if batch_size is not None and not is_count(batch_size):
         raise HandscopeError(f"Expected batch_size to be a whole number of at least 1, found {batch_size!r}.")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     text = model.text_tokens(work.rows[sample]["prompt"] for sample in work.missing)

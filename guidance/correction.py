@@ -62,6 +62,10 @@ def gradient_of(losses: Tensor, to: Tensor) -> Tensor:
         )
     if not bool(losses.isfinite().all()):
         raise HandscopeError(f"Expected finite losses, found {losses.tolist()}: there is no gradient to follow.")
+    if torch.is_inference_mode_enabled():
+        raise HandscopeError(
+            "Guidance needs gradients, and within torch.inference_mode there are none: use torch.no_grad() instead."
+        )
     if not losses.requires_grad:
         raise HandscopeError("The loss does not depend on what it was given: there is no gradient to follow.")
     (gradient,) = torch.autograd.grad(losses, to, torch.ones_like(losses))

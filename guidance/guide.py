@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from ..errors import HandscopeError
 from ..extract.address import Block, Plan
 from ..extract.hooks import Call, following, visiting
-from ..models.clean import predicted_clean, stepped, velocity_between
+from ..models.clean import predicted_clean, stepped
 from ..models.family import Family, family_of
 from .correction import LIMIT, Strength, at_clean, gradient_of, length
 from .losses import Loss, ProbeLoss
+from .scheduler_step import StepReader
 from .travel import OwnNoise, noised_back
 
 FORMS = ("exact", "frozen")
@@ -84,7 +85,7 @@ def guide(
     steps : sequence of int
         Steps that remain, as in a `Plan`.
     of : int
-        Number of steps that the pipeline makes.
+        Number of steps that the pipeline makes; in image to image its steps times the strength.
     form : str
         ``exact``: the gradient runs through the transformer. ``frozen``: the velocity is taken as constant, so that a
         change of x_t is a change of the predicted clean latents; cheaper, and of no use for probes.
@@ -140,28 +141,27 @@ def guidance_callback(
 ) -> Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]:
     """The frozen form as a diffusers ``callback_on_step_end``; it needs no hook on the transformer.
 
-    The velocity is inferred from the latents before and after the step, which in bfloat16 costs it some bits: `guide`
-    has it whole.
+    What the model said is read where the scheduler is given it. A part of the latents that the pipeline has put
+    something else into since, as one that inpaints does, is left alone.
 
     Parameters
     ----------
-    As in `guide`; the number of steps is the pipeline's.
+    As in `guide`; the number of steps is the pipeline's, in image to image those that it makes.
     """
-    strength = Strength(scale, limit, relative)
-    before: list[Tensor] = []
+    strength, reader = Strength(scale, limit, relative), StepReader()
 
     def callback(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         family = _flow_family(pipe)
-        latents, sigmas = family.from_pipeline(kwargs["latents"]), family.times(pipe).sigmas
-        of = len(sigmas) - 1
-        if index and of - index in window(steps, of):
-            sigma, later = float(sigmas[index]), float(sigmas[index + 1])
-            velocity = velocity_between(before[0].float(), latents.float(), sigma, later)
-            losses, gradient = at_clean(loss, predicted_clean(before[0].float(), velocity, "flow", sigma))
-            change = (later - sigma) * strength.correction(gradient, velocity, sigma)
-            latents = (latents.float() + change).to(latents.dtype)
+        times = family.times(pipe)
+        made = reader.after(pipe, index, times)
+        if made is not None and made.step in window(steps, len(times.timesteps)):
+            noisy, velocity = (family.from_pipeline(one).float() for one in (made.latents, made.output))
+            losses, gradient = at_clean(loss, predicted_clean(noisy, velocity, "flow", made.sigma))
+            change = (made.later - made.sigma) * strength.correction(gradient, velocity, made.sigma)
+            latents = family.from_pipeline(kwargs["latents"])
+            own = latents == family.from_pipeline(made.stepped).to(latents.dtype)
+            latents = torch.where(own, (latents.float() + change).to(latents.dtype), latents)
             kwargs["latents"] = family.to_callback(latents, kwargs["latents"])
-        before[:] = [latents]
         return kwargs
 
     return callback
@@ -272,6 +272,11 @@ class _Guidance:
 
     def _correct(self, call: Call, velocity: Tensor) -> Tensor:
         assert self.latents is not None
+        if velocity.shape != self.latents.shape:
+            raise HandscopeError(
+                f"The transformer is given {self.latents.shape[-1]} channels and predicts {velocity.shape[-1]}, as one "
+                "for Control or Fill does, and guide knows one that predicts what it is given: use guidance_callback."
+            )
         began = time.perf_counter()
         sigma, drawn = self._sigmas(call.step)[0], velocity.float()
         if self.form == "frozen":
@@ -324,13 +329,17 @@ class _Guidance:
         return velocity + (latents.float() - first.float()) / (later - sigma)
 
     def _sigmas(self, step: int) -> tuple[float, float]:
-        """The noise where a step begins and where it ends."""
+        """The noise where a step begins and where it ends.
+
+        Counted from the schedule's end: image to image begins in its middle.
+        """
         sigmas = self.family.times(self.pipe).sigmas
-        if len(sigmas) != self.of + 1:
+        if len(sigmas) < self.of + 1:
             raise HandscopeError(
-                f"The scheduler has {len(sigmas) - 1} steps, and the guidance is for a run of {self.of}."
+                f"The scheduler has {len(sigmas) - 1} steps, and the guidance is for a run of {self.of}: make `of` the "
+                "number of steps that the pipeline makes, in image to image its steps times the strength."
             )
-        return float(sigmas[self.of - step]), float(sigmas[self.of - step + 1])
+        return float(sigmas[-step - 1]), float(sigmas[-step])
 
 
 @contextmanager

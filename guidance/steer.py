@@ -134,7 +134,7 @@ def random_directions(directions: Mapping[str, ArrayLike], seed: int) -> dict[st
     drawn = {}
     for block, direction in directions.items():
         given = _finite(direction, block)
-        drawn[block] = torch.nn.functional.normalize(torch.randn(given.shape, generator=generator), dim=-1)
+        drawn[block] = torch.nn.functional.normalize(given.new_empty(given.shape).normal_(generator=generator), dim=-1)
         if given.ndim == 2:
             drawn[block] *= _unit(given, block, centred=True).norm(dim=-1, keepdim=True)
     return drawn

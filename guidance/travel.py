@@ -56,5 +56,5 @@ class OwnNoise:
         for beginning in self._beginnings:
             seed = hashlib.blake2b(beginning + f"{step} {repeat}".encode(), digest_size=8).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1)
-            noise.append(torch.randn(like.shape[1:], generator=generator))
+            noise.append(torch.randn(like.shape[1:], generator=generator, dtype=torch.float32, device="cpu"))
         return torch.stack(noise).to(like.device)

@@ -17,10 +17,11 @@ from torch import Tensor
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import reading
-from ..models.clean import clean_between
+from ..models.clean import predicted_clean
 from ..models.family import family_of
 from ..models.sampling import Sampling
 from ..progress import Progress, quiet
+from .scheduler_step import StepReader
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,18 +175,16 @@ def stop_callback(selector: Selector, step: int, threshold: float) -> Callable[.
     """
     if selector.blocks:
         raise HandscopeError("A callback sees latents only, and this selector reads blocks: use triage.")
-    before: list[Tensor] = []
+    reader = StepReader()
 
     def callback(pipe: Any, index: int, timestep: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         family = family_of(pipe)
-        latents, sigmas = family.from_pipeline(kwargs["latents"]), family.times(pipe).sigmas
-        if before and len(sigmas) - 1 - index == step:
-            sigma, later = float(sigmas[index]), float(sigmas[index + 1])
-            clean = clean_between(before[0].float(), latents.float(), family.prediction, sigma, later)
-            look = Look([], step, before[0], clean, {})
-            if float(selector(look).max()) >= threshold:
+        made = reader.after(pipe, index, family.times(pipe))
+        if made is not None and made.step == step:
+            noisy, output = family.from_pipeline(made.latents), family.from_pipeline(made.output)
+            clean = predicted_clean(noisy.float(), output.float(), family.prediction, made.sigma)
+            if float(selector(Look([], step, noisy, clean, {})).max()) >= threshold:
                 pipe._interrupt = True
-        before[:] = [latents]
         return kwargs
 
     return callback

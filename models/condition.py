@@ -126,9 +126,14 @@ def conditions(transformer: Any) -> dict[str, str]:
         "attention_backend": _attention_backend(transformer),
         "quantisation": _quantisation(transformer),
         "offload": _offload(transformer),
-        "compiled_blocks": "yes" if any(part._compiled_call_impl for part in transformer.modules()) else "no",
+        "compiled_blocks": "yes" if any(map(_is_compiled, transformer.modules())) else "no",
         "adapters": ", ".join(_adapters(transformer)) or "none",
     }
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """In place, or wrapped as ``blocks[i] = torch.compile(block)`` does."""
+    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
 
 
 def _adapters(transformer: nn.Module) -> list[str]:

@@ -413,7 +413,8 @@ class Family:
 
         rows, columns = self.grid(pipe, height, width)
         shape = (1, self.channels(pipe.transformer), self.patch * rows, self.patch * columns)
-        return packed(torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)), self.patch)[0]
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return packed(torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"), self.patch)[0]
 
     def unpack(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """Packed latents in their places: (batch, channels, rows, columns)."""

@@ -112,6 +112,9 @@ class Model:
             for key, value in self.pipe.scheduler.config.items()
             if not key.startswith("_") and value is not None and value is not False
         }
+        shift = getattr(self.pipe.scheduler, "shift", None)
+        if shift != self.pipe.scheduler.config.get("shift", shift):
+            config["set_shift"] = shift  # by `set_shift`, after the config was read
         digest = files.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         return f"{type(self.pipe.scheduler).__name__} {digest[:16]}"
 
@@ -232,9 +235,21 @@ def load(
             f"{quantisation} was asked for: save the pipeline as a folder and load that."
         )
     family = hookable(pipe.transformer)
+    _check_channels(pipe, family, name)
     pipe.set_progress_bar_config(disable=True)
     place(pipe, family.encoders, device, offload)
     return Model(pipe, str(name), checkpoint, device, dtype, family, offload, quantisation, base, quantised)
+
+
+def _check_channels(pipe: Any, family: Family, name: str) -> None:
+    """Refuse a transformer that is given more than the noisy latents, which text to image does not have."""
+    takes, has = family.channels(pipe.transformer), pipe.vae.config.get("latent_channels")
+    if has is not None and takes != has:
+        raise HandscopeError(
+            f"The transformer of {name} takes {takes} channels and its VAE has {has}: it is one for Control or "
+            "Fill, which is given a picture beside the latents, and handscope draws from text alone. Capture and steer "
+            "around a pipeline call of your own."
+        )
 
 
 def _device(device: str | torch.device) -> torch.device:

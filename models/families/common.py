@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,7 @@ def euler_times(
             f"Expected a FlowMatchEulerDiscreteScheduler without stochastic_sampling for {family.name}, found "
             f"{kind.__name__}: a trajectory is read as Euler steps. Save the pipeline with that scheduler."
         )
-    scheduler = kind.from_config(config)
+    scheduler = deepcopy(pipe.scheduler)  # not from its config, which does not know of set_shift
     given = {} if mu is None else {"mu": mu}
     if sigmas is None:
         scheduler.set_timesteps(steps, device="cpu", **given)

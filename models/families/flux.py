@@ -102,7 +102,7 @@ class Flux(Flow):
             "encoder_hidden_states": text,
             "pooled_projections": embeddings["pooled"],
             # Zeros: places in the text play no part.
-            "txt_ids": torch.zeros(text.shape[1], 3).to(device, model.dtype),
+            "txt_ids": torch.zeros(text.shape[1], 3, device=device, dtype=model.dtype),
             "guidance": strength,
             "img_ids": pipe._prepare_latent_image_ids(len(text), rows, columns, device, model.dtype),
             "joint_attention_kwargs": {},

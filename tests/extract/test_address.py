@@ -1,6 +1,8 @@
 """Addresses: what is a block, a step, a plan, and what is refused."""
 
+import numpy as np
 import pytest
+import torch
 from handscope.errors import HandscopeError
 from handscope.extract.address import CALLS, SIDES, STREAMS, Block, Plan
 from hypothesis import given
@@ -90,3 +92,14 @@ def test_a_block_that_the_model_lacks_is_refused_with_those_it_has() -> None:
         Plan(["double.1", "single.7"], [1], of=1).check(
             ["double.0", "double.1", "single.0", "single.1", "single.2", "single.3"]
         )
+
+
+def test_whole_numbers_of_other_libraries_are_taken_and_kept_as_pythons_own() -> None:
+    plan = Plan(["single.3"], [4, 3, 2, 1], 4)
+    for steps, of in ((np.arange(4, 0, -1), np.int64(4)), (torch.arange(4, 0, -1), torch.tensor(4))):
+        found = Plan(["single.3"], steps, of)
+        assert found == plan and found.to_json() == plan.to_json()
+        assert all(type(number) is int for number in (*found.steps, found.of))
+    for bad in (True, 1.0, np.float64(1), np.bool_(True), "1"):
+        with pytest.raises(HandscopeError, match="is outside this run"):
+            Plan(["single.3"], [bad], 4)

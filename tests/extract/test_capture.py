@@ -346,3 +346,15 @@ def test_a_call_without_names_is_refused(model: Model) -> None:
     latents, text = inputs.pop("hidden_states"), inputs.pop("encoder_hidden_states")
     with pytest.raises(HandscopeError, match="as keyword"), capture(model.transformer, Plan(["double.0"], [1], of=1)):
         model.transformer(latents, text, **inputs)
+
+
+def test_what_was_captured_in_inference_mode_can_be_trained_on(tiny_model: Model) -> None:
+    mask = np.zeros((4, 4), bool)
+    mask[1:3, 1:3] = True
+    for tokens in (None, mask):
+        with torch.inference_mode(), capture(tiny_model.transformer, PLAN, tokens) as seen:
+            call(tiny_model)
+        rows = seen["single.2", 1]
+        weights = torch.zeros(rows.shape[-1], requires_grad=True)
+        (rows @ weights).sum().backward()
+        assert weights.grad is not None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from handscope.errors import HandscopeError
 from handscope.extract.generate import generate
-from handscope.models.model import Model
+from handscope.models.model import Model, load
 from handscope.run.folder import Run, sample_id
 from handscope.run.prompts import own_seed, read_prompts
 from made_tiny import PROMPTS, SEEDS, STEPS, named
@@ -161,6 +161,9 @@ def test_another_model_is_refused(tiny_pipe_folder: Path, finished_run: Run, run
         ({"height": 30}, "multiple of 8"),
         ({"width": 0}, "multiple of 8"),
         ({"guidance": float("nan")}, "guidance"),
+        ({"guidance": True}, "guidance"),
+        ({"steps": True}, "steps"),
+        ({"steps": 2.0}, "steps"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_written(
@@ -404,3 +407,62 @@ def test_where_there_are_no_locks_nothing_is_cleared(run_copy: Callable, finishe
     monkeypatch.setattr(module, "fcntl", None)
     with run.writing_samples():
         assert left.exists()
+
+
+def test_numbers_of_numpy_are_pythons_own(tiny_model: Model, tmp_path: Path) -> None:
+    one, side = np.int64(1), np.int32(32)
+    given = {"steps": np.int64(2), "batch_size": one, "height": side, "width": side, "guidance": np.float32(3.5)}
+    made = generate(tiny_model, Run(tmp_path / "a"), PROMPTS[:1], np.arange(1), **given)
+    plain = generate(tiny_model, Run(tmp_path / "b"), PROMPTS[:1], [0], steps=2, batch_size=1, guidance=3.5)
+    assert made.equals(plain) and Run(tmp_path / "a").settings == Run(tmp_path / "b").settings
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_a_seed_does_not_hear_of_torchs_default_dtype(tiny_model: Model, tmp_path: Path, default: torch.dtype) -> None:
+    wanted = generate(tiny_model, Run(tmp_path / "a"), PROMPTS[:1], [0], steps=2)
+    torch.set_default_dtype(default)
+    try:
+        found = generate(tiny_model, Run(tmp_path / "b"), PROMPTS[:1], [0], steps=2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.equals(wanted)
+    path = Run(tmp_path / "b").trajectory(found["sample"][0])
+    assert path.model_timesteps.dtype == torch.float32
+
+
+def test_a_seed_does_not_hear_of_torchs_default_device(tiny_model: Model) -> None:
+    wanted = tiny_model.noise(5, 32, 32)
+    torch.set_default_device("meta")
+    try:
+        found = tiny_model.noise(5, 32, 32)
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("trajectories", [True, False])
+def test_what_is_not_numbers_is_refused_at_the_first_batch_with_its_step(
+    tiny_pipe_folder: Path, tmp_path: Path, trajectories: bool
+) -> None:
+    model, calls = load(str(tiny_pipe_folder)), []
+
+    def spoil(module: object, args: object, output: tuple) -> tuple:
+        calls.append(len(output[0]))
+        if len(calls) == 3:
+            output[0][1] = float("nan")
+        return output
+
+    model.transformer.register_forward_hook(spoil)
+    run = Run(tmp_path)
+    with pytest.raises(HandscopeError, match=f"step 2 of 4, 1 of 2 samples are not numbers .* of '{PROMPTS[1]}'"):
+        generate(model, run, PROMPTS, [0], steps=4, batch_size=2, trajectories=trajectories)
+    assert len(calls) == 3 and run.samples().empty and not list(run.samples_dir.glob("*.png"))
+
+
+def test_a_decoder_that_gives_no_numbers_is_named(tiny_pipe_folder: Path, tmp_path: Path) -> None:
+    model = load(str(tiny_pipe_folder))
+    with torch.no_grad():
+        model.pipe.vae.decoder.conv_out.bias.fill_(float("inf"))
+        model.pipe.vae.decoder.conv_out.weight.fill_(float("nan"))
+    with pytest.raises(HandscopeError, match="After the decoder, 1 of 1 samples are not numbers"):
+        generate(model, Run(tmp_path), PROMPTS[:1], [0], steps=1)

@@ -272,6 +272,12 @@ def test_what_is_recorded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None
     assert seen.conditions == recorded | {"batch_size": "2"}
 
 
+def test_blocks_that_were_wrapped_by_torch_compile_are_recorded(model: Model) -> None:
+    blocks = model.transformer.transformer_blocks
+    blocks[0] = torch.compile(blocks[0], backend="eager")
+    assert conditions(model.transformer)["compiled_blocks"] == "yes"
+
+
 def test_a_transformer_without_an_adapter_is_refused() -> None:
     other = SD3Transformer2DModel(
         sample_size=8,

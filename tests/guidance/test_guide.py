@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxControlPipeline, FluxImg2ImgPipeline, FluxInpaintPipeline, FluxTransformer2DModel
 from flux_calls import call, hooks
 from guided import distance, sample_normal, tilt, velocity
 from handscope.errors import HandscopeError
@@ -240,3 +241,129 @@ def test_the_factor_is_limited_where_it_diverges() -> None:
     assert torch.equal(Strength(2.0, limit=4.0).correction(gradient, velocity, 1.0), 8 * gradient)
     relative = Strength(0.1, relative=True).correction(gradient * 1e-6, velocity, 0.5)
     torch.testing.assert_close(relative, torch.full((2, 3, 4), 0.3))
+
+
+class Calls:
+    """What the transformer is given and says in each call: the clean latents that it predicts."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.clean: list[Tensor] = []
+        self.sigmas: list[float] = []
+        self._handle = transformer.register_forward_hook(self._returned, with_kwargs=True)
+
+    def _returned(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        sigma, noisy = float(kwargs["timestep"][0]), kwargs["hidden_states"].detach()
+        self.sigmas.append(sigma)
+        self.clean.append(noisy - sigma * output[0].detach())
+
+    def close(self) -> None:
+        self._handle.remove()
+
+
+def other_pipe(model: Model, kind: Any, **parts: Any) -> Any:
+    pipe = kind(**model.pipe.components | parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+PICTURE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+KNOWN = torch.cat([torch.ones(1, 1, 16, 32), torch.zeros(1, 1, 16, 32)], 2)
+"""What is drawn anew: the upper half."""
+
+
+@pytest.mark.parametrize("way", ["callback", "frozen", "exact"])
+@pytest.mark.parametrize(
+    ("kind", "given", "of"),
+    [
+        (FluxImg2ImgPipeline, {"image": PICTURE, "strength": 0.5}, 4),
+        (FluxInpaintPipeline, {"image": PICTURE, "mask_image": KNOWN, "strength": 1.0}, 8),
+        (FluxInpaintPipeline, {"image": PICTURE, "mask_image": KNOWN, "strength": 0.75}, 6),
+    ],
+)
+def test_image_to_image_and_inpainting_show_the_picture_that_was_predicted(
+    model: Model, wanted: Tensor, kind: Any, given: dict, of: int, way: str
+) -> None:
+    """Wherever the schedule is entered, and whatever the pipeline puts over the latents afterwards."""
+    pipe, seen = other_pipe(model, kind), []
+
+    def loss(clean: Tensor) -> Tensor:
+        seen.append(clean.detach())
+        return distance(wanted)(clean)
+
+    calls = Calls(model.transformer)
+    try:
+        steps = range(of - 1, 0, -1)
+        if way == "callback":
+            call(model, 8, pipe, callback_on_step_end=guidance_callback(loss, 0.0, steps), **given)
+        else:
+            with guide(pipe, loss, 0.0, steps, of, form=way):
+                call(model, 8, pipe, **given)
+    finally:
+        calls.close()
+    assert len(calls.clean) == of and len(seen) == of - 1
+    for shown, predicted in zip(seen, calls.clean[1:]):
+        torch.testing.assert_close(shown, predicted, rtol=1e-5, atol=1e-5)
+    assert "step" not in vars(pipe.scheduler)
+
+
+def test_the_callback_does_what_the_frozen_form_does_in_image_to_image_and_leaves_what_is_known(
+    model: Model, wanted: Tensor
+) -> None:
+    loss, given = distance(wanted), {"image": PICTURE, "strength": 0.5}
+    pipe = other_pipe(model, FluxImg2ImgPipeline)
+    with guide(pipe, loss, 3.0, steps=[3, 1], of=4, form="frozen"):
+        hooked = call(model, 8, pipe, **given)
+    callback = guidance_callback(loss, 3.0, steps=[3, 1])
+    torch.testing.assert_close(
+        call(model, 8, pipe, callback_on_step_end=callback, **given), hooked, rtol=1e-4, atol=1e-5
+    )
+
+    pipe, given = other_pipe(model, FluxInpaintPipeline), given | {"mask_image": KNOWN, "strength": 1.0}
+    bare = call(model, 8, pipe, **given)
+    guided = call(model, 8, pipe, callback_on_step_end=guidance_callback(loss, 3.0, steps=[3, 1]), **given)
+    assert torch.equal(guided[:, 8:], bare[:, 8:]) and not torch.allclose(guided[:, :8], bare[:, :8], atol=1e-2)
+
+
+@pytest.mark.parametrize("of", [3, 8, 9])
+def test_image_to_image_with_another_number_of_steps_is_refused(model: Model, wanted: Tensor, of: int) -> None:
+    pipe = other_pipe(model, FluxImg2ImgPipeline)
+    with (
+        pytest.raises(HandscopeError, match="number of inference steps|times the strength"),
+        guide(pipe, distance(wanted), 0.1, [2], of),
+    ):
+        call(model, 8, pipe, image=PICTURE, strength=0.5)
+
+
+@pytest.mark.parametrize("form", ["exact", "frozen"])
+def test_a_transformer_that_is_given_a_picture_too_is_refused_by_guide(model: Model, wanted: Tensor, form: str) -> None:
+    """A Control pipeline; its latents reach the callback alone, which guides them."""
+    wide = FluxTransformer2DModel.from_config(dict(model.transformer.config) | {"in_channels": 32, "out_channels": 16})
+    parts = {
+        name: part for name, part in model.pipe.components.items() if name not in ("image_encoder", "feature_extractor")
+    }
+    pipe = FluxControlPipeline(**parts | {"transformer": wide})
+    pipe.set_progress_bar_config(disable=True)
+    given = {"control_image": PICTURE}
+    with (
+        pytest.raises(HandscopeError, match="is given 32 channels and predicts 16, .*use guidance_callback"),
+        guide(pipe, distance(wanted), 0.1, [3], STEPS, form=form),
+    ):
+        call(model, STEPS, pipe, **given)
+    bare = call(model, STEPS, pipe, **given)
+    guided = call(model, STEPS, pipe, callback_on_step_end=guidance_callback(distance(wanted), 3.0, [3]), **given)
+    assert not torch.allclose(bare, guided, atol=1e-2)
+
+
+@pytest.mark.parametrize("form", ["exact", "frozen"])
+def test_inference_mode_is_named_where_gradients_are_wanted(model: Model, wanted: Tensor, form: str) -> None:
+    with (
+        pytest.raises(HandscopeError, match=r"torch\.inference_mode .*use torch\.no_grad"),
+        torch.inference_mode(),
+        guide(model.pipe, distance(wanted), 0.1, [3], STEPS, form=form),
+    ):
+        call(model)
+    with pytest.raises(HandscopeError, match=r"torch\.inference_mode"), torch.inference_mode():
+        call(model, callback_on_step_end=guidance_callback(distance(wanted), 0.1, [3]))
+    with guide(model.pipe, distance(wanted), 0.1, [3], STEPS, form=form) as trace:
+        call(model)
+    assert len(trace) == 1

@@ -208,3 +208,17 @@ def test_ablation_of_token_wise_directions_is_refused(model: Model, direction: T
             ablate(model.transformer, {"single.1": directions}, steps=[3], of=STEPS, centre=centre),
         ):
             call(model)
+
+
+def test_runs_of_one_step_may_follow_each_other(model: Model, direction: Tensor) -> None:
+    bare = call(model, 1)
+    with steer(model.transformer, {"single.1": direction}, 0.5, steps=[1], of=1):
+        pushed = [call(model, 1) for _ in range(3)]
+    assert not torch.allclose(pushed[0], bare, atol=1e-3)
+    assert all(torch.equal(one, pushed[0]) for one in pushed)
+    with (
+        pytest.raises(HandscopeError, match="called 1 times"),
+        steer(model.transformer, {"single.1": direction}, 0.5, [1], 2),
+    ):
+        call(model, 2)
+        call(model, 1)

@@ -414,3 +414,31 @@ def test_the_schedulers_digest_is_of_what_is_switched_on(tiny_pipe_folder: Path)
     assert model.scheduler == before
     change_to(shift=2.0)
     assert model.scheduler != before
+
+
+def test_set_shift_is_heard_by_schedule_and_digest(tiny_pipe_folder: Path) -> None:
+    model = load(str(tiny_pipe_folder))
+    model.pipe.scheduler = type(model.pipe.scheduler)(shift=1.0)
+    before = model.scheduler
+    model.pipe.scheduler.set_shift(3.0)
+    assert model.scheduler != before
+    sigmas, timesteps = model.family.schedule(model.pipe, 2, 32, 32)
+    image(model)
+    assert torch.equal(sigmas, model.pipe.scheduler.sigmas) and float(sigmas[1]) == 0.75
+    model.pipe.scheduler.set_shift(1.0)
+    assert model.scheduler == before
+
+
+@pytest.mark.parametrize("wide", [2, 3])
+def test_a_transformer_that_is_given_a_picture_too_is_refused(folder: Path, wide: int) -> None:
+    """As those for Control (twice the channels) and Fill: in a folder that calls itself text to image."""
+    change_json(folder / "transformer" / "config.json", in_channels=16 * wide, out_channels=16)
+    weights = load_file(folder / WEIGHTS)
+    weights["x_embedder.weight"] = weights["x_embedder.weight"].repeat(1, wide)
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(HandscopeError, match=f"takes {4 * wide} channels and its VAE has 4: .*Control or Fill"):
+        load(str(folder))
+    for name in ("FluxControlPipeline", "FluxFillPipeline"):
+        change_json(folder / "model_index.json", _class_name=name)
+        with pytest.raises(HandscopeError, match=f"found a {name}"):
+            load(str(folder))
