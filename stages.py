@@ -458,8 +458,8 @@ COMMIT = Stage(
                 "group": "all, good or bad", "n": "samples with the shape at the end", "missing": "those without",
                 "undecided": "those that change to the end", "from_the_start": "those that never change",
                 "median_*": "step and noise level at which half are decided", "steps_*": "95% interval of that step",
-                "snr_db": "signal to noise there", "difference": "bad minus good, in steps",
-                "p": "its permutation test",
+                "snr_db": "signal to noise there", "difference": "bad minus good of the same prompt, in steps",
+                "difference_*": "its interval over prompts", "p": "its permutation test",
             }
             | REASON,
             optional=True,
@@ -468,6 +468,7 @@ COMMIT = Stage(
     files=("analysis/commitment.safetensors", "figures/commitment.*"),
     settings={"seed": "seed"},
     defaults={"samples": 200},
+    version=2,
     model=True,
     always=False,
     section="commit When is it decided?",

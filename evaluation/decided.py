@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from ..analysis.statistics.folds import codes
 from ..analysis.statistics.intervals import bootstrap_weights, interval
@@ -40,8 +41,8 @@ def summarise(rows: pd.DataFrame, seed: int = 0, draws: int = 1000) -> pd.DataFr
     undecided, from_the_start : samples of n that change to the end, and that never change
     median_step, steps_hi, steps_lo : what remains when half are decided, and its 95% interval (draws of prompts)
     median_sigma, snr_db : at the median
-    difference, p : at the row of group bad, bad minus good in mean index, undecided taken as the last step; p against
-        permutations within prompts
+    difference, difference_lo, difference_hi, p : at the row of group bad, bad minus good of the same prompt in index,
+        undecided taken as the last step; its interval over prompts; p of that against permutations within prompts
     reason : why there is no median
     """
     summary = []
@@ -50,7 +51,7 @@ def summarise(rows: pd.DataFrame, seed: int = 0, draws: int = 1000) -> pd.DataFr
         for group, some in groups.items():
             row = {"region": region, "unit": unit, "tolerance": tolerance, "group": group}
             row |= _of_group(some, seed, draws)
-            row |= _compared(part, seed) if group == "bad" else {"difference": np.nan, "p": np.nan}
+            row |= _compared(part, seed) if group == "bad" else {}
             summary.append(row)
     return pd.DataFrame(summary)
 
@@ -119,17 +120,32 @@ def _drawn_medians(rows: pd.DataFrame, seed: int, draws: int) -> NDArray[np.floa
 
 
 def _compared(rows: pd.DataFrame, seed: int, permutations: int = 1000) -> dict[str, float]:
-    """Bad minus good in mean index, and its two-sided p against labels permuted within prompts."""
+    """Bad minus good of the same prompt in index, its interval over prompts, and its two-sided p.
+
+    Each prompt's difference of means counts as its number of pairs over its number of samples, what it tells of a
+    difference. The p is of that same number, against labels permuted within prompts; the interval is of its sum over
+    prompts, linearised, with Student's t.
+    """
     rows = rows[(rows["reason"] != "no shape at the end") & rows["bad"].notna()]
-    y = rows["bad"].to_numpy(float)
-    if not 0 < y.sum() < len(y):
-        return {"difference": np.nan, "p": np.nan}
+    y, prompt = rows["bad"].to_numpy(float), codes(rows["prompt"])
+    empty = dict.fromkeys(("difference", "difference_lo", "difference_hi", "p"), np.nan)
+    size, bad = np.bincount(prompt), np.bincount(prompt, y)
+    mixed = (bad > 0) & (bad < size)
+    if not mixed.any():
+        return empty
     index = rows["index"].fillna(rows["steps"] - 1).to_numpy(float)
+    weight = np.where(mixed, bad * (size - bad) / size, 0)
+    of = np.eye(len(size))[prompt]  # a prompt's labels are only ever permuted, so that its counts stay
 
-    def difference(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-        return labels @ index / labels.sum(-1) - (1 - labels) @ index / (1 - labels).sum(-1)
+    def differences(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums, total = (labels * index) @ of, np.bincount(prompt, index)
+        return np.where(mixed, sums / np.maximum(bad, 1) - (total - sums) / np.maximum(size - bad, 1), 0)
 
-    observed = float(difference(y[None])[0])
-    null = difference(permuted_labels(y, rows["prompt"].to_numpy(), permutations, seed, within=True))
-    p = (1 + int((np.abs(null) >= abs(observed) - 1e-12).sum())) / (1 + len(null))
-    return {"difference": observed, "p": p}
+    own = differences(y[None])[0]
+    observed = float(weight @ own / weight.sum())
+    null = differences(permuted_labels(y, rows["prompt"].to_numpy(), permutations, seed, within=True)) @ weight
+    p = (1 + int((np.abs(null / weight.sum()) >= abs(observed) - 1e-12).sum())) / (1 + len(null))
+    m = int(mixed.sum())
+    spread = np.sqrt(m / max(m - 1, 1) * np.square(weight * (own - observed) / weight.sum()).sum())
+    half = student.ppf(0.975, m - 1) * spread if m > 1 else np.inf
+    return {"difference": observed, "difference_lo": observed - half, "difference_hi": observed + half, "p": p}

@@ -158,6 +158,6 @@ def rates(table: pd.DataFrame, overall: float, ax: Axes, *, subject: Subject | N
     ax.set_ylim(place - 1.2, -0.7)
     ax.set_xlim(0, min(1.0, max(float(table["hi"].max()), 2 * overall) + 0.08))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_xlabel(f"share of malformed {words_of(subject).plural}, 95% Wilson interval")
+    ax.set_xlabel(f"share of malformed {words_of(subject).plural}, 95% interval over prompts")
     ax.tick_params(axis="y", length=0)
     return ax

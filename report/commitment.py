@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,9 @@ from ..models.model import Model
 from ..organism.study.regions import regions_of
 from ..progress import Progress, quiet
 from ..run.folder import Run
-from .words import with_article
+from .claims import SCORE, claim_of
+from .outcomes import decided_later
+from .words import place, with_article
 
 SHOWN = 10  # pictures of a filmstrip
 
@@ -78,10 +81,10 @@ def commitment_plate(model: Model, run: Run, rows: pd.DataFrame, regions: Sequen
 
 def sentences(run: Run, summary: pd.DataFrame, regions: Sequence[Region]) -> list[str]:
     """What a summary says of each region at its own tolerance, and when a probe begins to tell."""
-    said, words = [], subject_of(run)
+    said = []
     for region in regions:
         some = summary[(summary["region"] == region.name) & np.isclose(summary["tolerance"], region.tolerance)]
-        whole, bad = (some[some["group"] == group].iloc[0] for group in ("all", "bad"))
+        whole = some[some["group"] == "all"].iloc[0]
         within = f"{region.name}, within {region.tolerance:g} {region.unit}"
         counts = f"{whole.n} samples, {whole.undecided} not before the end, {whole.missing} without it at the end"
         if whole.reason:
@@ -90,22 +93,25 @@ def sentences(run: Run, summary: pd.DataFrame, regions: Sequence[Region]) -> lis
         noise = f"at {whole.snr_db:.1f} dB" if np.isfinite(whole.snr_db) else "in pure noise"
         interval = f"95% {whole.steps_lo:g} to {whole.steps_hi:g}"
         text = f"{within}: half are decided by step {whole.median_step:g} ({interval}), {noise}; {counts}"
-        if np.isfinite(bad.p):
-            later = "later" if bad.difference > 0 else "earlier"
-            which = f"{words.verdicts['bad']} {words.plural}"
-            text += f"; {which} {abs(bad.difference):.1f} steps {later} (p = {bad.p:.3g})"
         said.append(text)
+    said.append(decided_later(summary, subject_of(run)).brief)
     path = run.analysis_dir / "probes.csv"
     if path.exists():
-        probes = pd.read_csv(path)
-        able = probes[(probes["subset"] == "sure") & (probes["within_q"] <= figures.LEVEL)]
-        said.append(
-            "no probe of the run tells good from bad within prompts"
-            if able.empty
-            else f"a probe tells good from bad within prompts from step {able['step'].max()} on "
-            f"({able.loc[able['step'].idxmax(), 'block']})"
-        )
+        said.append(_first_told(pd.read_csv(path)))
     return said
+
+
+def _first_told(probes: pd.DataFrame) -> str:
+    """The noisiest step at which a probe tells good from bad within prompts."""
+    columns = replace(SCORE, prefix="within_")
+    rows = probes[probes["subset"] == "sure"].dropna(subset=["within_auc"])
+    called = rows[columns.called(rows)]
+    n = f"n = {int(probes['n_good'].iloc[0] + probes['n_bad'].iloc[0])}"
+    claim = claim_of("", "a probe", "a probe tells good from bad within prompts", n, rows, columns)
+    if called.empty:
+        return claim.brief
+    first = called.loc[called["step"].idxmax()]
+    return f"a probe tells good from bad within prompts from {place(first)} on: {columns.effect(first).words()} ({n})"
 
 
 def _any(rows: pd.DataFrame) -> bool:

@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..errors import HandscopeError
+from ..labeling.subject import subject_of
 from ..models.model import Model
 from ..organism.study.mend import mend
 from ..progress import Progress, quiet
 from ..run.folder import Run
+from .outcomes import mended
 
 COLOURS = {"plain": "#555555", "triage": "#009E73", "steering": "#4B2A7B", "guidance": "#0072B2", "control": "#B07D00"}
 
@@ -49,14 +51,9 @@ def leading(table: pd.DataFrame, n: int = 5) -> pd.DataFrame:
 
 
 def summary(run: Run) -> str:
-    """The rate of the baseline, and of the arm after which it is lowest."""
+    """What the arms showed, and where the rest is."""
     path = run.path / "mend" / "arms.csv"
-    table = pd.read_csv(path)
-    base, best = table.iloc[0], leading(table, 1)
-    said = f"baseline: {base['before']:.1%} malformed of {base['n']:.0f}"
-    for _, row in best.iterrows():
-        said += f"; {row['arm']}: {row['after']:.1%} (q = {row['q']:.3g}), the lowest of {len(table) - 1} arms"
-    return f"{said}, in {path}"
+    return f"{mended(pd.read_csv(path), subject_of(run)).brief} In {path}"
 
 
 def forest_plate(table: pd.DataFrame) -> Figure:

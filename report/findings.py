@@ -1,16 +1,18 @@
-"""What was found, in words that follow the numbers, and what could not be told from chance, in those words."""
+"""What was found: the rows of the main tables as claims, which say for themselves what could not be told from chance."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from ..analysis.statistics.rates import wilson
-from ..figures import LEVEL
+from ..analysis.statistics.multiple import benjamini_hochberg
+from ..analysis.statistics.rates import clustered_share
+from .claims import GAIN, SCORE, Claim, Columns, Effect, claim_of, holm_line, of_parts
 from .optional_findings import optional_findings
-from .results import Results, separable
-from .words import CHANCE, Finding, at_steps, auc_words, best_row, counted, percent, place, rounded, with_article
+from .results import Results
+from .words import at_steps, number, with_article
 
 _BASELINES = {
     "prompt": "the words of the prompt",
@@ -27,12 +29,22 @@ _BASELINES = {
 }
 """What each baseline reads; ``{noun}`` is the subject's."""
 HONEST = ("x0", "x0_flat", "image", "all")
+"""The accounts of the predicted picture in added.csv."""
 
 
-def findings(results: Results) -> list[Finding]:
-    """Every finding that the results allow, the main ones first."""
-    makers = (_malformed, _separable, _beyond, _length, _when, _other_explanations, _direction, _distance, _doubtful)
-    return [*(make(results) for make in makers), *optional_findings(results)]
+def findings(results: Results) -> list[Claim]:
+    """Every finding that the results allow, the main ones first, and what holds when all count as one family."""
+    makers = (_malformed, _primary, _chosen, _separable, _beyond, _length, _when, _other_explanations, _direction,
+              _distance, _doubtful)  # fmt: skip
+    claims = [claim for make in makers if (claim := make(results)) is not None]
+    claims += optional_findings(results)
+    return [*claims, holm_line(claims)]
+
+
+def first_page(claims: list[Claim]) -> list[Claim]:
+    """What the first page says: the cell named beforehand, the main question, a cell chosen honestly, the rest of it."""
+    order = ("the cell named beforehand", "a probe", "a chosen cell", "beyond the picture", "everything together")
+    return sorted((claim for claim in claims if claim.topic in order), key=lambda claim: order.index(claim.topic))
 
 
 def baseline_words(results: Results, name: str) -> str:
@@ -40,173 +52,285 @@ def baseline_words(results: Results, name: str) -> str:
     return _BASELINES.get(name, name).format(noun=results.subject.noun)
 
 
-def _malformed(results: Results) -> Finding:
+def _malformed(results: Results) -> Claim:
     judged = results.samples.dropna(subset=["bad"])
-    bad, n = int(judged["bad"].sum()), len(judged)
-    low, high = wilson(bad, n)
-    unsure = len(results.samples) - n
+    share = Effect("", *clustered_share(judged["bad"], judged["prompt"]), unit="%")
     sure = results.probe_of("sure").iloc[0]
-    brief = f"{percent(bad / n)} (95% interval {percent(low)} to {percent(high)}): {bad} of {n}."
     counts = " and ".join(f"{int(sure[f'n_{side}'])} {results.subject.verdicts[side]}" for side in ("good", "bad"))
-    detail = f"The analyses use the {counts} ones whose verdict is sure."
+    notes = [f"The analyses use the {counts} ones whose verdict is sure."]
+    unsure = len(results.samples) - len(judged)
     if unsure:
-        detail += f" {unsure} more could not be judged and are in no analysis."
-    return Finding(f"How many {results.subject.plural} are malformed?", brief, detail, "yes")
+        notes.append(f"{unsure} more could not be judged and are in no analysis.")
+    n = f"{int(judged['bad'].sum())} of {len(judged)}, 95% interval over {judged['prompt'].nunique()} prompts"
+    says = f"{{estimate}} of the {results.subject.plural} that could be judged are malformed"
+    question = f"How many {results.subject.plural} are malformed?"
+    return Claim(question, "malformed", says, n, "yes", share, notes=tuple(notes))
 
 
-def _separable(results: Results) -> Finding:
+def _tells(results: Results, what: str = "a linear probe") -> str:
     subject = results.subject
-    good, bad = subject.verdicts["good"], subject.verdicts["bad"]
-    one = with_article(f"{bad} {subject.noun}")
-    question = f"Can the activations tell {one} from {with_article(good)} one?"
-    column, rows = results.prefix + "auc", results.probe_of("sure")
-    known = rows[results.prefix + "q"] <= LEVEL
-    best = best_row(rows, column, known)
     scope = "of the same prompt" if results.prefix else "of different prompts, since no prompt has both"
-    if not known.any():
-        brief = (
-            f"A linear probe cannot tell {bad} {subject.plural} from {good} ones {scope}: {CHANCE} ({counted(best)}) "
-            f"in every one of {len(rows)} cells."
-        )
-        return Finding(question, brief, f"The highest AUC is {best[column]:.2f}, {place(best)}.", "chance")
-    brief = (
-        f"Yes, a linear probe tells {bad} {subject.plural} from {good} ones {scope} in {known.sum()} of {len(rows)} "
-        f"cells (q ≤ {LEVEL}), best in {place(best)}: {auc_words(best, results.prefix)}."
+    bad, good = (subject.verdicts[side] for side in ("bad", "good"))
+    return f"{what} tells {bad} {subject.plural} from {good} ones {scope}"
+
+
+def _primary(results: Results) -> Claim | None:
+    """The cell that the study file names: one test, which needs no correction."""
+    if results.primary is None:
+        return None
+    block, _, step = results.primary.rpartition("/")
+    rows = results.probe_of("sure")
+    rows = rows[(rows["block"] == block) & (rows["step"] == int(step))]
+    columns = replace(SCORE, prefix=results.prefix, alone=True)
+    return claim_of(
+        f"Does the cell that was named beforehand, {results.primary}, tell {_pair(results)}?",
+        "the cell named beforehand",
+        _tells(results, "a linear probe of the cell that the study file names"),
+        results.n(results.prefix),
+        rows,
+        columns,
+        size=1,
+        reason=f"probes.csv has no cell {results.primary}",
     )
-    return Finding(question, brief, f"Being the best of {len(rows)}, that number is likely a little too high.", "yes")
 
 
-def _beyond(results: Results) -> Finding:
-    """The honest question: is there more in the block than in what the model would draw if it stopped now?"""
-    question = "Does it know more than its own half-finished picture shows?"
-    prefix, block, n = results.prefix, results.best_block, counted(results.probe_of("sure").iloc[0])
-    gains: dict[str, bool] = {}
-    parts = []
-    for name in HONEST:
-        rows = results.added_of_best
-        rows = rows[rows["baseline"] == name].dropna(subset=[prefix + "added"]).sort_values("step", ascending=False)
-        if len(rows):
-            known = (rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)
-            gains[baseline_words(results, name)] = bool(known.any())
-            parts.append(_gain_words(rows, known, baseline_words(results, name), prefix, n))
-    detail = " ".join(parts)
-    whole = _whole_picture(results, n)
-    if not parts:
-        brief, mark = "This was not measured: no block was compared with the predicted clean picture.", "chance"
-    elif all(gains.values()):
-        brief = f"Yes: {block} adds to every account of the picture that the model predicts at that step ({n})."
-        mark = "yes"
-    elif not any(gains.values()):
-        brief = (
-            f"These data do not show it: what {block} adds to the picture that the model predicts at that step is "
-            f"{CHANCE} ({n})."
+def _chosen(results: Results) -> Claim | None:
+    """Choosing the best of many cells flatters it; a choice that does not see what it is judged on does not."""
+    rows = results.table("chosen")
+    if rows.empty:
+        return None
+    row = rows[rows["pairs"] == ("within" if results.prefix else "all")].iloc[0]
+    question = "How well is it told in a cell that was chosen without the pictures it is judged on?"
+    topic, n = "a chosen cell", results.n(results.prefix)
+    if pd.isna(row["auc"]):
+        return Claim(question, topic, "", n, "not_measured", reason="there is no pair to compare")
+    effect = Effect("AUC", row["auc"], row["lo"], row["hi"], 0.5)
+    places = pd.Series(str(row["cells"]).split(";")).value_counts()
+    folds = ", ".join(f"{name} ({count})" for name, count in places.items())
+    says = (
+        f"with block and step chosen inside the training folds, anew for each of {int(places.sum())} folds, the held-out "
+        "folds have {estimate}"
+    )
+    notes = [
+        f"Chosen: {folds}. The best of all {int(row['n_cells'])} cells, chosen on the pictures that it is shown on, has "
+        f"AUC {number(row['largest'])}: it looks better by {number(max(0.0, row['largest'] - row['auc']))}. No test was "
+        "made of this; its interval "
+        + ("holds 0.5." if effect.holds_null else "does not hold 0.5.")
+    ]
+    return Claim(question, topic, says, n, "chance" if not effect.low > 0.5 else "yes", effect, notes=tuple(notes))
+
+
+def _pair(results: Results) -> str:
+    one = with_article(f"{results.subject.verdicts['bad']} {results.subject.noun}")
+    return f"{one} from {with_article(results.subject.verdicts['good'])} one"
+
+
+def _separable(results: Results) -> Claim:
+    rows = results.probe_of("sure")
+    return claim_of(
+        f"Can the activations tell {_pair(results)}?",
+        "a probe",
+        _tells(results),
+        results.n(results.prefix),
+        rows,
+        replace(SCORE, prefix=results.prefix),
+        notes=[f"Being the largest of {len(rows)}, that AUC is likely a little too high."],
+    )
+
+
+def together(rows: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """One row a cell that asks whether it gains beside all its baselines at once: the least gain, and the largest p.
+
+    Parameters
+    ----------
+    rows : with block, step, baseline, and after `prefix` added, p and what else a gain has
+
+    Notes
+    -----
+    All of several null hypotheses can be rejected at a level when each of them is (Berger 1982): so their largest p is
+    a p of the whole, whatever they have to do with each other. Then come false discovery rates over the cells.
+    """
+    found = []
+    for _, cell in rows.groupby(["block", "step"], sort=False):
+        p = cell[f"{prefix}p"]
+        row = cell.loc[cell[f"{prefix}added"].idxmin()].copy() if cell[f"{prefix}added"].notna().all() else cell.iloc[0]
+        row = row.copy()
+        row[f"{prefix}p"] = p.max() if p.notna().all() else float("nan")
+        if f"{prefix}p_floor" in cell:
+            row[f"{prefix}p_floor"] = cell[f"{prefix}p_floor"].max()
+        found.append(row)
+    table = pd.DataFrame(found)
+    table[f"{prefix}q"] = benjamini_hochberg(table[f"{prefix}p"].astype(float))
+    return table.drop(columns=f"{prefix}p_family", errors="ignore")
+
+
+def _beyond(results: Results) -> Claim:
+    """The honest question: does the block add to every account of what the model would draw if it stopped now?"""
+    prefix, block, n = results.prefix, results.best_block, results.n(results.prefix)
+    conditional, plain = results.table("conditional"), results.added[results.added["baseline"].isin(HONEST)]
+    rows = conditional if len(conditional) else plain
+    accounts = [baseline_words(results, name) for name in dict.fromkeys(rows["baseline"])]
+    question = "Is it more linearly accessible inside than in the picture that the model predicts at that step?"
+    topic = "beyond the picture"
+    if rows.empty:
+        reason = "no block was compared with the predicted clean picture"
+        return Claim(question, topic, "", n, "not_measured", reason=reason)
+    cells = together(rows, prefix)
+    parts = [
+        claim_of(
+            question,
+            f"beside {baseline_words(results, name)}",
+            f"{block} adds to {baseline_words(results, name)}",
+            n,
+            part[part["block"] == block].sort_values("step", ascending=False),
+            replace(GAIN, prefix=prefix),
+            size=_tested(results.added, prefix),
+            each="step",
+            needs_all=True,
         )
-        mark = "chance"
-    else:
-        beaten, unbeaten = ([name for name, gain in gains.items() if gain is side] for side in (True, False))
-        brief = (
-            f"Only in part: {block} adds to {' and to '.join(beaten)}; what it adds to {' and to '.join(unbeaten)} is "
-            f"{CHANCE} ({n})."
-        )
-        mark = "partly"
-    return Finding(question, f"{brief} {whole}".strip(), detail, mark)
+        for name, part in plain.groupby("baseline", sort=False)
+    ]
+    said = f"the verdict is more linearly accessible in {block} than in its predicted picture by these readers"
+    notes = [
+        f"Accounts that it must add to at the same step: {'; '.join(accounts)}.",
+        "A reader is a linear probe of this many samples: that the picture lacks what the block has is not shown by it.",
+        *_joint_words(plain[plain["block"] == block], prefix),
+    ]
+    return claim_of(
+        question,
+        topic,
+        said,
+        n,
+        cells[cells["block"] == block].sort_values("step", ascending=False),
+        replace(GAIN, prefix=prefix),
+        size=_tested(cells, prefix),
+        each="step",
+        needs_all=True,
+        notes=notes,
+        parts=[*parts, *_whole_picture(results, n)],
+    )
 
 
-def _whole_picture(results: Results, n: str) -> str:
+def _joint_words(plain: pd.DataFrame, prefix: str) -> list[str]:
+    """At which steps the plain gains beside all accounts are called together."""
+    rows = plain.dropna(subset=[f"{prefix}added"])
+    if rows.empty:
+        return []
+    good = (rows[f"{prefix}q"] <= 0.05) & (rows[f"{prefix}added"] > 0)
+    steps = good.groupby(rows["step"]).all()
+    held = sorted((int(step) for step in steps[steps].index), reverse=True)
+    of = rows["baseline"].nunique()
+    where = f"called together at {at_steps(held)}" if held else "at no step called together"
+    return [f"With one fit to both (added.csv), the gains beside all {of} accounts are {where}; each for itself:"]
+
+
+def _whole_picture(results: Results, n: str) -> list[Claim]:
     """Whether a probe of the whole predicted picture does better than one of the block, compared at the same steps."""
-    prefix, rows = results.prefix, results.whole_picture
-    rows = rows[rows["block"] == results.best_block].dropna(subset=[prefix + "added"])
-    known = rows[(rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)].sort_values("step", ascending=False)
-    if known.empty:
-        return ""
-    best = known.loc[known[prefix + "added"].idxmax()]
-    gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
-    return (
-        f"A probe of the whole predicted picture tells more than one of {results.best_block} at "
-        f"{at_steps(known['step'])}, most at step {best['step']}: AUC {best[prefix + 'auc_both']:.2f} against "
-        f"{best[prefix + 'auc_baseline']:.2f} ({gain}, {low} to {high}; {n}). {_other_penalty(results)}"
-    ).strip()
-
-
-def _other_penalty(results: Results) -> str:
-    """Both of these have one penalty, which need not suit both alike."""
-    rows = results.table("methods")
-    if rows.empty:
-        return ""
-    rows = rows[(rows["method"] == "ridge") & (rows["block"] == results.best_block)]
-    low, high = (rows[results.prefix + "auc"].agg(end) for end in ("min", "max"))
-    return (
-        f"Both have a penalty that was settled beforehand: ridge probes of {results.best_block}, whose penalty is "
-        f"chosen inside the folds, have AUCs of {low:.2f} to {high:.2f}, so part of that lead may be the penalty's."
-        if len(rows)
-        else ""
+    rows, block = results.whole_picture, results.best_block
+    claim = claim_of(
+        "Does a probe of the whole predicted picture tell more than one of the block?",
+        f"a probe of the whole predicted picture in place of {block}'s",
+        f"a probe of the whole predicted picture tells more than one of {block}",
+        n,
+        rows[rows["block"] == block].sort_values("step", ascending=False),
+        replace(GAIN, prefix=results.prefix),
+        size=_tested(rows, results.prefix),
+        each="step",
+        needs_all=True,
     )
+    return [claim] if claim.verdict != "not_measured" else []
 
 
-def _length(results: Results) -> Finding:
+def _tested(rows: pd.DataFrame, prefix: str) -> int:
+    """How many tests of a table were corrected together."""
+    return int(rows[f"{prefix}q"].notna().sum())
+
+
+def _length(results: Results) -> Claim:
     """One number, the mean length of an instance's tokens in the block itself: does their direction say more?"""
-    question = "Is it more than how large the activations are?"
-    prefix, block, n = results.prefix, results.best_block, counted(results.probe_of("sure").iloc[0])
+    prefix, block = results.prefix, results.best_block
     rows = results.added_of_best
-    rows = rows[rows["baseline"] == "norm"].dropna(subset=[prefix + "added"]).sort_values("step", ascending=False)
+    rows = rows[rows["baseline"] == "norm"].dropna(subset=[f"{prefix}added"]).sort_values("step", ascending=False)
+    notes = []
+    if len(rows):
+        best = rows.loc[rows[f"{prefix}auc_baseline"].idxmax()]
+        gain = replace(GAIN, prefix=prefix, change=None).effect(best)
+        notes = [
+            f"At best, step {best['step']}, that length alone has AUC {number(best[f'{prefix}auc_baseline'])}; the "
+            f"vector's {gain.words()} there."
+        ]
+    return claim_of(
+        "Is it more than how large the activations are?",
+        "more than their size",
+        f"{results.subject.one}'s mean vector in {block} adds to the mean length of its tokens there",
+        results.n(prefix),
+        rows,
+        replace(GAIN, prefix=prefix),
+        size=_tested(results.added, prefix),
+        each="step",
+        needs_all=True,
+        notes=notes,
+        reason="no block was compared with the length of its tokens",
+    )
+
+
+def _when(results: Results) -> Claim:
+    prefix, block, every = results.prefix, results.best_block, results.probe_of("sure")
+    rows = every[every["block"] == block].sort_values("step", ascending=False)
+    columns = replace(SCORE, prefix=prefix)
+    found = rows.dropna(subset=[prefix + "auc"])
+    known = found[columns.called(found)] if len(found) else found
+    notes = []
+    if len(known):
+        early = known.iloc[0]
+        notes.append(f"First called at step {early['step']}: {columns.effect(early).words()}. {_leak(results, early)}")
+    if len(found) > 1:
+        first, last = (columns.effect(found.iloc[place]).words() for place in (0, -1))
+        notes.append(
+            f"At the noisiest step that was read, {found.iloc[0]['step']}: {first}. At the last, "
+            f"{found.iloc[-1]['step']}: {last}."
+        )
+    return claim_of(
+        "When can it be told?",
+        "a step",
+        _tells(results, f"a linear probe of {block}, the best block,"),
+        results.n(prefix),
+        rows,
+        columns,
+        size=_tested(every, prefix),
+        each="step",
+        notes=[note.strip() for note in notes],
+        parts=_change(results, found) if len(found) > 1 else (),
+    )
+
+
+def _change(results: Results, found: pd.DataFrame) -> list[Claim]:
+    """A paired comparison of the first step with the last, where one was made; intervals of both show no change."""
+    pairs, prefix, block = results.table("pairs_of_cells"), results.prefix, results.best_block
+    first, last = int(found.iloc[0]["step"]), int(found.iloc[-1]["step"])
+    prefix = prefix if f"{prefix}difference" in pairs else ""
+    topic = f"from step {first} to step {last}"
+    rows = pairs
+    if len(pairs):
+        same = (pairs["block_a"] == block) & (pairs["block_b"] == block)
+        rows = pairs[same & (pairs["step_a"].isin([first, last])) & (pairs["step_b"].isin([first, last]))]
     if rows.empty:
-        return Finding(question, "This was not measured.", "", "chance")
-    known = (rows[prefix + "q"] <= LEVEL) & (rows[prefix + "added"] > 0)
-    best = rows.loc[rows[prefix + "auc_baseline"].idxmax()]
-    gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
-    alone = (
-        f"At best, step {best['step']}, that length alone reaches AUC {best[prefix + 'auc_baseline']:.2f}, to which "
-        f"the vector adds {gain} ({low} to {high}; {n})."
+        reason = "no paired comparison of steps was made, and the intervals of two steps do not make one"
+        return [Claim("", f"a change {topic}", "", results.n(results.prefix), "not_measured", reason=reason)]
+    row = rows.iloc[0]
+    early, late = ("a", "b") if row["step_a"] == first else ("b", "a")
+    change = float(row[f"{prefix}auc_{late}"] - row[f"{prefix}auc_{early}"])
+    sign = 1 if change >= 0 else -1
+    forth = abs(row[f"{prefix}difference"] - sign * change) < abs(row[f"{prefix}difference"] + sign * change)
+    ends = sorted((1 if forth else -1) * row[f"{prefix}{end}"] for end in ("lo", "hi"))
+    one = pd.DataFrame([row]).assign(
+        **{f"{prefix}difference": abs(change), f"{prefix}lo": ends[0], f"{prefix}hi": ends[1]}
     )
-    what = f"what {results.subject.one}'s mean vector in {block} adds to the mean length of its tokens there"
-    if not known.any():
-        return Finding(question, f"These data do not show it: {what} is {CHANCE} ({n}) at every step.", alone, "chance")
-    if known.all():
-        return Finding(question, f"Yes: {what} can be told from chance at every step ({n}).", alone, "yes")
-    brief = (
-        f"Only in part: {what} can be told from chance at {at_steps(rows.loc[known, 'step'])}, and is {CHANCE} ({n}) "
-        f"at {at_steps(rows.loc[~known, 'step'])}."
-    )
-    return Finding(question, brief, alone, "partly")
-
-
-def _gain_words(rows: pd.DataFrame, known: pd.Series, name: str, prefix: str, n: str) -> str:
-    best = best_row(rows, prefix + "added", known)
-    gain, low, high = (rounded(best[prefix + column], "+") for column in ("added", "lo", "hi"))
-    before, after = best[prefix + "auc_baseline"], best[prefix + "auc_both"]
-    most = f"at step {best['step']}, from AUC {before:.2f} to {after:.2f} ({gain}, {low} to {high}; {n})"
-    what = f"Beside {name}"
-    if not known.any():
-        return f"{what}, the gain is {CHANCE} ({n}) at each of {len(rows)} steps; the largest is {most}."
-    rest = rows.loc[~known, "step"]
-    doubt = f"; at {at_steps(rest)} the gain is {CHANCE} ({n})" if len(rest) else ""
-    return f"{what}, it gains at {at_steps(rows.loc[known, 'step'])}, most {most}{doubt}."
-
-
-def _when(results: Results) -> Finding:
-    question = "When does it know?"
-    prefix, block, rows = results.prefix, results.best_block, results.probe_of("sure")
-    rows = rows[rows["block"] == block].sort_values("step", ascending=False)
-    known = rows[rows[prefix + "q"] <= LEVEL]
-    first, last = rows.iloc[0], rows.iloc[-1]
-    if known.empty:
-        steps = at_steps(rows["step"])
-        brief = f"At no step that was read: {block}, the best block, is {CHANCE} ({counted(first)}) at {steps}."
-        return Finding(question, brief, "", "chance")
-    trend = "the two intervals overlap, so neither a rise nor a fall is shown"
-    if first[prefix + "hi"] < last[prefix + "lo"]:
-        trend = "so the separation grows through the generation"
-    elif last[prefix + "hi"] < first[prefix + "lo"]:
-        trend = "so the separation fades through the generation"
-    early = known.iloc[0]
-    brief = (
-        f"{block}, the best block, can first be told from chance at step {early['step']}: {auc_words(early, prefix)}."
-    )
-    detail = (
-        f"At the noisiest step that was read, {first['step']}: {auc_words(first, prefix)}. At the last, "
-        f"{last['step']}: {auc_words(last, prefix)}; {trend}."
-    )
-    return Finding(question, f"{brief} {_leak(results, early)}".strip(), detail, "yes")
+    columns = Columns("difference", prefix, "difference", 0.0, change=(f"auc_{early}", f"auc_{late}"))
+    topic = f"a {'rise' if sign > 0 else 'fall'} {topic}"
+    return [
+        claim_of("", topic, "", results.n(results.prefix), one, columns, size=_tested(pairs, prefix), each="comparison")
+    ]
 
 
 def _leak(results: Results, early: Any) -> str:
@@ -215,95 +339,99 @@ def _leak(results: Results, early: Any) -> str:
     rows = rows[(rows["baseline"] == "position") & (rows["step"] == early["step"])].dropna(subset=[prefix + "added"])
     if rows.empty:
         return ""
-    row = rows.iloc[0]
+    columns = replace(GAIN, prefix=prefix)
     outline = f"the outline of the finished {results.subject.noun}, by which its tokens are chosen"
-    if separable(row, prefix) and row[prefix + "added"] > 0:
-        return f"That is more than {outline}, gives away."
-    return f"That may be a leak: what it adds there to {outline}, is {CHANCE} ({counted(early)})."
+    gain = columns.effect(rows.iloc[0])
+    if columns.called(rows).any() and not gain.holds_null:
+        return f"That is more than {outline}, gives away ({gain.words()})."
+    return f"That may be a leak: what it adds there to {outline}, is not shown ({gain.words()})."
 
 
-def _other_explanations(results: Results) -> Finding:
-    question = "What else predicts the verdict?"
-    strong, weak = [], []
+def _other_explanations(results: Results) -> Claim:
+    # Within a prompt its words say nothing, so this one baseline is judged between prompts.
+    parts, every = [], []
+    size = sum(len(results.baseline(name)) for name in results.baseline_names)
     for name in results.baseline_names:
-        # Within a prompt its words say nothing, so this one baseline is judged between prompts.
         prefix = "" if name == "prompt" else results.prefix
-        rows = results.baseline(name).dropna(subset=[prefix + "auc"])
-        if rows.empty:
-            continue
-        known = rows[prefix + "q"] <= LEVEL
-        best = best_row(rows, prefix + "auc", known)
+        rows = results.baseline(name)
         label = baseline_words(results, name) + (" (between prompts)" if name == "prompt" and results.prefix else "")
-        where = "" if pd.isna(best["step"]) else f" at step {best['step']:.0f}"
-        if known.any():
-            strong.append(f"{label}{where}, {auc_words(best, prefix)}")
-        else:
-            weak.append(f"{label} ({counted(best)})")
-    none = f"{CHANCE[0].upper()}{CHANCE[1:]}: {'; '.join(weak)}." if weak else ""
-    if not strong:
-        return Finding(question, "Nothing that was tried.", none, "no")
-    brief = (
-        f"{len(strong)} of {len(strong) + len(weak)} baselines do; a probe that is no better may be reading them."
+        part = claim_of("", label, "", results.n(prefix), rows, replace(SCORE, prefix=prefix), size=size)
+        names = {column: column.removeprefix(prefix) for column in rows if prefix and column.startswith(prefix)}
+        every.append(rows.drop(columns=list(names.values()), errors="ignore").rename(columns=names))
+        parts.append(part)
+    return claim_of(
+        "What else predicts the verdict?",
+        "a baseline",
+        "what needs no look inside predicts the verdict too",
+        results.n(results.prefix),
+        pd.concat(every, ignore_index=True) if every else pd.DataFrame(),
+        size=size,
+        each="baseline",
+        notes=["A probe that is no better may be reading that."],
+        parts=parts,
+        listed=True,
+        reason="no baseline was made",
     )
-    return Finding(question, brief, f"Separable: {'; '.join(strong)}. {none}", "partly")
 
 
-def _direction(results: Results) -> Finding:
-    question = "Is one direction, the difference of means, enough?"
+def _direction(results: Results) -> Claim:
+    cells, plural = results.cells, results.subject.plural
+    columns = replace(SCORE, prefix="dom_")
+    found = cells.dropna(subset=["dom_auc"])
+    notes = []
+    if len(found):
+        called = found[columns.called(found)]
+        best = (called if len(called) else found)["dom_auc"].idxmax()
+        notes.append(
+            f"On the very {plural} that it was fitted to, that direction would score "
+            f"{number(cells.loc[best, 'dom_auc_in_sample'])}: an in-sample figure, which is no evidence."
+        )
+    return claim_of(
+        "Is one direction, the difference of means, enough?",
+        "the difference of means",
+        f"the difference of means separates {plural} of prompts that it was not fitted to",
+        results.n(""),
+        cells,
+        columns,
+        notes=notes,
+    )
+
+
+def _distance(results: Results) -> Claim:
     cells = results.cells
-    known = cells["dom_q"] <= LEVEL
-    best = best_row(cells, "dom_auc", known)
-    fooled = (
-        f"On the very {results.subject.plural} that it was fitted to, that direction would score "
-        f"{best['dom_auc_in_sample']:.2f}: an in-sample figure, which is no evidence."
+    columns = Columns("excess", "db_", "excess", 0.0, "nats")
+    found = cells.dropna(subset=["db_excess"])
+    notes = []
+    if len(found):
+        called = found[columns.called(found)]
+        best = cells.loc[(called if len(called) else found)["db_excess"].idxmax()]
+        notes.append(
+            f"There, permuted verdicts give {best['db_null_mean']:.2f} ± {best['db_null_sd']:.2f} nats, so of the raw "
+            f"{best['db']:.2f}, an in-sample figure, only the excess counts."
+        )
+    return claim_of(
+        f"How far apart are the two clouds of {results.subject.noun} tokens?",
+        "the distance",
+        "the Bhattacharyya distance exceeds what permuted verdicts give",
+        results.n(""),
+        cells,
+        columns,
+        notes=notes,
     )
-    if not known.any():
-        brief = f"On prompts not fitted to, it is {CHANCE} ({counted(best)}) in every one of {len(cells)} cells."
-        highest = f"Its highest AUC is {best['dom_auc']:.2f}, {place(best)}."
-        return Finding(question, brief, f"{highest} {fooled}", "chance")
-    brief = (
-        f"On prompts not fitted to, it separates in {known.sum()} of {len(cells)} cells (q ≤ {LEVEL}), best in "
-        f"{place(best)}: {auc_words(best, 'dom_')}."
-    )
-    return Finding(question, brief, fooled, "yes")
 
 
-def _distance(results: Results) -> Finding:
-    question = f"How far apart are the two clouds of {results.subject.noun} tokens?"
-    cells = results.cells
-    known = cells["db_q"] <= LEVEL
-    best = best_row(cells, "db_excess", known)
-    null = (
-        f"There, permuted verdicts give {best['db_null_mean']:.2f} ± {best['db_null_sd']:.2f} nats, so of the raw "
-        f"{best['db']:.2f}, an in-sample figure, only the excess counts."
-    )
-    if not known.any():
-        brief = f"The Bhattacharyya distance is {CHANCE} ({counted(best)}) in every one of {len(cells)} cells."
-        largest = f"Its largest excess is {rounded(best['db_excess'])} nats, {place(best)}."
-        return Finding(question, brief, f"{largest} {null}", "chance")
-    low, high = rounded(best["db_lo"]), rounded(best["db_hi"])
-    brief = (
-        f"The Bhattacharyya distance exceeds its null in {known.sum()} of {len(cells)} cells (q ≤ {LEVEL}), most in "
-        f"{place(best)}: by {rounded(best['db_excess'])} nats ({low} to {high}; {counted(best)})."
-    )
-    return Finding(question, brief, null, "yes")
-
-
-def _doubtful(results: Results) -> Finding:
-    question = "Does the answer hang on doubtful labels?"
-    sure, every = (results.probe_of(one).set_index(["block", "step"], drop=False) for one in ("sure", "all"))
-    n_sure, n_all = (counted(rows.iloc[0]) for rows in (sure, every))
-    if n_sure == n_all:
-        return Finding(question, f"No: no verdict leans, each is sure or unsure ({n_sure}).", "", "no")
-    found, found_all = (int((rows[results.prefix + "q"] <= LEVEL).sum()) for rows in (sure, every))
-    best = sure[results.prefix + "auc"].idxmax()
-    same = (found > 0) == (found_all > 0)
-    brief = (
-        f"{'No' if same else 'Yes'}: with sure verdicts only, {found} of {len(sure)} cells can be told from chance "
-        f"({n_sure}); with leaning ones too, {found_all} of {len(every)} ({n_all})."
-    )
-    detail = (
-        f"In {place(sure.loc[best])}: sure only, {auc_words(sure.loc[best], results.prefix)}; all, "
-        f"{auc_words(every.loc[best], results.prefix)}."
-    )
-    return Finding(question, brief, detail, "no" if same else "partly")
+def _doubtful(results: Results) -> Claim:
+    question, topic = "Is the same called with doubtful labels?", "doubtful labels"
+    columns = replace(SCORE, prefix=results.prefix)
+    sure, every = (results.probe_of(one) for one in ("sure", "all"))
+    counts = [int(rows["n_good"].iloc[0] + rows["n_bad"].iloc[0]) for rows in (sure, every)]
+    if counts[0] == counts[1]:
+        return Claim(question, topic, "no verdict leans, each is sure or unsure", results.n(""), "no")
+    parts = [
+        claim_of("", name, "", f"n = {n}", rows, columns, size=_tested(rows, results.prefix))
+        for name, n, rows in (("sure verdicts only", counts[0], sure), ("leaning ones too", counts[1], every))
+    ]
+    says = f"{_tells(results)} with sure verdicts only and with leaning ones too"
+    notes = ("Their difference was not tested.",)
+    n = f"n = {counts[0]} and {counts[1]}"
+    return Claim(question, topic, says, n, of_parts(parts), parts=tuple(parts), notes=notes)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
-from ..analysis.statistics.power import power_table
+from ..analysis.statistics.multiple import benjamini_hochberg, resolvable
+from ..analysis.statistics.power import detectable, power_table
 from ..figures import LEVEL
+from .claims import GAIN, SCORE, TARGET, Claim, Columns, claim_of, of_parts
+from .outcomes import decided_later, mended
 from .results import Results
-from .words import CHANCE, Finding, at_steps, auc_words, best_row, counted, percent, place, rounded
+from .words import number, percent, place
 
 SEEN = 0.6
 """The AUC whose being seen is asked for."""
@@ -15,194 +20,216 @@ SEEN = 0.6
 METHOD_NAMES = {"logistic": "logistic", "ridge": "ridge", "mass_mean": "difference of means"}
 
 
-def optional_findings(results: Results) -> list[Finding]:
+def optional_findings(results: Results) -> list[Claim]:
     """What the tables that are there allow."""
-    makers = (_power, _everywhere, _scopes, _gaussian, _methods, _calibrated, _places, _survey)
-    return [finding for make in makers if (finding := make(results)) is not None]
+    makers = (_power, _everywhere, _scopes, _gaussian, _methods, _calibrated, _places, _survey, _later, _mended)
+    return [claim for make in makers for claim in make(results)]
 
 
-def _power(results: Results) -> Finding | None:
-    question, plural = "What could these data have shown?", results.subject.plural
+def _power(results: Results) -> list[Claim]:
     table = power_table(results.tested, SEEN)
-    if table.empty:
-        return None
-    row = table.iloc[-1]
-    n = f"n = {row['n_good'] + row['n_bad']}"
-    brief = (
-        f"A {row['test']} whose held-out AUC is {SEEN} would be told from chance in one cell with a chance of "
-        f"{percent(row['power'])} ({n}); {row['needed']:,} labelled {plural} would give 80%."
+    if table.empty or table["null_sd"].isna().all():
+        return []
+    row = table.dropna(subset=["null_sd"]).iloc[-1]
+    alone, first = (detectable(row["null_sd"], 0.5, LEVEL / tests, TARGET) for tests in (1, row["cells"]))
+    floor = float(row.get("p_floor", float("nan")))
+    coarse = floor == floor and not resolvable(floor, int(row["cells"]), LEVEL)
+    first_of = (
+        f"as the only one of {row['cells']} cells none would be, whatever its AUC, for want of permutations"
+        if coarse
+        else f"as the first of {row['cells']} cells after correction, {_seen(first)}"
     )
-    detail = (
-        f"To be the first of {row['cells']} cells after correction: {percent(row['power_first'])}, and "
-        f"{row['needed_first']:,} {plural} for 80%. Clustering by prompt, pairs not compared, and samples used twice "
-        f"in cross-validation make the null's variance {row['design_effect']:.1f} times that of independent samples."
-    )
-    return Finding(question, brief, detail, "yes" if row["power"] >= 0.8 else "partly")
+    says = f"with a chance of {percent(TARGET)} one cell named beforehand would be told with {_seen(alone)}; {first_of}"
+    notes = [
+        f"For an AUC of {SEEN} the chance is {percent(row['power'])} in one cell, and it takes {row['needed']:,} labelled "
+        f"{results.subject.plural} to make it {percent(TARGET)}; as the first of {row['cells']}, "
+        f"{percent(row['power_first'])} and {row['needed_first']:,}.",
+        "Clustering by prompt, pairs not compared, and samples used twice in cross-validation make the null's variance "
+        f"{row['design_effect']:.1f} times that of independent samples.",
+    ]
+    verdict = "yes" if row["power"] >= TARGET else "partly"
+    n = results.n(results.prefix)
+    return [Claim("What could these data have shown?", "power", says, n, verdict, notes=tuple(notes))]
 
 
-def _everywhere(results: Results) -> Finding | None:
+def _seen(auc: float) -> str:
+    return f"an AUC of {number(auc)} or more" if auc < 1 else "no AUC at all"
+
+
+def _everywhere(results: Results) -> list[Claim]:
     """One direction for all cells, and how far each cell's own direction carries."""
     shared, pairs = results.table("shared"), results.table("transfer")
     if shared.empty or pairs.empty:
-        return None
-    question = "Does one direction do for all blocks and steps?"
-    row, n = shared.iloc[0], counted(results.cells.iloc[0])
-    text = f"AUC {row['auc']:.2f} ({row['lo']:.2f} to {row['hi']:.2f}"
+        return []
     away = pairs[(pairs["block_a"] != pairs["block_b"]) | (pairs["step_a"] != pairs["step_b"])]
-    known = int((away["q"] <= LEVEL).sum())
-    detail = f"A direction fitted in one cell separates another in {known} of {len(away)} pairs of cells (q ≤ {LEVEL})."
-    if not row["p"] <= LEVEL:
-        brief = f"The mean of all cells' directions is {CHANCE} ({n}), over {int(row['cells'])} cells: {text})."
-        return Finding(question, brief, detail, "chance")
+    n, cells = results.n(""), int(shared.iloc[0]["cells"])
+    carried = claim_of(
+        "", "a direction fitted in one cell, in another", "", n, away, replace(SCORE, name="AUC"),
+        size=int(pairs["q"].notna().sum()), each="pair",
+    )  # fmt: skip
     own = results.cells["dom_auc"].mean()
-    brief = (
-        f"The mean of all cells' directions separates held-out {results.subject.plural} in the mean over "
-        f"{int(row['cells'])} cells with {text}; {n}); each cell's own direction does so with {own:.2f}."
+    claim = claim_of(
+        "Does one direction do for all blocks and steps?",
+        "one direction for all",
+        f"the mean of all cells' directions separates {results.subject.plural} of prompts that it was not fitted to, in "
+        f"the mean over {cells} cells",
+        n,
+        shared,
+        replace(SCORE, alone=True),
+        notes=[f"Each cell's own direction has {number(own)} in the mean."],
+        parts=[carried],
     )
-    return Finding(question, brief, detail, "yes" if row["auc"] >= own else "partly")
+    return [claim]
 
 
-def _scopes(results: Results) -> Finding | None:
+def _scopes(results: Results) -> list[Claim]:
     """Local faults, seen in a part of an instance, against global ones, seen only in the whole of it."""
     table = results.table("contrasts")
     if table.empty:
-        return None
-    question = f"Is it faults of a part of the {results.subject.noun}, or of the whole?"
-    said, found = [], []
-    for name, rows in table.groupby("contrast", sort=False):
-        tested = rows.dropna(subset=["dom_auc"])
-        if tested.empty:
-            said.append(f"{name}: not tested, since {rows['reason'].iloc[0]}.")
-            continue
-        known = tested["dom_q"] <= LEVEL
-        best = best_row(tested, "dom_auc", known)
-        found.append(bool(known.any()))
-        where = f"in {known.sum()} of {len(tested)} cells" if known.any() else f"in none of {len(tested)} cells"
-        said.append(f"{name}: {where}, the highest in {place(best)}, {auc_words(best, 'dom_')}.")
-    mark = "yes" if found and all(found) else "partly" if any(found) else "chance"
-    text = " ".join(f"{part[0].upper()}{part[1:]}" for part in said)
+        return []
+    claims = []
     good = f"{results.subject.verdicts['good']} {results.subject.plural}"
-    return Finding(question, f"Told from {good} by the difference of means: {text}", "", mark)
+    of = {"local": f"a part of the {results.subject.noun}", "global": f"the whole of the {results.subject.noun}"}
+    for name, rows in table.groupby("contrast", sort=False):
+        faults = f"faults of {of.get(str(name), str(name))}"
+        reason = rows["reason"].iloc[0] if rows["dom_auc"].isna().all() else ""
+        claims.append(
+            claim_of(
+                f"Are {faults} alone told from {good}?",
+                f"{name} faults",
+                f"the difference of means tells {results.subject.plural} whose faults are all {name} from {good}",
+                f"n = {int(rows['n_good'].iloc[0] + rows['n_bad'].iloc[0])}",
+                rows,
+                replace(SCORE, prefix="dom_"),
+                size=int(table["dom_q"].notna().sum()),
+                reason=str(reason),
+            )
+        )
+    return claims
 
 
-def _gaussian(results: Results) -> Finding | None:
+def _gaussian(results: Results) -> list[Claim]:
     table = results.table("gaussianity")
     if table.empty:
-        return None
-    question = "Are the clouds as Gaussian as the distance takes them to be?"
+        return []
+    question, topic = "Are the clouds as Gaussian as the distance takes them to be?", "Gaussian clouds"
     unfit = table["reason"].notna()
-    n = counted(results.cells.iloc[0])
+    n = results.n("")
     if not unfit.any():
-        brief = f"In all {len(table)} cells nothing was found against it ({n})."
-        return Finding(question, brief, "", "yes")
+        return [Claim(question, topic, f"in all {len(table)} cells nothing was found against it", n, "yes")]
     worst = table.loc[(table["llr_auc_implied"] - table["llr_auc"]).idxmax()]
-    brief = (
-        f"Not in {unfit.sum()} of {len(table)} cells ({n}), so a distance in nats there ranks cells at best, and its "
-        "Bayes error means nothing."
+    says = (
+        f"not in {unfit.sum()} of {len(table)} cells, where a distance in nats ranks cells at best, and its Bayes error "
+        "means nothing"
     )
-    detail = (
-        f"Furthest off in {place(worst)}: the model implies an AUC of {worst['llr_auc_implied']:.2f} for single "
-        f"tokens, and reaches {worst['llr_auc']:.2f} on {results.subject.plural} that it was not fitted to. There, "
-        f"{worst['reason']}."
+    note = (
+        f"Furthest off in {place(worst)}: the model implies an AUC of {number(worst['llr_auc_implied'])} for single "
+        f"tokens, and reaches {number(worst['llr_auc'])} on {results.subject.plural} that it was not fitted to. There, "
+        f"{worst['reason']}. No test was made of this."
     )
-    return Finding(question, brief, detail, "no" if unfit.all() else "partly")
+    return [Claim(question, topic, says, n, "no" if unfit.all() else "partly", notes=(note,))]
 
 
-def _methods(results: Results) -> Finding | None:
-    """Other linear probes beside the logistic one, in the cell where that is best."""
+def _methods(results: Results) -> list[Claim]:
+    """Other linear probes beside the logistic one; what one calls and another does not was not compared by a test."""
     table, prefix = results.table("methods"), results.prefix
     if table.empty:
-        return None
-    question = "Does the answer hang on the kind of probe?"
-    logistic = results.probe_of("sure").assign(method="logistic")
-    every = pd.concat([logistic, table], ignore_index=True)
-    counts = {
-        str(name): (int((rows[prefix + "q"] <= LEVEL).sum()), len(rows))
-        for name, rows in every.groupby("method", sort=False)
-    }
-    best = best_row(logistic, prefix + "auc", logistic[prefix + "q"] <= LEVEL)
-    there = every[(every["block"] == best["block"]) & (every["step"] == best["step"])]
-    same = len({found > 0 for found, _ in counts.values()}) == 1
-    parts = ", ".join(f"{METHOD_NAMES.get(name, name)} {found} of {cells}" for name, (found, cells) in counts.items())
-    brief = f"{'No' if same else 'Yes'}: cells that can be told from chance (q ≤ {LEVEL}): {parts}."
-    detail = " ".join(
-        f"{METHOD_NAMES.get(str(row['method']), str(row['method'])).capitalize()}: {auc_words(row, prefix)}."
-        for _, row in there.iterrows()
+        return []
+    n, columns = results.n(prefix), replace(SCORE, prefix=prefix)
+    every = {"logistic": results.probe_of("sure")} | dict(list(table.groupby("method", sort=False)))
+    parts = [
+        claim_of("", f"{METHOD_NAMES.get(str(name), str(name))} probe", "", n, rows, columns)
+        for name, rows in every.items()
+    ]
+    claim = Claim(
+        "Do other linear probes tell it too?",
+        "kinds of probe",
+        "every kind of linear probe that was tried tells it in some cell",
+        n,
+        of_parts(parts),
+        parts=tuple(parts),
+        notes=("What one kind calls and another does not is no test of their difference.",),
     )
-    detail = f"In {place(best)}, where the logistic probe is best. {detail}"
-    return Finding(question, brief, detail, "no" if same else "partly")
+    return [claim]
 
 
-def _calibrated(results: Results) -> Finding | None:
-    table = results.table("calibration")
-    if table.empty:
-        return None
-    question = "May the probe's probabilities be believed?"
-    n, said, off = counted(results.probe_of("sure").iloc[0]), [], []
-    for name, words in (("raw", "as fitted"), ("platt", "after calibration inside the training folds")):
-        rows = table[table["log_odds"] == name]
+def _calibrated(results: Results) -> list[Claim]:
+    """Here what a test calls is a fault."""
+    table, claims = results.table("calibration"), []
+    for name, words in (("raw", "as fitted"), ("platt", "calibrated inside the training folds")):
+        rows = table[table["log_odds"] == name] if len(table) else table
         if rows.empty:
             continue
-        bad = int((rows["q"] <= LEVEL).sum())
-        off.append(bad)
-        said.append(
-            f"{words}, they are off by more than chance in {bad} of {len(rows)} cells (median error "
-            f"{percent(rows['ece'].median())}, of which {percent(rows['null_mean'].median())} would be there by chance)"
+        rows = rows if "excess" in rows else rows.assign(excess=rows["ece"] - rows["null_mean"])
+        note = (
+            f"The median error is {percent(rows['ece'].median())}, of which {percent(rows['null_mean'].median())} would "
+            "be there by chance."
         )
-    brief = f"{'; '.join(said)}; {n}."
-    mark = "yes" if off[-1] == 0 else "partly" if off[-1] < len(table) / 4 else "no"
-    return Finding(question, f"{brief[0].upper()}{brief[1:]}", "", mark)
+        claims.append(
+            claim_of(
+                f"Are the probe's stated probabilities off, {words}?",
+                f"probabilities {words}",
+                f"probabilities, {words}, are off by more than chance",
+                results.n(""),
+                rows,
+                Columns("excess", "", "excess error", 0.0, "%"),
+                notes=[note],
+            )
+        )
+    return claims
 
 
-def _places(results: Results) -> Finding | None:
+def _places(results: Results) -> list[Claim]:
     """A probe of the block with its places kept, beside one of the whole predicted picture, with a permutation null."""
-    rows = results.table("block_flat")
-    rows = rows[rows["block"] == results.best_block].sort_values("step", ascending=False) if len(rows) else rows
-    name = "with the places of its tokens kept"
-    if rows.empty:
-        rows = results.table("conditional")
-        if len(rows):
-            rows = rows[(rows["block"] == results.best_block) & (rows["baseline"] == "x0_flat")]
-        rows = rows.sort_values("step", ascending=False) if len(rows) else rows
-        name = f"as the mean of {results.subject.one}'s tokens"
-        added, p = results.prefix + "added", results.prefix + "q"
-    else:
-        added, p = "conditional_added", "conditional_p"
-    rows = rows.dropna(subset=[added]) if len(rows) else rows
-    if rows.empty:
-        return None
-    question = "Fitted to what the predicted picture leaves, does the block say more than by chance?"
-    n = counted(results.probe_of("sure").iloc[0])
-    known = rows[p] <= LEVEL
-    best = best_row(rows, added, known)
-    most = f"the largest gain is {rounded(best[added], '+')} at step {int(best['step'])}"
-    what = f"what {results.best_block}, {name}, adds to a probe of the whole predicted picture"
-    if not known.any():
-        brief = f"These data do not show it: {what} is {CHANCE} ({n}) at every step; {most}."
-        return Finding(question, brief, "", "chance")
-    brief = f"{what[0].upper()}{what[1:]} can be told from chance at {at_steps(rows.loc[known, 'step'])} ({n}); {most}."
-    return Finding(question, brief, "", "yes" if known.all() else "partly")
+    table, block = results.table("block_flat"), results.best_block
+    if table.empty:
+        return []
+    prefix = "conditional_"
+    if f"{prefix}q" not in table:
+        table = table.assign(**{f"{prefix}q": benjamini_hochberg(table[f"{prefix}p"])})
+    claim = claim_of(
+        "With the places of its tokens kept, does the block add to the whole predicted picture?",
+        "places kept",
+        f"{block}, with the places of its tokens kept, adds to a linear probe of the whole predicted picture",
+        results.n(""),
+        table[table["block"] == block].sort_values("step", ascending=False),
+        replace(GAIN, prefix=prefix, change=None),
+        size=int(table[f"{prefix}q"].notna().sum()),
+        each="step",
+        needs_all=True,
+    )
+    return [claim]
 
 
-def _survey(results: Results) -> Finding | None:
+def _survey(results: Results) -> list[Claim]:
     table = results.table("survey")
     if table.empty:
-        return None
-    question = "Where, over all blocks and all steps?"
-    known = table["ridge_q"] <= LEVEL
-    best = best_row(table, "ridge_auc", known)
-    n = counted(best)
-    if not known.any():
-        brief = f"Nowhere: a ridge probe is {CHANCE} ({n}) in every one of {len(table)} cells."
-        return Finding(question, brief, f"The highest AUC is {best['ridge_auc']:.2f}, {place(best)}.", "chance")
-    distant = int((table["db_q"] <= LEVEL).sum())
-    brief = (
-        f"A ridge probe separates in {known.sum()} of {len(table)} cells (q ≤ {LEVEL}), most in {place(best)}: "
-        f"{auc_words(best, 'ridge_')}."
+        return []
+    distance = claim_of(
+        "", "the distance", "", results.n(""), table, Columns("excess", "db_", "excess", 0.0, "nats"),
+    )  # fmt: skip
+    notes = [f"Being the largest of {len(table)}, that AUC is likely too high."]
+    cosine = table["split_cosine"].median()
+    if not pd.isna(cosine):
+        notes.append(f"Directions of two halves of the prompts have a cosine of {number(cosine)} in the median cell.")
+    claim = claim_of(
+        "Where, over all blocks and all steps?",
+        "a survey of all cells",
+        "a ridge probe separates the samples of prompts that it was not fitted to",
+        f"n = {int(table['n_good'].iloc[0] + table['n_bad'].iloc[0])}",
+        table,
+        replace(SCORE, prefix="ridge_"),
+        notes=notes,
+        parts=[distance],
     )
-    detail = (
-        f"Being the highest of {len(table)}, that AUC is likely too high. The distance exceeds its null in {distant} "
-        "cells; directions of two halves of the prompts have a cosine of "
-        f"{rounded(table['split_cosine'].median())} in the median cell."
-    )
-    return Finding(question, brief, detail, "yes")
+    return [claim]
+
+
+def _later(results: Results) -> list[Claim]:
+    table = results.table("commitment_summary")
+    return [] if table.empty else [decided_later(table, results.subject)]
+
+
+def _mended(results: Results) -> list[Claim]:
+    table = results.table("arms")
+    return [] if len(table) < 2 else [mended(table, results.subject)]

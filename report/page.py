@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from ..progress import Progress, quiet
 from ..run.record import entry_of, fresh, made_from, set_fresh
 from ..stages import ANALYZE, PROBE, REPORT, Stage
 from . import findings, plates, words
+from .claims import SCORE
 from .results import Results
 from .sections import sections
 
@@ -75,11 +77,12 @@ def _rates(samples: pd.DataFrame, subject: Subject) -> pd.DataFrame:
     """Shares of bad samples by what the subject finds stated in their prompts; no rows where none states anything."""
     judged = samples.dropna(subset=["bad"])
     stated = pd.DataFrame([subject.stated(prompt) for prompt in judged["prompt"]], index=judged.index)
-    return rates_by(stated.reindex(columns=list(subject.facts)), judged["bad"])
+    return rates_by(stated.reindex(columns=list(subject.facts)), judged["bad"], judged["prompt"])
 
 
 def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     samples, probes = results.samples, results.probe_of("sure")
+    claims = findings.findings(results)
     settings, subject = results.settings, results.subject
     good, bad = subject.verdicts["good"], subject.verdicts["bad"]
     judged = samples["bad"].notna()
@@ -88,7 +91,7 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     sources = samples["source"].value_counts()
     rate = float(samples["bad"].mean())
     return {
-        "results": results, "findings": findings.findings(results),
+        "results": results, "findings": claims, "first": findings.first_page(claims),
         "organism": settings.get("provenance", {}).get("name") == "organism",
         "model": settings.get("provenance", {}).get("name", "a model"),
         "n_prompts": samples["prompt"].nunique(), "n_labelled": len(samples), "n_judged": int(judged.sum()),
@@ -100,7 +103,7 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "sources": [(name or "not stated", int(n)) for name, n in sources.items()],
         "labels": flat(settings.get("labels", {})), "labels_map": settings.get("labels", {}), "version": __version__,
         "rates": rates.to_dict("records"), "rate": rate, "doubled": rates[rates["rate"] > 2 * rate].to_dict("records"),
-        "n": words.counted(probes.iloc[0]),
+        "n": results.n(results.prefix),
         "n_good": int(probes["n_good"].iloc[0]), "n_bad": int(probes["n_bad"].iloc[0]),
         "subsets": _subsets(results), "in_sample": _in_sample(results), "baselines": _baselines(results),
         "resolution": _resolution(run, results), "massive": _massive(results.cells), "halves": _halves(results.cosines),
@@ -126,6 +129,16 @@ def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return lines
 
 
+def told(row: pd.Series, prefix: str) -> str:
+    """The AUC of one cell for a table, and whether a corrected test calls it."""
+    if pd.isna(row[prefix + "auc"]):
+        return f"no AUC could be computed (n = {int(row['n_good'] + row['n_bad'])})"
+    columns = replace(SCORE, prefix=prefix)
+    said = columns.effect(row).words()
+    called = bool(columns.called(row.to_frame().T).iloc[0])
+    return f"{said}{'' if called else f', {words.CHANCE}'} (n = {int(row['n_good'] + row['n_bad'])})"
+
+
 def _subsets(results: Results) -> list[dict[str, Any]]:
     """The best block at every step, with sure verdicts only and with leaning ones too."""
     prefix, rows = results.prefix, []
@@ -134,7 +147,7 @@ def _subsets(results: Results) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"step": step}
         for subset, table in tables.items():
             key = (results.best_block, step)
-            row[subset] = words.auc_words(table.loc[key], prefix) if key in table.index else "–"
+            row[subset] = told(table.loc[key], prefix) if key in table.index else "–"
         rows.append(row)
     return rows
 
@@ -142,7 +155,7 @@ def _subsets(results: Results) -> list[dict[str, Any]]:
 def _in_sample(results: Results) -> list[dict[str, Any]]:
     """The difference of means of the best block: in-sample beside held out."""
     cells = results.cells[results.cells["block"] == results.best_block].sort_values("step", ascending=False)
-    return [{"step": row["step"], "held_out": words.auc_words(row, "dom_"),
+    return [{"step": row["step"], "held_out": told(row, "dom_"),
              "in_sample": f"{row['dom_auc_in_sample']:.2f}", "raw": f"{row['db']:.2f}",
              "null": f"{row['db_null_mean']:.2f} ± {row['db_null_sd']:.2f}"} for _, row in cells.iterrows()]
 
@@ -157,7 +170,7 @@ def _baselines(results: Results) -> list[dict[str, str]]:
             best = rows.loc[rows[prefix + "auc"].idxmax()]
             lines.append({"name": name, "what": findings.baseline_words(results, name),
                           "step": "any" if pd.isna(best["step"]) else f"{best['step']:.0f}",
-                          "auc": words.auc_words(best, prefix)})
+                          "auc": told(best, prefix)})
     return lines
 
 
@@ -200,4 +213,4 @@ def _halves(cosines: pd.DataFrame) -> dict[str, str]:
              "other blocks": ~same_block}
     values = {name: cosines.loc[rows, "cosine_split"].to_numpy(float) for name, rows in parts.items()}
     known = {name: value for name, value in values.items() if np.isfinite(value).any()}
-    return {name: words.rounded(float(np.nanmedian(value))) for name, value in known.items()}
+    return {name: words.number(float(np.nanmedian(value))) for name, value in known.items()}

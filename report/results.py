@@ -15,6 +15,7 @@ from ..figures import LEVEL
 from ..labeling.database.labels import Annotation, Labels
 from ..labeling.subject import Subject, subject_of
 from ..labeling.table import sample_table
+from ..run.record import entry_of
 from ..stages import ANALYZE, ANATOMY, COMMIT, MEND, PROBE, SURVEY, TABLES, TRIAGE
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Results:
     settings : dict
     subject : Subject
         Whose words are used.
+    primary : str or None
+        The cell that the study file named before the probes were fitted, such as ``single.3/14``.
     optional : dict of DataFrame
         Those of `OPTIONAL` that are there.
     """
@@ -63,6 +66,7 @@ class Results:
     annotations: dict[str, Annotation] = field(repr=False)
     settings: dict[str, Any] = field(repr=False)
     subject: Subject = field(repr=False)
+    primary: str | None = None
     optional: dict[str, pd.DataFrame] = field(repr=False, default_factory=dict)
 
     @classmethod
@@ -94,6 +98,7 @@ class Results:
             annotations=Labels(run.labels_path).current(),
             settings=run.settings,
             subject=subject_of(run),
+            primary=entry_of(run.path, PROBE).get("settings", {}).get("primary"),
             optional={name: _table(run, name) for name in OPTIONAL if (run.path / TABLES[name][0].path).exists()},
         )
 
@@ -116,7 +121,18 @@ class Results:
     @cached_property
     def best_block(self) -> str:
         """The block whose probes have the highest AUC in the mean over steps, chosen on the samples it is shown on."""
-        return str(self.probe_of("sure").groupby("block", sort=False)[self.prefix + "auc"].mean().idxmax())
+        means = self.probe_of("sure").groupby("block", sort=False)[self.prefix + "auc"].mean()
+        return str(means.fillna(-1).idxmax())
+
+    def n(self, prefix: str) -> str:
+        """What was counted: ``n = 509 of 32 prompts``, or for pairs within a prompt ``n = 509, 2,031 pairs of …``."""
+        row, order = self.probe_of("sure").iloc[0], self.order
+        n = f"n = {int(row['n_good'] + row['n_bad'])}"
+        if prefix != "within_":
+            return f"{n} of {order['prompt'].nunique()} prompts"
+        bad = order.groupby("prompt")["bad"].agg(["sum", "count"])
+        pairs = bad["sum"] * (bad["count"] - bad["sum"])
+        return f"{n}, {int(pairs.sum()):,} pairs of {int((pairs > 0).sum())} prompts"
 
     def probe_of(self, subset: str) -> pd.DataFrame:
         """Probes fitted to the samples of a subset, ``sure`` or ``all``."""

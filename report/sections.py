@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from ..stages import ANATOMY, COMMIT, MEND, STAGES, SURVEY, TRIAGE, Stage
+from .outcomes import STEPS, own_tolerance
 from .results import Results
-from .words import percent, rounded
+from .words import percent, signed
 
 SHOWN = 6
 """Rows of a long table that are shown; all are in its file."""
@@ -71,9 +72,8 @@ def _survey(results: Results) -> Section:
 
 def _commitment(results: Results) -> Section:
     rows = []
-    for region, part in results.table("commitment_summary").groupby("region", sort=False):
-        tolerances = sorted(part["tolerance"].unique())
-        own = part[part["tolerance"] == tolerances[len(tolerances) // 2]].set_index("group")
+    for region, own in own_tolerance(results.table("commitment_summary")).groupby("region", sort=False):
+        own = own.set_index("group")
         whole, bad = own.loc["all"], own.loc["bad"]
         within = f"{whole['tolerance']:g} {whole['unit']}"
         counts = f"{whole['n']} ({whole['undecided']} not before the end, {whole['missing']} without it)"
@@ -81,7 +81,7 @@ def _commitment(results: Results) -> Section:
             rows.append((str(region), within, f"no median: {whole['reason']}", "", counts))
             continue
         half = f"step {whole['median_step']:g} ({whole['steps_lo']:g} to {whole['steps_hi']:g})"
-        later = "" if pd.isna(bad["p"]) else f"{rounded(bad['difference'], '+')} steps (p = {bad['p']:.3g})"
+        later = "" if pd.isna(bad["p"]) else f"{_later(bad)} (p = {bad['p']:.3g})"
         rows.append((str(region), within, half, later, counts))
     return Section(
         COMMIT,
@@ -91,6 +91,10 @@ def _commitment(results: Results) -> Section:
         ("Region", "Tolerance", "Half are decided by", "Bad later by", "Samples"),
         rows,
     )
+
+
+def _later(row: pd.Series) -> str:
+    return STEPS.effect(row.rename({"difference_lo": "lo", "difference_hi": "hi"})).words().removeprefix("difference ")
 
 
 def _triage(results: Results) -> Section:
@@ -124,7 +128,7 @@ def _mended(results: Results) -> Section:
             str(row.arm),
             str(row.family),
             percent(row.after),
-            f"{rounded(100 * row.difference, '+')} ({rounded(100 * row.low, '+')} to {rounded(100 * row.high, '+')})",
+            f"{signed(100 * row.difference)} ({signed(100 * row.low)} to {signed(100 * row.high)})",
             "" if pd.isna(row.q) else f"{row.q:.3g}",
             "" if pd.isna(row.control_p) else f"{row.control_p:.3g}",
         )

@@ -1,34 +1,15 @@
-"""How numbers are said: with their interval and n, and in the same words wherever they cannot be told from chance."""
+"""How numbers are said, and the few fixed words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from .results import separable
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHANCE = "not separable from chance"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A question and what the numbers answer.
-
-    Attributes
-    ----------
-    question, brief, detail : str
-        Sentences; `brief` can stand alone.
-    mark : str
-        ``yes``, ``no`` or ``partly``; ``chance`` where the data cannot support an answer.
-    """
-
-    question: str
-    brief: str
-    detail: str
-    mark: str
+TOO_FEW = "too few permutations to tell"
 
 
 def with_article(words: str) -> str:
@@ -36,19 +17,10 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0].lower() in 'aeiou' else 'a'} {words}"
 
 
-def auc_words(row: Any, prefix: str = "") -> str:
-    """An AUC, its interval and n, and if it can be told from chance; `row` has auc, lo, hi, q after `prefix`."""
-    value, low, high = (row[prefix + name] for name in ("auc", "lo", "hi"))
-    if pd.isna(value):
-        return f"no AUC could be computed ({counted(row)})"
-    if not separable(row, prefix):
-        return f"AUC {value:.2f} ({low:.2f} to {high:.2f}), {CHANCE} ({counted(row)})"
-    return f"AUC {value:.2f} ({low:.2f} to {high:.2f}; {counted(row)})"
-
-
-def counted(row: Any) -> str:
-    """``n = 320``: samples of both classes."""
-    return f"n = {int(row['n_good'] + row['n_bad'])}"
+def capital(words: str) -> str:
+    """A sentence's first letter large, and the rest as it is; names of blocks stay small."""
+    first = words.split(" ", 1)[0]
+    return words if "." in first.rstrip(".") else words[:1].upper() + words[1:]
 
 
 def place(row: Any) -> str:
@@ -61,15 +33,29 @@ def percent(share: Any) -> str:
     return f"{100 * float(share):.0f}%"
 
 
-def rounded(number: float, sign: str = "") -> str:
-    """``−0.04``, or with the sign "+" also ``+0.04``."""
-    return f"{number:{sign}.2f}".replace("-", "−")
+def number(value: float, sign: str = "") -> str:
+    """``−0.04``, and with the sign "+" also ``+0.04``; one more digit where two would leave nothing of it."""
+    text = f"{value:{sign}.2f}"
+    if float(text) == 0:
+        text = f"{value:{sign}.3f}" if abs(value) >= 0.0005 else "0.00"
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """``+0.04``."""
+    return number(value, "+")
+
+
+def listed(things: Iterable[Any]) -> str:
+    """``20, 8 and 1``."""
+    texts = [str(thing) for thing in things]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def at_steps(steps: Iterable[int]) -> str:
     """``step 20`` or ``steps 20, 8 and 1``."""
-    texts = [str(step) for step in steps]
-    return f"step {texts[0]}" if len(texts) == 1 else f"steps {', '.join(texts[:-1])} and {texts[-1]}"
+    steps = list(steps)
+    return f"step{'s' if len(steps) > 1 else ''} {listed(steps)}"
 
 
 def best_row(rows: pd.DataFrame, column: str, known: pd.Series) -> Any:

@@ -143,6 +143,25 @@ def needed(
     return int(np.ceil(brentq(lacking, least, MOST)))
 
 
+def detectable(spread: float, null: float = 0.5, alpha: float = ALPHA, target: float = 0.8) -> float:
+    """The least effect that a one-sided test at `alpha` sees with the chance `target`.
+
+    Parameters
+    ----------
+    spread : standard deviation of the statistic where there is nothing, as of a permutation null
+    null : what the statistic is there
+
+    Notes
+    -----
+    null + (z_alpha + z_target) spread: `power` with the spread of the null for that of the effect, which is hardly
+    smaller.
+
+    >>> round(detectable(0.03), 2)
+    0.57
+    """
+    return float(null + (norm.ppf(1 - alpha) + norm.ppf(target)) * spread)
+
+
 def held_out_auc(best: ArrayLike, n_bad: ArrayLike, n_good: ArrayLike, rank: float, folds: int = 5) -> Array:
     """AUC that a difference of means reaches on held-out samples, when the best direction reaches `best`.
 

@@ -1,4 +1,4 @@
-"""Shares of bad samples, with intervals."""
+"""Shares of bad samples, with intervals that know which samples are alike."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
+
+from .arrays import binary
+from .folds import codes
+from .intervals import jackknife_interval
 
 
 def wilson(bad: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -23,26 +27,60 @@ def wilson(bad: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[NDArray[n
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
-def rates_by(factors: pd.DataFrame, bad: ArrayLike) -> pd.DataFrame:
+def clustered_share(bad: ArrayLike, groups: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """A share of bad samples with its interval, where samples of a group are alike.
+
+    Parameters
+    ----------
+    bad : array of shape (n,), 1 for bad and 0 for good
+    groups : array of shape (n,), the prompt of each sample; with as many groups as samples, these are independent
+
+    Returns
+    -------
+    The share, and its lower and upper bound
+
+    Notes
+    -----
+    `jackknife_interval` over groups; one group tells nothing of others. Where all groups have the same share they do
+    not tell how far others may be from it: then groups are counted as one sample each, by `wilson`.
+    """
+    values, group = binary(bad), codes(groups)
+    n, some = np.bincount(group), np.bincount(group, values)
+    share, m = float(values.mean()), len(n)
+    if m < 2:
+        return share, 0.0, 1.0
+    if np.ptp(some / n) == 0:
+        low, high = wilson(share * m, m, level)
+        return share, float(low), float(high)
+    return share, *jackknife_interval(share, (some.sum() - some) / (n.sum() - n), level=level)
+
+
+def rates_by(factors: pd.DataFrame, bad: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
     """Share of bad samples at each level of each factor.
 
     Parameters
     ----------
     factors : DataFrame, a row a sample and a column a factor
     bad : array of shape (n,), 1 for bad and 0 for good
+    groups : array of shape (n,), the prompt of each sample
 
     Returns
     -------
-    DataFrame with factor, level, bad, n, rate, lo, hi; levels in the order in which they come
+    DataFrame with factor, level, bad, n, groups, rate, lo, hi; levels in the order in which they come, intervals as of
+    `clustered_share`
     """
-    verdict = pd.Series(np.asarray(bad, np.float64), index=factors.index)
-    parts = []
+    verdict = np.asarray(bad, np.float64)
+    group = np.asarray(groups)
+    rows = []
     for factor in factors.columns:
-        part = verdict.groupby(factors[factor], sort=False).agg(bad="sum", n="count").rename_axis("level").reset_index()
-        part.insert(0, "factor", factor)
-        parts.append(part)
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["factor", "level", "bad", "n"])
-    table = table.astype({"bad": int, "n": int})
-    table["rate"] = table["bad"] / table["n"]
-    table["lo"], table["hi"] = wilson(table["bad"], table["n"])
-    return table
+        values = factors[factor].to_numpy()
+        for one in factors[factor].dropna().drop_duplicates():
+            inside = values == one
+            rate, low, high = clustered_share(verdict[inside], group[inside])
+            rows.append(
+                {
+                    "factor": factor, "level": one, "bad": int(verdict[inside].sum()), "n": int(inside.sum()),
+                    "groups": len(np.unique(group[inside])), "rate": rate, "lo": low, "hi": high,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=["factor", "level", "bad", "n", "groups", "rate", "lo", "hi"])

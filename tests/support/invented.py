@@ -209,7 +209,7 @@ def gain(found: bool) -> dict[str, float]:
     row = dict(
         zip(
             ("auc_baseline", "auc_both", "added", "lo", "hi", "p", "q"),
-            (0.6, 0.67, 0.07, 0.02, 0.12, 0.001, 0.01) if found else (0.6, 0.61, 0.01, -0.04, 0.05, 0.5, 0.7),
+            (0.6, 0.67, 0.07, 0.02, 0.12, 0.001, 0.01) if found else (0.6, 0.61, 0.01, -0.06, 0.08, 0.5, 0.7),
             strict=True,
         )
     )
@@ -239,14 +239,17 @@ def with_optional(run: Run, found: bool) -> Results:
         "transfer": [
             {
                 "block_a": way["block"], "step_a": way["step"], "block_b": way["judged_block"],
-                "step_b": way["judged_step"], "auc": 0.6, "q": 0.01 if found else 0.4,
+                "step_b": way["judged_step"], "auc": 0.6, "null_sd": 0.04, "q": 0.01 if found else 0.4,
             }
             for way in ways
         ],
-        "shared": [{"cells": 12, "auc": 0.66, "lo": 0.55, "hi": 0.74, "p": 0.01 if found else 0.3}],
+        "shared": [{"cells": 12, "auc": 0.66, "lo": 0.55, "hi": 0.74, "null_sd": 0.04, "p": 0.01 if found else 0.3}],
         "methods": [{"method": name, "l2": 10.0, **row} for name in ("ridge", "mass_mean") for row in scored],
         "calibration": [
-            {**cell, "log_odds": name, "ece": 0.12, "null_mean": 0.07, "q": 0.01 if found and name == "raw" else 0.4}
+            {
+                **cell, "log_odds": name, "ece": 0.12, "null_mean": 0.07, "null_sd": 0.02, "excess": 0.05,
+                "q": 0.01 if found and name == "raw" else 0.4,
+            }
             for name in ("raw", "platt")
             for cell in cells
         ],
@@ -258,7 +261,8 @@ def with_optional(run: Run, found: bool) -> Results:
             for way in ways
         ],
         "conditional": [
-            {**cell, "baseline": name} | {column: row[column] for column in row if not column.endswith(("lo", "hi"))}
+            {**cell, "baseline": name, "null_sd": 0.02, "within_null_sd": 0.02}
+            | {column: row[column] for column in row if not column.endswith(("lo", "hi"))}
             for name in ("all", "x0_flat")
             for cell in cells
             for row in [gain(found and cell["step"] < 12)]
