@@ -65,7 +65,7 @@ class Effect:
 
     @property
     def near(self) -> bool:
-        """Whether the whole interval lies within `MARGIN` of no effect, for what an AUC or a share of pairs measures."""
+        """Whether the whole interval lies within `MARGIN` of no effect, of an AUC or a gain in it."""
         return not self.unit and self.null - MARGIN <= self.low and self.high <= self.null + MARGIN
 
     def words(self, beside: str = "") -> str:
@@ -113,14 +113,27 @@ class Columns:
         change = self.change and (self._of(row, self.change[0]), self._of(row, self.change[1]))
         return Effect(self.name, value, low, high, self.null, self.unit, change, spread, by_null)
 
-    def called(self, rows: pd.DataFrame) -> pd.Series:
-        """Which rows a corrected test calls, with an effect on the claimed side."""
-        return (rows[self.corrected(rows)] <= LEVEL) & (rows[self.prefix + self.value] > self.null)
+    def called(self, rows: pd.DataFrame, size: int | None = None) -> pd.Series:
+        """Which rows a corrected test calls, among `size` that are corrected together, with an effect as claimed."""
+        return (rows[self.corrected(rows, size)] <= LEVEL) & (rows[self.prefix + self.value] > self.null)
 
-    def corrected(self, rows: pd.DataFrame) -> str:
-        """The column by which a row is called: a p that is adjusted for its family, else a q, else a single p."""
-        names = [] if self.alone else [f"{self.prefix}p_family", f"{self.prefix}q"]
-        return next((name for name in names if name in rows), f"{self.prefix}p")
+    def corrected(self, rows: pd.DataFrame, size: int | None = None) -> str:
+        """The column that rows are called by: q, or where its null is too coarse for so many tests the family's p.
+
+        A single p where the test was named beforehand, or the table has neither.
+        """
+        single, rate, family = (f"{self.prefix}{name}" for name in ("p", "q", "p_family"))
+        if self.alone or not {rate, family} & set(rows):
+            return single
+        if {rate, family} <= set(rows):
+            floor = self.floor(rows)
+            return rate if math.isnan(floor) or resolvable(floor, size or len(rows), LEVEL) else family
+        return rate if rate in rows else family
+
+    def floor(self, rows: pd.DataFrame) -> float:
+        """The smallest p that the nulls of all rows could have given; NaN where a table does not say."""
+        floors = rows[f"{self.prefix}p_floor"].dropna() if f"{self.prefix}p_floor" in rows else pd.Series(dtype=float)
+        return float(floors.max()) if len(floors) else math.nan
 
     def _of(self, row: Any, name: str) -> float:
         return float(row.get(self.prefix + name, math.nan))
@@ -140,11 +153,11 @@ class Family:
     called, tested : how many a corrected test calls on the claimed side, of how many
     size : how many were corrected together, `tested` among them
     how : the correction: ``q`` (false discovery rate), ``family-wise p`` or ``p`` of a single test
-    least : the smallest corrected p: Simes' p that nothing at all is there, where it is a q
+    least : a p that nothing at all is there: the smallest p adjusted for the family, or the smallest q (Simes')
     fine : whether the null allows one test alone to be called
     floor : the smallest p that it allows; NaN where that is not known
     lowest : the smallest p before correction
-    steps, others : the steps of the called tests, and of the others, where each is a step
+    steps : the steps of the called tests, where each is a step
     """
 
     each: str
@@ -157,7 +170,6 @@ class Family:
     floor: float = math.nan
     lowest: float = math.nan
     steps: tuple[int, ...] = ()
-    others: tuple[int, ...] = ()
 
     @property
     def at_floor(self) -> bool:
@@ -408,16 +420,17 @@ def claim_of(
     each : what a row is of: ``cell``, ``step`` (rows of one block), or a name of one test
     """
     found = rows.dropna(subset=[columns.prefix + columns.value]) if len(rows) else rows
-    corrected = columns.corrected(found)
+    size = size or len(found)
+    corrected = columns.corrected(found, size)
     found = found.dropna(subset=[corrected]) if corrected in found else found.iloc[:0]
     if found.empty:
         return Claim(question, topic, says, n, "not_measured", reason=reason)
-    called = columns.called(found)
+    called = columns.called(found, size)
     effects = [columns.effect(row) for _, row in found.iterrows()]
     among = np.flatnonzero(called) if called.any() else np.arange(len(found))
     best = int(among[np.argmax([effects[one].value for one in among])])
     worst = int(np.argmin([effect.value for effect in effects]))
-    family = _family(found, called, columns, corrected, size or len(found), each)
+    family = _family(found, called, columns, corrected, size, each)
     where = [_where(row, each) for _, row in found.iterrows()]
     return Claim(
         question,
@@ -436,15 +449,12 @@ def claim_of(
     )
 
 
-def _family(
-    found: pd.DataFrame, called: pd.Series, columns: Columns, corrected: str, size: int, each: str
-) -> Family:
+def _family(found: pd.DataFrame, called: pd.Series, columns: Columns, corrected: str, size: int, each: str) -> Family:
     name = corrected.removeprefix(columns.prefix)
     how = {"q": "q", "p": "p", "p_family": "family-wise p"}[name]
-    size = size if name != "p" else 1
-    floors = found.get(f"{columns.prefix}p_floor", pd.Series(dtype=float)).dropna()
-    floor = float(floors.max()) if len(floors) else math.nan
-    single = found.get(f"{columns.prefix}p", found[corrected])
+    size = 1 if name == "p" else size
+    floor = columns.floor(found)
+    family, single = (f"{columns.prefix}{name}" for name in ("p_family", "p"))
     steps = found["step"].astype(int) if each == "step" else None
     return Family(
         each,
@@ -452,12 +462,11 @@ def _family(
         len(found),
         size,
         how,
-        float(found[corrected].min()),
+        float(found[family if family in found and not columns.alone else corrected].min()),
         math.isnan(floor) or resolvable(floor, 1 if name == "p_family" else size, LEVEL),
         floor,
-        float(single.min()),
+        float(found[single if single in found else corrected].min()),
         tuple(steps[called]) if steps is not None else (),
-        tuple(steps[~called]) if steps is not None else (),
     )
 
 

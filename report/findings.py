@@ -1,4 +1,4 @@
-"""What was found: the rows of the main tables as claims, which say for themselves what could not be told from chance."""
+"""What was found: the rows of the main tables as claims, which say for themselves what is not told from chance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def findings(results: Results) -> list[Claim]:
 
 
 def first_page(claims: list[Claim]) -> list[Claim]:
-    """What the first page says: the cell named beforehand, the main question, a cell chosen honestly, the rest of it."""
+    """What the first page says: the cell named beforehand, the main question, and what an honest choice is worth."""
     order = ("the cell named beforehand", "a probe", "a chosen cell", "beyond the picture", "everything together")
     return sorted((claim for claim in claims if claim.topic in order), key=lambda claim: order.index(claim.topic))
 
@@ -108,13 +108,13 @@ def _chosen(results: Results) -> Claim | None:
     places = pd.Series(str(row["cells"]).split(";")).value_counts()
     folds = ", ".join(f"{name} ({count})" for name, count in places.items())
     says = (
-        f"with block and step chosen inside the training folds, anew for each of {int(places.sum())} folds, the held-out "
-        "folds have {estimate}"
+        f"with block and step chosen inside the training folds, anew for each of {int(places.sum())} folds, the "
+        "held-out folds have {estimate}"
     )
+    flattery = number(max(0.0, row["largest"] - row["auc"]))
     notes = [
-        f"Chosen: {folds}. The best of all {int(row['n_cells'])} cells, chosen on the pictures that it is shown on, has "
-        f"AUC {number(row['largest'])}: it looks better by {number(max(0.0, row['largest'] - row['auc']))}. No test was "
-        "made of this; its interval "
+        f"Chosen: {folds}. The best of all {int(row['n_cells'])} cells, chosen on what it is shown on, has AUC "
+        f"{number(row['largest'])}: it looks better by {flattery}. No test was made of this; its interval "
         + ("holds 0.5." if effect.holds_null else "does not hold 0.5.")
     ]
     return Claim(question, topic, says, n, "chance" if not effect.low > 0.5 else "yes", effect, notes=tuple(notes))
@@ -193,7 +193,7 @@ def _beyond(results: Results) -> Claim:
     said = f"the verdict is more linearly accessible in {block} than in its predicted picture by these readers"
     notes = [
         f"Accounts that it must add to at the same step: {'; '.join(accounts)}.",
-        "A reader is a linear probe of this many samples: that the picture lacks what the block has is not shown by it.",
+        "A reader is a linear probe of so many samples: that the picture lacks what the block has is not shown.",
         *_joint_words(plain[plain["block"] == block], prefix),
     ]
     return claim_of(

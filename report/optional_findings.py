@@ -9,7 +9,7 @@ import pandas as pd
 from ..analysis.statistics.multiple import benjamini_hochberg, resolvable
 from ..analysis.statistics.power import detectable, power_table
 from ..figures import LEVEL
-from .claims import GAIN, SCORE, TARGET, Claim, Columns, claim_of, of_parts
+from .claims import GAIN, SCORE, TARGET, Claim, Columns, Verdict, claim_of, of_parts
 from .outcomes import decided_later, mended
 from .results import Results
 from .words import number, percent, place
@@ -27,10 +27,10 @@ def optional_findings(results: Results) -> list[Claim]:
 
 
 def _power(results: Results) -> list[Claim]:
-    table = power_table(results.tested, SEEN)
-    if table.empty or table["null_sd"].isna().all():
+    tested = [one for one in results.tested if one[1][f"{one[2]}null_sd"].notna().any()]
+    if not tested:
         return []
-    row = table.dropna(subset=["null_sd"]).iloc[-1]
+    row = power_table(tested, SEEN).iloc[-1]
     alone, first = (detectable(row["null_sd"], 0.5, LEVEL / tests, TARGET) for tests in (1, row["cells"]))
     floor = float(row.get("p_floor", float("nan")))
     coarse = floor == floor and not resolvable(floor, int(row["cells"]), LEVEL)
@@ -41,13 +41,13 @@ def _power(results: Results) -> list[Claim]:
     )
     says = f"with a chance of {percent(TARGET)} one cell named beforehand would be told with {_seen(alone)}; {first_of}"
     notes = [
-        f"For an AUC of {SEEN} the chance is {percent(row['power'])} in one cell, and it takes {row['needed']:,} labelled "
-        f"{results.subject.plural} to make it {percent(TARGET)}; as the first of {row['cells']}, "
+        f"For an AUC of {SEEN} the chance is {percent(row['power'])} in one cell, and it takes {row['needed']:,} "
+        f"labelled {results.subject.plural} to make it {percent(TARGET)}; as the first of {row['cells']}, "
         f"{percent(row['power_first'])} and {row['needed_first']:,}.",
         "Clustering by prompt, pairs not compared, and samples used twice in cross-validation make the null's variance "
         f"{row['design_effect']:.1f} times that of independent samples.",
     ]
-    verdict = "yes" if row["power"] >= TARGET else "partly"
+    verdict: Verdict = "yes" if row["power"] >= TARGET else "partly"
     n = results.n(results.prefix)
     return [Claim("What could these data have shown?", "power", says, n, verdict, notes=tuple(notes))]
 
@@ -71,8 +71,8 @@ def _everywhere(results: Results) -> list[Claim]:
     claim = claim_of(
         "Does one direction do for all blocks and steps?",
         "one direction for all",
-        f"the mean of all cells' directions separates {results.subject.plural} of prompts that it was not fitted to, in "
-        f"the mean over {cells} cells",
+        f"the mean of all cells' directions separates {results.subject.plural} of prompts that it was not fitted to, "
+        f"in the mean over {cells} cells",
         n,
         shared,
         replace(SCORE, alone=True),
@@ -119,8 +119,8 @@ def _gaussian(results: Results) -> list[Claim]:
         return [Claim(question, topic, f"in all {len(table)} cells nothing was found against it", n, "yes")]
     worst = table.loc[(table["llr_auc_implied"] - table["llr_auc"]).idxmax()]
     says = (
-        f"not in {unfit.sum()} of {len(table)} cells, where a distance in nats ranks cells at best, and its Bayes error "
-        "means nothing"
+        f"not in {unfit.sum()} of {len(table)} cells, where a distance in nats ranks cells at best, and its Bayes "
+        "error means nothing"
     )
     note = (
         f"Furthest off in {place(worst)}: the model implies an AUC of {number(worst['llr_auc_implied'])} for single "
@@ -162,8 +162,8 @@ def _calibrated(results: Results) -> list[Claim]:
             continue
         rows = rows if "excess" in rows else rows.assign(excess=rows["ece"] - rows["null_mean"])
         note = (
-            f"The median error is {percent(rows['ece'].median())}, of which {percent(rows['null_mean'].median())} would "
-            "be there by chance."
+            f"The median error is {percent(rows['ece'].median())}, of which {percent(rows['null_mean'].median())} "
+            "would be there by chance."
         )
         claims.append(
             claim_of(

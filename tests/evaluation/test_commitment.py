@@ -197,16 +197,34 @@ def test_no_difference_is_found_where_there_is_none() -> None:
     assert called <= 8  # 3 expected; more than 8 of 60 has a chance of 0.4%
 
 
+def test_prompts_that_differ_make_no_difference_of_bad_from_good() -> None:
+    # Prompt 0 is decided late and mostly bad, prompt 1 early and mostly good; inside each nothing differs.
+    bad = np.array([1, 1, 1, 0, 1, 0, 0, 0], float)
+    rows = pd.DataFrame(
+        {
+            "region": "x", "unit": "pixels", "tolerance": 1.0, "prompt": np.repeat([0, 1], 4), "reason": "",
+            "bad": bad, "index": [8.0] * 4 + [2.0] * 4, "steps": 10, "step": 5.0, "sigma": 0.5, "snr_db": 0.0,
+        }
+    )  # fmt: skip
+    found = summarise(rows, draws=5).query("group == 'bad'").iloc[0]
+    assert found["difference"] == 0 and found["p"] == 1
+    rows["index"] += 1.5 * bad
+    found = summarise(rows, draws=5).query("group == 'bad'").iloc[0]
+    assert found["difference"] == found["difference_lo"] == found["difference_hi"] == 1.5
+
+
 def test_the_figure_and_the_words(planted: Planted, tmp_path) -> None:
     rows, summary = commit(Decoder(), planted, REGIONS)
     drawn = commitment_plate(Decoder(), planted, rows, REGIONS)
     drawn.savefig(tmp_path / "commitment.png")
     said = sentences(planted, summary, REGIONS)
     assert said[0].startswith("square, within 2 pixels: half are decided by step")
-    assert "bad hands 3.0 steps later" in said[0]
+    assert said[-1].startswith("Yes: bad hands are decided later than good ones of the same prompt in 1 of 2 regions")
+    assert "most for square: difference +3.00 steps" in said[-1]
     probes = {"subset": "sure", "block": ["single.0", "single.1"], "step": [8, 5], "within_q": [0.2, 0.01]}
+    probes |= {"within_auc": 0.7, "within_lo": 0.6, "within_hi": 0.8, "n_good": 20, "n_bad": 20}
     pd.DataFrame(probes).to_csv(planted.analysis_dir / "probes.csv", index=False)
-    assert sentences(planted, summary, REGIONS)[-1].endswith("from step 5 on (single.1)")
+    assert "from single.1 at step 5 on: AUC 0.70 (0.60 to 0.80)" in sentences(planted, summary, REGIONS)[-1]
 
 
 def test_what_cannot_be_done_is_said(tmp_path, planted: Planted) -> None:

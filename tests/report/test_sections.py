@@ -38,7 +38,7 @@ def with_requested(run) -> Results:
     arms = [
         {
             "arm": name, "family": family, "n": 40, "before": 0.28, "after": after, "difference": after - 0.28,
-            "low": -0.2, "high": 0.1, "q": 0.04, "control_p": np.nan,
+            "low": -0.2, "high": 0.1, "p": 0.02, "q": 0.04, "control_p": np.nan,
         }
         for name, family, after in names
     ]  # fmt: skip
