@@ -76,7 +76,9 @@ class Stage:
     sources : tuple of str
         Globs in the package: a change of these files makes its result stale.
     always : bool
-        `study` runs it always; the others when the study's key ``also`` names them.
+        `study` runs it always; the others when the study's key ``also`` names them, or its design is theirs alone.
+    designs : tuple of str
+        The designs of a run that it can analyse: see `handscope.run.design`.
     figures : tuple of str
         Names of the figures that the report draws of it; ``sheet_*`` is a group of them.
     section : str
@@ -98,6 +100,7 @@ class Stage:
     version: int = 1
     sources: tuple[str, ...] = ()
     always: bool = True
+    designs: tuple[str, ...] = ("own", "paired", "crossed")
     figures: tuple[str, ...] = ()
     section: str = ""
 
@@ -168,7 +171,8 @@ GENERATE = Stage(
     needs="prompts, seeds, a model",
     files=SAMPLES,
     settings={
-        name: name for name in ("prompts", "seeds", "steps", "guidance", "height", "width", "batch_size")
+        name: name
+        for name in ("prompts", "seeds", "steps", "guidance", "height", "width", "batch_size", "design", "pairs")
     },
     model=True,
     section="pictures The model and its pictures",
@@ -247,6 +251,7 @@ SURVEY = Stage(
     version=2,
     always=False,
     figures=("survey_probe", "survey_distance"),
+    designs=("own",),
     section="survey Every block at every step",
 )
 
@@ -330,7 +335,64 @@ ANALYZE = Stage(
         "grid_direction", "grid_distance", "distance_parts", "planes", "components", "cosines", "contrasts",
         "gaussianity", "transfer",
     ),
+    designs=("own",),
     section="where Where and when does it know?",
+)  # fmt: skip
+
+PAIRED = {
+    "n_pairs": "pairs: two samples from one noise",
+    "units": "what is independent: pairs, or prompt pairs where there are several",
+    "dz*": "mean difference along a direction fitted to other pairs, over its standard deviation; 95% interval",
+    "mean*": "mean difference along it, in the units of what is read; 95% interval",
+    "auc": "how often a second member lies further along it than a first one, of any pairs of a fold",
+    "lo": "lower end of its 95% interval",
+    "hi": "upper end",
+    "within_*": "the same for the two members of a pair",
+    "p": "share of patterns of signs of the pairs that do as well",
+    "q": "false discovery rate over the rows of the table",
+    "p_family": "share of patterns whose best row does as well",
+    "p_floor": "the smallest p that so many pairs allow",
+    "massive_channels": "channels left out for their size, joined by semicolons",
+}
+
+PAIRS = Stage(
+    name="pairs",
+    help="two prompts at the same noises: what their difference does, block by block",
+    command="pairs RUN",
+    function="analysis.pairs.compare_pairs",
+    summary="report.paired.compared",
+    reads=(*SAMPLES, *ACTIVATIONS, LABELS),
+    tables=(
+        Table(
+            "analysis/pairs.csv",
+            CELL
+            | {
+                "tokens": "tokens of a member that are read, in the mean",
+                "beyond_x0*": "dz less that of the predicted clean picture of the step; 95% interval",
+            }
+            | PAIRED,
+        ),
+        Table(
+            "analysis/pair_pictures.csv",
+            {"baseline": "x_t, the noisy latents, or x0, the predicted clean ones", "step": CELL["step"]} | PAIRED,
+            optional=True,
+        ),
+        Table(
+            "analysis/pair_verdicts.csv",
+            {
+                "n": "pairs with a sure verdict on both", "left_out": "the others", "rate_first": "bad among the first",
+                "rate_second": "and among the second", "difference": "second less first",
+                "lo": "lower end of its 95% interval", "hi": "upper end", "p": "of exchanging members",
+            },
+            optional=True,
+        ),
+    ),
+    files=("analysis/pairs.safetensors",),
+    settings=STATISTICS,
+    always=False,
+    designs=("paired",),
+    figures=("pairs",),
+    section="pairs What does the difference between the prompts do?",
 )  # fmt: skip
 
 PROBE = Stage(
@@ -425,6 +487,7 @@ PROBE = Stage(
     settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed"},
     version=7,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
+    designs=("own",),
     section="honest The honest question: more than meets the eye?",
 )
 
@@ -499,6 +562,7 @@ TRIAGE = Stage(
     defaults={"steps": [19, 18, 16, 14, 12, 10], "blocks": [], "cost": 2.0},
     model=True,
     always=False,
+    designs=("own",),
     section="triage What would an early look save?",
 )  # fmt: skip
 
@@ -569,19 +633,19 @@ REPORT = Stage(
     function="report.page.report",
     summary="report.summary.reported",
     reads=(
-        "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes,
+        "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes,
         *(table.path for stage in (SURVEY, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
         "figures/commitment.png", "figures/mend*.png",
     ),
     files=(
         "report.html", "figures/overview.*",
-        *(f"figures/{name}.*" for stage in (LABEL, SURVEY, ANALYZE, PROBE) for name in stage.figures),
+        *(f"figures/{name}.*" for stage in (LABEL, SURVEY, ANALYZE, PAIRS, PROBE) for name in stage.figures),
     ),
     figures=("overview",),
     sources=("stages.py", "report/*", "figures/*.py"),
 )  # fmt: skip  # fmt: skip
 
-STAGES = (GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PROBE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT)
+STAGES = (GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, PROBE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT)
 """In the order in which `study` runs them."""
 
 TABLES: dict[str, tuple[Table, Stage]] = {table.name: (table, stage) for stage in STAGES for table in stage.tables}

@@ -7,15 +7,16 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from .errors import HandscopeError
 from .extract.address import Plan
 from .models.family import check_kinds
 from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
+from .run.design import DESIGNS
 from .run.record import fresh, made_from, set_fresh
-from .stages import GENERATE, LABELS, STAGES, Stage
+from .stages import GENERATE, LABEL, LABELS, STAGES, Stage
 from .study_file import (
     Blocks,
     Folder,
@@ -24,6 +25,7 @@ from .study_file import (
     FromZero,
     ModelName,
     Number,
+    Pairs,
     Prompts,
     Seeds,
     Selection,
@@ -31,6 +33,7 @@ from .study_file import (
     SubjectName,
     Text,
     parse,
+    prompts_of_pairs,
     refusal,
 )
 
@@ -40,12 +43,18 @@ if TYPE_CHECKING:
 
 ORGANISM = Path(__file__).parent / "organism" / "pipe"
 MODEL_SETTINGS = ("model", "revision", "device", "dtype", "offload", "quantisation", "base")
-ON_REQUEST = tuple(stage.name for stage in STAGES if not stage.always)
+ON_REQUEST = tuple(stage.name for stage in STAGES if not stage.always and "own" in stage.designs)
 
 
-def _asked_for(value: Any) -> Any:
+def _asked_for(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, list | tuple) or not all(name in ON_REQUEST for name in value):
         raise ValueError
+    design = info.data.get("design") or "own"
+    unfit = [stage.name for stage in STAGES if stage.name in value and design not in stage.designs]
+    if unfit:
+        raise HandscopeError(
+            f"{unfit[0]} is for prompts with noises of their own, and the design is {design}: leave it out."
+        )
     return value
 
 
@@ -69,6 +78,11 @@ class Study(BaseModel):
         In YAML a list, the path of a text file with one prompt a line, or ``study``: the captions handscope brings.
     seeds : tuple of int
         In YAML a list, or ``{first: 0, count: 12}``; every prompt is drawn with every seed.
+    design : str, optional
+        ``own``, ``paired`` or ``crossed``: which noises prompts share, as in `handscope.generate`, and with it which
+        stages analyse the run. Left out, prompts have noises of their own, or are paired where `pairs` are listed.
+    pairs : tuple of pairs of str
+        The pairs of a paired study; where they are listed, `prompts` may be left out.
     model, revision, device, dtype, offload, quantisation, base : str
         As in `handscope.load`.
     steps, guidance, height, width, batch_size
@@ -101,6 +115,8 @@ class Study(BaseModel):
     folder: Folder = Field(alias="run")
     prompts: Prompts
     seeds: Seeds
+    design: Literal[DESIGNS] | None = None  # type: ignore[valid-type]
+    pairs: Pairs = ()
     model: ModelName = "organism"
     revision: Text | None = None
     device: Text = "cpu"
@@ -128,6 +144,11 @@ class Study(BaseModel):
     also: Annotated[
         tuple[str, ...], BeforeValidator(_asked_for), Field(description=f"a list of any of {', '.join(ON_REQUEST)}")
     ] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paired(cls, given: Any) -> Any:
+        return prompts_of_pairs(given)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Study":
@@ -160,7 +181,16 @@ class Study(BaseModel):
     @property
     def chosen(self) -> tuple[Stage, ...]:
         """The stages of this study, in order."""
-        return tuple(stage for stage in STAGES if stage.always or stage.name in self.also)
+        design = self.design or "own"
+        chosen = [
+            stage
+            for stage in STAGES
+            if design in stage.designs
+            and (stage.always or stage.name in self.also or (design != "own" and stage.designs == (design,)))
+        ]
+        # Pairs have their two prompts for classes: where all tokens are read, nothing has to be labelled.
+        unlabelled = design == "paired" and self.tokens == "all"
+        return tuple(stage for stage in chosen if not (unlabelled and stage is LABEL))
 
     def settings_of(self, stage: Stage) -> dict[str, Any]:
         """The arguments of a stage that decide its result, with the values that this study gives them."""

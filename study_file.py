@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, Strict, ValidationError, Validation
 from pydantic.fields import FieldInfo
 
 from .errors import HandscopeError
+from .run.design import noise_owners
 from .run.prompts import check_seeds, read_prompts
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
@@ -173,6 +174,23 @@ def _seeds(value: Any) -> Any:
     return tuple(value)
 
 
+def _pairs(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, list | tuple) or not all(isinstance(pair, list | tuple) for pair in value):
+        raise ValueError
+    pairs = tuple(tuple(_text(prompt) for prompt in pair) for pair in value)
+    if "prompts" in info.data:  # else they were refused, which is said first
+        noise_owners(info.data["prompts"], info.data.get("design"), pairs)
+    return pairs
+
+
+def prompts_of_pairs(given: Any) -> Any:
+    """A study whose prompts are those of its pairs, where it lists pairs and no prompts."""
+    pairs = given.get("pairs") if isinstance(given, dict) else None
+    if not pairs or not isinstance(pairs, list | tuple) or not all(isinstance(pair, list | tuple) for pair in pairs):
+        return given
+    return {"prompts": [prompt for pair in pairs for prompt in pair], "design": "paired"} | given
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -186,6 +204,11 @@ Prompts = Annotated[
     tuple[str, ...],
     BeforeValidator(_prompts),
     Field(description="a list of prompts, the path of a file with one prompt a line, or study"),
+]
+Pairs = Annotated[
+    tuple[tuple[str, ...], ...],
+    BeforeValidator(_pairs),
+    Field(description="a list of two prompts each, such as [[a cat, a dog]]", validate_default=True),
 ]
 Seeds = Annotated[
     tuple[int, ...],

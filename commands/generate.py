@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
+from ..run.design import DESIGNS
 from ..stages import GENERATE
 from .options import load_model, model_options, seeds
 from .verb import add_stage, open_run, perform
@@ -23,7 +24,17 @@ def add(verbs: Any) -> None:
         help="0,1,2 or 0-11: samples of every prompt, each prompt from noises of its own (default 0-3)",
     )
     verb.add_argument(
-        "--shared-noise", action="store_true", help="every prompt from the same noises: to look at, not to analyse"
+        "--design",
+        choices=DESIGNS,
+        help="noises of each prompt's own, the same for the two prompts of a pair, or the same for all (default own)",
+    )
+    verb.add_argument(
+        "--pair",
+        action="append",
+        nargs=2,
+        default=[],
+        metavar=("FIRST", "SECOND"),
+        help="two prompts at the same noises, a paired design; may be given more than once",
     )
     verb.add_argument("--steps", type=int, default=20, help="steps of the generation (default 20)")
     verb.add_argument("--guidance", type=float, default=3.5, help="FLUX's embedded guidance (default 3.5)")
@@ -48,13 +59,15 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..run.prompts import check_seeds, read_prompts
 
     prompts = [*(arguments.prompt or []), *(read_prompts(arguments.prompts) if arguments.prompts else [])]
+    prompts = prompts or [prompt for pair in arguments.pair for prompt in pair]
     if not prompts:
-        raise HandscopeError("Expected at least one prompt: give --prompts FILE or --prompt TEXT.")
+        raise HandscopeError("Expected at least one prompt: give --prompts FILE, --prompt TEXT or --pair.")
     check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
     settings = {name: getattr(arguments, name) for name in ("steps", "guidance", "height", "width", "batch_size")}
     settings |= {"prompts": prompts, "seeds": [seed for span in arguments.seeds for seed in span]}
-    if arguments.no_trajectories or arguments.shared_noise:
-        settings |= {"trajectories": not arguments.no_trajectories, "shared_noise": arguments.shared_noise}
+    settings |= {"design": arguments.design or ("paired" if arguments.pair else None), "pairs": arguments.pair}
+    if arguments.no_trajectories:
+        settings |= {"trajectories": False}
     from ..labeling.subject import load_subject, set_subject
 
     subject = load_subject(arguments.subject) if arguments.subject else None

@@ -1,17 +1,17 @@
-"""``handscope analyze`` and ``handscope probe``: numbers of every cell, with their nulls."""
+"""``handscope analyze``, ``probe`` and ``pairs``: numbers of every cell, with their nulls."""
 
 import argparse
 from typing import Any
 
 from ..progress import Progress
-from ..stages import ANALYZE, PROBE, Stage
+from ..stages import ANALYZE, PAIRS, PROBE, Stage
 from .options import statistics_options
 from .verb import Function, add_stage, open_run, perform
 
 
 def add(verbs: Any) -> None:
-    """Add ``analyze`` and ``probe``."""
-    for stage, permutations in ((ANALYZE, 1000), (PROBE, 100)):
+    """Add ``analyze``, ``probe`` and ``pairs``."""
+    for stage, permutations in ((ANALYZE, 1000), (PROBE, 100), (PAIRS, 1000)):
         statistics_options(add_stage(verbs, stage, _doing(stage)), permutations)
 
 

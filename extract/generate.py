@@ -21,6 +21,7 @@ from ..models.calls import named
 from ..models.family import hookable
 from ..models.model import Model
 from ..progress import Progress, quiet
+from ..run.design import design_of, noise_owners
 from ..run.folder import Run, sample_id
 from ..run.prompts import check_seeds, own_seed
 from ..run.trajectory import Trajectory
@@ -38,12 +39,14 @@ def generate(
     width: int | None = None,
     batch_size: int = 16,
     trajectories: bool = True,
-    shared_noise: bool = False,
+    design: str | None = None,
+    pairs: Iterable[Sequence[str]] = (),
     progress: Progress = quiet,
 ) -> pd.DataFrame:
     """Make one sample of every prompt for every seed, or only those that the run does not have yet.
 
-    Each prompt has noises of its own: the seed of a sample is `own_seed` of its prompt and the seed that was asked for.
+    Unless a design says otherwise, each prompt has noises of its own: the seed of a sample is `own_seed` of its prompt
+    and the seed that was asked for.
     The initial noise comes from a CPU generator of its own, so a seed means the same image in every batch and on every
     device, up to rounding. Every call of the pipeline has the same batch size (a short last batch is filled up with
     copies), so that a run that was killed and started again has the same bits as one that was not.
@@ -62,9 +65,12 @@ def generate(
     trajectories : bool
         Keep each sample's latents: 11 MB in bfloat16 for 20 steps of FLUX at 1024 by 1024. Without them `extract`
         generates again. Asked for in a later call, they are added.
-    shared_noise : bool
-        Draw every prompt from the same noises, with the seeds as they are given: to see what a prompt changes. Such a
-        run cannot be analysed: what a probe learnt of a noise it would know in held-out prompts too.
+    design : str, optional
+        ``own``, as when it is left out; ``paired``: the two prompts of a pair from the same noises, which are the first
+        one's; ``crossed``: every prompt from the same noises, with the seeds as they are given. Where it is said, the
+        samples of the run as a whole must be of that design. It decides how a run is analysed (docs/designs.md).
+    pairs : iterable of (str, str)
+        The pairs of a paired design; two prompts are one pair. Every prompt is in one of them.
 
     Returns
     -------
@@ -74,11 +80,11 @@ def generate(
     Raises
     ------
     HandscopeError
-        A setting is out of range, or the run was begun with another model or other settings, or another process is
-        generating into it, or the disk is full.
+        A setting is out of range, or the run was begun with another model or other settings or has samples of another
+        design, or another process is generating into it, or the disk is full.
     """
-    wanted = _wanted(prompts, seeds, shared_noise)
     steps, batch_size = plain_int(steps), plain_int(batch_size)
+    wanted = _wanted(prompts, seeds, design, pairs)
     for name, value in (("steps", steps), ("batch_size", batch_size)):
         if not is_count(value):
             raise HandscopeError(f"Expected {name} to be a whole number of at least 1, found {value!r}.")
@@ -87,6 +93,8 @@ def generate(
     height = model.height if height is None else plain_int(height)
     width = model.width if width is None else plain_int(width)
     model.grid(height, width)
+    if design is not None:
+        _check_design(run, wanted, design)
     hookable(model.transformer)
     model.family.schedule(model.pipe, steps, height, width)
 
@@ -252,7 +260,9 @@ def _batches(model: Model, prompts: dict[str, str], together: int) -> Iterator[l
             yield group[first : first + together]
 
 
-def _wanted(prompts: Iterable[str], seeds: Iterable[int], shared_noise: bool) -> dict[str, tuple[str, int]]:
+def _wanted(
+    prompts: Iterable[str], seeds: Iterable[int], design: str | None, pairs: Iterable[Sequence[str]]
+) -> dict[str, tuple[str, int]]:
     if isinstance(prompts, str):
         raise HandscopeError(f"Expected a list of prompts, found one text: write [{prompts!r}].")
     prompts, seeds = list(prompts), list(seeds)
@@ -264,11 +274,26 @@ def _wanted(prompts: Iterable[str], seeds: Iterable[int], shared_noise: bool) ->
         raise HandscopeError(
             f"Expected at least one prompt and one seed, found {len(prompts)} prompts and {len(seeds)} seeds."
         )
+    owners = noise_owners(prompts, design, pairs)
     wanted: dict[str, tuple[str, int]] = {}
     for prompt, number in product(prompts, seeds):
-        seed = int(number) if shared_noise else own_seed(prompt, number)
+        owner = owners[prompt]
+        seed = int(number) if owner is None else own_seed(owner, number)
         if wanted.setdefault(sample_id(prompt, seed), (prompt, seed))[0] != prompt:
             raise HandscopeError(
                 f"Two prompts share the sample name {sample_id(prompt, seed)}: change a letter of {prompt!r}."
             )
     return wanted
+
+
+def _check_design(run: Run, wanted: dict[str, tuple[str, int]], design: str) -> None:
+    """Refuse samples that would not be of the design with those that the run has."""
+    there = {sample: (row["prompt"], row["seed"]) for sample, row in run.metadata().items()} | wanted
+    samples = pd.DataFrame(there.values(), columns=["prompt", "seed"]).astype({"seed": str})
+    found = design_of(samples.rename(columns={"seed": "noise_sha256"}), run.path).kind
+    # Two prompts at all noises are a pair, and one prompt shares its noises with none.
+    if found != design and not (design == "crossed" and samples["prompt"].nunique() <= 2):
+        raise HandscopeError(
+            f"Expected samples of the design {design} in {run.path}, and with those that are there they would be "
+            f"of the design {found}: use another run folder, or name the prompts and seeds of the whole design."
+        )

@@ -6,6 +6,7 @@ chance is hatched in a grid, and has an open marker elsewhere. Colours, sizes an
 
 from .answers import power_curve, reliability
 from .clouds import label_legend, scatter
+from .effects import effects
 from .grids import grid, survey_map
 from .lines import curves, forest, rates, series
 from .matrices import cosines, transfer
@@ -28,6 +29,7 @@ __all__ = [
     "cosines",
     "curves",
     "decided_share",
+    "effects",
     "figure",
     "filmstrip",
     "forest",

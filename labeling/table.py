@@ -58,8 +58,8 @@ def check_noise(table: pd.DataFrame, where: object) -> None:
     if shared.any():
         raise HandscopeError(
             f"{int(shared.sum())} initial noises of {where} were drawn with more than one prompt each: what a probe "
-            "learns of a noise it would know in held-out prompts too. Generate samples with noises of each prompt's "
-            "own, which is the default."
+            "learns of a noise it would know in held-out prompts too. Run pairs, for two prompts at each noise, or "
+            "crossed, for every prompt at every noise; or generate with noises of each prompt's own."
         )
 
 

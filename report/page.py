@@ -23,6 +23,7 @@ from ..run.record import entry_of, fresh, made_from, set_fresh
 from ..stages import ANALYZE, PROBE, REPORT, Stage
 from . import findings, plates, words
 from .claims import SCORE
+from .designs import design_page
 from .results import Results
 from .sections import sections
 
@@ -48,6 +49,9 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     """
     now = made_from(run.path, REPORT, {})
     if fresh(run.path, REPORT, now):
+        return run.report_path
+    if design_page(run, flat, _embedded):
+        set_fresh(run.path, REPORT, now)
         return run.report_path
     results = Results.read(run)
     rates = _rates(results.samples, results.subject)

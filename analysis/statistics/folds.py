@@ -56,6 +56,31 @@ def grouped_folds(groups: ArrayLike, folds: int = 5, seed: int = 0) -> NDArray[n
     return fold_of[group]
 
 
+def two_way_folds(
+    rows: ArrayLike, columns: ArrayLike, folds: int = 5, seed: int = 0
+) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Splits of samples that cross two groupings, such as every prompt at every noise, holding both out at once.
+
+    Parameters
+    ----------
+    rows, columns : arrays of shape (n,), the two groups of each sample
+    folds : of the rows and of the columns each, so that there are at most `folds` squared splits
+
+    Returns
+    -------
+    list of (train, test), bool arrays of shape (n,). Every sample is tested once, by a fit to samples that share
+    neither its row nor its column: about (1 - 1 / folds) squared of all.
+
+    Raises
+    ------
+    HandscopeError
+        There are fewer rows or columns than folds.
+    """
+    row, column = grouped_folds(rows, folds, seed), grouped_folds(columns, folds, seed)
+    blocks = np.unique(np.stack([row, column]), axis=1).T
+    return [((row != f) & (column != g), (row == f) & (column == g)) for f, g in blocks]
+
+
 def check_folds(y: NDArray[np.float64], fold: NDArray[np.intp]) -> None:
     """Refuse folds of which one leaves only good, or only bad, samples to fit to."""
     for one in np.unique(fold):

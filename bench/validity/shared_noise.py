@@ -43,7 +43,8 @@ def held_out(x: np.ndarray, bad: np.ndarray, prompts: np.ndarray, seeds: np.ndar
 
 def of_run(model: Model, run: Run, shared: bool, progress: Progress) -> pd.DataFrame:
     """One row a feature and step."""
-    generate(model, run, read_prompts(STUDY_PROMPTS), range(COUNT), shared_noise=shared, progress=progress)
+    design = "crossed" if shared else "own"
+    generate(model, run, read_prompts(STUDY_PROMPTS), range(COUNT), design=design, progress=progress)
     label_auto(run, progress=progress)
     table = sample_table(run)
     table = table[table["verdict"].isin(("good", "bad"))].reset_index(drop=True)

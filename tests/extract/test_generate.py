@@ -60,7 +60,7 @@ def test_no_two_prompts_share_a_noise_unless_it_is_asked_for(
     tiny_model: Model, finished_run: Run, tmp_path: Path
 ) -> None:
     assert finished_run.samples()["noise_sha256"].is_unique
-    shared = generate(tiny_model, Run(tmp_path), PROMPTS[:3], [4, 5], steps=STEPS, shared_noise=True)
+    shared = generate(tiny_model, Run(tmp_path), PROMPTS[:3], [4, 5], steps=STEPS, design="crossed")
     assert shared["seed"].tolist() == [4, 5] * 3
     assert shared.groupby("seed")["noise_sha256"].nunique().tolist() == [1, 1]
     later = generate(tiny_model, Run(tmp_path / "own"), PROMPTS[:1], [4], steps=STEPS).iloc[0]

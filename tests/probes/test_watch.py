@@ -51,7 +51,7 @@ def test_scores_are_the_probes_on_every_token_of_every_step(tiny_model, seen):
 
 def test_x0_is_what_the_step_predicts(tiny_model, seen, tmp_path):
     run = Run(tmp_path / "run")
-    made = generate(tiny_model, run, [PROMPT], [SEED], steps=STEPS, batch_size=1, shared_noise=True)
+    made = generate(tiny_model, run, [PROMPT], [SEED], steps=STEPS, batch_size=1, design="crossed")
     sample = made["sample"][0]
     trajectory = run.trajectory(sample)
     for i in range(STEPS):
