@@ -94,8 +94,8 @@ def _picture(table: pd.DataFrame, pictures: pd.DataFrame) -> Finding:
     )
     detail = (
         f"Beside the predicted picture of its step, d_z is larger in {more} of {len(table)} cells and smaller in "
-        f"{less} (95% intervals of the difference, each by itself). Where it is larger, the prompt's difference is more "
-        "linearly accessible there; that the picture lacks it does not follow."
+        f"{less} (95% intervals of the difference, each by itself). Where it is larger, the prompt's difference is "
+        "more linearly accessible there; that the picture lacks it does not follow."
     )
     return Finding(question, brief, detail, "partly")
 
