@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,12 +11,22 @@ from .. import figures
 from ..analysis.statistics.multiple import resolvable
 from ..figures import LEVEL
 from ..run.design import design_of, difference
-from .words import CHANCE, Finding, best_row, percent, place, rounded
+from .words import CHANCE, TOO_FEW, number, percent, place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..run.folder import Run
+
+@dataclass(frozen=True)
+class Said:
+    """A question and what the numbers answer; `mark` is a verdict, as that of `Claim`."""
+
+    question: str
+    brief: str
+    detail: str
+    mark: str
+
 
 SHOWN = 8
 """Pairs of prompts that are named before the rest are counted."""
@@ -26,7 +37,7 @@ def compared(run: Run) -> str:
     path = run.analysis_dir / "pairs.csv"
     table = pd.read_csv(path)
     known = table["q"] <= LEVEL
-    best = best_row(table, "dz", known)
+    best = _largest(table, known)
     return (
         f"{known.sum()} of {len(table)} cells tell the members of {best['n_pairs']} pairs apart (q <= {LEVEL}); most "
         f"in {place(best)}: d_z {best['dz']:.2f} ({best['dz_lo']:.2f} to {best['dz_hi']:.2f}), in {path}"
@@ -42,13 +53,13 @@ def differing(run: Run) -> list[str]:
 def effect_words(row: Any) -> str:
     """``d_z 1.20 (0.80 to 1.60), 94% of pairs (80% to 99%), p = 0.0001``."""
     return (
-        f"d_z {rounded(row['dz'])} ({rounded(row['dz_lo'])} to {rounded(row['dz_hi'])}), the second further along in "
+        f"d_z {number(row['dz'])} ({number(row['dz_lo'])} to {number(row['dz_hi'])}), the second further along in "
         f"{percent(row['within_auc'])} of held-out pairs ({percent(row['within_lo'])} to {percent(row['within_hi'])}; "
         f"p = {row['p']:.2g})"
     )
 
 
-def pair_findings(run: Run) -> list[Finding]:
+def pair_findings(run: Run) -> list[Said]:
     """What the tables of the stage allow to be said."""
     table = pd.read_csv(run.analysis_dir / "pairs.csv")
     found = [_where(run, table)]
@@ -59,19 +70,20 @@ def pair_findings(run: Run) -> list[Finding]:
     return found
 
 
-def _where(run: Run, table: pd.DataFrame) -> Finding:
+def _where(run: Run, table: pd.DataFrame) -> Said:
     differ = differing(run)
     named = "; ".join(differ[:SHOWN]) + (f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else "")
     row = table.iloc[0]
     n = f"n = {row['n_pairs']} pairs" + ("" if row["units"] == row["n_pairs"] else f" of {row['units']} prompt pairs")
     question = f"What does the difference between {named} do at equal noise?"
     known = table["q"] <= LEVEL
-    best = best_row(table, "dz", known)
+    best = _largest(table, known)
     if not known.any():
         few = not resolvable(row["p_floor"], len(table))
-        why = f"too few pairs to tell: the smallest p is {row['p_floor']:.2g}" if few else CHANCE
+        why = f"{TOO_FEW}, whose smallest p is {row['p_floor']:.2g}" if few else CHANCE
         brief = f"Its members cannot be told apart in any of {len(table)} cells: {why} ({n})."
-        return Finding(question, brief, f"The largest effect: {effect_words(best)}, in {place(best)}.", "chance")
+        largest = f"The largest effect: {effect_words(best)}, in {place(best)}."
+        return Said(question, brief, largest, "too_few" if few else "chance")
     brief = (
         f"In {known.sum()} of {len(table)} cells, held-out pairs differ along the direction of the other pairs "
         f"(q ≤ {LEVEL}; {n}). Most in {place(best)}: {effect_words(best)}."
@@ -81,10 +93,10 @@ def _where(run: Run, table: pd.DataFrame) -> Finding:
         f"With any error at all among the cells at {percent(LEVEL)}, {family} remain. Being the largest of "
         f"{len(table)}, that effect is likely too large; directions from more pairs would make all of them larger."
     )
-    return Finding(question, brief, detail, "yes" if known.all() else "partly")
+    return Said(question, brief, detail, "yes" if known.all() else "partly")
 
 
-def _picture(table: pd.DataFrame, pictures: pd.DataFrame) -> Finding:
+def _picture(table: pd.DataFrame, pictures: pd.DataFrame) -> Said:
     question = "Does the picture show it by then?"
     x0 = pictures[pictures["baseline"] == "x0"].set_index("step")
     early = x0.loc[x0.index.max()]
@@ -97,21 +109,21 @@ def _picture(table: pd.DataFrame, pictures: pd.DataFrame) -> Finding:
         f"{less} (95% intervals of the difference, each by itself). Where it is larger, the prompt's difference is "
         "more linearly accessible there; that the picture lacks it does not follow."
     )
-    return Finding(question, brief, detail, "partly")
+    return Said(question, brief, detail, "partly")
 
 
-def _verdicts(table: pd.DataFrame, verdicts: pd.DataFrame) -> Finding:
+def _verdicts(table: pd.DataFrame, verdicts: pd.DataFrame) -> Said:
     row = verdicts.iloc[0]
     question = "Does it change how often the result is bad?"
-    between = f"{rounded(100 * row['lo'], '+')} to {rounded(100 * row['hi'], '+')}"
+    between = f"{number(100 * row['lo'], '+')} to {number(100 * row['hi'], '+')}"
     if pd.isna(row["lo"]) or row["hi"] - row["lo"] >= 2:
         between = "no interval from one unit"
     brief = (
         f"Bad are {percent(row['rate_first'])} of the first members and {percent(row['rate_second'])} of the second, "
-        f"{rounded(100 * row['difference'], '+')} points ({between}; p = {row['p']:.2g}; n = {int(row['n'])} pairs "
+        f"{number(100 * row['difference'], '+')} points ({between}; p = {row['p']:.2g}; n = {int(row['n'])} pairs "
         "with a sure verdict on both)."
     )
-    return Finding(question, brief, "", "yes" if row["p"] <= LEVEL else "chance")
+    return Said(question, brief, "", "yes" if row["p"] <= LEVEL else "chance")
 
 
 def pair_figure(run: Run) -> Figure:
@@ -143,7 +155,7 @@ def pair_context(run: Run) -> dict[str, Any]:
         "rows": [
             (
                 place(one),
-                f"{rounded(one['dz'])} ({rounded(one['dz_lo'])} to {rounded(one['dz_hi'])})",
+                f"{number(one['dz'])} ({number(one['dz_lo'])} to {number(one['dz_hi'])})",
                 f"{percent(one['within_auc'])} ({percent(one['within_lo'])} to {percent(one['within_hi'])})",
                 f"{one['auc']:.2f} ({one['lo']:.2f} to {one['hi']:.2f})",
                 f"{one['p']:.2g}",
@@ -157,6 +169,11 @@ def pair_context(run: Run) -> dict[str, Any]:
         f"{row['tokens']:.0f} tokens (in the mean) that both members have. Intervals are of the delete-one jackknife "
         "with every direction fitted again; in simulations they held in 94% to 100%.",
     }
+
+
+def _largest(table: pd.DataFrame, known: pd.Series) -> Any:
+    """The cell with the largest effect among those that are called, or of all where none is."""
+    return table.loc[(table[known] if known.any() else table)["dz"].idxmax()]
 
 
 def _prompt_pairs(count: int) -> str:
