@@ -21,7 +21,7 @@ from ..stages import SURVEY
 from .directions import contrast, cosines, held_out_projections, massive_channels, unit
 from .distance import bhattacharyya_test
 from .moments import Moments, save_arrays
-from .statistics.auc import auc, fold_auc
+from .statistics.auc import auc
 from .statistics.folds import check_folds, grouped_folds
 from .statistics.intervals import bootstrap_auc
 from .statistics.multiple import benjamini_hochberg, family_p
@@ -207,7 +207,7 @@ def _ridge(kernel: Array, design: _Design, choice: Choice) -> tuple[dict[str, fl
         for other in np.unique(fold[fold != one]):
             test = fold == other
             inner[one, test] = _ridge_scores(kernel, labels[:1], (fold != one) & ~test, test)[0]
-    values = fold_auc(scores, labels, fold)
+    values = auc(scores, labels, fold)
     low, high = bootstrap_auc(scores[0], y, design.groups, fold, seed=design.seed, null=values[1:])
     others = [fold != k for k in range(len(inner))]
     choice.add(values, scores[0], [auc(one[kept], y[kept], fold[kept]) for one, kept in zip(inner, others)])
@@ -241,7 +241,7 @@ def _direction_statistics(kernel: Array, design: _Design) -> tuple[dict[str, flo
     for one in np.unique(fold):
         train, test = fold != one, fold == one
         scores[:, test] = contrast(labels[:, train]) @ kernel[np.ix_(train, test)]
-    values = fold_auc(scores, labels, fold)
+    values = auc(scores, labels, fold)
     first, second = (design.halves[:, :, side] for side in (0, 1))
     narrow = (kernel / max(float(np.trace(kernel)), np.finfo(float).tiny)).astype(np.float32)
     one, other = first @ narrow, second @ narrow

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
 from .directions import contrast, unit
-from .statistics.auc import PairWins, fold_auc
+from .statistics.auc import PairWins, auc
 from .statistics.folds import check_folds
 from .statistics.intervals import bootstrap_weights, logit_interval, rarer_groups
 from .statistics.multiple import benjamini_hochberg, family_p
@@ -146,7 +146,7 @@ def transfer(
             scores[:, :, test] = part = part.reshape(len(labels), len(cells), -1)
             squared = np.einsum("pi,pi->p", weight @ kernel[train, a][:, train], weight)
             together[:, :, test] += part / np.sqrt(np.maximum(squared, np.finfo(np.float32).tiny))[:, None, None]
-        aucs[:, a] = fold_auc(scores, labels[:, None], fold)
+        aucs[:, a] = auc(scores, labels[:, None], fold)
     null = aucs[1:]
     return Transfer(
         cells,
@@ -193,11 +193,11 @@ def _shared(
     bootstraps: int,
     seed: int,
 ) -> SharedDirection:
-    values = fold_auc(scores, labels[:, None], fold)
+    values = auc(scores, labels[:, None], fold)
     means = values.mean(1)
     weights = bootstrap_weights(groups, bootstraps, seed)
     drawn = np.mean([PairWins.of(cell_scores, y, groups, fold).auc(weights) for cell_scores in scores[0]], axis=0)
-    given = fold_auc(np.broadcast_to(scores[:1], scores[1:].shape), labels[1:, None], fold).mean(1)
+    given = auc(np.broadcast_to(scores[:1], scores[1:].shape), labels[1:, None], fold).mean(1)
     widening = max(1.0, means[1:].std() / max(given.std(), np.finfo(float).tiny))
     centre = float(np.clip(means[0], 1e-6, 1 - 1e-6))
     bounds = logit_interval(centre, widening * np.nanstd(drawn), rarer_groups(y, groups))

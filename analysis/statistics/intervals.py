@@ -5,6 +5,8 @@ Samples of one prompt are alike, so a draw takes prompts, and all samples of eac
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
@@ -21,8 +23,18 @@ def drawn_groups(n: int, draws: int, random: np.random.Generator) -> NDArray[np.
 
 
 def bootstrap_weights(groups: ArrayLike, draws: int, seed: int = 0) -> NDArray[np.float64]:
-    """`drawn_groups` of the groups (n,) of samples: shape (draws, n_groups), groups in sorted order."""
-    return drawn_groups(int(codes(groups).max()) + 1, draws, np.random.default_rng([seed, 2]))
+    """`drawn_groups` of the groups (n,) of samples: shape (draws, n_groups), groups in sorted order, not to be written
+    to.
+    """
+    return _weights(int(codes(groups).max()) + 1, draws, seed)
+
+
+@lru_cache(maxsize=8)
+def _weights(n: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """The same for every cell and baseline of a run, so the last few are kept."""
+    weights = drawn_groups(n, draws, np.random.default_rng([seed, 2]))
+    weights.setflags(write=False)
+    return weights
 
 
 def picked_groups(n: int, draws: int, seed: int = 0) -> NDArray[np.float64]:

@@ -5,6 +5,8 @@ Permuted labels keep the clustering that prompts give them.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
@@ -42,7 +44,7 @@ def permuted_labels(
 
     Returns
     -------
-    float64 array of shape (permutations, n), or fewer rows where `fold` leaves some out
+    float64 array of shape (permutations, n), or fewer rows where `fold` leaves some out; it is not to be written to
 
     Notes
     -----
@@ -62,16 +64,28 @@ def permuted_labels(
     if permutations < 0:
         raise HandscopeError(f"Expected a number of permutations of at least 0, found {permutations}.")
     unit = np.arange(len(y)) if picture is None else codes(picture, len(y))
+    folds = None if fold is None else np.asarray(fold, np.intp).tobytes()
+    return _kept(y.tobytes(), group.tobytes(), unit.astype(np.intp).tobytes(), permutations, seed, folds, within)
+
+
+@lru_cache(maxsize=8)
+def _kept(
+    labels: bytes, groups: bytes, units: bytes, permutations: int, seed: int, folds: bytes | None, within: bool
+) -> NDArray[np.float64]:
+    """As `permuted_labels`. Every cell and baseline of a run asks for the same labellings, so the last few are kept."""
+    y, group, unit = np.frombuffer(labels), np.frombuffer(groups, np.intp), np.frombuffer(units, np.intp)
     rng = np.random.default_rng([seed, int(within)])
     out = np.empty((permutations, len(y)))
     rows = max(1, int(AT_ONCE / len(y)))
     for start in range(0, permutations, rows):
         some = out[start : start + rows]
         some[:] = _permuted(y, group, unit, len(some), within, rng)
-    if fold is None:
-        return out
-    outside = np.stack([out[:, np.asarray(fold) != one].mean(1) for one in np.unique(fold)])
-    return out[((outside > 0) & (outside < 1)).all(0)]
+    if folds is not None:
+        fold = np.frombuffer(folds, np.intp)
+        outside = np.stack([out[:, fold != one].mean(1) for one in np.unique(fold)])
+        out = out[((outside > 0) & (outside < 1)).all(0)]
+    out.setflags(write=False)
+    return out
 
 
 def _permuted(
