@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -61,6 +62,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         float64 arrays of shape (fits, width) and (fits,), weights and intercepts in units of the input; a fit whose
         training set holds only one class has weights and intercept 0
         """
+
+    def scorer(self, x: Array, weights: Array, new: Array) -> Scorer:
+        """Ready to score the rows of `new` by fits to `x`, whose rows count `weights`; shapes as of `Scorer`."""
+        return Scorer(self, x, weights, new)
 
     def fit(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to `x` of shape (n, width) and `y` of shape (n,), 1 for bad and 0 for good.
@@ -152,6 +157,46 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 f"found {sorted(set(y.ravel().tolist()))[:5]}."
             )
         return x, y, weights
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores of new rows by fits to one training set, to many labellings and with several penalties.
+
+    A score is a log-odds less its mean over the rows fitted to: fits of different folds differ in their intercept,
+    which follows the share of bad in the rows that were fitted to and so runs against that of the rows left out.
+
+    Attributes
+    ----------
+    probe : LinearProbe
+    x : array of shape (n, width)
+    weights : array of shape (n,), how much each row counts
+    new : array of shape (m, width)
+    """
+
+    probe: LinearProbe
+    x: Array
+    weights: Array
+    new: Array
+
+    def scores(self, labels: Array, l2: Array) -> Array:
+        """Scores (labellings, penalties, m) of fits to labels (labellings, n) with penalties (labellings, penalties)."""
+        many, per = l2.shape
+        w, _ = self.probe.fit_many(
+            self.x, np.repeat(labels, per, 0), self.weights[None], np.zeros(many * per, np.intp), l2.ravel()
+        )
+        out: Array = w.astype(self.x.dtype) @ (self.new - mean_row(self.x, self.weights)).T
+        return out.reshape(many, per, len(self.new))
+
+    def order(self, labels: Array, l2: Array) -> Array:
+        """As `scores`, but for a factor above 0 of each fit: all that an AUC sees, and cheaper for some probes."""
+        return self.scores(labels, l2)
+
+
+def mean_row(x: Array, weights: Array) -> Array:
+    """The weighted mean of the rows of `x`, shape (width,), in the precision of `x`."""
+    mean: Array = (weights @ x / weights.sum()).astype(x.dtype)
+    return mean
 
 
 def features(x: ArrayLike) -> Array:

@@ -13,15 +13,15 @@ from sklearn.base import clone
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import grouped_folds
 from ..errors import HandscopeError
-from .linear import LinearProbe, even_weights, penalties
+from .linear import LinearProbe, Scorer, even_weights, mean_row, penalties
 
 Array = NDArray[Any]
 
 GRID = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
 """Penalties to choose from where each sample counts 1: from hardly any to one that leaves the difference of means."""
 
-AT_ONCE = 5e7
-"""Numbers in an array of one row a fit, as many as are worked on together."""
+AT_ONCE = 1 << 20
+"""Scores that are held at a time, so that memory does not grow with the number of labellings."""
 
 
 def grid_scores(
@@ -29,47 +29,56 @@ def grid_scores(
     x: Array,
     labels: Array,
     fold: NDArray[np.intp],
-    l2: Sequence[float],
+    l2: ArrayLike,
     unit: NDArray[np.intp] | None = None,
 ) -> Array:
-    """Held-out scores of every row, for every labelling and penalty, with all folds fitted together.
-
-    A score is a log-odds less its mean over the rows of its fit: fits of different folds differ in their intercept,
-    which follows the share of bad in the rows that were fitted to and so runs against that of the rows left out.
+    """Held-out scores of every row, as of `Scorer.scores`, for every labelling and penalty.
 
     Parameters
     ----------
     x : array of shape (n, width); labels : array of shape (labellings, n); fold : int array of shape (n,)
+    l2 : array of shape (penalties,)
     unit : int array of shape (n,), optional; the instance or sample of each row where rows are tokens. Each counts 1.
 
     Returns
     -------
-    array of shape (labellings, len(l2), n)
+    array of shape (labellings, penalties, n)
     """
-    number = np.unique(fold)
-    weights = (fold != number[:, None]) * (np.ones(len(x)) if unit is None else even_weights(unit))
-    out = np.empty((len(labels), len(l2), len(x)), np.float32)
-    per = len(number) * len(l2)
-    size = max(1, int(AT_ONCE / (per * len(x))))
-    design = np.repeat(np.arange(len(number)), len(l2))
-    for start in range(0, len(labels), size):
-        some = labels[start : start + size]
-        many = len(some)
-        w, _ = estimator.fit_many(
-            x, np.repeat(some, per, 0), weights, np.tile(design, many), np.tile(l2, many * len(number))
-        )
-        w = w.reshape(many, len(number), len(l2), -1)
-        for place, one in enumerate(number):
-            rows = np.flatnonzero(fold == one)
-            away = x[rows] - mean_row(x, weights[place])
-            out[start : start + many][:, :, rows] = w[:, place].astype(x.dtype) @ away.T
+    grid = np.tile(np.asarray(l2, np.float64), (len(labels), 1))
+    out = np.empty((*grid.shape, len(x)), np.float32)
+    for train, test, scorer in _inner(estimator, x, fold, unit):
+        out[:, :, test] = scorer.scores(labels[:, train], grid)
     return out
 
 
-def mean_row(x: Array, weights: Array) -> Array:
-    """The weighted mean of the rows of `x`, shape (width,), in the precision of `x`."""
-    mean: Array = (weights @ x / weights.sum()).astype(x.dtype)
-    return mean
+_Inner = Sequence[tuple[NDArray[np.intp], NDArray[np.intp], Scorer]]
+
+
+def _inner(estimator: LinearProbe, x: Array, fold: NDArray[np.intp], unit: NDArray[np.intp] | None) -> _Inner:
+    """Of each fold the rows to fit to, those left out, and what scores these."""
+    weights = np.ones(len(x)) if unit is None else even_weights(unit)
+    parts = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in np.unique(fold)]
+    return [(train, test, estimator.scorer(x[train], weights[train], x[test])) for train, test in parts]
+
+
+def _best(
+    inner: _Inner, labels: Array, grid: Array, judged: Array, fold: NDArray[np.intp], unit: NDArray[np.intp] | None
+) -> NDArray[np.intp]:
+    """Which penalty has the highest AUC inside the folds, for each labelling: shape (labellings,).
+
+    `labels` are those of rows, (labellings, n), `judged` those of units; of equals, the first is taken.
+    """
+    best = np.empty(len(labels), np.intp)
+    step = max(1, AT_ONCE // (len(grid) * labels.shape[1]))
+    for start in range(0, len(labels), step):
+        part = slice(start, start + step)
+        some, tried = labels[part], np.tile(grid, (len(labels[part]), 1))
+        scores = np.empty((*tried.shape, labels.shape[1]), np.float32)
+        for train, test, scorer in inner:
+            scores[:, :, test] = scorer.order(some[:, train], tried)
+        found = auc(unit_means(scores, unit), judged[part, None], fold)
+        best[part] = np.where(np.isnan(found), 0, found).argmax(1)
+    return best
 
 
 def unit_means(scores: Array, unit: NDArray[np.intp] | None) -> Array:
@@ -88,7 +97,8 @@ class Nested:
 
     Attributes
     ----------
-    scores : array of shape (labellings, n), held-out log-odds of rows
+    scores : array of shape (labellings, n), held-out log-odds of rows; those of permuted labellings, after the first,
+        but for a factor above 0 and a constant of each fold, which no AUC inside a fold sees
     chosen : array of shape (labellings, folds), the penalties; NaN without a choice
     centre : array of shape (units,), of the observed labelling: the mean score of a unit's fit over the rows it was
         fitted to
@@ -144,21 +154,28 @@ def nested_scores(
         units = None if unit is None else np.searchsorted(kept, rows_of[train])
         row_fold = within if units is None else within[units]
         own_labels = labels[:, rows_of[train]]
-        picked = None
         if isinstance(estimator, LinearProbe):
             part = x[train]
-            fitted_labels = own_labels if grid is not None else own_labels[:1]
             tried = grid if grid is not None else np.array([getattr(estimator, "l2", 1.0)])
-            grid_predictions = grid_scores(estimator, part, fitted_labels, row_fold, tried.tolist(), units)
-            grid_predictions = unit_means(grid_predictions, units)
-            best = auc(grid_predictions, labels[: len(fitted_labels), None, kept], within)
-            best = np.where(np.isnan(best), 0, best).argmax(1)
-            inner[place, kept] = grid_predictions[0, best[0]]
+            folds = _inner(estimator, part, row_fold, units)
+            best = np.zeros(len(labels), np.intp)
+            if len(tried) > 1:
+                best = _best(folds, own_labels, tried, labels[:, kept], within, units)
+            row_scores = np.empty(len(part))
+            for fitted, left, scorer in folds:
+                row_scores[left] = scorer.scores(own_labels[:1, fitted], tried[None, best[:1]])[0, 0]
+            inner[place, kept] = unit_means(row_scores, units)
             if grid is not None:
-                picked = chosen[:, place] = tried[best]
-            w, b = estimator.fit_many(part, own_labels, weights[train][None], np.zeros(len(labels), np.intp), picked)
-            scores[:, test] = w.astype(x.dtype) @ x[test].T + b[:, None]
+                chosen[:, place] = tried[best]
+            own = np.zeros(1, np.intp)
+            w, b = estimator.fit_many(part, own_labels[:1], weights[train][None], own, tried[best[:1]])
+            scores[0, test] = w[0].astype(x.dtype) @ x[test].T + b[0]
             centre[fold == one] = w[0] @ mean_row(part, weights[train]) + b[0]
+            scorer = estimator.scorer(part, weights[train], x[test])
+            step = max(1, AT_ONCE // x.shape[1])
+            for start in range(1, len(labels), step):
+                some = slice(start, start + step)
+                scores[some, test] = scorer.order(own_labels[some], tried[best[some, None]])[:, 0]
         else:
             inner[place, kept] = unit_means(_centred(estimator, x[train], own_labels[0], row_fold), units)
             for labelling, (row, y) in enumerate(zip(scores, own_labels, strict=True)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from .linear import DRAFT, Array, LinearProbe, fittable
+from .linear import DRAFT, Array, LinearProbe, Scorer, fittable
 from .standardise import Standardised, gram
 
 
@@ -47,27 +49,99 @@ class RidgeProbe(LinearProbe):
             chosen, rows = np.flatnonzero((design == number) & can_fit), np.flatnonzero(weight)
             if not len(chosen):
                 continue
-            whole, root = Standardised.of(x[rows], weight[rows]), np.sqrt(weight[rows])
-            targets = 2 * labels[np.ix_(chosen, rows)] - 1
-            bad = (labels[np.ix_(chosen, rows)] * weight[rows]).sum(1)
-            good = weight[rows].sum() - bad
-            centred = ((targets - ((bad - good) / weight[rows].sum())[:, None]) * root).astype(x.dtype)
-            scaled = whole.x * root[:, None].astype(x.dtype)
-            wide = scaled.shape[1] > len(rows)
-            scatter = (scaled @ scaled.T if wide else gram(scaled)).astype(np.float64)
-            shift = (centred @ scaled).astype(np.float64)  # the difference of the means, but for its length
-            right = centred.astype(np.float64) if wide else shift
-            solved = np.empty((len(chosen), len(scatter)))
+            used = _Rows(x[rows], weight[rows])
+            bad, good, centred = used.targets(labels[np.ix_(chosen, rows)])
+            ridge = np.empty((len(chosen), x.shape[1]))
             for value in np.unique(penalty[chosen]):
                 these = penalty[chosen] == value
-                factor = cho_factor(scatter + value * np.eye(len(scatter)), overwrite_a=True, check_finite=False)
-                solved[these] = cho_solve(factor, right[these].T, check_finite=False).T
-            ridge = (solved.astype(x.dtype) @ scaled).astype(np.float64) if wide else solved
+                ridge[these] = used.solve(centred[these], value)
             # From the regression's length to the discriminant's; `apart` is the share of the targets it explains.
-            means = shift * (weight[rows].sum() / (2 * bad * good))[:, None]
+            total, shift = bad + good, used.shift(centred)
+            means = shift * (total / (2 * bad * good))[:, None]
             apart = 0.5 * np.einsum("fk,fk->f", ridge, means)
-            ridge *= (weight[rows].sum() ** 2 / (2 * bad * good * np.maximum(1 - apart, 1e-12)))[:, None]
-            middle = 0.5 * means * ((good - bad) / weight[rows].sum())[:, None]  # of the class means, from the mean
+            ridge *= (total**2 / (2 * bad * good * np.maximum(1 - apart, 1e-12)))[:, None]
+            middle = 0.5 * means * ((good - bad) / total)[:, None]  # of the class means, from the mean
+            whole = used.whole
             w[chosen] = ridge * whole.varies / whole.scale
             b[chosen] = np.log(bad / good) - np.einsum("fk,fk->f", ridge, middle) - w[chosen] @ whole.mean
         return w, b
+
+    def scorer(self, x: Array, weights: Array, new: Array) -> Scorer:
+        return _RidgeScorer(self, x, weights, new)
+
+
+class _Rows:
+    """The rows of a training set as a ridge regression sees them: standardised, each times the root of its weight.
+
+    Where there are fewer rows than channels, it is solved in the space of the rows.
+    """
+
+    def __init__(self, x: Array, weight: Array) -> None:
+        self.whole = Standardised.of(x, weight)
+        self.root = np.sqrt(weight)
+        self.x = self.whole.x * self.root[:, None].astype(x.dtype)
+        self.wide = self.x.shape[1] > len(self.x)
+        self.scatter = (self.x @ self.x.T if self.wide else gram(self.x)).astype(np.float64)
+
+    def targets(self, labels: Array) -> tuple[Array, Array, Array]:
+        """How much bad and good rows weigh, and the centred targets of ±1 times the roots: shape (fits, n)."""
+        weight = np.square(self.root)
+        bad = labels @ weight
+        good = weight.sum() - bad
+        centred = 2 * labels - 1 - ((bad - good) / weight.sum())[:, None]
+        centred *= self.root
+        return bad, good, centred.astype(self.x.dtype)
+
+    def shift(self, centred: Array) -> Array:
+        """The difference of the class means, but for its length: shape (fits, n) to (fits, width)."""
+        return (centred @ self.x).astype(np.float64)
+
+    def divided(self, columns: Array, l2: float) -> Array:
+        """``(scatter + l2)⁻¹ columns``."""
+        system = self.scatter + l2 * np.eye(len(self.scatter))
+        factor = cho_factor(system, overwrite_a=True, check_finite=False)
+        solved: Array = cho_solve(factor, columns, check_finite=False)
+        return solved
+
+    def solve(self, centred: Array, l2: float) -> Array:
+        """Regressions of centred targets: shape (fits, n) to (fits, width)."""
+        if self.wide:
+            solved = self.divided(centred.T.astype(np.float64), l2).T
+            return (solved.astype(self.x.dtype) @ self.x).astype(np.float64)
+        return self.divided(self.shift(centred).T, l2).T
+
+
+class _RidgeScorer(Scorer):
+    """Ridge regression scores new rows by `targets @ reads(l2)`, whatever the targets: so many labellings cost little
+    more than one.
+    """
+
+    @cached_property
+    def rows(self) -> _Rows:
+        return _Rows(self.x, self.weights)
+
+    @cached_property
+    def products(self) -> Array:
+        """Standardised new rows, (width, m), or their products with the training rows, (n, m)."""
+        whole = self.rows.whole
+        away = (self.new - whole.mean.astype(self.x.dtype)) * (whole.varies / whole.scale).astype(self.x.dtype)
+        return (self.rows.x @ away.T if self.rows.wide else away.T).astype(np.float64)
+
+    def reads(self, l2: float) -> Array:
+        if l2 not in self._reads:
+            self._reads[l2] = self.rows.divided(self.products, l2).astype(self.x.dtype)
+        return self._reads[l2]
+
+    @cached_property
+    def _reads(self) -> dict[float, Array]:
+        return {}
+
+    def order(self, labels: Array, l2: Array) -> Array:
+        _, _, centred = self.rows.targets(labels)
+        sums = centred if self.rows.wide else centred @ self.rows.x
+        out = np.empty((*l2.shape, len(self.new)), self.x.dtype)
+        for place, column in enumerate(l2.T):
+            for value in np.unique(column):
+                these = column == value
+                out[these, place] = sums[these] @ self.reads(float(value))
+        return out
