@@ -180,11 +180,10 @@ class Scorer:
     new: Array
 
     def scores(self, labels: Array, l2: Array) -> Array:
-        """Scores (labellings, penalties, m) of fits to labels (labellings, n) with penalties (labellings, penalties)."""
+        """Of fits to labels (labellings, n) with penalties (labellings, penalties): (labellings, penalties, m)."""
         many, per = l2.shape
-        w, _ = self.probe.fit_many(
-            self.x, np.repeat(labels, per, 0), self.weights[None], np.zeros(many * per, np.intp), l2.ravel()
-        )
+        each = labels if per == 1 else np.repeat(labels, per, 0)
+        w, _ = self.probe.fit_many(self.x, each, self.weights[None], np.zeros(len(each), np.intp), l2.ravel())
         out: Array = w.astype(self.x.dtype) @ (self.new - mean_row(self.x, self.weights)).T
         return out.reshape(many, per, len(self.new))
 

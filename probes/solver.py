@@ -6,12 +6,13 @@ fit by fit it would be read again for every one of them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .standardise import FIRM, ROWS, Diagonal, Preconditioner, Standardised
+from .standardise import FIRM, NARROW, ROWS, Diagonal, Preconditioner, Standardised, gram
 
 Array = NDArray[Any]
 
@@ -20,6 +21,9 @@ CLOSE = 1e-4
 
 BLUR = 1e3
 """How far that may reach towards a penalty, for a tolerance of 1."""
+
+AT_ONCE = 1 << 16
+"""Margins of fits that are worked on together: as many as a processor keeps at hand."""
 
 MEMORY, ROUNDS, SEARCHES = 10, 1000, 20
 """Steps that are remembered, the most rounds, and the most looks at the loss along one step."""
@@ -53,11 +57,12 @@ def logistic(
     Notes
     -----
     Minimises  sum a log(1 + exp(-s z)) + l2 / 2 |w|²,  s = ±1,  z = w (x - mean) / scale + b. A channel that does not
-    vary in a design gets the weight 0. Where there are more channels than rows, each design is turned to a basis of its
-    rows first: the penalty sees no rotation, and no solution leaves their span.
+    vary in a design gets the weight 0. Where there are more channels than rows, or few channels, each design is turned
+    to its main axes first: the penalty sees no rotation, no solution leaves the span of the rows, and along these axes
+    a guess at the inverse Hessian costs no product.
     """
     offset = np.broadcast_to(0.0, labels.shape) if offset is None else offset
-    if x.shape[1] > len(x):
+    if x.shape[1] > len(x) or x.shape[1] <= NARROW:
         return _by_design(x, labels, weights, l2, design, tolerance, offset)
     # Rows that the same designs use lie together, so that a product can leave out the fits that have no use for them.
     patterns, kind = np.unique(weights > 0, axis=1, return_inverse=True)
@@ -100,35 +105,66 @@ def _by_design(
         chosen, rows = np.flatnonzero(design == number), np.flatnonzero(weight)
         if not len(chosen):
             continue
-        part = x[rows]
-        whole, values, vectors = _axes(part, weight[rows])
-        blur = np.finfo(np.float32).eps * values[-1]
-        if x.dtype == np.float32 and values[1] < CLOSE * values[-1] and blur > BLUR * tolerance * l2[chosen].min():
-            # One value is 0, of the mean; another that is small needs all digits, unless the penalty hides it.
-            part = part.astype(np.float64)
-            whole, values, vectors = _axes(part, weight[rows])
-        kept = values > len(rows) * np.finfo(np.float64).eps * values[-1]
-        values, vectors = values[kept], vectors[:, kept]
-        fits = _Fits(
-            (vectors * np.sqrt(values)).astype(part.dtype),
-            [(slice(None), np.ones(len(chosen), bool))],
-            labels[np.ix_(chosen, rows)],
-            np.tile(weight[rows].astype(part.dtype), (len(chosen), 1)),
-            np.tile(l2[chosen, None], len(values)),
-            np.ones((len(chosen), len(values)), bool),
-            Diagonal(values.astype(part.dtype)),
-        )
-        u, b[chosen] = fits.solve(tolerance, offset[np.ix_(chosen, rows)])
-        w[chosen] = (u / np.sqrt(values) @ vectors.T).astype(part.dtype) @ whole.x / whole.scale
-        b[chosen] -= w[chosen] @ whole.mean
+        turned = _Turned.of(x[rows], weight[rows], tolerance, float(l2[chosen].min()))
+        step = max(1, AT_ONCE // len(rows))
+        for some in (chosen[start : start + step] for start in range(0, len(chosen), step)):
+            fits = _Fits(
+                turned.x,
+                [(slice(None), np.ones(len(some), bool))],
+                labels[np.ix_(some, rows)],
+                weight[None, rows].astype(turned.x.dtype),
+                np.tile(l2[some, None], turned.x.shape[1]),
+                np.ones((len(some), turned.x.shape[1]), bool),
+                Diagonal(turned.values.astype(turned.x.dtype)),
+            )
+            u, b[some] = fits.solve(tolerance, offset[np.ix_(some, rows)])
+            w[some] = turned.back(u)
+            b[some] -= w[some] @ turned.whole.mean
     return w, b
 
 
-def _axes(x: Array, weights: Array) -> tuple[Standardised, Array, Array]:
-    """Standardised rows, with the eigenvalues, in rising order, and eigenvectors of their products with each other."""
-    whole = Standardised.of(x, weights)
-    values, vectors = np.linalg.eigh((whole.x @ whole.x.T).astype(np.float64))
-    return whole, values, vectors
+@dataclass(frozen=True, eq=False)
+class _Turned:
+    """Standardised rows along their main axes.
+
+    Attributes
+    ----------
+    x : array of shape (n, axes), the coordinates
+    values : array of shape (axes,), the squared lengths of its columns
+    whole : Standardised
+    axes : array of shape (width, axes), or None where they are ``whole.x.T @ vectors``
+    vectors : array of shape (n, axes), of length 1 each times that of the axis; None where axes are given
+    """
+
+    x: Array
+    values: Array
+    whole: Standardised
+    axes: Array | None
+    vectors: Array | None
+
+    @classmethod
+    def of(cls, x: Array, weights: Array, tolerance: float, l2: float) -> _Turned:
+        """Of rows (n, width), their weights, and the least penalty and the tolerance of what will be fitted."""
+        whole = Standardised.of(x, weights)
+        if x.shape[1] <= len(x):
+            values, axes = np.linalg.eigh(gram(whole.x))
+            return cls(whole.x @ axes, np.maximum(values, 0), whole, axes, None)
+        values, vectors = np.linalg.eigh((whole.x @ whole.x.T).astype(np.float64))
+        blur = np.finfo(np.float32).eps * values[-1]
+        if x.dtype == np.float32 and values[1] < CLOSE * values[-1] and blur > BLUR * tolerance * l2:
+            # One value is 0, of the mean; another that is small needs all digits, unless the penalty hides it.
+            return cls.of(x.astype(np.float64), weights, tolerance, l2)
+        kept = values > len(x) * np.finfo(np.float64).eps * values[-1]
+        values, vectors = values[kept], vectors[:, kept]
+        return cls((vectors * np.sqrt(values)).astype(x.dtype), values, whole, None, vectors / np.sqrt(values))
+
+    def back(self, u: Array) -> Array:
+        """Weights of the features from weights along the axes: shape (fits, axes) to (fits, width)."""
+        if self.axes is not None:
+            along: Array = u @ self.axes.T.astype(np.float64)
+        else:
+            along = (u @ self.vectors.T).astype(self.x.dtype) @ self.whole.x
+        return along * self.whole.varies / self.whole.scale
 
 
 class _Fits:
@@ -158,8 +194,10 @@ class _Fits:
 
     def keep(self, going: NDArray[np.bool_]) -> None:
         self.parts = [(rows, use[going]) for rows, use in self.parts]
-        for name in ("sign", "weights", "l2", "penalty", "free"):
+        for name in ("sign", "l2", "penalty", "free"):
             setattr(self, name, getattr(self, name)[going])
+        if len(self.weights) > 1:  # else all fits share them
+            self.weights = self.weights[going]
 
     def solve(self, tolerance: float, offset: Array) -> tuple[Array, Array]:
         """Limited-memory BFGS (Liu and Nocedal 1989), whose first guess at the inverse Hessian is the preconditioner's
@@ -169,28 +207,33 @@ class _Fits:
         out = np.zeros(self.penalty.shape)
         which = np.arange(len(out))
         w, margin = np.zeros(self.penalty.shape, kind), self.sign * offset.astype(kind)
-        loss = start = self.loss(margin, w)
-        miss, slope = self.slope(margin, w)
+        losses, miss = _losses(margin)
+        loss = start = np.vecdot(self.weights, losses).astype(np.float64)
+        slope = self.slope(miss, w)
         steps: list[Array] = []
         turns: list[Array] = []
         for _ in range(ROUNDS):
-            curvature = np.einsum("fn,fn,fn->f", self.weights, miss, 1 - miss)[:, None] / kind.type(len(self.x))
+            curvature = np.vecdot(self.weights, miss - np.square(miss))[:, None] / kind.type(len(self.x))
             step = -self.two_loops(slope, steps, turns, curvature)
             towards = self.margin(step)
-            promise = -0.5 * np.einsum("fk,fk->f", step, slope, dtype=np.float64)
-            length = self.search(margin, towards, w, step)
+            promise = -0.5 * np.vecdot(step, slope).astype(np.float64)
+            length, cost = self.search(margin, towards, w, step)
             step *= length
-            w, margin, before = w + step, margin + length * towards, slope
-            loss, last = self.loss(margin, w), loss
-            miss, slope = self.slope(margin, w)
+            towards *= length
+            w, margin, before, last = w + step, margin + towards, slope, losses
+            losses, miss = _losses(margin)
+            # Sums of differences: those of whole losses would lose the digits in which they differ.
+            grown = np.vecdot(self.weights, losses - last).astype(np.float64) + cost
+            loss = loss + grown
+            slope = self.slope(miss, w)
             steps, turns = [*steps[1 - MEMORY :], step], [*turns[1 - MEMORY :], slope - before]
             # A loss that grows is one of which the precision is used up.
-            going = (promise > np.maximum(tolerance * loss, 1e-4 * np.finfo(kind).eps * start)) & (loss <= last)
+            going = (promise > np.maximum(tolerance * loss, 1e-4 * np.finfo(kind).eps * start)) & (grown <= 0)
             if not going.all():
                 out[which[~going]] = w[~going]
                 self.keep(going)
                 which, w, margin, miss, slope = (a[going] for a in (which, w, margin, miss, slope))
-                loss, start = loss[going], start[going]
+                loss, start, losses = loss[going], start[going], losses[going]
                 steps, turns = [a[going] for a in steps], [a[going] for a in turns]
                 if not len(which):
                     break
@@ -202,17 +245,17 @@ class _Fits:
         out = np.zeros(self.sign.shape, w.dtype)
         for rows, use in self.parts:
             if use.all():
-                out[:, rows] = w[:, :-1] @ self.x[rows].T
+                np.matmul(w[:, :-1], self.x[rows].T, out=out[:, rows])
                 out[:, rows] += w[:, -1:]
             elif use.any():
                 out[use, rows] = w[use, :-1] @ self.x[rows].T + w[use, -1:]
         out *= self.sign
         return out
 
-    def slope(self, margin: Array, w: Array) -> tuple[Array, Array]:
-        """The chance that each row is missed, 1 / (1 + exp(margin)), and the gradient of the objective."""
-        miss = _miss(margin)
-        pull = self.sign * self.weights * miss
+    def slope(self, miss: Array, w: Array) -> Array:
+        """The gradient of the objective, from the chance that each row is missed, 1 / (1 + exp(margin))."""
+        pull = self.sign * miss
+        pull *= self.weights
         slope = self.penalty * w
         for rows, use in self.parts:
             if use.all():
@@ -220,40 +263,45 @@ class _Fits:
             elif use.any():
                 slope[use, :-1] -= pull[use, rows] @ self.x[rows]
         slope[:, -1] -= pull.sum(1)
-        return miss, slope * self.free
-
-    def loss(self, margin: Array, w: Array) -> Array:
-        losses = np.maximum(-margin, 0) + np.log1p(np.exp(-np.abs(margin)))
-        penalty = 0.5 * np.einsum("fk,fk,fk->f", self.penalty, w, w, dtype=np.float64)
-        return np.einsum("fn,fn->f", self.weights, losses, dtype=np.float64) + penalty
+        slope *= self.free
+        return slope
 
     def two_loops(self, slope: Array, steps: list[Array], turns: list[Array], curvature: Array) -> Array:
         """The guess at the inverse Hessian, from remembered steps and turns of the slope, times the slope."""
         tiny = np.finfo(slope.dtype).tiny
         v, rates, shares = slope.copy(), [], []
         for step, turn in zip(reversed(steps), reversed(turns), strict=True):
-            bend = np.einsum("fk,fk->f", step, turn)[:, None]
+            bend = np.vecdot(step, turn)[:, None]
             rates.append(np.where(bend > tiny, 1 / np.maximum(bend, tiny), 0))
-            shares.append(rates[-1] * np.einsum("fk,fk->f", step, v)[:, None])
+            shares.append(rates[-1] * np.vecdot(step, v)[:, None])
             v -= shares[-1] * turn
         v[:, :-1] = self.steer.divide(v[:, :-1], curvature, self.l2)
         v[:, -1:] /= np.maximum(curvature * len(self.x), tiny)
         v *= self.free
         for step, turn, rate, share in zip(steps, turns, reversed(rates), reversed(shares), strict=True):
-            v += step * (share - rate * np.einsum("fk,fk->f", turn, v)[:, None])
+            v += step * (share - rate * np.vecdot(turn, v)[:, None])
         return v
 
-    def search(self, margin: Array, towards: Array, w: Array, step: Array) -> Array:
-        """How far to go along each step: Newton's method on a convex function of one number, kept in its bracket."""
-        bend_w = np.einsum("fk,fk,fk->f", self.penalty, step, step, dtype=np.float64)
-        slope_w = np.einsum("fk,fk,fk->f", self.penalty, w, step, dtype=np.float64)
+    def search(self, margin: Array, towards: Array, w: Array, step: Array) -> tuple[Array, Array]:
+        """How far to go along each step, and what the penalty grows by on the way.
+
+        Newton's method on a convex function of one number, kept in its bracket. The chance of a miss is
+        (1 - tanh(margin / 2)) / 2.
+        """
+        heavy = self.penalty * step
+        bend_w, slope_w = np.vecdot(heavy, step).astype(np.float64), np.vecdot(heavy, w).astype(np.float64)
         length, low, high = np.ones(len(w)), np.zeros(len(w)), np.full(len(w), np.inf)
-        weighted = self.weights * towards
+        half, half_step, pull = 0.5 * margin, 0.5 * towards, self.weights * towards
+        pull_sum = pull.sum(1)
+        squared = pull * towards
+        squared_sum = squared.sum(1)
         for _ in range(SEARCHES):
-            miss = _miss(margin + length[:, None].astype(margin.dtype) * towards)
-            slope = slope_w + length * bend_w - np.einsum("fn,fn->f", weighted, miss, dtype=np.float64)
-            weighted_miss = weighted * miss
-            bend = bend_w + np.einsum("fn,fn,fn->f", weighted_miss, towards, 1 - miss, dtype=np.float64)
+            told = half_step * length[:, None].astype(half.dtype)
+            told += half
+            np.tanh(told, out=told)
+            slope = slope_w + length * bend_w - 0.5 * (pull_sum - np.vecdot(pull, told))
+            np.square(told, out=told)
+            bend = bend_w + 0.25 * (squared_sum - np.vecdot(squared, told))
             low, high = np.where(slope < 0, length, low), np.where(slope > 0, length, high)
             newton = length - slope / np.maximum(bend, np.finfo(float).tiny)
             inside = (newton > low) & (newton < np.minimum(high, 10 * length))
@@ -264,8 +312,16 @@ class _Fits:
             if near.all():
                 break
         # Where no end was reached, the furthest point that is known to lie downhill.
-        return np.where(near | (low == 0), length, low)[:, None].astype(w.dtype)
+        length = np.where(near | (low == 0), length, low)
+        return length[:, None].astype(w.dtype), length * (slope_w + 0.5 * length * bend_w)
 
 
-def _miss(margin: Array) -> Array:
-    return 1 / (1 + np.exp(np.minimum(margin, margin.dtype.type(80))))
+def _losses(margin: Array) -> tuple[Array, Array]:
+    """The loss of each row, log(1 + exp(-margin)), and the chance that it is missed, 1 / (1 + exp(margin))."""
+    far = margin.dtype.type(80)  # beyond it the loss is minus the margin, to the last digit
+    odds = np.minimum(-margin, far)
+    np.exp(odds, out=odds)
+    losses = np.log1p(odds)
+    if margin.min(initial=0) < -far:
+        losses += np.maximum(-margin - far, 0)
+    return losses, odds / (1 + odds)

@@ -18,7 +18,7 @@ FIRM = 1e-7
 """A channel whose standard deviation is a smaller part of its largest value than this does not vary."""
 
 NARROW = 512
-"""Up to this width all axes of the features are found; beyond it, `AXES` of them, in about `SKETCHED` of the rows."""
+"""Up to this width features are turned to their axes; of wider ones `AXES` are found, in about `SKETCHED` rows."""
 
 AXES, SKETCHED = 256, 4096
 
@@ -77,7 +77,7 @@ def gram(x: Array) -> Array:
 
 
 class Preconditioner:
-    """Divides by  c X'X + l2, for any c and l2: exactly where X is narrow, else exactly along its main axes.
+    """Divides by  c X'X + l2, for any c and l2, exactly along the main axes of X, which is wider than `NARROW`.
 
     Across those, X'X is taken to be the same in all directions, with the trace that is left to it. Frangella, Tropp and
     Udell (2021), https://arxiv.org/abs/2110.02820, precondition ridge regression so; the axes are those of Halko,
@@ -86,18 +86,14 @@ class Preconditioner:
 
     def __init__(self, x: Array) -> None:
         width = x.shape[1]
-        if width <= NARROW:
-            values, self.axes = np.linalg.eigh(gram(x))
-            rest = 0.0
-        else:
-            some = x[:: max(1, len(x) // SKETCHED)]
-            axes = np.random.default_rng(0).normal(size=(width, AXES)).astype(x.dtype)
-            for _ in range(2):
-                axes = np.linalg.qr(((axes.T @ some.T) @ some).T)[0]
-            values, turn = np.linalg.eigh(gram(x @ axes))
-            self.axes = axes @ turn
-            trace = np.einsum("nk,nk->", x, x, dtype=np.float64)
-            rest = max(0.0, trace - values.sum(dtype=np.float64)) / (width - AXES)
+        some = x[:: max(1, len(x) // SKETCHED)]
+        axes = np.random.default_rng(0).normal(size=(width, AXES)).astype(x.dtype)
+        for _ in range(2):
+            axes = np.linalg.qr(((axes.T @ some.T) @ some).T)[0]
+        values, turn = np.linalg.eigh(gram(x @ axes))
+        self.axes = axes @ turn
+        trace = np.einsum("nk,nk->", x, x, dtype=np.float64)
+        rest = max(0.0, trace - values.sum(dtype=np.float64)) / (width - AXES)
         self.rest = x.dtype.type(rest)
         self.values = np.maximum(values, 0)
 
