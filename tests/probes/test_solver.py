@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from handscope.probes import solver
+from handscope.probes import solver as solving
 from handscope.probes.solver import logistic
 from handscope.probes.standardise import AXES, NARROW, Preconditioner, Standardised, gram
 from hypothesis import given, settings
@@ -73,7 +73,7 @@ def test_reaches_the_objective_of_scikit_learn_in_every_fold_and_for_every_penal
 @pytest.mark.parametrize("width", [9, NARROW + 1])
 def test_fits_in_parts_are_those_of_one_by_one(width, monkeypatch):
     """Both where features are turned to their axes and where they are not, with more fits than go at a time."""
-    monkeypatch.setattr(solver, "AT_ONCE", 3 * (NARROW + 40))
+    monkeypatch.setattr(solving, "AT_ONCE", 3 * (NARROW + 40))
     rng = np.random.default_rng(6)
     x = rng.normal(size=(NARROW + 40, width))
     labels = (rng.random((8, len(x))) < 0.4).astype(float)
