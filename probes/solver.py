@@ -23,7 +23,7 @@ BLUR = 1e3
 """How far that may reach towards a penalty, for a tolerance of 1."""
 
 AT_ONCE = 1 << 16
-"""Margins of fits that are worked on together: as many as a processor keeps at hand."""
+"""Margins of fits that are worked on together: as many as a processor's cache holds."""
 
 MEMORY, ROUNDS, SEARCHES = 10, 1000, 20
 """Steps that are remembered, the most rounds, and the most looks at the loss along one step."""
@@ -132,15 +132,14 @@ class _Turned:
     x : array of shape (n, axes), the coordinates
     values : array of shape (axes,), the squared lengths of its columns
     whole : Standardised
-    axes : array of shape (width, axes), or None where they are ``whole.x.T @ vectors``
-    vectors : array of shape (n, axes), of length 1 each times that of the axis; None where axes are given
+    axes : array of shape (width, axes); or, where there are more channels than rows, of shape (n, axes): the axes are
+        ``whole.x.T @ axes``
     """
 
     x: Array
     values: Array
     whole: Standardised
-    axes: Array | None
-    vectors: Array | None
+    axes: Array
 
     @classmethod
     def of(cls, x: Array, weights: Array, tolerance: float, l2: float) -> _Turned:
@@ -148,7 +147,7 @@ class _Turned:
         whole = Standardised.of(x, weights)
         if x.shape[1] <= len(x):
             values, axes = np.linalg.eigh(gram(whole.x))
-            return cls(whole.x @ axes, np.maximum(values, 0), whole, axes, None)
+            return cls(whole.x @ axes, np.maximum(values, 0), whole, axes)
         values, vectors = np.linalg.eigh((whole.x @ whole.x.T).astype(np.float64))
         blur = np.finfo(np.float32).eps * values[-1]
         if x.dtype == np.float32 and values[1] < CLOSE * values[-1] and blur > BLUR * tolerance * l2:
@@ -156,15 +155,15 @@ class _Turned:
             return cls.of(x.astype(np.float64), weights, tolerance, l2)
         kept = values > len(x) * np.finfo(np.float64).eps * values[-1]
         values, vectors = values[kept], vectors[:, kept]
-        return cls((vectors * np.sqrt(values)).astype(x.dtype), values, whole, None, vectors / np.sqrt(values))
+        return cls((vectors * np.sqrt(values)).astype(x.dtype), values, whole, vectors / np.sqrt(values))
 
     def back(self, u: Array) -> Array:
         """Weights of the features from weights along the axes: shape (fits, axes) to (fits, width)."""
-        if self.axes is not None:
-            along: Array = u @ self.axes.T.astype(np.float64)
-        else:
-            along = (u @ self.vectors.T).astype(self.x.dtype) @ self.whole.x
-        return along * self.whole.varies / self.whole.scale
+        along = u @ self.axes.T.astype(np.float64)
+        if len(self.axes) < self.whole.x.shape[1]:
+            along = along.astype(self.x.dtype) @ self.whole.x
+        back: Array = along * self.whole.varies / self.whole.scale
+        return back
 
 
 class _Fits:

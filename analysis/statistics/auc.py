@@ -13,7 +13,7 @@ from .arrays import binary, numbers
 from .folds import codes
 
 AT_ONCE = 1 << 17
-"""Scores that are ranked together: as many as a processor keeps at hand."""
+"""Scores that are ranked together: as many as a processor's cache holds."""
 
 
 def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDArray[np.float64]:
