@@ -427,6 +427,21 @@ PROBE = Stage(
             optional=True,
         ),
         Table(
+            "analysis/pairs_of_cells.csv",
+            PAIR
+            | {
+                "auc_a": "held-out AUC in the first cell",
+                "auc_b": "in the second: the next step, the last step, or the best block at the step",
+                "difference": "second less first",
+                "lo": "lower end of its 95% interval, over prompts",
+                "hi": "upper end",
+                "p": "of no difference, two-sided; against the best block, of the largest difference from any",
+                "q": SCORE["q"],
+                "within_*": SCORE["within_*"],
+            },
+            optional=True,
+        ),
+        Table(
             "analysis/methods.csv",
             CELL | {"method": "kind of probe", "l2": "its penalty"} | COUNTS | SCORE | BALANCED | REASON,
             optional=True,
@@ -485,7 +500,7 @@ PROBE = Stage(
     ),
     files=("probes/*.safetensors",),
     settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed"},
-    version=7,
+    version=8,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
     designs=("own",),
     section="honest The honest question: more than meets the eye?",

@@ -1,5 +1,6 @@
 """Linear probes: fitted, cross-validated by prompt, and set beside what simpler things can do."""
 
+from .between import pairs_of_cells
 from .calibration import Calibration, calibration, platt
 from .crossval import Comparison, CrossValidation, compare, cross_validate, held_out_scores, nested_cross_validate
 from .linear import LinearProbe, even_weights
@@ -28,6 +29,7 @@ __all__ = [
     "held_out_scores",
     "load_probe",
     "nested_cross_validate",
+    "pairs_of_cells",
     "platt",
     "probe",
     "probe_transfer",

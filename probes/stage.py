@@ -20,6 +20,7 @@ from ..progress import Progress, quiet
 from ..run.record import fresh, made_from, set_fresh
 from ..stages import PROBE
 from .baselines import Baseline, random_projection, run_baselines
+from .between import pairs_of_cells
 from .crossval import CrossValidation, cross_validate
 from .gains import INSTEAD, gains
 from .logistic import LogisticProbe
@@ -68,8 +69,9 @@ def probe(
     `within_added` that of pairs within a prompt; whole_picture.csv has, in the same columns, the gain of a probe of the
     whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain,
     with the fits as they are; conditional.csv has a permutation null, see `conditional_gain`. The other tables are of
-    sure samples: methods.csv (`other_methods`), calibration.csv and reliability.csv (`calibration_rows`),
-    probe_transfer.csv (`probe_transfer`) and, where the store has all tokens, block_flat.csv (`block_flat`).
+    sure samples: pairs_of_cells.csv (`pairs_of_cells`), methods.csv (`other_methods`), calibration.csv and
+    reliability.csv (`calibration_rows`), probe_transfer.csv (`probe_transfer`) and, where the store has all tokens,
+    block_flat.csv (`block_flat`).
 
     Raises
     ------
@@ -203,6 +205,7 @@ def _sure_tables(
     """The tables that are of sure samples only."""
     y, groups = sure.y, sure.groups
     tables = _calibration_tables(judged, y, settings["seed"])
+    tables["pairs_of_cells"] = pairs_of_cells(judged.cells, y, groups, settings["seed"])
     methods = other_methods(list(sure.vectors.values()), y, groups, progress, **settings)
     tables["methods"] = pd.concat([_placed(sure.vectors, table) for table in methods], ignore_index=True)
     measured = {cell: (x, sure.norms[cell]) for cell, x in sure.vectors.items()}
