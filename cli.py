@@ -1,11 +1,13 @@
 """The ``handscope`` command: one verb a stage, and ``study`` for all of them. The verbs live in ``commands/``."""
 
 import argparse
-import errno
+import io
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from .commands import (
     anatomy,
@@ -24,6 +26,7 @@ from .commands import (
     watch,
 )
 from .errors import HandscopeError
+from .files import FULL, system_number
 from .progress import bars
 from .stages import STAGES
 
@@ -55,20 +58,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait for each other all but stop a small model on a machine that has other work to do
     # (bench/speed/bench_threads.py); torch is not imported yet, so this still reaches its OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _status(argv)
+    except BrokenPipeError:  # who reads what is printed, as head does, has seen enough
+        with suppress(OSError, ValueError, AttributeError):  # nor is the rest written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
+
+
+def _status(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
+        if "" in (sys.argv[1:] if argv is None else argv):
+            raise HandscopeError("One of the arguments is empty: give a name or a value in its place.")
         with bars() as progress:
             return arguments.verb(arguments, progress) or 0
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         print("\nInterrupted; what was finished is kept. Run the same command again to go on.", file=sys.stderr)
         return 130
     except HandscopeError as error:
         return _refuse(str(error))
     except (OSError, sqlite3.OperationalError) as error:
-        message = _system_message(error)
-        if message is None:
-            raise
-        return _refuse(message)
+        return _refuse(_system_message(error))
+    finally:
+        sys.stdout.flush()  # now, where a closed pipe is still answered for
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,10 +114,10 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _system_message(error: Exception) -> str | None:
-    """What the system refused, in words for the user; None for what is a fault of the program."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
+def _system_message(error: Exception) -> str:
+    """What the system refused, in words for the user."""
+    if system_number(error) in FULL or "disk is full" in str(error):
         return "The disk is full; what was already written is whole. Free some space and run the same command again."
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename} could not be used ({error.strerror}): check the path and permissions, and try again."
-    return None
+    what = getattr(error, "filename", None) or "A file"
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"{what} could not be used ({reason}): check the path and permissions, and try again."

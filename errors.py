@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and the one warning."""
+"""The exceptions that a user is meant to read, and the one warning."""
 
 
 class HandscopeError(ValueError):
@@ -6,6 +6,13 @@ class HandscopeError(ValueError):
 
     The message is one or two sentences: what was expected, what was found, where, and what to do. The command line
     prints it without a traceback and exits with status 2.
+    """
+
+
+class Unusable(HandscopeError):
+    """A file could not be read or written now: it is locked, forbidden or on a disk that fails or is full.
+
+    What is in the file is not at fault, and is unchanged: nobody is to replace it for that.
     """
 
 

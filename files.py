@@ -1,17 +1,28 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and what the system says where it does not let one be used."""
 
+import csv
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import HandscopeError
+from .errors import HandscopeError, Unusable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_CONTENTS = (errno.ENOENT, errno.EINVAL, errno.EFAULT, errno.EOVERFLOW)
+"""A missing file, and what a library is told that reads where a damaged file sends it."""
+LOCKED = (errno.EAGAIN, errno.EDEADLK, errno.ETXTBSY)
+TEXTS = {"prompt", "sample"}
+"""Columns that hold whatever text a user gave."""
+_NUMBER = re.compile(r"\((?:os )?error (\d+)\)|errno = (\d+)")
+"""How safetensors and HDF5 write the system's number of an error into their own messages."""
 
 
 @contextmanager
@@ -25,13 +36,13 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
-    HandscopeError
-        The disk is full. Nothing is left half-written.
+    Unusable
+        The disk is full, or the folder cannot be written to. Nothing is left half-written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
@@ -40,11 +51,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        _explain(error, path)
+    except Exception as error:  # of whichever library writes: not all pass the system's errors on as OSError
+        about = getattr(error, "filename", None)
+        if about is None or str(about) in (str(temporary), str(path), str(path.parent)):
+            _refuse(error, path, written=True)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what keeps it from being removed has kept it from being made
+            temporary.unlink(missing_ok=True)
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
@@ -52,28 +66,69 @@ def append(path: str | os.PathLike[str], data: bytes) -> None:
 
     Raises
     ------
-    HandscopeError
-        The disk is full. What was there before is unchanged.
+    Unusable
+        The disk is full, or the file cannot be written to. What was there before is unchanged.
     """
-    with open(path, "ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
-        except OSError as error:
-            file.truncate(before)
-            _explain(error, path)
-            raise
+    try:
+        with open(path, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        _refuse(error, path, written=True)
+        raise
 
 
-def _explain(error: OSError, path: str | os.PathLike[str]) -> None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise HandscopeError(
-            f"The disk is full: {path} could not be written, and what was there before is unchanged. "
+def refuse_unusable(error: BaseException, path: str | os.PathLike[str]) -> None:
+    """Raise `Unusable` where an error in reading a file is the system's, and not of what is in the file.
+
+    To be called before a file is said to be damaged: a file that is locked, forbidden or on a disk that fails may be
+    whole. A missing file is left to the caller, and so is an error without the system's number: then a library did
+    read the file, and did not like what it read.
+    """
+    _refuse(error, path, written=False)
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Open a file and close it, so that an error is the system's own: safetensors calls every one a missing file."""
+    with open(path, "rb"):
+        pass
+
+
+def _refuse(error: BaseException, path: str | os.PathLike[str], written: bool) -> None:
+    number = system_number(error)
+    if number is None or isinstance(error, HandscopeError) or (number in OF_CONTENTS and not written):
+        return
+    done, reason = "written" if written else "read", os.strerror(number)
+    if number in FULL:
+        why = "The disk is full" if number != errno.EFBIG else "Files may not grow so large here (see ulimit -f)"
+        raise Unusable(
+            f"{why}: {path} could not be written, and what was there before is unchanged. "
             "Free some space and run the same command again."
         ) from error
+    if number in LOCKED:
+        raise Unusable(
+            f"{path} is locked by another process ({reason}): wait until that has ended and run the same command again."
+        ) from error
+    raise Unusable(
+        f"{path} could not be {done} ({reason}), and is unchanged: check the path, its permissions and the disk, and "
+        "run the same command again."
+    ) from error
+
+
+def system_number(error: BaseException) -> int | None:
+    """The system's number of an error, whichever library passes it on; None where the system has nothing against it."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        return number
+    said = _NUMBER.search(str(error))
+    return int(said[1] or said[2]) if said else None
 
 
 def sha256(data: bytes | str | os.PathLike[str]) -> str:
@@ -86,5 +141,18 @@ def sha256(data: bytes | str | os.PathLike[str]) -> str:
 
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a tidy CSV file, whole or not at all; a number that could not be computed is an empty field."""
+    texts = table.select_dtypes(["object", "string"])
+    # Readers take a bare carriage return for the end of a row, and pandas quotes it only where it quotes every text.
+    returns = any("\r" in text for column in texts for text in texts[column] if isinstance(text, str))
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+        table.to_csv(temporary, index=False, float_format="%.6g", quoting=quoting)
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Read what `write_csv` wrote: an empty field of any column but a text's own is NaN, and NA or null are texts."""
+    import pandas as pd
+
+    names = pd.read_csv(path, nrows=0).columns
+    missing = {name: [] if name in TEXTS else ["", "nan", "NaN"] for name in names}
+    return pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(TEXTS & {*names}, str))

@@ -1,6 +1,7 @@
 """A whole study from one YAML file: every stage in turn, and only what is missing of it."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,11 +23,11 @@ from .study_file import (
     Folder,
     FromOne,
     FromTwo,
-    FromZero,
     ModelName,
     Number,
     Pairs,
     Prompts,
+    Seed,
     Seeds,
     Selection,
     Steps,
@@ -140,7 +141,7 @@ class Study(BaseModel):
     permutations: FromOne = 1000
     probe_permutations: FromOne = 100
     folds: FromTwo = 5
-    seed: FromZero = 0
+    seed: Seed = 0
     also: Annotated[
         tuple[str, ...], BeforeValidator(_asked_for), Field(description=f"a list of any of {', '.join(ON_REQUEST)}")
     ] = ()
@@ -250,7 +251,7 @@ def noted_settings(settings: dict[str, Any], named: Any = None) -> dict[str, Any
     """
     noted = dict(settings)
     if "prompts" in noted:
-        noted["prompts"] = hashlib.sha256("\n".join(noted["prompts"]).encode()).hexdigest()
+        noted["prompts"] = hashlib.sha256(json.dumps(list(noted["prompts"])).encode()).hexdigest()
     if named is not None:
         noted |= {name: getattr(named, name) for name in MODEL_SETTINGS}
         noted["weights"] = [_weights(name) for name in (named.model, named.base) if name is not None]

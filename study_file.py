@@ -1,7 +1,6 @@
 """The YAML file of a study: how it is read, and what each of its values may be."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,8 +10,9 @@ from pydantic import BeforeValidator, Field, Strict, ValidationError, Validation
 from pydantic.fields import FieldInfo
 
 from .errors import HandscopeError
+from .plain_yaml import PlainLoader
 from .run.design import noise_owners
-from .run.prompts import check_seeds, read_prompts
+from .run.prompts import LAST_SEED, check_prompts, check_seeds, read_prompts
 
 STUDY_PROMPTS = Path(__file__).parent / "datasets" / "study_prompts.txt"
 
@@ -26,7 +26,7 @@ def parse(path: Path) -> dict[Any, Any]:
         The file is missing or not YAML in UTF-8, or a key stands twice.
     """
     try:
-        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
+        given = yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
     except OSError as error:
         raise HandscopeError(
             f"The study {path} could not be read ({error.strerror}): give the path of a YAML file."
@@ -36,7 +36,9 @@ def parse(path: Path) -> dict[Any, Any]:
             f"Expected {path} in UTF-8, found byte 0x{error.object[error.start]:02x} "
             f"at position {error.start}: save the file as UTF-8."
         ) from error
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise HandscopeError(f"Expected a study in {path}, found lists within lists without end: mend it.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1} of {path}" if mark else f"{path}"
         problem = getattr(error, "problem", None) or "not YAML"
@@ -47,34 +49,6 @@ def parse(path: Path) -> dict[Any, Any]:
         found = "nothing" if given is None else type(given).__name__
         raise HandscopeError(f"Expected a study with keys and values in {path}, found {found}: see datasets/demo.yaml.")
     return given
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader of plain YAML: each key once, numbers in decimal, true and false in these words.
-
-    YAML 1.1 takes ``010`` for 8, ``1:30`` for 90 and ``no`` for false, and the last of two equal keys. Here all that is
-    not plainly a number stays a text, which the key that holds it then refuses.
-    """
-
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                said = f"the key {key.value!r} stands there a second time"
-                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _form, _first in (
-    ("null", r"null|~|", ["n", "~", ""]),
-    ("bool", r"true|false", ["t", "f"]),
-    ("int", r"-?(0|[1-9][0-9]*)", list("-0123456789")),
-    ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[-+]?[0-9]+)?", list("-0123456789")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_form})$", re.IGNORECASE), _first)
 
 
 def refusal(error: ValidationError, where: object, given: dict[Any, Any], fields: Mapping[str, FieldInfo]) -> str:
@@ -157,9 +131,10 @@ def _prompts(value: Any, info: ValidationInfo) -> Any:
         return read_prompts(STUDY_PROMPTS)
     if isinstance(value, str):
         return read_prompts(_beside(info) / value)
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(prompt, str) for prompt in value):
         raise ValueError
-    return [_text(prompt) for prompt in value]
+    check_prompts(value)
+    return list(value)
 
 
 def _seeds(value: Any) -> Any:
@@ -215,7 +190,7 @@ Seeds = Annotated[
     BeforeValidator(_seeds),
     Field(description="a list of whole numbers, or {first: 0, count: 12}"),
 ]
-FromZero = Annotated[int, Strict(), Field(ge=0, description="a whole number of at least 0")]
+Seed = Annotated[int, Strict(), Field(ge=0, le=LAST_SEED, description=f"a whole number from 0 to {LAST_SEED}")]
 FromOne = Annotated[int, Strict(), Field(ge=1, description="a whole number of at least 1")]
 FromTwo = Annotated[int, Strict(), Field(ge=2, description="a whole number of at least 2")]
 Number = Annotated[float, Strict(), Field(ge=0, description="a number of at least 0", allow_inf_nan=False)]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, check_readable, refuse_unusable
 
 ROWS = 128
 """Rows that are taken to float64 at a time: they stay in the processor's cache, so that precision costs no memory."""
@@ -211,8 +211,10 @@ def load_arrays(path: str | os.PathLike[str], names: tuple[str, ...], what: str)
     from safetensors.numpy import load_file
 
     try:
+        check_readable(path)
         arrays = load_file(path)
         return {name: arrays[name] for name in names}
     except (OSError, SafetensorError, KeyError) as error:
+        refuse_unusable(error, path)
         state = f"does not hold {what}" if Path(path).exists() else "is missing"
         raise HandscopeError(f"{path} {state}: expected a file that {what} were saved to. Save them again.") from error

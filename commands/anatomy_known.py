@@ -28,9 +28,9 @@ def raised_by_prompts(pictures: Sequence[Path]) -> dict[Path, int]:
         if not path.exists():
             continue
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in filter(None, path.read_text(encoding="utf-8").split("\n"))]
             asked = {folder / row["file_name"]: raised_in(row.get("prompt", "")) for row in rows}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HandscopeError(
                 f"{path} does not name a file and a prompt in each line ({error}): mend it, or move the pictures away "
                 "from it."

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..progress import Progress
 from ..stages import COMMIT
-from .options import at_least, model_of, model_options
+from .options import at_least, model_of, model_options, seed
 from .verb import add_stage, open_run, perform, say
 
 
@@ -14,7 +14,7 @@ def add(verbs: Any) -> None:
     verb = add_stage(verbs, COMMIT, _commit)
     most = COMMIT.defaults["samples"]
     verb.add_argument("--samples", type=at_least(1), default=most, help=f"look at so many at most (default {most})")
-    verb.add_argument("--seed", type=at_least(0), default=0, help="of bootstrap and permutations (default 0)")
+    verb.add_argument("--seed", type=seed, default=0, help="of bootstrap and permutations (default 0)")
     model_options(verb)
 
 

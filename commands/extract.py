@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import HandscopeError
 from ..extract.address import Plan
+from ..files import refuse_unusable
 from ..models.family import check_kinds
 from ..progress import Progress
 from ..stages import EXTRACT
-from .options import model_of, model_options, names, numbers, part
+from .options import model_of, model_options, names, numbers, part, whole
 from .verb import add_stage, open_run, perform, say
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--at", choices=("output", "input"), help="which side of each block is read (default output)")
     verb.add_argument(
         "--batch-size",
-        type=int,
+        type=whole,
         help="samples in one forward (default: as in the generation, which gives the same bits)",
     )
     verb.add_argument(
@@ -114,6 +115,7 @@ def _plan_of(path: Path, given: dict[str, Any]) -> Plan:
     try:
         return Plan.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        refuse_unusable(error, path)
         raise HandscopeError(
             f"There is no plan in {path} ({error}): expected the file that survey --zoom writes, RUN/survey/plan.json."
         ) from error

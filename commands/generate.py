@@ -7,7 +7,7 @@ from ..errors import HandscopeError
 from ..progress import Progress
 from ..run.design import DESIGNS
 from ..stages import GENERATE
-from .options import load_model, model_options, seeds
+from .options import load_model, model_options, number, seeds, whole
 from .verb import add_stage, open_run, perform
 
 
@@ -36,11 +36,11 @@ def add(verbs: Any) -> None:
         metavar=("FIRST", "SECOND"),
         help="two prompts at the same noises, a paired design; may be given more than once",
     )
-    verb.add_argument("--steps", type=int, default=20, help="steps of the generation (default 20)")
-    verb.add_argument("--guidance", type=float, default=3.5, help="FLUX's embedded guidance (default 3.5)")
-    verb.add_argument("--height", type=int, help="in pixels (default: what the model was trained for)")
-    verb.add_argument("--width", type=int, help="in pixels (default: what the model was trained for)")
-    verb.add_argument("--batch-size", type=int, default=16, help="samples in one call of the pipeline (default 16)")
+    verb.add_argument("--steps", type=whole, default=20, help="steps of the generation (default 20)")
+    verb.add_argument("--guidance", type=number, default=3.5, help="FLUX's embedded guidance (default 3.5)")
+    verb.add_argument("--height", type=whole, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--width", type=whole, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--batch-size", type=whole, default=16, help="samples in one call of the pipeline (default 16)")
     verb.add_argument(
         "--no-trajectories",
         action="store_true",
@@ -56,12 +56,13 @@ def add(verbs: Any) -> None:
 
 
 def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
-    from ..run.prompts import check_seeds, read_prompts
+    from ..run.prompts import check_prompts, check_seeds, read_prompts
 
     prompts = [*(arguments.prompt or []), *(read_prompts(arguments.prompts) if arguments.prompts else [])]
     prompts = prompts or [prompt for pair in arguments.pair for prompt in pair]
     if not prompts:
         raise HandscopeError("Expected at least one prompt: give --prompts FILE, --prompt TEXT or --pair.")
+    check_prompts(prompts)
     check_seeds(seed for span in arguments.seeds for seed in (span[0], span[-1]))
     settings = {name: getattr(arguments, name) for name in ("steps", "guidance", "height", "width", "batch_size")}
     settings |= {"prompts": prompts, "seeds": [seed for span in arguments.seeds for seed in span]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
 from ..stages import LABEL
-from .options import at_least, names
+from .options import at_least, names, seed
 from .verb import add_stage, open_run, perform, say
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add(verbs: Any) -> None:
         default="random",
         help="random (default): fit for estimates; uncertain: first what would teach the run's probes most",
     )
-    page.add_argument("--seed", type=at_least(0), default=0, help="of the order (default 0)")
+    page.add_argument("--seed", type=seed, default=0, help="of the order (default 0)")
     page.add_argument("--annotators", type=names, default=[], metavar="LIST", help="names to divide the work among")
     page.add_argument(
         "--double", type=_share, default=0.1, metavar="SHARE", help="of the images that two of them see (default 0.1)"

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..progress import Progress
 from ..stages import MEND, TRIAGE
-from .options import at_least, model_of, model_options, names, numbers
+from .options import at_least, model_of, model_options, names, number, numbers
 from .verb import add_stage, open_run, perform, say
 
 
@@ -16,7 +16,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--steps", type=numbers, default=usual["steps"], metavar="LIST", help="19,16,12: where to look")
     verb.add_argument("--blocks", type=names, default=[], metavar="LIST", help="single.1,single.3: read them too")
     verb.add_argument(
-        "--cost", type=float, default=usual["cost"], help="of a picture, in plain generations (default 2)"
+        "--cost", type=number, default=usual["cost"], help="of a picture, in plain generations (default 2)"
     )
     model_options(verb)
 

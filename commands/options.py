@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import HandscopeError
 from ..models.quantise import QUANTISATIONS
+from ..run.prompts import LAST_SEED
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -78,18 +79,41 @@ def statistics_options(verb: argparse.ArgumentParser, permutations: int) -> None
     verb.add_argument(
         "--folds", type=at_least(2), default=5, help="folds of the cross-validation, grouped by prompt (default 5)"
     )
-    verb.add_argument("--seed", type=at_least(0), default=0, help="of folds, permutations and bootstrap (default 0)")
+    verb.add_argument("--seed", type=seed, default=0, help="of folds, permutations and bootstrap (default 0)")
 
 
 def at_least(least: int) -> Callable[[str], int]:
     """A type of whole numbers."""
 
-    def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+    def read(text: str) -> int:
+        number = whole(text)
+        if number < least:
             raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
-        return int(text)
+        return number
 
-    return whole
+    return read
+
+
+def seed(text: str) -> int:
+    """A seed."""
+    number = whole(text)
+    if not 0 <= number <= LAST_SEED:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to {LAST_SEED}, found {text!r}")
+    return number
+
+
+def whole(text: str) -> int:
+    """A whole number, written in digits: `int` takes 1_000 for a thousand."""
+    if not re.fullmatch(r"-?[0-9]{1,18}", text.strip()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A number, written in digits: `float` takes 3_5 for thirty-five, and nan for a number."""
+    if not re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e-?[0-9]{1,2})?", text.strip().lower()):
+        raise argparse.ArgumentTypeError(f"expected a number such as 3.5, found {text!r}")
+    return float(text)
 
 
 def names(text: str) -> list[str]:
@@ -103,8 +127,8 @@ def names(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """Whole numbers with commas between them."""
     try:
-        return [int(name) for name in names(text)]
-    except ValueError:
+        return [whole(name) for name in names(text)]
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"expected whole numbers such as 20,12,3, found {text!r}") from None
 
 
@@ -118,7 +142,7 @@ def part(text: str) -> tuple[int, int]:
 
 def seeds(text: str) -> list[range]:
     """Seeds and spans of seeds: ``0,1,2`` or ``0-11``."""
-    spans = [re.fullmatch(r"(-?\d+)(?:-(\d+))?", part) for part in names(text)]
+    spans = [re.fullmatch(r"(-?[0-9]+)(?:-([0-9]+))?", part) for part in names(text)]
     ranges = [range(int(span[1]), int(span[2] or span[1]) + 1) for span in spans if span]
     if not spans or None in spans or not all(ranges):
         raise argparse.ArgumentTypeError(f"expected seeds such as 0,1,2 or 0-11, found {text!r}")

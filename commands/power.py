@@ -4,14 +4,15 @@ import argparse
 from typing import Any
 
 from ..progress import Progress
+from .options import number
 from .verb import add_verb, open_run
 
 
 def add(verbs: Any) -> None:
     """Add ``power``."""
     verb = add_verb(verbs, "power", _power, "how many labelled samples it would take to see an AUC", run=True)
-    verb.add_argument("--auc", type=float, default=0.6, help="the held-out AUC to be seen (default 0.6)")
-    verb.add_argument("--power", type=float, default=0.8, help="the chance of seeing it (default 0.8)")
+    verb.add_argument("--auc", type=number, default=0.6, help="the held-out AUC to be seen (default 0.6)")
+    verb.add_argument("--power", type=number, default=0.8, help="the chance of seeing it (default 0.8)")
 
 
 def _power(arguments: argparse.Namespace, progress: Progress) -> None:

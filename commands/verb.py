@@ -53,5 +53,5 @@ def open_run(arguments: argparse.Namespace, begun: bool = False) -> "Run":
 
 
 def say(stage: str, summary: str) -> None:
-    """One line on what a stage did."""
-    print(f"{stage:9} {summary}", flush=True)
+    """One line on what a stage did; paths below the current directory from there."""
+    print(f"{stage:9} {summary.replace(os.path.join(os.getcwd(), ''), '')}", flush=True)

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ..progress import Progress
-from .options import at_least, model_of, model_options, names
+from .options import model_of, model_options, names, seed
 from .verb import add_verb, open_run, say
 
 
@@ -12,7 +12,7 @@ def add(verbs: Any) -> None:
     """Add ``watch``."""
     verb = add_verb(verbs, "watch", _watch, "a run's probes on every token, while an image is being drawn", run=True)
     verb.add_argument("--prompt", required=True, metavar="TEXT", help="what to draw")
-    verb.add_argument("--seed", type=at_least(0), default=0, help="of the initial noise (default 0)")
+    verb.add_argument("--seed", type=seed, default=0, help="of the initial noise (default 0)")
     verb.add_argument("--blocks", type=names, metavar="LIST", help="double.1,single.3 (default: the best of the run)")
     model_options(verb)
 
@@ -23,7 +23,9 @@ def _watch(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..probes.choose import saved_probes
     from ..probes.watch import watch
     from ..run.folder import sample_id
+    from ..run.prompts import check_prompts
 
+    check_prompts([arguments.prompt])
     probes = saved_probes(run.probes_dir, arguments.blocks)
     model = model_of(run, arguments)
     kept = ("steps", "guidance", "height", "width")

@@ -16,7 +16,7 @@ from ..errors import HandscopeError
 from ..files import atomic
 from ..models.model import Model
 from ..progress import Progress, quiet
-from ..run.folder import Run, sample_id
+from ..run.folder import Run, check_name, sample_id
 from .memory import peak_memory
 
 FAMILIES = ("plain", "triage", "steering", "guidance", "control")
@@ -85,6 +85,7 @@ def draw_arm(
     keyed: dict[Any, list[tuple[str, int]]] = {}
     for prompt, seed in pairs:
         name = sample_id(prompt, seed)
+        check_name(name, prompt, rows.get(name, {"prompt": prompt})["prompt"])
         if name not in rows or not run.image_path(name).exists():
             keyed.setdefault(arm.alike(prompt), []).append((prompt, seed))
     left = sum(map(len, keyed.values()))

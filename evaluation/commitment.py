@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from ..analysis.commitment import commitment, literal
 from ..errors import HandscopeError
-from ..files import atomic, write_csv
+from ..files import atomic, check_readable, refuse_unusable, write_csv
 from ..labeling.database.labels import Labels
 from ..models.clean import decibels
 from ..models.model import Model
@@ -133,9 +133,11 @@ def _key(region: Region, row: Any) -> str:
 def _measured_before(path: Path) -> dict[str, NDArray]:
     """What was measured before; nothing where there is no such file, or a damaged one."""
     try:
+        check_readable(path)
         with safe_open(path, "numpy") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open has no __iter__)
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError) as error:
+        refuse_unusable(error, path)
         return {}
 
 

@@ -22,8 +22,8 @@ from ..models.family import hookable
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.design import design_of, noise_owners
-from ..run.folder import Run, sample_id
-from ..run.prompts import check_seeds, own_seed
+from ..run.folder import Run, check_name, sample_id
+from ..run.prompts import check_prompts, check_seeds, own_seed
 from ..run.trajectory import Trajectory
 from .address import is_count, plain_int
 
@@ -212,6 +212,8 @@ def _complete(
 ) -> None:
     """Make the wanted samples that the run lacks, `together` at a time."""
     rows = run.metadata()
+    for sample in wanted.keys() & rows.keys():
+        check_name(sample, wanted[sample][0], rows[sample]["prompt"])
     missing = [
         sample
         for sample in wanted
@@ -266,9 +268,7 @@ def _wanted(
     if isinstance(prompts, str):
         raise HandscopeError(f"Expected a list of prompts, found one text: write [{prompts!r}].")
     prompts, seeds = list(prompts), list(seeds)
-    for prompt in prompts:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise HandscopeError(f"Expected every prompt to be a text with a word in it, found {prompt!r}.")
+    check_prompts(prompts)
     check_seeds(seeds)
     if not prompts or not seeds:
         raise HandscopeError(
@@ -279,10 +279,8 @@ def _wanted(
     for prompt, number in product(prompts, seeds):
         owner = owners[prompt]
         seed = int(number) if owner is None else own_seed(owner, number)
-        if wanted.setdefault(sample_id(prompt, seed), (prompt, seed))[0] != prompt:
-            raise HandscopeError(
-                f"Two prompts share the sample name {sample_id(prompt, seed)}: change a letter of {prompt!r}."
-            )
+        name = sample_id(prompt, seed)
+        check_name(name, prompt, wanted.setdefault(name, (prompt, seed))[0])
     return wanted
 
 

@@ -15,7 +15,7 @@ from ..models.condition import conditions
 from ..models.model import Model
 from ..run.folder import Run
 from .address import Plan, is_count, plain_int
-from .store.shard import SCHEMA, TOKEN, check_same, reading, tokens_of
+from .store.shard import SCHEMA, TOKEN, DamagedError, check_same, reading, tokens_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,10 +294,10 @@ def _stored(path: Path, row: dict[str, Any], common: dict[str, Any]) -> np.ndarr
     try:
         with reading(path) as file:
             attrs, (tokens, _) = dict(file.attrs), tokens_of(file)
-    except HandscopeError:  # damaged: made anew
+    except DamagedError:  # made anew; a file that is only locked or forbidden is not
         return None
     check_same(path, attrs, common)
-    return tokens if attrs["image_sha256"] == row["image_sha256"] else None
+    return tokens if attrs.get("image_sha256") == row["image_sha256"] else None
 
 
 def _by(grid: tuple[int, ...]) -> str:

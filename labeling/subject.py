@@ -20,6 +20,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 
 from ..errors import HandscopeError
+from ..files import refuse_unusable
+from ..plain_yaml import PlainLoader
 
 if TYPE_CHECKING:
     from ..run.folder import Run
@@ -202,13 +204,14 @@ def load_subject(name_or_path: str | os.PathLike[str]) -> Subject:
     brought = FOLDER / f"{name_or_path}.yaml"
     path = brought if re.fullmatch(r"\w+", str(name_or_path)) and brought.exists() else Path(name_or_path)
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
     except OSError as error:
+        refuse_unusable(error, path)
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise HandscopeError(
             f"There is no subject {str(name_or_path)!r}: expected the path of a YAML file, or one of {names}."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise HandscopeError(f"The subject {path} is not YAML in UTF-8 ({problem}): mend it there.") from error
     return parse_subject(said, path)

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, check_readable, refuse_unusable
 from .linear import LinearProbe
 from .logistic import LogisticProbe
 from .massmean import MassMeanProbe
@@ -53,6 +53,7 @@ def load_probe(path: str | os.PathLike[str]) -> LinearProbe:
         The file is missing, damaged, or not a probe of handscope.
     """
     try:
+        check_readable(path)
         with safe_open(path, "numpy") as file:
             metadata = json.loads((file.metadata() or {})["handscope"])
             coef, intercept, mean, scale = (file.get_tensor(name) for name in ARRAYS)
@@ -62,6 +63,7 @@ def load_probe(path: str | os.PathLike[str]) -> LinearProbe:
         if not fits or not all(np.isfinite(array).all() for array in (coef, intercept)):
             raise ValueError(f"weights of shape {coef.shape} and an intercept of shape {intercept.shape}")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        refuse_unusable(error, path)
         raise HandscopeError(
             f"Expected a probe saved by handscope at {path}, and could not read one ({type(error).__name__}: {error}); "
             "fit it again with `handscope probe`, or give another file."

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from ..errors import HandscopeError
 from ..figures import LEVEL
+from ..files import check_readable, read_csv, refuse_unusable
 from ..labeling.database.labels import Annotation, Labels
 from ..labeling.subject import Subject, subject_of
 from ..labeling.table import sample_table
@@ -81,8 +82,10 @@ class Results:
         tables = {name: _table(run, name) for name in NEEDED}
         path = run.analysis_dir / "cells.safetensors"
         try:
+            check_readable(path)
             coordinates = load_file(path)
         except (OSError, SafetensorError) as error:
+            refuse_unusable(error, path)
             raise HandscopeError(f"{path} is missing or damaged ({error}): run analyze again.") from error
         return cls(
             samples=sample_table(run),
@@ -167,7 +170,7 @@ def _table(run: Run, name: str) -> pd.DataFrame:
     table, stage = TABLES[name]
     path = run.path / table.path
     try:
-        return pd.read_csv(path)
+        return read_csv(path)
     except FileNotFoundError as error:
         raise HandscopeError(f"There is no {path}: run {stage.name} first.") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import HandscopeError
-from ..files import append, atomic
+from ..files import append, atomic, refuse_unusable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +52,15 @@ def sample_id(prompt: str, seed: int) -> str:
     return f"{hashlib.sha256(prompt.encode()).hexdigest()[:8]}-{seed:05d}"
 
 
+def check_name(sample: str, prompt: str, named: str) -> None:
+    """Refuse a prompt whose sample has the name of another prompt's: names keep 8 digits of a prompt's hash."""
+    if prompt != named:
+        raise HandscopeError(
+            f"The prompts {named!r} and {prompt!r} share the sample name {sample}, whose digits are of a hash: change "
+            "a letter of one of them, or draw it in another run folder."
+        )
+
+
 class Run:
     """A run folder, made if it is missing.
 
@@ -60,7 +69,11 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not os.fspath(path):
+            raise HandscopeError("Expected the path of a run folder, found an empty text: name one, such as runs/demo.")
         self.path = Path(path)
+        # Where it lies is settled now: the current directory may be another one when the run is next used.
+        self.path = self.path.absolute() if not self.path.is_absolute() else self.path
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -87,7 +100,7 @@ class Run:
             return {}
         try:
             settings = yaml.safe_load(self.settings_path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise HandscopeError(
                 f"{self.settings_path} is damaged: restore it, or start the study in another run folder."
             ) from error
@@ -96,6 +109,12 @@ class Run:
                 f"{self.settings_path} is damaged: expected named settings, found {type(settings).__name__}. "
                 "Restore it, or start the study in another run folder."
             )
+        for section in ("model", "generation", "provenance"):
+            if not isinstance(settings.get(section, {}), dict):
+                raise HandscopeError(
+                    f"{self.settings_path} is damaged: expected named settings as {section!r}, found "
+                    f"{settings[section]!r}. Restore it, or start the study in another run folder."
+                )
         return settings
 
     def write_settings(self, settings: dict[str, Any]) -> None:
@@ -169,7 +188,7 @@ class Run:
                         "a file without a folder. Remove the line."
                     )
                 rows[row["sample"]] = row
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, RecursionError) as error:
             raise HandscopeError(
                 f"{self.metadata_path} is damaged ({error}): remove it and run generate again, which makes the same "
                 "images."
@@ -210,6 +229,7 @@ class Run:
             with Image.open(path) as image:
                 return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            refuse_unusable(error, path)
             state = "is damaged: remove it and" if path.exists() else "is missing:"
             raise HandscopeError(f"The image {path} {state} run generate again, which makes it anew.") from error
 
@@ -287,7 +307,7 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return False
     return True
 

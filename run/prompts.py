@@ -21,7 +21,8 @@ def read_prompts(path: str | os.PathLike[str]) -> list[str]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines, which parts a prompt at letters such as U+2028 and the form feed too.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise HandscopeError(
             f"Expected prompts in UTF-8, found byte 0x{error.object[error.start]:02x} at position {error.start} "
@@ -38,6 +39,21 @@ def read_prompts(path: str | os.PathLike[str]) -> list[str]:
             "write one prompt a line (lines that begin with # are comments)."
         )
     return prompts
+
+
+def check_prompts(prompts: Iterable[str]) -> None:
+    """Raise HandscopeError unless every prompt is a text with a word in it that can be written in UTF-8."""
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise HandscopeError(f"Expected every prompt to be a text with a word in it, found {prompt!r}.")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            # A byte on the command line that is not UTF-8 arrives as half of a surrogate pair.
+            raise HandscopeError(
+                f"Expected every prompt in UTF-8, found {prompt!r}, whose letter {error.start + 1} is none: write it "
+                "anew."
+            ) from error
 
 
 def check_seeds(seeds: Iterable[int]) -> None:

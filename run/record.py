@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..files import atomic, sha256
+from ..files import atomic, refuse_unusable, sha256
 from ..stages import LABELS, SUBJECT
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def _read(folder: Path) -> dict[str, Any]:
     empty: dict[str, Any] = {"labels": None, "stages": {}}
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a damaged record only means that every stage looks for itself what is missing
+    except (OSError, ValueError, RecursionError) as error:  # damaged, every stage looks for itself
+        refuse_unusable(error, folder / RECORD)
         return empty
     if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
         return empty
@@ -126,7 +127,7 @@ def _subject(folder: Path) -> Any:
     """What ``run.yaml`` says of the subject, else the hash of the default."""
     said = None
     if (folder / "run.yaml").exists():
-        with suppress(yaml.YAMLError, UnicodeDecodeError):  # who needs the settings says what is wrong with them
+        with suppress(yaml.YAMLError, ValueError, RecursionError):  # who needs them says what is wrong
             settings = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
             said = settings.get("subject") if isinstance(settings, dict) else None
     return said or sha256(DEFAULT_SUBJECT)
@@ -174,7 +175,7 @@ def _label_fingerprint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     noted = _read(folder)["labels"]
-    if isinstance(noted, dict) and noted.get("files") == _label_files(path):
+    if isinstance(noted, dict) and noted.get("fingerprint") and noted.get("files") == _label_files(path):
         return noted
     from ..labeling.database.labels import Labels
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, check_readable, refuse_unusable
 from ..models.clean import clean_between, velocity_between
 
 TENSORS = ("latents", "sigmas", "timesteps", "model_timesteps")
@@ -71,11 +71,13 @@ class Trajectory:
         """
         path = Path(path)
         try:
+            check_readable(path)
             with safe_open(path, framework="pt") as file:
                 found = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in TENSORS}
                 trajectory = cls(**tensors, prediction=found.get("prediction", "flow"))
         except (OSError, SafetensorError, TypeError) as error:
+            refuse_unusable(error, path)
             if not path.exists():
                 raise HandscopeError(
                     f"The trajectory {path} is missing: run generate again with trajectories, which makes it anew."

@@ -18,6 +18,7 @@ NO_ROOM = {"bench", "build", "datasets", "docs", "notebooks", "runs", "tests"}
 ORDER = """
     errors
     files
+    plain_yaml
     progress
     models.clean
     stages

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import HandscopeError
+from ...run.prompts import check_seeds
 from .arrays import group_names
 
 
@@ -37,8 +38,9 @@ def grouped_folds(groups: ArrayLike, folds: int = 5, seed: int = 0) -> NDArray[n
     Raises
     ------
     HandscopeError
-        There are fewer groups than folds.
+        There are fewer groups than folds, or the seed is none.
     """
+    check_seeds([seed])
     group = codes(groups)
     size = np.bincount(group)
     if folds < 2 or len(size) < folds:

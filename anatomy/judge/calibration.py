@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import HandscopeError
-from ...files import atomic
+from ...files import atomic, refuse_unusable
 
 SHIPPED = {
     "general": Path(__file__).with_name("calibrated.json"),
@@ -78,6 +78,7 @@ class Calibration:
                 f"There is no calibration {path}: make one with handscope anatomy calibrate."
             ) from None
         except (OSError, ValueError, TypeError) as error:
+            refuse_unusable(error, path)
             raise HandscopeError(
                 f"{path} is not a calibration, or is damaged ({error}): make it again with handscope anatomy calibrate."
             ) from error

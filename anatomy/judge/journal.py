@@ -47,7 +47,7 @@ class Journal:
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         try:
-            lines = [json.loads(line) for line in whole.splitlines()]
+            lines = [json.loads(line) for line in whole.split(b"\n")[:-1]]
             made = lines[0] if lines else None
             entries = {line["path"]: line for line in lines[1:]}
         except (ValueError, KeyError, TypeError) as error:

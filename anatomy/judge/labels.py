@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ...errors import HandscopeError
+from ...files import refuse_unusable
 
 VERDICTS = {"good": False, "good?": False, "bad?": True, "bad": True, "0": False, "1": True}
 UNSURE = "unsure"
@@ -57,6 +58,7 @@ def read_labels(path: str | os.PathLike[str]) -> Labelled:
     except FileNotFoundError:
         raise HandscopeError(f"There are no labels {path}: expected a CSV with path, label and group.") from None
     except (OSError, ValueError) as error:
+        refuse_unusable(error, path)
         raise HandscopeError(f"{path} could not be read as a CSV ({error}).") from error
     return labelled(table, path)
 

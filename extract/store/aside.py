@@ -61,5 +61,5 @@ def _read(path: Path) -> list[SetAside]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [SetAside(row["sample"], row["reason"], float(row["psnr"])) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise HandscopeError(f"{path} is damaged: remove it, and the next extraction writes it anew.") from error

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import HandscopeError
+from ...errors import HandscopeError, Unusable
 from ...progress import Progress, quiet
 from ..address import Cell, Plan
 from .bits import count_not_finite
@@ -151,7 +151,7 @@ def _check_file(path: Path, found: list[Part]) -> list[Problem]:
     try:
         own = parts(path)
         wrong = list(_wrong_form(path, own))
-    except DamagedError as error:
+    except (DamagedError, Unusable) as error:
         wrong = [_without(path, error)]
     except (KeyError, TypeError, ValueError) as error:
         wrong = [f"has tables or attributes that are not of the schema ({error}): remove it and run extract again."]
@@ -159,7 +159,7 @@ def _check_file(path: Path, found: list[Part]) -> list[Problem]:
         found += own
         try:
             wrong = list(_wrong_contents(path, own))
-        except DamagedError as error:
+        except (DamagedError, Unusable) as error:
             wrong = [_without(path, error)]
     return [Problem(path, what) for what in wrong]
 

@@ -20,6 +20,7 @@ from .joining import check_labels_stay
 from .shard import (
     HEAD_COLUMNS,
     STORE_TOKEN,
+    DamagedError,
     activations,
     columns,
     fingerprint,
@@ -31,6 +32,7 @@ from .shard import (
     write_shard,
 )
 from .store import ActivationStore
+from .writing import writing
 
 MEMORY_BYTES = 256 * 2**20
 
@@ -57,11 +59,12 @@ def consolidate(path: str | os.PathLike[str], progress: Progress = quiet) -> Pat
     target = folder_of(found[0]) / "store.h5"
     store = ActivationStore(found, labels={})
     check_labels_stay(store.parts, found[0])
-    with atomic(target) as temporary, h5py.File(temporary, "w") as file:
+    with atomic(target) as temporary, writing(temporary) as (file, check_written):
         cells = _layout(file, store)
         done = row = 0
         for group in _groups(store):
             row += _copy(group, cells, row, store.width)
+            check_written()
             done += len(group)
             progress("consolidate", done, len(store.parts))
     return target
@@ -72,7 +75,7 @@ def is_consolidated(path: Path) -> bool:
     try:
         with reading(path / "store.h5") as file:
             samples = file["samples"][:]
-    except HandscopeError:
+    except DamagedError:
         return False
     rows = [head({name: row[name].decode() for name in samples.dtype.names}) for row in samples]
     return fingerprint(head_table([list(row.values()) for row in rows])) == fingerprint(heads(path))

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ...errors import HandscopeError
-from .shard import SAME, STORE_TOKEN, as_now, head, mark, reading, shards, tokens_of
+from ..address import Plan
+from .shard import SAME, STORE_TOKEN, DamagedError, as_now, head, mark, reading, shards, tokens_of
 
 RECORD = np.dtype([*STORE_TOKEN.descr, ("label", "u1"), ("instance", "u1")])
 """A token with the labels that were joined to it."""
@@ -86,9 +87,35 @@ def parts(path: Path) -> list[Part]:
 
     Raises
     ------
-    HandscopeError
+    DamagedError
         The file is truncated or not of this schema.
     """
+    try:
+        return _parts(path)
+    except UnicodeDecodeError as error:  # of names; whoever writes a store writes them in UTF-8
+        raise DamagedError(
+            f"{path} is damaged ({error}): remove it and run extract again, which makes it anew."
+        ) from error
+
+
+def described(part: Part) -> tuple[Plan, int]:
+    """The plan and the width that a part names.
+
+    Raises
+    ------
+    DamagedError
+        It names none.
+    """
+    try:
+        return Plan.from_json(part.attrs["plan"]), int(part.attrs["width"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(
+            f"{part.path} is damaged: its plan and its width cannot be read ({error}). Remove it and run extract "
+            "again, which makes it anew."
+        ) from error
+
+
+def _parts(path: Path) -> list[Part]:
     with reading(path) as file:
         attrs = dict(file.attrs)
         steps, (tokens, labels), written = file["steps"][:], tokens_of(file), mark(attrs)

@@ -16,9 +16,10 @@ import h5py
 import numpy as np
 
 from ...errors import HandscopeError
-from ...files import atomic
+from ...files import atomic, refuse_unusable
 from ..address import Plan
 from .checksum import Checksum
+from .writing import writing
 
 SCHEMA = "handscope-activations-2"
 OLD_SCHEMA = "handscope-activations-1"
@@ -75,7 +76,7 @@ def write_shard(
     if compression not in (None, "lossless"):
         raise HandscopeError(f"Expected compression to be None or 'lossless', found {compression!r}.")
     with atomic(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with writing(temporary) as (file, _):
             file.attrs.update({key: _plain(value) for key, value in attrs.items()})
             file.attrs.update({"schema": SCHEMA, "dtype": "bfloat16", "width": activations.shape[2]})
             file.attrs["checksum"] = str(Checksum(str(attrs.get("checksum", ""))).update(activations))
@@ -98,6 +99,9 @@ def shards(path: str | os.PathLike[str]) -> list[Path]:
 def tokens_of(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None]:
     """The tokens of an open file: their places, of dtype `TOKEN`; and of a file of 0.3 their labels, of `OLD_LABEL`."""
     tokens = file["tokens"][:]
+    expected = TOKEN.names if file.attrs["schema"] == SCHEMA else (*TOKEN.names, *OLD_LABEL.names)
+    if not set(expected) <= set(tokens.dtype.names or ()):
+        raise _misformed(file, f"tokens with the columns {', '.join(expected)}", tokens.dtype)
     places = columns(tokens, TOKEN)
     return places, columns(tokens, OLD_LABEL) if file.attrs["schema"] == OLD_SCHEMA else None
 
@@ -171,6 +175,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
     ------
     DamagedError
         The file is missing, truncated or something else.
+    Unusable
+        It is locked, forbidden, or its disk fails.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -180,7 +186,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
                     "them anew."
                 )
             yield file
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError) as error:  # TypeError: of types that numpy lacks
+        refuse_unusable(error, path)
         state = "is truncated or damaged" if path.exists() else "is missing"
         raise DamagedError(
             f"{path} {state}: remove it if it is there and run extract again, which makes it anew."
@@ -192,16 +199,27 @@ def activations(file: h5py.File) -> h5py.Dataset | h5py.Group:
 
     Raises
     ------
+    DamagedError
+        They are of another form.
     HandscopeError
         They are compressed and hdf5plugin is not installed.
     """
     data = file["activations"]
+    if isinstance(data, h5py.Dataset) and (data.dtype != np.uint16 or data.ndim != 3):
+        raise _misformed(file, "activations in uint16 of shape (cells, tokens, width)", f"{data.dtype} {data.shape}")
     if isinstance(data, h5py.Dataset) and data.chunks:
         properties = data.id.get_create_plist()
         codes = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
         if not all(h5py.h5z.filter_avail(code) for code in codes):
             _plugin(f"to read {file.filename}, which is compressed")
     return data
+
+
+def _misformed(file: h5py.File, expected: str, found: object) -> DamagedError:
+    return DamagedError(
+        f"{file.filename} is damaged: expected {expected}, found {found}. Remove it and run extract again, which makes "
+        "it anew."
+    )
 
 
 def _check_arrays(

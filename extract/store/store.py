@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import HandscopeError
-from ..address import Block, Cell, Plan
+from ..address import Block, Cell
 from .bits import to_float32
-from .contents import Part, common, files, merged, token_table
+from .contents import Part, common, described, files, merged, token_table
 from .joining import Source, join
 from .shard import activations, mark, reading
 
@@ -71,8 +71,7 @@ class ActivationStore:
         groups = merged([(one, files(one)) for one in several])
         self.parts: list[Part] = [part for _, group in groups for part in group]
         self.attrs: dict[str, Any] = common(part.attrs for part in self.parts)
-        self.plan = Plan.from_json(self.attrs["plan"])
-        self.width = int(self.attrs["width"])
+        self.plan, self.width = described(self.parts[0])
         self.steps = pd.DataFrame(self.parts[0].steps)
         self.cells = self.plan.cells
         self.samples = [part.sample for part in self.parts]

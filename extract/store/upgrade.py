@@ -29,6 +29,7 @@ from .shard import (
     reading,
     shards,
 )
+from .writing import writing
 
 
 def upgrade(path: str | os.PathLike[str], progress: Progress = quiet) -> int:
@@ -75,7 +76,7 @@ def _is_old(path: Path) -> bool:
 def _upgrade(path: Path) -> None:
     with atomic(path) as temporary:
         shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
+        with writing(temporary, "r+") as (file, _):
             attrs, tokens = dict(file.attrs), file["tokens"][:]
             now = as_now(attrs)
             if "samples" in file:

@@ -18,6 +18,7 @@ from ...run.folder import Run
 from ..address import Plan
 from ..replay import replay
 from ..steps import step_table
+from ..store.shard import DamagedError
 from ..worklist import Batch, WorkList, annotations_of, batches, common_attrs, in_part, sample_rows
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
 
@@ -181,11 +182,11 @@ def _is_there(path: Path, row: dict[str, Any], annotation: Annotation, common: d
     try:
         with reading(path) as file:
             attrs = dict(file.attrs)
-    except HandscopeError:  # damaged: made anew
+    except DamagedError:  # made anew; a file that is only locked or forbidden is not
         return False
     if common is not None:
         check_same(path, attrs, common)
     if "classes_sha256" not in attrs:  # of 0.3
         labels = hashlib.sha256(annotation.labels.tobytes() + annotation.instances.tobytes()).hexdigest()
-        return (attrs["image_sha256"], attrs["labels_sha256"]) == (row["image_sha256"], labels)
-    return (attrs["image_sha256"], attrs["classes_sha256"]) == (row["image_sha256"], _hash(annotation))
+        return (attrs.get("image_sha256"), attrs.get("labels_sha256")) == (row["image_sha256"], labels)
+    return (attrs.get("image_sha256"), attrs["classes_sha256"]) == (row["image_sha256"], _hash(annotation))

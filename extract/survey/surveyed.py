@@ -17,9 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...errors import HandscopeError
-from ...files import atomic
+from ...files import atomic, refuse_unusable
 from ...run.folder import Run
 from ..address import Cell, Plan
+from ..store.shard import DamagedError
+from ..store.writing import writing
 
 SCHEMA = "handscope-survey-1"
 CLASSES = 2
@@ -107,7 +109,7 @@ def write_moments(
     path: Path, moments: NDArray[Any], counts: list[int], steps: NDArray[Any], attrs: dict[str, Any]
 ) -> None:
     """Write the moments of one sample, whole or not at all."""
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic(path) as temporary, writing(temporary) as (file, _):
         file.attrs.update(attrs)
         file["moments"], file["counts"], file["steps"] = moments, np.array(counts), steps
 
@@ -124,16 +126,25 @@ def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """Open a sample's moments; HandscopeError where they are missing, truncated or something else."""
+    """Open a sample's moments.
+
+    Raises
+    ------
+    DamagedError
+        They are missing, truncated or something else.
+    Unusable
+        The file is locked, forbidden, or its disk fails.
+    """
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("schema") != SCHEMA:
-                raise HandscopeError(
+                raise DamagedError(
                     f"Expected moments of schema {SCHEMA} in {path}, found {file.attrs.get('schema')}: remove the file "
                     "and run survey again."
                 )
             yield file
-    except (OSError, KeyError) as error:
-        raise HandscopeError(
+    except (OSError, KeyError, RuntimeError, TypeError) as error:  # TypeError: of types that numpy lacks
+        refuse_unusable(error, path)
+        raise DamagedError(
             f"{path} is truncated or damaged: remove it and run survey again, which makes it anew."
         ) from error

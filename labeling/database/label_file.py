@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import HandscopeError
+from ...errors import HandscopeError, Unusable
 
+NOT_OURS = (
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM),
+)
+"""Errors of the system, and not of what is in the file."""
 VERSION = 3
 _TABLE = """
 CREATE TABLE IF NOT EXISTS annotations (
@@ -48,10 +53,6 @@ _REST = (
         for change in ("update", "delete")
     ),
 )
-
-
-class Unusable(HandscopeError):
-    """The file could not be read or written; what was in it before is unchanged."""
 
 
 class LabelFile:
@@ -158,6 +159,12 @@ class LabelFile:
                 raise Unusable(
                     f"The disk is full: {self.path} could not be written, and what was in it before is unchanged. Free "
                     "some space and run the same command again."
+                ) from error
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in NOT_OURS:
+                raise Unusable(
+                    f"The labels in {self.path} could not be used now ({error}), and are unchanged: another process "
+                    "may be writing them, or their folder may not be written to. Mend that and run the same command "
+                    "again."
                 ) from error
             raise Unusable(
                 f"The labels in {self.path} could not be used ({error}): expected a labels.sqlite of handscope."

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ...errors import HandscopeError
+from ...files import refuse_unusable
 from ...run.folder import Run
 from ..database.annotation import Annotation
 from ..database.labels import Labels
@@ -25,7 +26,7 @@ from .rle import decode
 
 DAMAGED = (
     *(OSError, EOFError, MemoryError, BadZipFile, zlib.error),
-    *(SyntaxError, LookupError, TypeError, ValueError, AttributeError),
+    *(SyntaxError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError),
 )
 """What readers of damaged files raise."""
 OLD_GRID, OLD_NUMBER = "hands", "hand"
@@ -111,6 +112,7 @@ def _checked(run: Run, path: Path) -> Iterator[Annotation]:
     except HandscopeError:
         raise
     except DAMAGED as error:
+        refuse_unusable(error, path)
         raise HandscopeError(
             f"{path} is damaged, or not labels as handscope exports them ({type(error).__name__}: {error})."
         ) from error
@@ -129,7 +131,7 @@ def read_npz(path: Path) -> Iterator[Read]:
 
 def read_pngs(path: Path) -> Iterator[Read]:
     """What `write_pngs` wrote."""
-    for line in (path / LIST).read_text(encoding="utf-8").splitlines():
+    for line in filter(None, (path / LIST).read_text(encoding="utf-8").split("\n")):
         said = json.loads(line)
         shape = int(said["rows"]), int(said["columns"])
         of_token, instances = (gather(_indexed(path, said[kind]), *shape) for kind in ("class", "object"))

@@ -13,8 +13,7 @@ from fastapi.security import APIKeyCookie
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
-from ...errors import HandscopeError
-from ..database.label_file import Unusable
+from ...errors import HandscopeError, Unusable
 from ..database.labels import Conflict
 from . import messages as m
 from .session import Missing, Session
