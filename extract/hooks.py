@@ -342,6 +342,7 @@ class _Site:
         for form in self.forms:
             wanted = [self._shape(part, lengths, width) for part in form]
             if [shape and shape[1:] for shape in found] == wanted:
+                self._check_apart(wanted)
                 return next((i, part) for i, part in enumerate(form) if self.stream in part)
         parts = [part for part in self.forms[0] if self._shape(part, lengths, width)]
         names = ", ".join(" + ".join(name for name in part if lengths.get(name, 1)) for part in parts)
@@ -352,6 +353,14 @@ class _Site:
             f"Expected {self.block} to {verb} ({names}) of shapes {shapes}, found {seen}: this version of diffusers, "
             "or a hook on the block, orders its streams otherwise."
         )
+
+    def _check_apart(self, shapes: Sequence[tuple[int, int] | None]) -> None:
+        """Refuse streams of one form in two tensors, of which a version of diffusers may turn the order."""
+        if len(set(shapes)) < len(shapes):
+            raise HandscopeError(
+                f"Text and image both have {next(iter(filter(None, shapes)))[0]} tokens at {self.block}, so the two "
+                "streams cannot be told apart: use another max_sequence_length or another image size."
+            )
 
     def _shape(self, part: tuple[str, ...], lengths: Lengths, width: int) -> tuple[int, int] | None:
         """Tokens and width of a tensor; None where the last block gives none."""

@@ -428,7 +428,14 @@ class Family:
         raise self._lacks("decode")
 
 
-_BUILT_IN = {"FLUX.1": ".families.flux"}
+_BUILT_IN = {
+    "FLUX.1": ".families.flux",
+    "FLUX.2": ".families.flux2",
+    "SD3": ".families.sd3",
+    "Qwen-Image": ".families.qwen_image",
+    "Z-Image": ".families.z_image",
+    "Sana": ".families.sana",
+}
 _families: dict[str, Family] = {}
 
 

@@ -57,7 +57,7 @@ class Flow(Family):
         """The grid, and the arguments of each call of a step: those of the sides, in order, or of both in one."""
         texts = {"cond": list(prompts)}
         if self.guided(model.pipe, guidance):
-            texts["uncond"] = [str(self.negative)] * len(prompts)
+            texts["uncond"] = self.away(prompts)
             if self.together:
                 texts = {"both": [text for side in self.together for text in texts[side]]}
         calls = {}
@@ -153,6 +153,10 @@ class Flow(Family):
         """Embeddings of prompts on the device."""
         return model.encode(prompts).batch(prompts, model.device, model.dtype)
 
+    def away(self, prompts: Sequence[str]) -> list[str]:
+        """The prompt that is led away from, for each of these."""
+        return [str(self.negative)] * len(prompts)
+
     def _native(self, latents: Tensor, grid: tuple[int, int], copies: int, dtype: Any) -> Any:
         """Packed latents as the transformer takes them, so many times over."""
         import torch
@@ -216,6 +220,29 @@ def shift_by_size(pipe: Any, tokens: int, longest: float = 1.15) -> float:
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Pictures of latents that are scaled as the decoder takes them, float32 in [0, 1]."""
     return (vae.decode(latents.to(vae.dtype), return_dict=False)[0] * 0.5 + 0.5).clamp(0, 1).float()
+
+
+def cells(latents: Tensor, patch: int) -> tuple[int, int]:
+    """Rows and columns of tokens of latents in their places, (..., rows, columns)."""
+    return latents.shape[-2] // patch, latents.shape[-1] // patch
+
+
+def parted_by_ids(ids: Tensor, total: int) -> dict[str, int]:
+    """Image and reference tokens of a sequence, by ids (..., tokens, axes) whose first number is 0 for the image.
+
+    Raises
+    ------
+    HandscopeError
+        The image's tokens are not the first.
+    """
+    other = (ids[0] if ids.ndim == 3 else ids)[:, 0] != 0
+    reference = int(other.sum())
+    if reference == total or bool(other[: total - reference].any()):
+        raise HandscopeError(
+            f"Expected the image's tokens first and those of a reference picture after them, as in Kontext; the first "
+            f"number of img_ids is not 0 at {reference} of {total} tokens."
+        )
+    return {"image": total - reference, "reference": reference}
 
 
 def needed(arguments: Mapping[str, Any], *names: str, of: str) -> list[Any]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import HandscopeError
 from ..family import BlockList, Lengths, Times
-from .common import Flow, decoded, euler_times, falling, shift_by_size
+from .common import Flow, decoded, euler_times, falling, needed, parted_by_ids, shift_by_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,26 +35,8 @@ class Flux(Flow):
             The call is not a FLUX pipeline's, or text and picture have equally many tokens, so that the streams could
             not be told apart by their form.
         """
-        try:
-            text, total = arguments["encoder_hidden_states"].shape[1], arguments["hidden_states"].shape[1]
-            reference = _ids(arguments)[:, 0] != 0
-        except (KeyError, AttributeError) as error:
-            raise HandscopeError(
-                "A FLUX transformer must be called with hidden_states, encoder_hidden_states and img_ids as keyword "
-                f"arguments, as FluxPipeline does; this call gave {sorted(arguments)}."
-            ) from error
-        if text == total:
-            raise HandscopeError(
-                f"Text and image both have {text} tokens, so the two streams cannot be told apart: "
-                "use another max_sequence_length or another image size."
-            )
-        lengths = {"text": text, "image": total - int(reference.sum()), "reference": int(reference.sum())}
-        if not lengths["image"] or bool(reference[: lengths["image"]].any()):
-            raise HandscopeError(
-                "Expected the image's tokens first and those of a reference picture after them, as in Kontext; the "
-                f"first number of img_ids is not 0 at {lengths['reference']} of {total} tokens."
-            )
-        return lengths
+        text, latents, ids = needed(arguments, "encoder_hidden_states", "hidden_states", "img_ids", of="FLUX")
+        return {"text": text.shape[1], **parted_by_ids(ids, latents.shape[1])}
 
     def call_grid(self, arguments: Mapping[str, Any], lengths: Lengths) -> tuple[int, int] | None:
         """Rows and columns, from the image's ids."""
