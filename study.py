@@ -288,7 +288,8 @@ class _Work:
 
     @cached_property
     def plan(self) -> Plan:
-        return self.study.plan_for().on(self.model.blocks)
+        plan = self.study.plan_for()
+        return plan.on(self.model.blocks, self.model.carrying(plan.stream))
 
     def do(self, stage: Stage, settings: dict[str, Any]) -> None:
         """Call the function of a stage, with what it needs beside its settings."""

@@ -79,7 +79,7 @@ def _extract(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..report.summary import estimated
 
     model = model_of(run, arguments)
-    plan = plan.on(model.blocks)
+    plan = plan.on(model.blocks, model.carrying(plan.stream))
     options = {"tokens": tokens, "batch_size": arguments.batch_size, "shard": arguments.shard}
     if arguments.dry_run:
         print(estimated(estimate(model, run, plan, **options), arguments.compression))

@@ -157,8 +157,10 @@ class Plan:
         """
         return self.of - step
 
-    def on(self, valid: Sequence[str]) -> "Plan":
+    def on(self, valid: Sequence[str], carrying: Sequence[str] | None = None) -> "Plan":
         """The plan for a model with the blocks `valid` (``model.blocks``): where it names none, of all of them.
+
+        Where some of them do not give the plan's stream, `carrying` (``model.carrying(plan.stream)``) names the others.
 
         >>> Plan(None, [1], of=1).on(["layers.0", "layers.1"]).blocks
         (Block(kind='layers', index=0), Block(kind='layers', index=1))
@@ -169,7 +171,7 @@ class Plan:
             As in `check`.
         """
         if not self.blocks:
-            return Plan(valid, self.steps, self.of, self.stream, self.at, self.call)
+            return Plan(carrying or valid, self.steps, self.of, self.stream, self.at, self.call)
         self.check(valid)
         return self
 

@@ -98,7 +98,8 @@ def reading(
     with ExitStack() as hooks:
         hooks.callback(reader.ends.close)
         counter = hooks.enter_context(following(transformer, steps, plan.call, began=reader.began))
-        plan = plan.on(list(counter.family.blocks(transformer)))
+        family = counter.family
+        plan = plan.on(list(family.blocks(transformer)), family.carrying(transformer, plan.stream))
         reader.seen = seen = Seen(plan, counter.calls)
         hooks.enter_context(visiting(transformer, counter, plan, reader.read))
         yield seen

@@ -114,7 +114,7 @@ def estimate(
 
     Nothing is written. Parameters and errors are those of `extract`.
     """
-    plan = plan.on(model.blocks)
+    plan = plan.on(model.blocks, model.carrying(plan.stream))
     work = work_list(model, run, plan, tokens, shard)
     counts = {sample: int(mask.sum()) for sample, mask in work.masks.items()}
     missing = sum(counts[sample] for sample in work.missing)

@@ -90,7 +90,7 @@ def extract(
         or of another image; activations of another plan, model or choice of tokens are there already; every sample was
         set aside; the disk is full.
     """
-    plan = plan.on(model.blocks)
+    plan = plan.on(model.blocks, model.carrying(plan.stream))
     work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(model, run, work, batch_size))
     _sweep(run, work, shard)

@@ -63,7 +63,8 @@ def edit(transformer: Any, plan: Plan, change: Change, tokens: ArrayLike | Tenso
         run has another number of calls than `plan.of`; as in `capture`.
     """
     with following(transformer, range(plan.of, 0, -1), plan.call, again=True) as counter:
-        plan = plan.on(list(counter.family.blocks(transformer)))
+        family = counter.family
+        plan = plan.on(list(family.blocks(transformer)), family.carrying(transformer, plan.stream))
 
         def visit(call: Call, side: str, block: Block, stream: Tensor) -> Tensor:
             index = index_of(tokens, call, side, plan.stream)

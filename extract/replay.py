@@ -55,7 +55,7 @@ def replay(
         that were swapped, are noticed where trajectories are read: by `Run.trajectory`.
     """
     _check(model, plan, prompts, trajectories, height, width)
-    plan = plan.on(model.blocks)
+    plan = plan.on(model.blocks, model.carrying(plan.stream))
     inputs = model.family.inputs(model, prompts, guidance, height, width)
     with reading(model.transformer, plan, plan.steps, tokens, reduce, stop=True) as seen:
         for step in plan.steps:

@@ -173,6 +173,15 @@ class Family:
             for i, block in enumerate(reduce(getattr, blocks.path.split("."), transformer))
         }
 
+    def carrying(self, transformer: Any, stream: str) -> list[str]:
+        """Names of the blocks that give a stream, in the order in which they run."""
+        names: list[str] = []
+        for blocks in self.lists:
+            own = [name for name in self.blocks(transformer) if name.rsplit(".", 1)[0] == blocks.kind]
+            given = any(stream in part for part in blocks.gives)
+            names += own[: len(own) - (stream in blocks.lacking)] if given else []
+        return names
+
     def list_of(self, kind: str) -> BlockList:
         """The list of the blocks of a kind."""
         return next(blocks for blocks in self.lists if blocks.kind == kind)

@@ -76,6 +76,10 @@ class Model:
         """Names of the blocks in the order in which they run."""
         return list(self.family.blocks(self.transformer))
 
+    def carrying(self, stream: str) -> list[str]:
+        """Names of those blocks that give a stream, ``image`` or ``text``."""
+        return self.family.carrying(self.transformer, stream)
+
     @property
     def stream_width(self) -> int:
         """Width of the residual streams."""

@@ -118,7 +118,7 @@ def token_moments(classes: NDArray[np.uint8], device: Any = "cpu") -> Callable[[
 def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
     rows = run.metadata()
     of = next(iter(rows.values()))["steps"] if rows else 1
-    plan = Plan(model.blocks, range(of, 0, -1), of=of)
+    plan = Plan(model.carrying("image"), range(of, 0, -1), of=of)
     common = {**common_attrs(model, plan, "labelled"), "schema": SCHEMA}
     rows = sample_rows(run, plan)
     annotations = {

@@ -42,11 +42,12 @@ class Flux2(Flow):
 
     def encode(self, pipe: Any, prompt: str, device: Any) -> dict[str, Tensor]:
         """Three layers of the language model side by side (tokens, 3 * width)."""
-        return {"text": pipe.encode_prompt(prompt=[prompt], device=device)[0][0]}
+        length = self.text_length(pipe)
+        return {"text": pipe.encode_prompt(prompt=[prompt], device=device, max_sequence_length=length)[0][0]}
 
     def text_length(self, pipe: Any) -> int:
         """The pipelines' own, with padding."""
-        return 512
+        return min(512, pipe.tokenizer.model_max_length)
 
     def side(
         self, model: Model, embeddings: Mapping[str, Any], guidance: float, height: int, width: int
@@ -55,7 +56,7 @@ class Flux2(Flow):
         import torch
 
         pipe, text = model.pipe, embeddings["text"]
-        like = torch.empty(len(text), 1, *self.grid(pipe, height, width))
+        like = torch.empty(len(text), 1, *self.grid(pipe, height, width), device="meta")
         embedded = pipe.transformer.config.guidance_embeds
         strength = torch.full([1], guidance, device=model.device, dtype=torch.float32) if embedded else None
         return {
@@ -108,7 +109,9 @@ class Flux2(Flow):
         import torch
 
         shape = (1, pipe.transformer.config.in_channels, *self.grid(pipe, height, width))
-        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))[0].flatten(1).T.contiguous()
+        generator = torch.Generator("cpu").manual_seed(seed)
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        return drawn[0].flatten(1).T.contiguous()
 
     def decode(self, pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
         """As the pipeline decodes: the batch norm undone, and each token's numbers in their places."""

@@ -36,13 +36,19 @@ class StableDiffusion3(Flow):
     def encode(self, pipe: Any, prompt: str, device: Any) -> dict[str, Tensor]:
         """What both CLIPs and T5 make, one behind the other (tokens, width), and the CLIPs' pooled outputs (width,)."""
         text, _, pooled, _ = pipe.encode_prompt(
-            prompt=[prompt], prompt_2=None, prompt_3=None, device=device, do_classifier_free_guidance=False
+            prompt=[prompt],
+            prompt_2=None,
+            prompt_3=None,
+            device=device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.text_length(pipe) - pipe.tokenizer_max_length,
         )
         return {"text": text[0], "pooled": pooled[0]}
 
     def text_length(self, pipe: Any) -> int:
         """77 of CLIP and 256 of T5, as the pipeline has it."""
-        return int(pipe.tokenizer_max_length) + 256
+        longest = 256 if pipe.tokenizer_3 is None else min(256, pipe.tokenizer_3.model_max_length)
+        return int(pipe.tokenizer_max_length) + longest
 
     def side(
         self, model: Model, embeddings: Mapping[str, Any], guidance: float, height: int, width: int

@@ -344,7 +344,8 @@ def test_a_call_of_another_form_in_mid_run_is_refused(model: Model) -> None:
 def test_a_call_without_names_is_refused(model: Model) -> None:
     inputs = bare_inputs(model)
     latents, text = inputs.pop("hidden_states"), inputs.pop("encoder_hidden_states")
-    with pytest.raises(HandscopeError, match="as keyword"), capture(model.transformer, Plan(["double.0"], [1], of=1)):
+    plan = Plan(["double.0"], [1], of=1)
+    with pytest.raises(HandscopeError, match="as its pipelines do"), capture(model.transformer, plan):
         model.transformer(latents, text, **inputs)
 
 

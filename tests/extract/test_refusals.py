@@ -6,6 +6,7 @@ from typing import Any
 
 import accelerate
 import diffusers
+import handscope as hs
 import pytest
 import torch
 from diffusers import (
@@ -16,7 +17,6 @@ from diffusers import (
     LayerSkipConfig,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
-    SD3Transformer2DModel,
     TaylorSeerCacheConfig,
     apply_layer_skip,
 )
@@ -278,15 +278,17 @@ def test_blocks_that_were_wrapped_by_torch_compile_are_recorded(model: Model) ->
     assert conditions(model.transformer)["compiled_blocks"] == "yes"
 
 
-def test_a_transformer_without_an_adapter_is_refused() -> None:
-    other = SD3Transformer2DModel(
-        sample_size=8,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=16,
-        pooled_projection_dim=16,
-    )
-    with pytest.raises(HandscopeError, match="SD3Transformer2DModel"), capture(other, PLAN):
+def test_an_unknown_transformer_is_told_with_what_is_in_it() -> None:
+    class OwnTransformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Module()
+            self.encoder.layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU()])
+            self.blocks = nn.ModuleList([nn.Sequential(nn.ModuleList([nn.Tanh()]))])
+
+    other = OwnTransformer()
+    found = r"found a OwnTransformer with the lists encoder.layers \(3 of Linear, ReLU\), blocks \(1 of Sequential\)\."
+    with pytest.raises(HandscopeError, match=f"{found} Describe its blocks in a Family and register it"):
+        hs.blocks(other)
+    with pytest.raises(HandscopeError, match="OwnTransformer"), capture(other, PLAN):
         pass

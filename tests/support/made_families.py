@@ -49,10 +49,11 @@ from transformers import (
 
 WORDS = "a an open left right hand palm view five fingers raised on blue green red background light brown skin".split()
 CHAT = (
-    "{% for m in messages %}{{ m['role'] }} "
+    "{% for m in messages if m['role'] == 'user' %}user "
     "{{ m['content'] if m['content'] is string else m['content'][0]['text'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
+TEXT = 24
 MAKERS: dict[str, Callable[[], Any]] = {}
 
 
@@ -77,12 +78,14 @@ def save(name: str, folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
-def tokenizer(side: str = "right") -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     """Words of prompts, and one token for any other."""
     words = ["<pad>", "<unk>", "user", "assistant", "system", *WORDS]
     whole = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     whole.pre_tokenizer = Whitespace()
-    made = PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="<pad>", unk_token="<unk>", padding_side=side)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=whole, pad_token="<pad>", unk_token="<unk>", model_max_length=TEXT
+    )
     made.chat_template = CHAT
     return made
 
@@ -168,7 +171,7 @@ def _sd3(**config: Any) -> StableDiffusion3Pipeline:
         text_encoder_3=T5EncoderModel(
             T5Config(vocab_size=len(t5_words), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
         ),
-        tokenizer_3=T5TokenizerFast(vocab=t5_words, extra_ids=0, model_max_length=256),
+        tokenizer_3=T5TokenizerFast(vocab=t5_words, extra_ids=0, model_max_length=TEXT),
     )
 
 
