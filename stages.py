@@ -427,6 +427,20 @@ PROBE = Stage(
             optional=True,
         ),
         Table(
+            "analysis/chosen.csv",
+            {"pairs": "all, or within a prompt"}
+            | COUNTS
+            | {
+                "n_cells": "cells to choose from",
+                "auc": "held-out AUC of the cell that the training folds choose",
+                "lo": SCORE["lo"],
+                "hi": SCORE["hi"],
+                "largest": "of the cell that is best on all samples",
+                "cells": "the chosen cell of each fold, joined by semicolons",
+            },
+            optional=True,
+        ),
+        Table(
             "analysis/pairs_of_cells.csv",
             PAIR
             | {
@@ -499,8 +513,8 @@ PROBE = Stage(
         ),
     ),
     files=("probes/*.safetensors",),
-    settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed"},
-    version=8,
+    settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed", "primary": "primary"},
+    version=9,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
     designs=("own",),
     section="honest The honest question: more than meets the eye?",

@@ -107,6 +107,8 @@ class Study(BaseModel):
         Label permutations behind each null, of the directions and distances and of the probes.
     folds, seed : int
         Folds of the cross-validation (grouped by prompt), and the seed of folds, permutations and bootstrap.
+    primary : str, optional
+        One cell such as ``single.3/14``, named beforehand: the report tests it first, and without a correction.
     also : tuple of str
         Stages that are run only when they are asked for: any of survey, commit, triage, mend and anatomy.
     """
@@ -142,6 +144,7 @@ class Study(BaseModel):
     probe_permutations: FromOne = 100
     folds: FromTwo = 5
     seed: Seed = 0
+    primary: Text | None = None
     also: Annotated[
         tuple[str, ...], BeforeValidator(_asked_for), Field(description=f"a list of any of {', '.join(ON_REQUEST)}")
     ] = ()
@@ -172,6 +175,11 @@ class Study(BaseModel):
             check_kinds(study.plan_for().blocks)
         except HandscopeError as error:
             raise HandscopeError(f"{path}, keys 'blocks' and 'read_steps': {error}") from None
+        if study.primary is not None:
+            try:
+                study.plan_for().cell(study.primary)
+            except HandscopeError as error:
+                raise HandscopeError(f"{path}, key 'primary': {error}") from None
         return study
 
     def plan_for(self, blocks: tuple[str, ...] | None = None) -> Plan:

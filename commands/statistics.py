@@ -12,7 +12,12 @@ from .verb import Function, add_stage, open_run, perform
 def add(verbs: Any) -> None:
     """Add ``analyze``, ``probe`` and ``pairs``."""
     for stage, permutations in ((ANALYZE, 1000), (PROBE, 100), (PAIRS, 1000)):
-        statistics_options(add_stage(verbs, stage, _doing(stage)), permutations)
+        verb = add_stage(verbs, stage, _doing(stage))
+        statistics_options(verb, permutations)
+        if stage is PROBE:
+            verb.add_argument(
+                "--primary", metavar="CELL", help="a cell named beforehand, such as single.3/14: tested first, alone"
+            )
 
 
 def _doing(stage: Stage) -> Function:

@@ -149,6 +149,28 @@ class Plan:
         """Every cell of the plan, blocks outer and steps inner: the order of cells in a shard."""
         return tuple(Cell(block, step) for block, step in product(self.blocks, self.steps))
 
+    def cell(self, name: str) -> Cell:
+        """The cell of a text such as ``single.3/14``.
+
+        A plan that names no block yet has every block.
+
+        >>> str(Plan(["single.3"], [14], of=20).cell("single.3/14"))
+        'single.3/14'
+
+        Raises
+        ------
+        HandscopeError
+            The text is not a block, a stroke and a step, or the plan does not read that cell.
+        """
+        block, _, step = name.rpartition("/")
+        if _BLOCK.fullmatch(block) is None or not step.isdecimal():
+            raise HandscopeError(f"Expected a cell such as single.3/14 (a block, a stroke, a step), found {name!r}.")
+        cell = Cell(Block.parse(block), int(step))
+        if cell.step not in self.steps or (self.blocks and cell.block not in self.blocks):
+            blocks, steps = (", ".join(map(str, names)) for names in (self.blocks or ["every block"], self.steps))
+            raise HandscopeError(f"No cell {cell} is read, but {blocks} at steps {steps}: name one of these.")
+        return cell
+
     def index(self, step: int) -> int:
         """The 0-based index of a step in the run, and in its trajectory.
 

@@ -36,6 +36,7 @@ class CrossValidation:
     within_interval, within_null : likewise, with labels permuted inside prompts
     p_floor, within_p_floor : the smallest p that the nulls could have given
     scores : array of shape (n,), held-out log-odds of bad, as the fits give them
+    inner : array of shape (folds, n), as of `Nested`: what may be looked at to choose something for a fold
     fold : int array of shape (n,)
     balanced_accuracy : mean of the shares of held-out good and bad samples named rightly, with the threshold that was
         best on held-out scores inside the training folds
@@ -53,6 +54,7 @@ class CrossValidation:
     p_floor: float
     within_p_floor: float
     scores: Array
+    inner: Array
     fold: NDArray[np.intp]
     balanced_accuracy: float
     balanced_interval: tuple[float, float]
@@ -162,6 +164,7 @@ def cross_validate(
         p_floor=p_floor(y, free, null),
         within_p_floor=p_floor(y, inside, within_null),
         scores=scores[0],
+        inner=nested.inner,
         fold=fold,
         balanced_accuracy=float(0.5 * sum(a.sum() / b.sum() for a, b in zip(right, of, strict=True))),
         balanced_interval=interval(0.5 * (rates[0] + rates[1])),

@@ -21,6 +21,7 @@ from ..run.record import fresh, made_from, set_fresh
 from ..stages import PROBE
 from .baselines import Baseline, random_projection, run_baselines
 from .between import pairs_of_cells
+from .chosen import chosen_cells
 from .crossval import CrossValidation, cross_validate
 from .gains import INSTEAD, gains
 from .logistic import LogisticProbe
@@ -48,7 +49,12 @@ TRANSFERS = 50
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
 def probe(
-    run: Run, permutations: int = 100, folds: int = 5, seed: int = 0, progress: Progress = quiet
+    run: Run,
+    permutations: int = 100,
+    folds: int = 5,
+    seed: int = 0,
+    primary: str | None = None,
+    progress: Progress = quiet,
 ) -> pd.DataFrame:
     """Fit a probe of bad against good to the sample vectors of every cell, and say what it is worth.
 
@@ -59,6 +65,7 @@ def probe(
     Parameters
     ----------
     permutations : labellings in each null, and as many again permuted inside prompts
+    primary : a cell such as ``single.3/14`` that is named before anything is fitted: the report tests it first, alone
 
     Returns
     -------
@@ -69,18 +76,23 @@ def probe(
     `within_added` that of pairs within a prompt; whole_picture.csv has, in the same columns, the gain of a probe of the
     whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain,
     with the fits as they are; conditional.csv has a permutation null, see `conditional_gain`. The other tables are of
-    sure samples: pairs_of_cells.csv (`pairs_of_cells`), methods.csv (`other_methods`), calibration.csv and
-    reliability.csv (`calibration_rows`), probe_transfer.csv (`probe_transfer`) and, where the store has all tokens,
-    block_flat.csv (`block_flat`).
+    sure samples: chosen.csv (`chosen_cells`), pairs_of_cells.csv (`pairs_of_cells`), methods.csv (`other_methods`),
+    calibration.csv and reliability.csv (`calibration_rows`), probe_transfer.csv (`probe_transfer`) and, where the store
+    has all tokens, block_flat.csv (`block_flat`).
 
     Raises
     ------
     HandscopeError
-        There are too few samples of a class or too few prompts, or a file that is needed is missing.
+        There are too few samples of a class or too few prompts, a file that is needed is missing, or the primary cell
+        was not extracted.
     """
     settings: dict[str, Any] = {"permutations": permutations, "folds": folds, "seed": seed}
-    now = made_from(run.path, PROBE, settings)
+    now = made_from(run.path, PROBE, settings | {"primary": primary})
     if not fresh(run.path, PROBE, now):
+        if primary is not None:
+            from ..extract.store.store import ActivationStore
+
+            ActivationStore(run.activations_dir).plan.cell(primary)
         samples = _Samples.read(run, folds, seed, progress)
         tables, saved = _asked(samples, settings, progress)
         _write(run, tables, saved)
@@ -205,6 +217,7 @@ def _sure_tables(
     """The tables that are of sure samples only."""
     y, groups = sure.y, sure.groups
     tables = _calibration_tables(judged, y, settings["seed"])
+    tables["chosen"] = chosen_cells(judged.cells, y, groups, settings["seed"])
     tables["pairs_of_cells"] = pairs_of_cells(judged.cells, y, groups, settings["seed"])
     methods = other_methods(list(sure.vectors.values()), y, groups, progress, **settings)
     tables["methods"] = pd.concat([_placed(sure.vectors, table) for table in methods], ignore_index=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from handscope.analysis.statistics.multiple import benjamini_hochberg
 from handscope.report.claims import GAIN, SCORE, Claim, Effect, claim_of, holm_line, of_parts, verdict_of
-from handscope.report.findings import findings, together
+from handscope.report.findings import findings, first_page, together
 from handscope.report.results import Results
 from handscope.report.words import CHANCE, TOO_FEW, capital, number
 from invented import invented, with_optional
@@ -189,3 +189,33 @@ def test_equivalence_needs_every_interval_within_the_margin():
 )
 def test_no_number_loses_its_sign_in_rounding(value, said):
     assert number(value) == said
+
+
+def test_the_cell_that_was_named_beforehand_is_tested_alone_and_comes_first(plain):
+    named = findings(replace(plain, primary="single.3/1"))
+    first = first_page(named)[0]
+    assert first.topic == "the cell named beforehand" and first.verdict == "yes" and first.family.size == 1
+    assert "single.3/1" in first.question and "(one test, p = 0.001): AUC 0.88 (0.82 to 0.94; n = 40" in first.brief
+    # Its q would not do, and is not asked for.
+    probes = plain.probes.assign(within_q=0.4, within_p_family=0.4)
+    first = first_page(findings(replace(plain, probes=probes, primary="single.3/1")))[0]
+    assert first.verdict == "yes"
+    first = first_page(findings(replace(plain, primary="single.3/20")))[0]
+    assert first.verdict == "chance" and f"{CHANCE} (n = 40" in first.brief and "(one test, p = 0.4)" in first.brief
+    assert first_page(findings(replace(plain, primary="single.9/1")))[0].verdict == "not_measured"
+    assert first_page(findings(plain))[0].topic == "a probe"
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict", "words"), [(0.55, "yes", "does not hold 0.5"), (0.45, "chance", "interval holds 0.5")]
+)
+def test_a_cell_that_the_folds_choose_is_told_with_what_choosing_adds(plain, low, verdict, words):
+    row = {"n_good": 24, "n_bad": 16, "n_cells": 12, "auc": 0.61, "lo": low, "hi": 0.7, "largest": 0.68}
+    cells = {"all": "single.0/1;single.0/1", "within": "single.3/1;single.3/1;single.3/4"}
+    chosen = pd.DataFrame([{"pairs": pairs, "cells": names, **row} for pairs, names in cells.items()])
+    results = replace(plain, optional={**plain.optional, "chosen": chosen})
+    claim = next(claim for claim in first_page(findings(results)) if claim.topic == "a chosen cell")
+    assert claim.verdict == verdict
+    assert f"for each of 3 folds, the held-out folds have AUC 0.61 ({low:.2f} to 0.70) (n = 40" in claim.brief
+    assert "Chosen: single.3/1 (2), single.3/4 (1)." in claim.detail and "looks better by 0.07" in claim.detail
+    assert words in claim.detail
