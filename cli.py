@@ -14,6 +14,7 @@ from .commands import (
     commit,
     extract,
     generate,
+    given,
     label,
     labels,
     mend,
@@ -33,6 +34,7 @@ from .stages import STAGES
 GROUPS = (
     study,
     generate,
+    given,
     label,
     labels,
     extract,

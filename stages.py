@@ -159,6 +159,7 @@ BASELINE = "what the first probe reads; the second reads the block too"
 SUBSET = "sure, or all with leaning verdicts too"
 
 SAMPLES = ("samples/metadata.jsonl", "samples/*.png", "trajectories/*.safetensors")
+NOISED = ("noised/*.safetensors",)
 ACTIVATIONS = ("activations/**/*.h5",)
 STATISTICS = {"permutations": "permutations", "folds": "folds", "seed": "seed"}
 
@@ -211,7 +212,7 @@ EXTRACT = Stage(
             optional=True,
         ),
     ),
-    files=ACTIVATIONS,
+    files=(*ACTIVATIONS, *NOISED),
     settings={
         "tokens": "tokens", "blocks": "blocks", "steps": "read_steps", "stream": "stream", "at": "at",
         "compression": "compression",
@@ -401,7 +402,7 @@ PROBE = Stage(
     command="probe RUN",
     function="probes.probe",
     summary="report.summary.probed",
-    reads=(*SAMPLES, *ACTIVATIONS, *(table.path for table in EXTRACT.tables), LABELS),
+    reads=(*SAMPLES, *NOISED, *ACTIVATIONS, *(table.path for table in EXTRACT.tables), LABELS),
     tables=(
         Table(
             "analysis/probes.csv",

@@ -95,6 +95,7 @@ def _chosen(run: Run, samples: int) -> pd.DataFrame:
     table = table.loc[turn.sort_values(kind="stable").index].head(samples)
     missing = [sample for sample in table["sample"] if not run.trajectory_path(sample).exists()]
     if missing:
+        run.check_drawn("when it was decided")
         raise HandscopeError(
             f"{len(missing)} of {len(table)} samples have no trajectory ({missing[0]} is the first): predicted clean "
             "pictures are read from trajectories. Run generate again with trajectories."

@@ -14,6 +14,7 @@ from ..run.folder import Run
 from .address import Plan
 from .capture import capture
 from .generate import draw
+from .given import read_given
 from .replay import replay
 from .worklist import Batch, WorkList, batches, work_list
 
@@ -34,7 +35,7 @@ class Road:
     Attributes
     ----------
     name : str
-        ``replayed`` from trajectories, or ``made again`` without.
+        ``replayed`` from trajectories, ``made again`` without, or ``noised`` from given pictures.
     samples, batches, calls : int
         Calls are those of the transformer in one batch.
     batch_size : int
@@ -124,9 +125,9 @@ def estimate(
     encode_seconds = _time_encoding(model, work)
     todo = list(batches(model, run, work, batch_size))
     roads = tuple(
-        _measure(model, run, plan, work, [batch for batch in todo if batch.replayed is replayed])
-        for replayed in (True, False)
-        if any(batch.replayed is replayed for batch in todo)
+        _measure(model, run, plan, work, [batch for batch in todo if batch.road == road])
+        for road in ("replayed", "noised", "made again")
+        if any(batch.road == road for batch in todo)
     )
     largest = max((sum(counts[sample] for sample in batch.samples) for batch in todo), default=0)
     return Estimate(
@@ -160,14 +161,16 @@ def _time_encoding(model: Model, work: WorkList) -> float:
 
 def _measure(model: Model, run: Run, plan: Plan, work: WorkList, todo: list[Batch]) -> Road:
     first = todo[0]
-    times = _time_replay if first.replayed else _time_again
+    times = {"replayed": _time_replay, "noised": _time_given, "made again": _time_again}[first.road]
     times(model, run, plan, work, first)  # once to warm up
     step, other = times(model, run, plan, work, first)
-    calls = len(plan.steps) if first.replayed else plan.of
+    calls = plan.of if first.road == "made again" else len(plan.steps)
+    if first.road == "noised":
+        calls *= first.rows[0]["given"]["noises"]
     # A batch of other images takes longer in proportion to its tokens, or nearly so.
     share = sum(_size(batch) for batch in todo) / _size(first)
     return Road(
-        name="replayed" if first.replayed else "made again",
+        name=first.road,
         samples=sum(len(batch.rows) for batch in todo),
         batches=len(todo),
         calls=calls,
@@ -193,6 +196,15 @@ def _time_replay(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batc
         masks = batch.masks(work)
         replay(model, one, prompts, trajectories, row["guidance"], row["height"], row["width"], masks)
     return seconds[0], read
+
+
+def _time_given(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> tuple[float, float]:
+    """Seconds of one whole call, and of encoding the batch's pictures."""
+    one = Plan(plan.blocks, plan.steps[:1], plan.of, plan.stream, plan.at)
+    begun = time.perf_counter()
+    with _timed(model) as seconds:
+        read_given(model, run, one, batch.filled(), batch.masks(work))
+    return seconds[0], time.perf_counter() - begun - sum(seconds)
 
 
 def _time_again(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> tuple[float, float]:

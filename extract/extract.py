@@ -1,7 +1,7 @@
 """From labelled samples to activations on disk: read them, keep the wanted tokens, write one shard a sample.
 
 A sample whose trajectory was kept is replayed; one without is generated again (`regenerate`), and its labels are
-used only where noise and image come out as they were.
+used only where noise and image come out as they were. A given picture is encoded and noised (`read_given`).
 """
 
 import time
@@ -19,8 +19,10 @@ from ..labeling.table import SUBSETS
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run
+from ..run.noised import Noised
 from ..run.trajectory import Trajectory
 from .address import Plan
+from .given import read_given
 from .picture_statistics import decode_predicted
 from .regenerate import regenerate
 from .replay import batch_difference, replay
@@ -52,9 +54,10 @@ def extract(
     What is stored stays: a sample is read again only where a token is wanted by the labels of now that its shard has
     not, and its new shard has both. A changed verdict, or a mask that has shrunk, needs nothing.
 
-    Samples with a trajectory are replayed. The others are generated again from prompt and seed, in batches of the size
-    that was used then; one whose noise or image comes out otherwise is set aside: it gets no shard, and
-    ``activations/set_aside.csv`` names it with its PSNR. The next extraction tries it again.
+    Samples with a trajectory are replayed, given pictures encoded and noised (`read_given`). The others are generated
+    again from prompt and seed, in batches of the size that was used then; one whose noise or image comes out otherwise
+    is set aside: it gets no shard, and ``activations/set_aside.csv`` names it with its PSNR. The next extraction tries
+    it again.
 
     The shards of one batch are written while the next one runs; no more than two batches of wanted tokens are held.
     Of samples with a verdict and a trajectory, the clean image that the model predicts at each step of the plan is
@@ -158,7 +161,7 @@ class _Read:
 
 
 class _Reader:
-    """Reads batches, by replay or by generating again."""
+    """Reads batches, each by its road."""
 
     def __init__(self, model: Model, run: Run, plan: Plan, work: WorkList) -> None:
         self.model, self.run, self.plan, self.work = model, run, plan, work
@@ -167,16 +170,21 @@ class _Reader:
     def read(self, batch: Batch) -> _Read:
         masks = batch.masks(self.work)
         differing: list[SetAside] = []
-        if batch.replayed:
+        paths: Sequence[Trajectory | Noised]
+        if batch.road == "replayed":
             given = self._replayed(batch)
-            trajectories = given.trajectories
+            paths = given.trajectories
             seen = replay(self.model, self.plan, **vars(given), tokens=masks)
+        elif batch.road == "noised":
+            seen, paths = read_given(self.model, self.run, self.plan, batch.filled(), masks)
+            for row, noised in zip(batch.rows, paths):
+                noised.save(self.run.latents_path(row["sample"]), self.run.noised_metadata(row))
         else:
-            seen, trajectories, differing = regenerate(self.model, self.run, self.plan, batch, masks)
+            seen, paths, differing = regenerate(self.model, self.run, self.plan, batch, masks)
         attrs = {**seen.conditions, **self._batch_attrs(batch)}
         bits = _bits(seen, self.plan, masks[: len(batch.rows)].sum(axis=1))
         dropped = {aside.sample for aside in differing}
-        parts = zip(batch.rows, bits, trajectories)
+        parts = zip(batch.rows, bits, paths)
         return _Read([self._shard(*part, attrs) for part in parts if part[0]["sample"] not in dropped], differing)
 
     def _replayed(self, batch: Batch) -> _Replayed:
@@ -190,10 +198,12 @@ class _Reader:
         """The batch size, and where it is not the generation's what that does, measured on the first such batch."""
         sizes = batch.together, batch.rows[0]["batch_size"]
         attrs: dict[str, Any] = {"batch_size": sizes[0], "generation_batch_size": sizes[1]}
+        if batch.road == "noised":
+            return attrs | {"noises": batch.rows[0]["given"]["noises"]}
         if sizes[0] == sizes[1]:
             return attrs
         if sizes not in self._differences:
-            wide = Batch(batch.rows, max(sizes), batch.replayed)
+            wide = Batch(batch.rows, max(sizes), batch.road)
             masks, given = wide.masks(self.work), self._replayed(wide)
             found = batch_difference(self.model, self.plan, **vars(given), tokens=masks, size=min(sizes))
             self._differences[sizes] = {
@@ -205,11 +215,11 @@ class _Reader:
         return attrs | {"batch_difference": self._differences[sizes]}
 
     def _shard(
-        self, row: dict[str, Any], bits: np.ndarray, trajectory: Trajectory, attrs: dict[str, Any]
+        self, row: dict[str, Any], bits: np.ndarray, path: Trajectory | Noised, attrs: dict[str, Any]
     ) -> _Shard:
         sample, grid = row["sample"], self.model.grid(row["height"], row["width"])
         own = {**attrs, **self.work.attrs(sample), "rows": grid[0], "columns": grid[1]}
-        steps, tokens = step_table(self.plan, trajectory), self.work.tokens(sample)
+        steps, tokens = step_table(self.plan, path), self.work.tokens(sample)
         return _Shard(shard_path(self.run, sample), bits, steps, tokens, own)
 
 

@@ -98,6 +98,7 @@ def generate(
     hookable(model.transformer)
     model.family.schedule(model.pipe, steps, height, width)
 
+    run.check_drawn("generate")
     settings = {"steps": steps, "guidance": float(guidance), "height": height, "width": width}
     run.write_settings(
         {

@@ -95,13 +95,13 @@ def decode_predicted(
 
     Parameters
     ----------
-    samples : those whose trajectories were kept; others are left out
+    samples : those whose trajectories were kept, or that were given; others are left out
     steps : index into the trajectory of each step
     part : as in `extract`
     """
     path = run.analysis_dir / f"image_statistics{'' if part is None else f'-{part[0]}-of-{part[1]}'}.csv"
     known = _known(run, steps)
-    missing = [sample for sample in _lacking(known, samples, steps) if run.trajectory_path(sample).exists()]
+    missing = [sample for sample in _lacking(known, samples, steps) if run.latents_path(sample).exists()]
     if not missing:
         return
     table = run.samples().set_index("sample")
@@ -161,11 +161,11 @@ def _lacking(known: pd.DataFrame, samples: list[str], steps: dict[int, int]) -> 
 def _decoded(model: Model, run: Run, table: pd.DataFrame, samples: list[str], steps: dict[int, int]) -> pd.DataFrame:
     import torch
 
-    trajectories = [run.trajectory(sample) for sample in samples]
+    paths = [run.latents(sample) for sample in samples]
     height, width = (int(table.loc[samples[0], side]) for side in ("height", "width"))
     parts = []
     for step, index in steps.items():
-        latents = torch.stack([trajectory.x0(index) for trajectory in trajectories])
+        latents = torch.stack([path.x0(index) for path in paths])
         part = pd.DataFrame(image_statistics(decode(model, latents, height, width)), columns=list(STATISTICS))
         parts.append(part.assign(sample=samples, step=step, image_sha256=table.loc[samples, "image_sha256"].to_numpy()))
     return pd.concat(parts, ignore_index=True)

@@ -13,7 +13,7 @@ from ..labeling.database.labels import Annotation, Labels
 from ..labeling.subject import subject_of
 from ..models.condition import conditions
 from ..models.model import Model
-from ..run.folder import Run
+from ..run.folder import Run, is_given
 from .address import Plan, is_count, plain_int
 from .store.shard import SCHEMA, TOKEN, DamagedError, check_same, reading, tokens_of
 
@@ -77,13 +77,14 @@ class Batch:
         Their lines of `samples/metadata.jsonl`, as many as `together` or fewer.
     together : int
         The size to which the batch is filled up.
-    replayed : bool
-        Whether they have trajectories; else their generation is made again.
+    road : str
+        How they are read: ``replayed`` from their trajectories, ``noised`` where the pictures were given, or ``made
+        again``.
     """
 
     rows: list[dict[str, Any]]
     together: int
-    replayed: bool
+    road: str
 
     @property
     def samples(self) -> list[str]:
@@ -247,18 +248,24 @@ def batches(model: Model, run: Run, work: WorkList, batch_size: int | None) -> I
     text = model.text_tokens(work.rows[sample]["prompt"] for sample in work.missing)
     for sample in work.missing:
         row = work.rows[sample]
-        replayed = run.trajectory_path(sample).exists()
-        together = batch_size if batch_size is not None and replayed else row["batch_size"]
-        alike = row["height"], row["width"], row["guidance"], text[row["prompt"]], together, replayed
+        road = _road(run, row)
+        together = batch_size if batch_size is not None and road != "made again" else row["batch_size"]
+        alike = row["height"], row["width"], row["guidance"], text[row["prompt"]], together, road
         groups.setdefault(alike, []).append(row)
-    for (*_, together, replayed), group in groups.items():
+    for (*_, together, road), group in groups.items():
         for first in range(0, len(group), together):
-            yield Batch(group[first : first + together], together, replayed)
+            yield Batch(group[first : first + together], together, road)
 
 
 def shard_path(run: Run, sample: str) -> Path:
     """Where the shard of a sample lies, or will."""
     return run.activations_dir / "shards" / f"{sample}.h5"
+
+
+def _road(run: Run, row: dict[str, Any]) -> str:
+    if is_given(row):
+        return "noised"
+    return "replayed" if run.trajectory_path(row["sample"]).exists() else "made again"
 
 
 def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:

@@ -48,6 +48,18 @@ def predicted_clean(
     return (noisy - noise * output) / signal
 
 
+def noised(clean: Tensor, epsilon: Tensor, kind: str, noise: float | Tensor) -> Tensor:
+    """Noisy latents of a share of noise, ``signal * clean + noise * epsilon``: what `predicted_clean` undoes.
+
+    Parameters
+    ----------
+    clean, epsilon : Tensor of one shape
+    kind, noise : as in `predicted_clean`
+    """
+    signal = 1 - noise if kind == "flow" else _signal(noise)
+    return signal * clean + noise * epsilon
+
+
 def stepped(noisy: Tensor, output: Tensor, kind: str, noise: float | Tensor, later: float | Tensor) -> Tensor:
     """Latents with `later` as their share of noise, by one deterministic step: of Euler for flow, else of DDIM.
 

@@ -294,6 +294,7 @@ def _chosen(run: Run, samples: int) -> pd.DataFrame:
     table = table.assign(turn=turn).sort_values("turn", kind="stable").head(samples).reset_index(drop=True)
     prompts = table["prompt"].unique()
     if len(prompts) < 2:
+        run.check_drawn("what a decoder is fitted to")
         raise HandscopeError(
             f"Expected samples with trajectories of at least two prompts in {run.path}, since one is held out, found "
             f"{len(prompts)}: generate more of them, with trajectories."

@@ -436,6 +436,13 @@ class Family:
         """
         raise self._lacks("decode")
 
+    def encode_image(self, pipe: Any, images: Tensor) -> Tensor:
+        """Packed latents (batch, tokens, channels), float32, of images as `decode` gives them; nothing is drawn.
+
+        The same latents as `decode` takes.
+        """
+        raise self._lacks("encode_image")
+
 
 _BUILT_IN = {
     "FLUX.1": ".families.flux",

@@ -184,6 +184,11 @@ class Model:
         """Images of packed latents (batch, tokens, channels), float32 of shape (batch, 3, height, width) in [0, 1]."""
         return self.family.decode(self.pipe, latents, height, width)
 
+    @torch.no_grad()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Packed latents (batch, tokens, channels), float32, of images (batch, 3, height, width) in [0, 1]."""
+        return self.family.encode_image(self.pipe, images)
+
 
 def load(
     name: str = NAME,

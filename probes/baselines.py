@@ -55,7 +55,7 @@ def run_baselines(
 
     Parameters
     ----------
-    samples : DataFrame with sample and prompt, in the order of the rows of the features
+    samples : DataFrame with sample, in the order of the rows of the features
     tokens : DataFrame with sample, row and col of each token that counts
     columns : width of the token grid
     steps : index into the trajectory of each step
@@ -78,18 +78,19 @@ def run_baselines(
     flat: dict[int, list[Array]] = {step: [] for step in steps}
     for number, sample in enumerate(names):
         progress("baselines", number, len(names))
-        trajectory = run.trajectory(sample)
+        path = run.latents(sample)
         places = by_sample[sample]
         masks[number, places] = 1
-        noise.append(trajectory.latents[0][places].float().mean(0).numpy())
+        noise.append(path.noise[places].float().mean(0).numpy())
         for step, index in steps.items():
-            predicted = trajectory.x0(index).numpy()
-            x_t[step].append(trajectory.latents[index][places].float().mean(0).numpy())
+            predicted = path.x0(index).numpy()
+            x_t[step].append(path.noisy(index)[places].float().mean(0).numpy())
             clean[step].append(predicted[places].mean(0))
             flat[step].append(predicted.ravel())
     images = np.stack([run.image(sample) for sample in names]) / 255
+    rows = run.metadata()
     baselines = [
-        Baseline("prompt", None, prompt_words(samples["prompt"])),
+        Baseline("prompt", None, prompt_words([rows[sample]["prompt"] for sample in names])),
         Baseline("position", None, masks),
         Baseline("noise", None, np.stack(noise)),
         Baseline("final_image", None, image_statistics(images)),

@@ -101,6 +101,7 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
         "n_prompts": samples["prompt"].nunique(), "n_labelled": len(samples), "n_judged": int(judged.sum()),
         "prompts": sorted(set(samples["prompt"])),
         "generation": settings.get("generation", {}),
+        "given": settings.get("generation", {}).get("pictures") == "given",
         "verdicts": [(name, int(verdicts.get(name, 0)), _share(verdicts.get(name, 0), len(samples)))
                      for name in ("good", "good?", "bad?", "bad", "unsure")],
         "kinds": [(subject.fault_word(str(kind)), count) for kind, count in kinds.items()],

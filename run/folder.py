@@ -18,6 +18,7 @@ from ..files import append, atomic, refuse_unusable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .noised import Noised
     from .trajectory import Trajectory
 
 try:
@@ -82,6 +83,7 @@ class Run:
             ) from error
         self.samples_dir = self.path / "samples"
         self.trajectories_dir = self.path / "trajectories"
+        self.noised_dir = self.path / "noised"
         self.labels_path = self.path / "labels.sqlite"
         self.activations_dir = self.path / "activations"
         self.analysis_dir = self.path / "analysis"
@@ -147,12 +149,13 @@ class Run:
     def samples(self) -> "pd.DataFrame":
         """One row a sample, in the order of generation.
 
-        Columns: sample, prompt, seed, file_name, image_sha256 (of the uint8 pixels), noise_sha256 (of the packed
-        float32 noise), height, width, steps, guidance, batch_size (of the call that made it).
+        Columns: sample, prompt (of given pictures the group that folds hold together), seed, file_name, image_sha256
+        (of the uint8 pixels), noise_sha256 (of the packed float32 noise), height, width, steps, guidance, batch_size
+        (of the call that made it).
         """
         import pandas as pd
 
-        rows = [[row[column] for column in COLUMNS] for row in self.metadata().values()]
+        rows = [[row[column] for column in COLUMNS] for row in map(_grouped, self.metadata().values())]
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
             {column: kind for column, kind in COLUMNS.items() if kind is not str}
         )
@@ -240,16 +243,62 @@ class Run:
         ------
         HandscopeError
             There is no such sample, or its file is missing or damaged, or of another sample, noise, size, model or
-            scheduler.
+            scheduler; or the sample is a given picture.
         """
         from .trajectory import Trajectory
 
-        return Trajectory.load(self.trajectory_path(sample), self.trajectory_metadata(self._row(sample)))
+        row = self._row(sample)
+        if is_given(row):
+            raise self._given_error("a trajectory")
+        return Trajectory.load(self.trajectory_path(sample), self.trajectory_metadata(row))
 
     def trajectory_metadata(self, row: Mapping[str, Any]) -> dict[str, str]:
         """What the trajectory of a sample, a row of `metadata`, says of itself."""
         of_sample = {name: str(row[name]) for name in ("sample", "noise_sha256", "height", "width")}
         return of_sample | self._of_every_trajectory()
+
+    def latents(self, sample: str) -> "Trajectory | Noised":
+        """The latents that a sample's activations were read from: its trajectory, or what `extract` made of a given
+        picture. Both have `noise`, ``noisy(i)`` and ``x0(i)``.
+
+        Raises
+        ------
+        HandscopeError
+            As in `trajectory`.
+        """
+        from .noised import Noised
+
+        row = self._row(sample)
+        if not is_given(row):
+            return self.trajectory(sample)
+        return Noised.load(self.latents_path(sample), self.noised_metadata(row))
+
+    def noised_metadata(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What the file of `Noised` latents of a given picture, a row of `metadata`, says of itself."""
+        of_sample = {name: str(row[name]) for name in ("sample", "image_sha256", "noise_sha256")}
+        return of_sample | self._of_every_trajectory()
+
+    def latents_path(self, sample: str) -> Path:
+        """Where `latents` lie, or will."""
+        given = is_given(self._row(sample))
+        return self.noised_dir / f"{sample}.safetensors" if given else self.trajectory_path(sample)
+
+    def check_drawn(self, what: str) -> None:
+        """Refuse a run of given pictures for what needs the path of a generation.
+
+        Raises
+        ------
+        HandscopeError
+            The run holds given pictures; `what` names what cannot be done with them.
+        """
+        if self.settings.get("generation", {}).get("pictures") == "given":
+            raise self._given_error(what)
+
+    def _given_error(self, what: str) -> HandscopeError:
+        return HandscopeError(
+            f"The pictures in {self.path} were given, and no generation drew them: {what} is of drawn samples. Use a "
+            "run that was begun with generate."
+        )
 
     def _of_every_trajectory(self) -> dict[str, str]:
         """What `run.yaml` says of every trajectory; read again only when the file has changed."""
@@ -298,6 +347,16 @@ class Run:
                 f"There is no sample {sample!r} in {self.metadata_path}, which has {len(self._read[1])}."
             )
         return self._read[1][sample]
+
+
+def is_given(row: Mapping[str, Any]) -> bool:
+    """Whether a sample, a row of `Run.metadata`, is a given picture, which no generation drew."""
+    return "given" in row
+
+
+def _grouped(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `metadata` as one of `samples`: statistics take the prompt as what makes samples alike."""
+    return row | {"prompt": row["given"]["group"]} if is_given(row) else row
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

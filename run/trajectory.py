@@ -43,6 +43,15 @@ class Trajectory:
     model_timesteps: Tensor
     prediction: str = "flow"
 
+    @property
+    def noise(self) -> Tensor:
+        """The initial noise, (tokens, channels)."""
+        return self.latents[0]
+
+    def noisy(self, i: int) -> Tensor:
+        """The latents that went into the transformer at index i, (tokens, channels)."""
+        return self.latents[i]
+
     def velocity(self, i: int) -> Tensor:
         """The velocity at index i, (tokens, channels) in float32: the Euler step to the next latents solved for it."""
         return velocity_between(*self._step(i))

@@ -1,7 +1,7 @@
 """Every block at every step of every labelled sample, reduced on the device to moments of its tokens."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from ...labeling.database.labels import Annotation, Labels
 from ...models.model import Model
 from ...progress import Progress, quiet
 from ...run.folder import Run
+from ...run.noised import Noised
+from ...run.trajectory import Trajectory
 from ..address import Plan
+from ..given import read_given
 from ..replay import replay
 from ..steps import step_table
 from ..store.shard import DamagedError
@@ -32,7 +35,8 @@ def survey(
 ) -> SurveyStore | None:
     """Replay every step of every sample with a labelled instance, and keep the moments of its tokens in every block.
 
-    Tokens are reduced on the device and never stored. A sample's file is written whole or not at all, and one that is
+    Of a given picture (`read_given`), which is read with noise on it, moments are the mean over its noises. Tokens are
+    reduced on the device and never stored. A sample's file is written whole or not at all, and one that is
     there, of the same image and labels, is not made again.
 
     Parameters
@@ -54,7 +58,7 @@ def survey(
     """
     work = _work(model, run, shard)
     todo = list(batches(model, run, work, batch_size))
-    lost = [sample for batch in todo if not batch.replayed for sample in batch.samples]
+    lost = [sample for batch in todo if batch.road == "made again" for sample in batch.samples]
     if lost:
         raise HandscopeError(
             f"{len(lost)} samples have no trajectory, {lost[0]} among them, and a survey replays trajectories: run "
@@ -138,28 +142,26 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
 
 def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> None:
     first, filled = batch.rows[0], batch.filled()
-    read = {sample: run.trajectory(sample) for sample in batch.samples}
     tokens = int(np.prod(model.grid(first["height"], first["width"])))
     classes = np.zeros((batch.together, tokens), np.uint8)
     for own, sample in zip(classes, batch.samples):
         own[:] = _classes(work.annotations[sample]).ravel()
-    seen = replay(
-        model,
-        plan,
-        [row["prompt"] for row in filled],
-        [read[row["sample"]] for row in filled],
-        first["guidance"],
-        first["height"],
-        first["width"],
-        classes > 0,
-        token_moments(classes, model.device),
-    )
+    masks, moments_of = classes > 0, token_moments(classes, model.device)
+    paths: Sequence[Trajectory | Noised]
+    if batch.road == "noised":
+        seen, paths = read_given(model, run, plan, filled, masks, moments_of)
+    else:
+        read = {sample: run.trajectory(sample) for sample in batch.samples}
+        paths = [read[row["sample"]] for row in filled]
+        prompts = [row["prompt"] for row in filled]
+        sizes = first["guidance"], first["height"], first["width"]
+        seen = replay(model, plan, prompts, paths, *sizes, masks, moments_of)
     attrs = {**seen.conditions, "batch_size": batch.together, "generation_batch_size": first["batch_size"]}
     moments = torch.stack(list(seen.take().values()), dim=1).numpy()
-    for sample, own, part in zip(batch.samples, classes, moments):
+    for sample, own, part, path in zip(batch.samples, classes, moments, paths):
         counts = [int((own == one).sum()) for one in (1, 2)]
         of_sample = {**attrs, **work.attrs(sample), "classes_sha256": _hash(work.annotations[sample])}
-        write_moments(_path(run, sample), part, counts, step_table(plan, read[sample]), of_sample)
+        write_moments(_path(run, sample), part, counts, step_table(plan, path), of_sample)
 
 
 def _classes(annotation: Annotation | None) -> NDArray[np.uint8]:

@@ -1,1 +1,1 @@
-"""Labels as files that other tools read and write."""
+"""Labels, and pictures with their labels, as files that other tools read and write."""

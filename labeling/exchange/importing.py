@@ -79,7 +79,7 @@ def import_labels(run: Run, path: str | os.PathLike[str]) -> Imported:
     known = older = 0
     for one in found:
         newest = labels.newest(one.sample, one.author, one.review)
-        if newest is not None and newest.done and _same(newest, one):
+        if newest is not None and newest.done and same_judgement(newest, one):
             known += 1
         elif newest is not None and one.made and newest.made and newest.made > one.made:
             older += 1
@@ -218,7 +218,7 @@ def _indexed(folder: Path, name: str) -> np.ndarray:
         return np.asarray(image)
 
 
-def _same(a: Annotation, b: Annotation) -> bool:
+def same_judgement(a: Annotation, b: Annotation) -> bool:
     """Whether two annotations of a sample by one author say the same."""
     grids_agree = np.array_equal(a.labels, b.labels) and np.array_equal(a.instances, b.instances)
     said = [(one.image_sha256, one.verdict, one.kinds, dict(one.faults)) for one in (a, b)]

@@ -45,3 +45,9 @@ def gather(picture: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.ui
     values = np.unique(picture)
     share = np.stack([(cells == value).sum((1, 3)) for value in values])
     return np.asarray(values[share.argmax(0)], np.uint8)
+
+
+def share(picture: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """A picture as a grid (rows, columns): the mean of each token's pixels; the picture is of whole tokens."""
+    height, width = picture.shape
+    return picture.reshape(rows, height // rows, columns, width // columns).mean((1, 3))
