@@ -170,22 +170,24 @@ class _Reader:
     def read(self, batch: Batch) -> _Read:
         masks = batch.masks(self.work)
         differing: list[SetAside] = []
-        paths: Sequence[Trajectory | Noised]
+        paths: list[Trajectory | Noised]
         if batch.road == "replayed":
             given = self._replayed(batch)
-            paths = given.trajectories
+            paths = [*given.trajectories]
             seen = replay(self.model, self.plan, **vars(given), tokens=masks)
         elif batch.road == "noised":
-            seen, paths = read_given(self.model, self.run, self.plan, batch.filled(), masks)
-            for row, noised in zip(batch.rows, paths):
+            seen, made = read_given(self.model, self.run, self.plan, batch.filled(), masks)
+            for row, noised in zip(batch.rows, made):
                 noised.save(self.run.latents_path(row["sample"]), self.run.noised_metadata(row))
+            paths = [*made]
         else:
-            seen, paths, differing = regenerate(self.model, self.run, self.plan, batch, masks)
+            seen, drawn, differing = regenerate(self.model, self.run, self.plan, batch, masks)
+            paths = [*drawn]
         attrs = {**seen.conditions, **self._batch_attrs(batch)}
         bits = _bits(seen, self.plan, masks[: len(batch.rows)].sum(axis=1))
         dropped = {aside.sample for aside in differing}
-        parts = zip(batch.rows, bits, paths)
-        return _Read([self._shard(*part, attrs) for part in parts if part[0]["sample"] not in dropped], differing)
+        parts = [part for part in zip(batch.rows, bits, paths) if part[0]["sample"] not in dropped]
+        return _Read([self._shard(*part, attrs) for part in parts], differing)
 
     def _replayed(self, batch: Batch) -> _Replayed:
         first = batch.rows[0]

@@ -437,9 +437,9 @@ class Family:
         raise self._lacks("decode")
 
     def encode_image(self, pipe: Any, images: Tensor) -> Tensor:
-        """Packed latents (batch, tokens, channels), float32, of images as `decode` gives them; nothing is drawn.
+        """What `decode` undoes: packed latents (batch, tokens, channels), float32, of images as it gives them.
 
-        The same latents as `decode` takes.
+        Nothing is drawn at random: where the VAE gives a distribution, its mode is taken.
         """
         raise self._lacks("encode_image")
 

@@ -1,7 +1,7 @@
 """Every block at every step of every labelled sample, reduced on the device to moments of its tokens."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,15 +147,17 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Bat
     for own, sample in zip(classes, batch.samples):
         own[:] = _classes(work.annotations[sample]).ravel()
     masks, moments_of = classes > 0, token_moments(classes, model.device)
-    paths: Sequence[Trajectory | Noised]
+    paths: list[Trajectory | Noised]
     if batch.road == "noised":
-        seen, paths = read_given(model, run, plan, filled, masks, moments_of)
+        seen, made = read_given(model, run, plan, filled, masks, moments_of)
+        paths = [*made]
     else:
         read = {sample: run.trajectory(sample) for sample in batch.samples}
-        paths = [read[row["sample"]] for row in filled]
+        trajectories = [read[row["sample"]] for row in filled]
+        paths = [*trajectories]
         prompts = [row["prompt"] for row in filled]
         sizes = first["guidance"], first["height"], first["width"]
-        seen = replay(model, plan, prompts, paths, *sizes, masks, moments_of)
+        seen = replay(model, plan, prompts, trajectories, *sizes, masks, moments_of)
     attrs = {**seen.conditions, "batch_size": batch.together, "generation_batch_size": first["batch_size"]}
     moments = torch.stack(list(seen.take().values()), dim=1).numpy()
     for sample, own, part, path in zip(batch.samples, classes, moments, paths):

@@ -42,7 +42,7 @@ class Fit:
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """A mask of `source` in its new form: the share of each pixel that is in it, of shape (height, width)."""
         whole = Image.fromarray(mask.astype(np.uint8) * 255)
-        return np.asarray(self._placed(whole, Image.Resampling.BOX, 0), np.float32) / 255
+        return np.asarray(self._placed(whole, Image.Resampling.BOX, 0), np.float32) / np.float32(255)
 
     def inside(self) -> NDArray[np.bool_]:
         """Which pixels show the picture: all that were not filled up, of shape (height, width)."""

@@ -76,7 +76,7 @@ def test_baselines_of_a_planted_run_are_those_of_the_tokens_inside_the_mask(tmp_
         latents = noise + 64 * (1 - sigmas)[:, None, None]
         times = sigmas[:4] * 1000
         planted[sample] = Trajectory(latents.to(torch.bfloat16), sigmas, times, times)
-    planted_run = SimpleNamespace(trajectory=planted.__getitem__, image=run.image)
+    planted_run = SimpleNamespace(latents=planted.__getitem__, image=run.image, metadata=run.metadata)
     tokens = pd.DataFrame(
         [{"sample": name, "row": k // 4, "col": k % 4} for name, chosen in inside.items() for k in chosen]
     )
