@@ -124,7 +124,8 @@ def _imported(path: str) -> Any:
 
 
 CELL = {"block": "block, such as double.1", "step": "step, counted as steps that remain"}
-COUNTS = {"n_good": "good samples", "n_bad": "bad samples"}
+COUNTS = {"n_good": "good samples, or instances where samples have several", "n_bad": "bad ones"}
+MIXED = "pictures with good and bad instances"
 SCORE = {
     "auc": "held-out AUC over pairs of any prompts",
     "lo": "lower end of its 95% interval, from draws of prompts",
@@ -267,7 +268,7 @@ ANALYZE = Stage(
         Table(
             "analysis/cells.csv",
             CELL
-            | {"sigma": "noise level at the step", "n_prompts": "prompts", "n_mixed": "bad samples with good tokens"}
+            | {"sigma": "noise level at the step", "n_prompts": "prompts", "n_mixed": MIXED}
             | COUNTS
             | MEANS
             | DISTANCE
@@ -283,8 +284,8 @@ ANALYZE = Stage(
         Table(
             "analysis/samples.csv",
             {
-                "sample": "sample", "prompt": "its prompt", "bad": "1 bad, 0 good", "fold": "its fold",
-                "verdict": "its verdict",
+                "sample": "sample", "instance": "its instance, one a row", "prompt": "its prompt",
+                "bad": "1 bad, 0 good", "fold": "its fold", "verdict": "verdict on the sample",
             },
         ),
         Table(
@@ -331,7 +332,7 @@ ANALYZE = Stage(
     ),
     files=("analysis/cells.safetensors",),
     settings=STATISTICS,
-    version=3,
+    version=4,
     figures=(
         "grid_direction", "grid_distance", "distance_parts", "planes", "components", "cosines", "contrasts",
         "gaussianity", "transfer",

@@ -1,15 +1,16 @@
-"""Bad against good samples in one cell after another: labellings are made once, and every cell is asked alike."""
+"""Bad against good instances in one cell after another: labellings are made once, and every cell is asked alike."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from .class_parts import CellSums, ClassParts
+from .class_parts import CellSums
 from .directions import difference_of_means, held_out_projections
-from .distance import bhattacharyya_test, permuted_parts
+from .distance import bhattacharyya_test
 from .moments import Moments
 from .statistics.auc import auc
 from .statistics.intervals import bootstrap_auc
@@ -21,62 +22,43 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The good and bad samples of one question, with the labellings of its nulls.
+    """The good and bad instances of one question, with the labellings of its nulls.
 
     Attributes
     ----------
-    rows : int array of shape (n,), rows of the table of samples
-    y, groups, fold : arrays of shape (n,)
-    labellings : array of shape (permutations, n), for what is fitted without a fold
-    parts : int array of shape (m,), the parts of these samples among those of `ClassParts`
-    sample, bad, part_groups : arrays of shape (m,)
-    part_labellings : array of shape (permutations, m)
+    rows : int array of shape (n,), rows of the table of instances
+    y, groups, fold, pictures : arrays of shape (n,); the picture of an instance is its sample
+    labellings : array of shape (permutations, n)
     """
 
     rows: NDArray[np.intp]
     y: Array
     groups: NDArray[np.object_]
     fold: NDArray[np.intp]
+    pictures: NDArray[np.object_]
     labellings: Array
-    parts: NDArray[np.intp]
-    sample: NDArray[np.intp]
-    bad: NDArray[np.intp]
-    part_groups: NDArray[np.object_]
-    part_labellings: Array
 
     @classmethod
-    def of(cls, read: ClassParts, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:
-        """Compare the samples in `rows` of the table of `read`."""
-        table = read.table.iloc[rows]
+    def of(cls, table: pd.DataFrame, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:
+        """Compare the instances in `rows` of a table of instances, with bad, prompt, fold and sample."""
+        table = table.iloc[rows]
         y, groups = table["bad"].to_numpy(np.float64), table["prompt"].to_numpy(object)
-        fold = table["fold"].to_numpy()
-        parts = np.flatnonzero(np.isin(read.sample, rows))
-        sample, bad = read.sample[parts], read.bad[parts]
-        part_groups = read.table["prompt"].to_numpy(object)[sample]
+        fold, pictures = table["fold"].to_numpy(), table["sample"].to_numpy(object)
         return cls(
             rows=rows,
             y=y,
             groups=groups,
             fold=fold,
-            labellings=permuted_labels(y, groups, permutations, seed, fold),
-            parts=parts,
-            sample=sample,
-            bad=bad,
-            part_groups=part_groups,
-            part_labellings=permuted_parts(bad, sample, part_groups, permutations, seed),
+            pictures=pictures,
+            labellings=permuted_labels(y, groups, permutations, seed, fold, picture=pictures),
         )
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of good and bad samples, and of prompts."""
+        """Numbers of good and bad instances, and of prompts."""
         return {
             "n_good": int((self.y == 0).sum()), "n_bad": int(self.y.sum()), "n_prompts": len(set(self.groups))
         }  # fmt: skip
-
-    @property
-    def n_mixed(self) -> int:
-        """Bad samples with tokens of a good instance too."""
-        return len(self.parts) - len(self.rows)
 
     def direction(self, sums: CellSums, seed: int) -> dict[str, float]:
         """Held-out AUC of the difference of means of sample vectors, with its null and interval."""
@@ -105,11 +87,8 @@ class Comparison:
         HandscopeError
             A class has fewer than two tokens, or a channel does not vary in one class.
         """
-        moments = Moments(sums.parts.count[self.parts], sums.parts.mean[self.parts], sums.parts.m2[self.parts])
-        test = bhattacharyya_test(
-            moments, self.bad, self.part_groups, self.part_labellings, seed=seed, sample=self.sample
-        )
-        return test.columns
+        moments = Moments(sums.parts.count[self.rows], sums.parts.mean[self.rows], sums.parts.m2[self.rows])
+        return bhattacharyya_test(moments, self.y, self.groups, self.labellings, seed=seed).columns
 
     def classifier(self, sums: CellSums, seed: int) -> dict[str, float]:
         """The classifier two-sample test of sample vectors."""

@@ -150,26 +150,24 @@ def bhattacharyya_test(
     permutations: int | NDArray[np.float64] = 1000,
     bootstraps: int = 500,
     seed: int = 0,
-    sample: ArrayLike | None = None,
+    picture: ArrayLike | None = None,
 ) -> BhattacharyyaTest:
     """Distance of the tokens of bad samples from those of good ones, with its null and interval.
 
     Parameters
     ----------
-    samples : Moments of n samples, as of ``Moments.by``; or of the good and of the bad tokens of each sample, where
-        labels vary within a sample
-    bad : array of shape (n,), 1 for a bad sample (or the bad part of one) and 0 for a good one
+    samples : Moments of n samples, as of ``Moments.by``, or of the instances of each, where their labels differ
+    bad : array of shape (n,), 1 for a bad sample (or instance) and 0 for a good one
     groups : array of shape (n,), the prompt of each sample
     permutations : number of permuted labellings, or the labellings themselves, of shape (permutations, n), where many
         cells share them
     bootstraps : number of draws of prompts
-    sample : array of shape (n,), the sample of each row, needed where samples have a good and a bad row: these two
-        exchange their labels, while samples of one row exchange theirs among themselves
+    picture : array of shape (n,), the picture of each instance, as for `permuted_labels`
 
     Raises
     ------
     HandscopeError
-        Fewer than two tokens in a class, or more rows of a sample than one of each class.
+        Fewer than two tokens in a class.
 
     Notes
     -----
@@ -183,8 +181,7 @@ def bhattacharyya_test(
     samples = Moments(samples.count, samples.mean[:, moving], samples.m2[:, moving])
     observed = bhattacharyya(samples.pool(1 - bad), samples.pool(bad))
     if isinstance(permutations, int):
-        rows = np.arange(len(bad)) if sample is None else sample
-        permutations = permuted_parts(bad, rows, groups, permutations, seed)
+        permutations = permuted_labels(bad, groups, permutations, seed, picture=picture)
     null = _distances(samples, permutations)
     draws = bootstrap_weights(groups, bootstraps, seed)[:, codes(groups)]
     drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])
@@ -192,41 +189,6 @@ def bhattacharyya_test(
     excess = observed.distance - float(null.mean())
     floor = p_floor(bad, permutations, null)
     return BhattacharyyaTest(observed, null, (excess + low, excess + high), floor)
-
-
-def permuted_parts(
-    bad: ArrayLike, sample: ArrayLike, groups: ArrayLike, permutations: int, seed: int = 0
-) -> NDArray[np.float64]:
-    """As `permuted_labels`, where some samples have two rows, one of good tokens and one of bad ones.
-
-    Parameters
-    ----------
-    bad, sample, groups : arrays of shape (n,): label, sample and prompt of each row
-
-    Returns
-    -------
-    float64 array of shape (permutations, n)
-
-    Notes
-    -----
-    The rows of one sample are alike, so that a labelling in which they differ cannot stand for one in which they agree:
-    every permuted labelling has as many samples of both labels as there are, and the same ones. Their two labels change
-    places or not, with equal chances; the labels of the other samples are permuted as samples are.
-    """
-    bad, unit = np.asarray(bad, np.float64), codes(sample)
-    rows = np.bincount(unit)
-    mixed = rows[unit] == 2
-    if rows.max() > 2 or np.any(np.bincount(unit, bad)[rows == 2] != 1):
-        raise HandscopeError(
-            "Expected one row for each class that a sample has tokens of, at most a good and a bad one, found "
-            f"{rows.max()} rows of one sample, or two of one class; add them up first."
-        )
-    out = np.tile(bad, (permutations, 1))
-    if not mixed.all():
-        out[:, ~mixed] = permuted_labels(bad[~mixed], np.asarray(groups)[~mixed], permutations, seed)
-    flipped = np.random.default_rng([seed, 3]).random((permutations, len(rows))) < 0.5
-    out[:, mixed] = np.where(flipped[:, unit[mixed]], 1 - bad[mixed], bad[mixed])
-    return out
 
 
 def _distances(samples: Moments, bad: NDArray, weights: NDArray | float = 1.0) -> NDArray[np.float64]:

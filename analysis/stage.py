@@ -26,7 +26,7 @@ from .directions import cosines, difference_of_means, half_directions, unit
 from .distance import Bhattacharyya
 from .statistics.folds import check_folds, grouped_folds
 from .statistics.multiple import benjamini_hochberg
-from .subject_tokens import SubjectTokens
+from .subject_tokens import SubjectTokens, instance_table, mixed
 from .transfer import SharedDirection, Transfer, transfer
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def analyze(
 ) -> pd.DataFrame:
     """Compare bad with good samples in every cell of a run's activations, on samples whose verdict is sure.
 
+    Where a picture has several instances, each counts as a sample of its own, good or bad as its tokens are labelled,
+    and those of one picture are permuted together.
+
     Writes the tables of `handscope.stages.ANALYZE`, which says what their columns are, and
     ``analysis/cells.safetensors``; does nothing when they are there and belong to the present labels, activations and
     arguments.
@@ -76,10 +79,9 @@ def analyze(
     The table of cells.csv. `dom` is the difference of means, `db` the Bhattacharyya distance in nats, `c2st` the
     classifier two-sample test. AUCs are of projections of sample vectors (the mean of a sample's tokens of the subject)
     on directions fitted without their fold; `dom_auc_in_sample` alone is not. `db` is in-sample too, and `db_excess`,
-    with its interval `db_lo` to `db_hi`, is what remains of it above the null; its tokens are good or bad as the
-    instance is that they lie on, and `n_mixed` samples have both. `massive_channels` were left out, and so were
-    `constant_channels`, which do not vary in one class; both are numbers joined by semicolons. `reason` says why a
-    number is missing.
+    with its interval `db_lo` to `db_hi`, is what remains of it above the null; `n_mixed` pictures have good and bad
+    instances. `massive_channels` were left out, and so were `constant_channels`, which do not vary in one class; both
+    are numbers joined by semicolons. `reason` says why a number is missing.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def analyze(
         answers.append(questions.answer(cell))
     whole = questions.whole
     vectors = {answer.cell: answer.vectors for answer in answers}
-    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed)
+    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed, picture=whole.pictures)
     tables = _tables(questions, answers, carried)
     _write(run, tables, _arrays(answers, carried.shared))
     set_fresh(run.path, ANALYZE, now)
@@ -154,7 +156,7 @@ class _Questions:
         store = ActivationStore(run.activations_dir)
         table = sample_table(run)
         present = SubjectTokens(store, table["sample"].tolist()).samples
-        table = labelled(table[table["sample"].isin(present)], "sure", folds, run.path)
+        table = instance_table(store, labelled(table[table["sample"].isin(present)], "sure", folds, run.path))
         table["fold"] = grouped_folds(table["prompt"].to_numpy(), folds, seed)
         check_folds(table["bad"].to_numpy(), table["fold"].to_numpy())
         parts = ClassParts(store, table)
@@ -163,9 +165,9 @@ class _Questions:
             store,
             table,
             parts,
-            Comparison.of(parts, np.arange(len(table)), permutations, seed),
+            Comparison.of(table, np.arange(len(table)), permutations, seed),
             scopes,
-            {one.name: Comparison.of(parts, one.rows, permutations, seed) for one in scopes if not one.reason},
+            {one.name: Comparison.of(table, one.rows, permutations, seed) for one in scopes if not one.reason},
             store.steps.set_index("step")["sigma"],
             seed,
         )
@@ -184,7 +186,13 @@ class _Questions:
         halves = half_directions(sums.vectors, self.whole.y, self.whole.groups, seed=self.seed)
         return _Answer(
             cell,
-            {**address, "sigma": float(self.sigma.loc[cell.step]), **self.whole.counts, **row},
+            {
+                **address,
+                "sigma": float(self.sigma.loc[cell.step]),
+                **self.whole.counts,
+                "n_mixed": mixed(self.table),
+                **row,
+            },
             {**address, **asdict(self.parts.diagnose(cell, sums)), **_bounds(row)},
             [{"contrast": one.name, **address, **row} for one, row in zip(self.contrasts, contrasted, strict=True)],
             arrays,
@@ -199,7 +207,7 @@ def _tables(questions: _Questions, answers: list[_Answer], carried: Transfer) ->
     pairs = cosines([answer.arrays["direction"] for answer in answers], [answer.halves for answer in answers])
     return {
         "cells": cells,
-        "samples": questions.table[["sample", "prompt", "bad", "fold", "verdict"]],
+        "samples": questions.table[["sample", "instance", "prompt", "bad", "fold", "verdict"]],
         "cosines": _long(pairs, cells),
         "contrasts": _contrast_table([row for answer in answers for row in answer.contrasted]),
         "gaussianity": pd.DataFrame([answer.diagnosis for answer in answers])[GAUSSIANITY_COLUMNS],
@@ -225,7 +233,6 @@ def _compare(whole: Comparison, sums: CellSums, seed: int) -> tuple[dict[str, An
     x, y, fold = sums.vectors, whole.y, whole.fold
     coordinates, shares = held_out.components(x, fold, seed)
     row: dict[str, Any] = {
-        "n_mixed": whole.n_mixed,
         **whole.direction(sums, seed),
         **whole.distance(sums, seed),
         **whole.classifier(sums, seed),

@@ -24,6 +24,7 @@ from bench_analysis import GRID, READ, synthetic_run
 from handscope.analysis import PCA, analyze, contrastive_sweep, difference_of_means, plane
 from handscope.analysis.class_parts import ClassParts
 from handscope.analysis.statistics.folds import grouped_folds
+from handscope.analysis.subject_tokens import instance_table
 from handscope.extract.store.store import ActivationStore
 from handscope.labeling.table import labelled, sample_table
 from handscope.probes import probe
@@ -34,7 +35,7 @@ ALPHAS = np.logspace(-1, 3, 6)
 
 def components(run: Run, permutations: int) -> None:
     store = ActivationStore(run.activations_dir)
-    table = labelled(sample_table(run), "sure", 5, run.path)
+    table = instance_table(store, labelled(sample_table(run), "sure", 5, run.path))
     table["fold"] = grouped_folds(table["prompt"].to_numpy(), 5, 0)
     hands = ClassParts(store, table)
     for cell in store.cells:

@@ -23,7 +23,6 @@ from handscope.analysis import auc, benjamini_hochberg, bootstrap_auc, grouped_f
 from handscope.analysis.class_parts import CellSums
 from handscope.analysis.comparison import Comparison
 from handscope.analysis.directions import held_out_projections
-from handscope.analysis.distance import permuted_parts
 from handscope.analysis.moments import Moments
 from handscope.analysis.statistics.effects import auc_of_d
 from handscope.analysis.statistics.folds import check_folds
@@ -142,15 +141,13 @@ def compared(store: Store, fold: np.ndarray, permutations: int, seed: int) -> Co
     groups = store.groups.astype(object)
     return Comparison(
         rows=every, y=y, groups=groups, fold=fold,
-        labellings=permuted_labels(y, groups, permutations, seed, fold),
-        parts=every, sample=every, bad=store.y, part_groups=groups,
-        part_labellings=permuted_parts(store.y, every, groups, permutations, seed),
+        pictures=every.astype(object), labellings=permuted_labels(y, groups, permutations, seed, fold),
     )
 
 
 def sums_of(moments: Moments) -> CellSums:
     """A cell as analyze reads it; no covariance is needed here."""
-    return CellSums(moments, None, moments.mean, np.array([], int), np.array([], int))
+    return CellSums(moments, None, np.array([], int), np.array([], int))
 
 
 # How often are the tests fooled?

@@ -15,7 +15,6 @@ from handscope.analysis import (
     permuted_labels,
     shrunk_covariance,
 )
-from handscope.analysis.distance import permuted_parts
 from handscope.errors import HandscopeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,7 +141,7 @@ def mixed_samples(rng, shift=0.0):
 
 def test_labels_that_vary_within_a_sample_are_permuted_within_it():
     moments, bad, sample = mixed_samples(np.random.default_rng(0))
-    labels = permuted_parts(bad, sample, sample, 200)
+    labels = permuted_labels(bad, sample, 200, picture=sample)
     first, second = np.arange(0, 40, 2), np.arange(40, 60)
     assert (labels[:, first] + labels[:, second] == 1).all()
     assert 0.4 < labels[:, first].mean() < 0.6 and (labels[:, 1:40:2].sum(1) == bad[1:40:2].sum()).all()
@@ -155,13 +154,6 @@ def test_labels_that_vary_within_a_sample_are_permuted_within_it():
     respected = bhattacharyya_test(moments, bad, sample, 199, 20, 0, sample)
     ignored = bhattacharyya_test(moments, bad, np.arange(60), 199, 20, 0)
     assert respected.p <= 0.01 and respected.z > ignored.z  # what samples have of their own cancels within them
-
-
-def test_samples_of_one_label_each_are_permuted_as_ever_and_doubled_parts_are_refused():
-    bad, groups = np.tile([0, 1, 0, 1], 6), np.repeat(np.arange(6), 4)
-    np.testing.assert_array_equal(permuted_parts(bad, np.arange(24), groups, 5), permuted_labels(bad, groups, 5))
-    with pytest.raises(HandscopeError, match="at most a good and a bad one"):
-        permuted_parts([0, 0, 1], [4, 4, 5], [0, 0, 1], 5)
 
 
 def test_memory_of_the_null_does_not_grow_with_its_length():

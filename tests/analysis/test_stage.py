@@ -1,12 +1,15 @@
 """The analyze stage on a finished run of a tiny random model."""
 
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from handscope.analysis import Moments, analyze, bhattacharyya
+from handscope.analysis import analyze, bhattacharyya
 from handscope.analysis.class_parts import ClassParts
 from handscope.analysis.contrasts import contrasts
+from handscope.analysis.subject_tokens import instance_table, mixed
 from handscope.errors import HandscopeError
 from handscope.labeling.subject import load_subject
 from handscope.stages import ANALYZE
@@ -134,22 +137,37 @@ def test_a_good_hand_beside_a_bad_one_counts_as_good(analysed):
     from handscope.extract.store.store import ActivationStore
 
     store = ActivationStore(analysed.activations_dir)
-    table = pd.read_csv(analysed.analysis_dir / "samples.csv")
-    bad_samples = table.loc[table["bad"] == 1, "sample"]
+    samples = pd.read_csv(analysed.analysis_dir / "samples.csv")
+    bad_samples = samples.loc[samples["bad"] == 1, "sample"]
     beside = store.tokens["sample"].isin(bad_samples[:6]) & (store.tokens["row"] % 2 == 0)
-    store.tokens.loc[beside, "label"] = 2
+    store.tokens.loc[beside & (store.tokens["instance"] > 0), ["label", "instance"]] = 2, 2
+    table = instance_table(store, samples)
+    assert len(table) == len(samples) + 6 and mixed(table) == 6
+    assert table["bad"].sum() == samples["bad"].sum()
     hands = ClassParts(store, table)
-    assert len(hands.bad) == len(table) + 6
     sums = hands.read(store.cells[0])
     x = store.read(str(store.cells[0].block), store.cells[0].step)[0]
-    kept = store.tokens["sample"].isin(table["sample"]) & (store.tokens["instance"] > 0)
+    kept = store.tokens["sample"].isin(samples["sample"]) & (store.tokens["instance"] > 0)
     good, bad = (x[kept & (store.tokens["label"] == label)] for label in (2, 3))
     expected = bhattacharyya(good, bad).distance
+    y = table["bad"].to_numpy()
     assert len(sums.massive) == len(sums.constant) == 0
-    assert bhattacharyya(sums.parts.pool(1 - hands.bad), sums.parts.pool(hands.bad)).distance == pytest.approx(expected)
+    assert bhattacharyya(sums.parts.pool(1 - y), sums.parts.pool(y)).distance == pytest.approx(expected)
     np.testing.assert_allclose(sums.scatter.mean, [good.mean(0), bad.mean(0)], atol=1e-5)
-    number = store.tokens["sample"][kept].map({sample: k for k, sample in enumerate(table["sample"])})
-    np.testing.assert_allclose(sums.vectors, Moments.by(x[kept], number.to_numpy(), len(table)).mean, atol=1e-6)
+    for place in (0, len(table) - 1):
+        one = table.iloc[place]
+        own = (store.tokens["sample"] == one["sample"]) & (store.tokens["instance"] == one["instance"])
+        np.testing.assert_allclose(sums.vectors[place], x[own].mean(0), atol=1e-6)
+
+
+def test_instances_are_bad_where_their_tokens_say_so():
+    rows = [("a", 1, 2), ("a", 2, 2), ("b", 1, 3), ("b", 2, 2), ("c", 1, 0), ("c", 2, 0), ("d", 1, 2), ("e", 0, 1)]
+    tokens = pd.DataFrame(rows, columns=["sample", "instance", "label"])
+    table = pd.DataFrame({"sample": list("cbade"), "bad": [1, 1, 0, 1, 0]})
+    found = instance_table(SimpleNamespace(tokens=tokens), table)
+    assert found["sample"].tolist() == list("ccbbaad") and found["instance"].tolist() == [1, 2, 1, 2, 1, 2, 1]
+    # c: of no instance is it said; d: the verdict outranks the mask of its only one
+    assert found["bad"].tolist() == [1, 1, 1, 0, 0, 0, 1] and mixed(found) == 1
 
 
 def test_a_second_call_does_nothing_other_settings_do(analysed, run_copy):
