@@ -31,4 +31,5 @@ def in_places(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
     """What `packed` made of latents, undone: (batch, channels, rows * patch, columns * patch)."""
     batch, _, channels = tokens.shape
     cut = tokens.reshape(batch, rows, columns, channels // patch**2, patch, patch).permute(0, 3, 1, 4, 2, 5)
-    return cut.reshape(batch, channels // patch**2, rows * patch, columns * patch)
+    # Contiguous also where a token is one latent: a convolution of another layout may round otherwise.
+    return cut.reshape(batch, channels // patch**2, rows * patch, columns * patch).contiguous()

@@ -53,9 +53,9 @@ def bring_when_called(pipe: Any, encoders: Sequence[str], device: torch.device) 
 
     Weights that loading has put onto a device, as bitsandbytes does, stay where they are.
     """
-    for name in encoders:
-        if _is_on_cpu(getattr(pipe, name)):
-            cpu_offload_with_hook(getattr(pipe, name), device)
+    for encoder in _there(pipe, encoders):
+        if _is_on_cpu(encoder):
+            cpu_offload_with_hook(encoder, device)
     if _is_on_cpu(pipe.transformer):
 
         def bring(transformer: torch.nn.Module, args: tuple[Any, ...]) -> None:
@@ -67,13 +67,17 @@ def bring_when_called(pipe: Any, encoders: Sequence[str], device: torch.device) 
 
 def release(pipe: Any, encoders: Sequence[str]) -> None:
     """Move the text encoders off the device; their next call brings them back. On a CPU this does nothing."""
-    for name in encoders:
-        encoder = getattr(pipe, name)
+    for encoder in _there(pipe, encoders):
         place_of = next(encoder.parameters()).device.type
         if hasattr(encoder, "_hf_hook") and place_of not in ("cpu", "meta"):
             encoder.to("cpu")
             if place_of == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _there(pipe: Any, encoders: Sequence[str]) -> list[torch.nn.Module]:
+    """The encoders that a pipeline has: Stable Diffusion 3 may go without T5."""
+    return [encoder for encoder in (getattr(pipe, name) for name in encoders) if encoder is not None]
 
 
 def _is_on_cpu(module: torch.nn.Module) -> bool:

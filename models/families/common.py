@@ -164,7 +164,7 @@ class Flow(Family):
         latents = latents.to(dtype)
         if self.form == "packed":
             return torch.cat([latents] * copies) if copies > 1 else latents
-        placed = in_places(latents, *grid, self.patch).contiguous()
+        placed = in_places(latents, *grid, self.patch)
         placed = torch.cat([placed] * copies) if copies > 1 else placed
         return list(placed.unsqueeze(2).unbind(0)) if self.form == "list" else placed
 

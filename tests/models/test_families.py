@@ -1,5 +1,6 @@
 """Every family that handscope generates with goes through the toolkit on a tiny model of random weights."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from handscope.models.model import Model, load
 from handscope.models.packing import packed
 from handscope.models.sampling import Sampling
 from handscope.run.folder import Run
+from handscope.run.prompts import own_seed
 from made_families import MAKERS, TEXT, save
 from torch import Tensor
 
@@ -38,8 +40,10 @@ BY_HAND: dict[str, dict[str, By]] = {
     "z": {"noise_refiner": lambda calls, n: calls[0][:n, :96], "layers": lambda calls, n: calls[0][:n, :96]},
     "sana": {"transformer_blocks": lambda calls, n: calls[0][n:]},
 }
+MAIN = pytest.mark.parametrize(
+    "name", ["sd3", "flux2-klein", "qwen-image", "z-image", "sana"], indirect=True, scope="module"
+)
 TWO_CALLS = {"flux2-klein", "qwen-image"}
-ONE_SIDE = {"flux2-klein-distilled", "flux2-dev"}
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
@@ -86,8 +90,6 @@ def run(model: Model, size: tuple[int, int], tmp_path_factory: pytest.TempPathFa
 
 def drawn(model: Model, size: tuple[int, int], number: int = 0) -> Any:
     """The two samples of a prompt, drawn anew."""
-    from handscope.run.prompts import own_seed
-
     prompt = PROMPTS[number]
     return draw(model, [(prompt, own_seed(prompt, seed)) for seed in range(2)], STEPS, GUIDANCE, *size)
 
@@ -107,7 +109,12 @@ def outputs(model: Model, draws: Callable[[], Any]) -> tuple[Any, dict[str, list
 
 def image_blocks(model: Model) -> list[str]:
     """Blocks with an image stream."""
-    return [block for block in model.blocks if not block.startswith("context_refiner")]
+    return model.carrying("image")
+
+
+def streams(model: Model, block: str) -> list[str]:
+    """What a block gives."""
+    return [stream for part in model.family.list_of(block.split(".")[0]).gives for stream in part]
 
 
 def test_blocks_are_named_after_diffusers_lists(model: Model) -> None:
@@ -228,13 +235,11 @@ def test_a_changed_latent_lands_on_its_token(model: Model, size: tuple[int, int]
     assert abs(found[0] - row) <= 1 and abs(found[1] - column) <= 1
 
 
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"sana"}), indirect=True, scope="module")
 def test_text_and_image_are_not_swapped(model: Model, size: tuple[int, int]) -> None:
-    """At the first block of a list, another prompt shows in the text alone, and another noise in the image alone."""
+    """At the first block of both, another prompt shows in the text alone, and another noise in the image alone."""
     family = model.family
-    carrying = next((one for one in family.lists if {"text", "image"} <= {n for p in one.gives for n in p}), None)
-    if carrying is None:
-        pytest.skip("its blocks have no text")
-    block = f"{carrying.kind}.0"
+    block = next(block for block in model.blocks if {"text", "image"} <= set(streams(model, block)))
     timestep = family.schedule(model.pipe, STEPS, *size).timesteps[1]
 
     def at(prompt: str, seed: int) -> dict[str, Tensor]:
@@ -255,10 +260,9 @@ def test_text_and_image_are_not_swapped(model: Model, size: tuple[int, int]) -> 
     assert torch.equal(base["text"], other_noise["text"])
 
 
+@MAIN
 @pytest.mark.parametrize("call", ["cond", "uncond"])
 def test_an_edit_reaches_its_side_alone(name: str, model: Model, size: tuple[int, int], call: str) -> None:
-    if name in ONE_SIDE:
-        pytest.skip("it has one side")
     block = image_blocks(model)[-2]
     plan, grid = hs.Plan([block], [3], of=STEPS, call=call), model.grid(*size)
     with hs.edit(model.transformer, plan, lambda values, cell: values + 1, tokens=np.arange(grid[0] * grid[1]) == 3):
@@ -276,6 +280,7 @@ def test_an_edit_reaches_its_side_alone(name: str, model: Model, size: tuple[int
     assert changed == [int(side == call) for side in sides for _ in range(2)]
 
 
+@MAIN
 def test_steering_the_last_block_changes_the_picture(model: Model, size: tuple[int, int]) -> None:
     unit = torch.linspace(-1, 1, model.stream_width)
     plain = drawn(model, size)
@@ -286,6 +291,7 @@ def test_steering_the_last_block_changes_the_picture(model: Model, size: tuple[i
         assert torch.equal(plain.trajectories[0].latents[1], pushed.trajectories[0].latents[1])
 
 
+@MAIN
 @pytest.mark.parametrize("form", ["exact", "frozen"])
 def test_a_guided_step_takes_the_loss_down(name: str, model: Model, size: tuple[int, int], form: str) -> None:
     plain = drawn(model, size).trajectories
@@ -306,9 +312,9 @@ def test_a_guided_step_takes_the_loss_down(name: str, model: Model, size: tuple[
         assert name in TWO_CALLS or share == pytest.approx(0.3, rel=1e-3)
 
 
-def test_a_callback_guides_as_the_frozen_form(name: str, model: Model, size: tuple[int, int]) -> None:
-    if name in TWO_CALLS:
-        pytest.skip("the hook is given one side at a time")
+@pytest.mark.parametrize("name", ["sd3", "z-image", "sana"], indirect=True, scope="module")
+def test_a_callback_guides_as_the_frozen_form(model: Model, size: tuple[int, int]) -> None:
+    """Where a call has both sides, so that the hook is given what the scheduler is."""
 
     def loss(latents: Tensor) -> Tensor:
         return latents.square().mean((1, 2))
@@ -328,6 +334,7 @@ def test_a_callback_guides_as_the_frozen_form(name: str, model: Model, size: tup
     assert np.abs(hooked - draws()).max() > 0.01
 
 
+@MAIN
 def test_the_other_stages(model: Model, run: Run, size: tuple[int, int]) -> None:
     from handscope.extract.survey.survey import survey
     from handscope.probes.watch import watch
@@ -350,3 +357,44 @@ def test_the_other_stages(model: Model, run: Run, size: tuple[int, int]) -> None
 
     chosen = triage(Sampling(model, STEPS, GUIDANCE, *size), PROMPTS, [[0, 1], [2, 3]], Dark(), 2, None, batch_size=2)
     assert chosen.images.shape == (2, *size, 3)
+
+
+def test_bfloat16_keeps_the_pipelines_bits(folder: Path, size: tuple[int, int]) -> None:
+    """Some pipelines keep latents in float32 and give the transformer rounded ones: our own steps do as they do."""
+    model = load(str(folder), dtype="bfloat16")
+    made = drawn(model, size)
+    assert made.trajectories[0].latents.dtype == torch.bfloat16
+    sampling = Sampling(model, STEPS, GUIDANCE, *size)
+    x = sampling.noise([own_seed(PROMPTS[0], seed) for seed in range(2)])
+    for index in range(STEPS):
+        assert torch.equal(x.bfloat16(), torch.stack([path.latents[index] for path in made.trajectories]))
+        x, _ = sampling.step(x, [PROMPTS[0]] * 2, index)
+    assert np.array_equal(sampling.images(x), made.images)
+    plan = hs.Plan(None, [2], of=STEPS)
+    with hs.capture(model.transformer, plan) as seen:
+        drawn(model, size)
+    again = replay(model, plan, [PROMPTS[0]] * 2, made.trajectories, GUIDANCE, *size)
+    assert all(torch.equal(again[block, 2], seen[block, 2]) for block in image_blocks(model))
+
+
+def test_the_side_of_a_token_is_known_from_the_folder(model: Model, folder: Path, size: tuple[int, int]) -> None:
+    assert model.family.token_side(folder) == size[0] // model.grid(*size)[0]
+
+
+def test_diffusers_own_table_of_blocks_agrees(model: Model) -> None:
+    """Where it knows a block's class, it says which output is the picture's."""
+    from diffusers.hooks._helpers import TransformerBlockRegistry
+
+    for block, module in hs.blocks(model.transformer).items():
+        try:
+            known = TransformerBlockRegistry.get(type(module))
+        except ValueError:
+            continue
+        own = model.family.list_of(block.split(".")[0])
+        stream = "image" if "image" in streams(model, block) else "text"
+        assert stream in own.gives[known.return_hidden_states_index], block
+        taken = {name: held for (name, _), held in own.takes.items()}
+        if known.hidden_states_argument_name in inspect.signature(module.forward).parameters:  # not so for Z-Image
+            assert stream in taken[known.hidden_states_argument_name]
+        if known.return_encoder_hidden_states_index is not None and len(own.gives) > 1:
+            assert own.gives[known.return_encoder_hidden_states_index] == ("text",)
