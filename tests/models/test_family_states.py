@@ -81,7 +81,7 @@ def test_keys_and_values_that_are_kept_are_refused(of: Callable[[str], Model], t
         model.transformer(**inputs, **given, kv_cache_mode="extract", num_ref_tokens=1)
 
 
-def test_a_multistep_scheduler_is_refused_where_a_trajectory_is_kept(of: Callable[[str], Model], tmp_path: Path) -> None:
+def test_a_multistep_scheduler_is_refused_for_trajectories(of: Callable[[str], Model], tmp_path: Path) -> None:
     model = of("sana")
     published = model.pipe.scheduler
     model.pipe.scheduler = DPMSolverMultistepScheduler(
