@@ -407,7 +407,7 @@ PROBE = Stage(
     tables=(
         Table(
             "analysis/probes.csv",
-            {"subset": SUBSET} | CELL | COUNTS | SCORE | BALANCED,
+            {"subset": SUBSET} | CELL | COUNTS | {"n_mixed": MIXED} | SCORE | BALANCED,
         ),
         Table(
             "analysis/baselines.csv",

@@ -15,6 +15,7 @@ from .moments import Moments
 from .statistics.auc import auc
 from .statistics.intervals import bootstrap_auc
 from .statistics.nulls import p_floor, p_value, permuted_labels
+from .subject_tokens import groups_of
 from .two_sample import classifier_two_sample_test
 
 Array = NDArray[np.float64]
@@ -27,7 +28,8 @@ class Comparison:
     Attributes
     ----------
     rows : int array of shape (n,), rows of the table of instances
-    y, groups, fold, pictures : arrays of shape (n,); the picture of an instance is its sample
+    y, fold : arrays of shape (n,)
+    groups : array of shape (n, 2), the prompt and the sample of each instance
     labellings : array of shape (permutations, n)
     """
 
@@ -35,29 +37,26 @@ class Comparison:
     y: Array
     groups: NDArray[np.object_]
     fold: NDArray[np.intp]
-    pictures: NDArray[np.object_]
     labellings: Array
 
     @classmethod
     def of(cls, table: pd.DataFrame, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:
         """Compare the instances in `rows` of a table of instances, with bad, prompt, fold and sample."""
         table = table.iloc[rows]
-        y, groups = table["bad"].to_numpy(np.float64), table["prompt"].to_numpy(object)
-        fold, pictures = table["fold"].to_numpy(), table["sample"].to_numpy(object)
+        y, groups, fold = table["bad"].to_numpy(np.float64), groups_of(table), table["fold"].to_numpy()
         return cls(
             rows=rows,
             y=y,
             groups=groups,
             fold=fold,
-            pictures=pictures,
-            labellings=permuted_labels(y, groups, permutations, seed, fold, picture=pictures),
+            labellings=permuted_labels(y, groups, permutations, seed, fold),
         )
 
     @property
     def counts(self) -> dict[str, int]:
         """Numbers of good and bad instances, and of prompts."""
         return {
-            "n_good": int((self.y == 0).sum()), "n_bad": int(self.y.sum()), "n_prompts": len(set(self.groups))
+            "n_good": int((self.y == 0).sum()), "n_bad": int(self.y.sum()), "n_prompts": len(set(self.groups[:, 0]))
         }  # fmt: skip
 
     def direction(self, sums: CellSums, seed: int) -> dict[str, float]:

@@ -150,7 +150,6 @@ def bhattacharyya_test(
     permutations: int | NDArray[np.float64] = 1000,
     bootstraps: int = 500,
     seed: int = 0,
-    picture: ArrayLike | None = None,
 ) -> BhattacharyyaTest:
     """Distance of the tokens of bad samples from those of good ones, with its null and interval.
 
@@ -158,11 +157,10 @@ def bhattacharyya_test(
     ----------
     samples : Moments of n samples, as of ``Moments.by``, or of the instances of each, where their labels differ
     bad : array of shape (n,), 1 for a bad sample (or instance) and 0 for a good one
-    groups : array of shape (n,), the prompt of each sample
+    groups : array of shape (n,), the prompt of each sample, or (n, 2), as for `permuted_labels`
     permutations : number of permuted labellings, or the labellings themselves, of shape (permutations, n), where many
         cells share them
     bootstraps : number of draws of prompts
-    picture : array of shape (n,), the picture of each instance, as for `permuted_labels`
 
     Raises
     ------
@@ -181,7 +179,7 @@ def bhattacharyya_test(
     samples = Moments(samples.count, samples.mean[:, moving], samples.m2[:, moving])
     observed = bhattacharyya(samples.pool(1 - bad), samples.pool(bad))
     if isinstance(permutations, int):
-        permutations = permuted_labels(bad, groups, permutations, seed, picture=picture)
+        permutations = permuted_labels(bad, groups, permutations, seed)
     null = _distances(samples, permutations)
     draws = bootstrap_weights(groups, bootstraps, seed)[:, codes(groups)]
     drawn = _distances(samples, bad, draws[((draws @ bad) > 1) & ((draws @ (1 - bad)) > 1)])

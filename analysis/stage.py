@@ -101,7 +101,7 @@ def analyze(
         answers.append(questions.answer(cell))
     whole = questions.whole
     vectors = {answer.cell: answer.vectors for answer in answers}
-    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed, picture=whole.pictures)
+    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed)
     tables = _tables(questions, answers, carried)
     _write(run, tables, _arrays(answers, carried.shared))
     set_fresh(run.path, ANALYZE, now)

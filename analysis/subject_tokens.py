@@ -50,6 +50,11 @@ def instance_table(store: ActivationStore, table: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns="marked")
 
 
+def groups_of(table: pd.DataFrame) -> NDArray[np.object_]:
+    """The prompt and the sample of each row of a table of instances: shape (n, 2), as `permuted_labels` takes them."""
+    return table[["prompt", "sample"]].to_numpy(object)
+
+
 def mixed(table: pd.DataFrame) -> int:
     """How many samples of a table of instances have both good and bad ones."""
     return int((table.groupby("sample")["bad"].nunique() > 1).sum())

@@ -99,7 +99,6 @@ def transfer(
     permutations: int = 200,
     bootstraps: int = 500,
     seed: int = 0,
-    picture: ArrayLike | None = None,
 ) -> Transfer:
     """Fit a difference of means in every cell without a fold, and judge it on that fold in every cell.
 
@@ -111,7 +110,6 @@ def transfer(
     fold : int array of shape (n_samples,), as of ``grouped_folds``
     permutations : labellings in each null; each of them is fitted anew in every cell
     bootstraps : draws of prompts behind the interval of the shared direction
-    picture : array of shape (n_samples,), as for `permuted_labels`, where rows are instances
 
     Raises
     ------
@@ -131,7 +129,7 @@ def transfer(
     y, fold = np.asarray(y, np.float64), np.asarray(fold)
     check_folds(y, fold)
     x = _centred(vectors, len(y))
-    labels = permuted_labels(y, groups, permutations, seed, fold, picture=picture)
+    labels = permuted_labels(y, groups, permutations, seed, fold)
     # A labelling that leaves no fold with both classes has no pair to compare, and no AUC.
     inside = np.stack([labels[:, fold == one].mean(1) for one in np.unique(fold)])
     labels = np.concatenate([y[None], labels[((inside > 0) & (inside < 1)).any(0)]])

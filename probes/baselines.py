@@ -55,8 +55,9 @@ def run_baselines(
 
     Parameters
     ----------
-    samples : DataFrame with sample, in the order of the rows of the features
-    tokens : DataFrame with sample, row and col of each token that counts
+    samples : DataFrame with sample, in the order of the rows of the features; one row an instance, where a sample has
+        several
+    tokens : DataFrame with unit (the row of `samples`), row and col of each token that counts
     columns : width of the token grid
     steps : index into the trajectory of each step
     x0 : statistics of the decoded predicted clean images, as of `predicted_statistics`
@@ -70,7 +71,7 @@ def run_baselines(
     """
     names = samples["sample"].tolist()
     position = tokens["row"].to_numpy() * columns + tokens["col"].to_numpy()
-    by_sample = {sample: position[rows] for sample, rows in tokens.groupby("sample").indices.items()}
+    by_row = {int(unit): position[rows] for unit, rows in tokens.groupby("unit").indices.items()}
     masks = np.zeros((len(names), int(position.max()) + 1))
     noise: list[Array] = []
     x_t: dict[int, list[Array]] = {step: [] for step in steps}
@@ -79,7 +80,7 @@ def run_baselines(
     for number, sample in enumerate(names):
         progress("baselines", number, len(names))
         path = run.latents(sample)
-        places = by_sample[sample]
+        places = by_row[number]
         masks[number, places] = 1
         noise.append(path.noise[places].float().mean(0).numpy())
         for step, index in steps.items():

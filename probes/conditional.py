@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import codes
-from ..analysis.statistics.nulls import p_floor, p_value
+from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
 from .calibration import rising
 from .held_out_ridge import HeldOutRidge
 from .linear import LinearProbe
@@ -132,12 +132,9 @@ def conditional_gain(
     """
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float64)
     group, fold = codes(groups), offset.fold
-    rng = np.random.default_rng([seed, 3])
     x = (x - offset.explained.predict(x)).astype(np.float32)
-    order = np.argsort(group, kind="stable")
-    given = np.tile(np.arange(len(y)), (permutations + 1, 1))  # whose label and baseline the features' rows get
-    for row in given[1:]:
-        row[order] = order[np.lexsort((rng.random(len(y)), group[order]))]
+    own = np.arange(len(y))  # whose label and baseline the features' rows get
+    given = np.concatenate([own[None], permuted_labels(own, groups, permutations, seed, within=True)]).astype(np.intp)
     labels = y[given]
     both, alone = np.empty(labels.shape), offset.held_out
     for place, one in enumerate(np.unique(fold)):

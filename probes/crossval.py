@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from ..analysis.statistics.arrays import binary, group_names
+from ..analysis.statistics.arrays import binary
 from ..analysis.statistics.auc import PairWins, auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval
@@ -113,7 +113,8 @@ def cross_validate(
     estimator : as for `held_out_scores`
     x : array of shape (n, width), one row a sample
     y : array of shape (n,), 1 for bad and 0 for good
-    groups : array of shape (n,), the prompt of each sample; each sample is its own group when left out
+    groups : array of shape (n,), the prompt of each sample; each sample is its own group when left out. Where rows are
+        instances, of which a picture may have several, of shape (n, 2): prompt and picture
     l2 : penalties to choose from, inside the training folds of each fold and for each permuted labelling anew; left
         out, the estimator's own is taken, which must not have been chosen on the same samples
     permutations : fits to permuted labels, as many again to labels permuted inside prompts; 0 for none
@@ -138,7 +139,8 @@ def cross_validate(
         )
     if hasattr(estimator, "check"):
         estimator.check(x, y)
-    groups = np.arange(len(y)) if groups is None else group_names(groups, len(y))
+    groups = np.arange(len(y)) if groups is None else groups
+    codes(groups, len(y))
     fold = grouped_folds(groups, folds, seed)
     check_folds(y, fold)
     free = permuted_labels(y, groups, permutations, seed, fold)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..analysis.statistics.multiple import benjamini_hochberg
-from ..analysis.subject_tokens import SubjectTokens
+from ..analysis.subject_tokens import SubjectTokens, groups_of, instance_table, mixed
 from ..extract.picture_statistics import predicted_statistics
 from ..files import write_csv
 from ..labeling.table import SUBSETS, labelled, sample_table
@@ -58,6 +58,9 @@ def probe(
 ) -> pd.DataFrame:
     """Fit a probe of bad against good to the sample vectors of every cell, and say what it is worth.
 
+    Where a picture has several instances, each has a vector of its own and is good or bad as its tokens are labelled;
+    those of one picture are permuted together.
+
     Writes the tables of `handscope.stages.PROBE`, which says what their columns are, and a probe for each cell, fitted
     to all sure samples, in ``probes/``; does nothing when they are there and belong to the present labels, activations
     and arguments. It needs no model: `extract` has decoded the predicted clean images.
@@ -102,11 +105,11 @@ def probe(
 
 @dataclass(frozen=True, eq=False)
 class _Samples:
-    """The labelled samples of a run, as far as probes and baselines read them.
+    """The labelled instances of a run, as far as probes and baselines read them.
 
     Attributes
     ----------
-    table : one row a sample with a verdict that is sure or leans
+    table : one row an instance of a sample with a verdict that is sure or leans, as of `instance_table`
     vectors, norms : of each cell, arrays of shape (n, width) and (n,): mean vectors and mean lengths of tokens
     """
 
@@ -126,20 +129,20 @@ class _Samples:
         present = SubjectTokens(store, table["sample"].tolist()).samples
         table = table[table["sample"].isin(present)]
         labelled(table, "sure", folds, run.path)  # refuses too few of them before anything is read
-        table = labelled(table, "all", folds, run.path)
-        subject = SubjectTokens(store, table["sample"].tolist())
+        table = instance_table(store, labelled(table, "all", folds, run.path))
+        subject = SubjectTokens(store, table["sample"].tolist(), table["instance"].tolist())
         vectors, norms = _read(store, subject, progress)
         baselines = _baselines(run, store, subject, table, vectors, norms, seed, progress)
         return cls(run, store, table, vectors, norms, baselines)
 
-    def of(self, subset: str, folds: int) -> _Samples:
-        """Those whose verdict is in a subset."""
+    def of(self, subset: str) -> _Samples:
+        """Those of samples whose verdict is in a subset."""
         rows = np.flatnonzero(self.table["verdict"].isin(SUBSETS[subset]))
         if len(rows) == len(self.table):
             return self
         return replace(
             self,
-            table=labelled(self.table, subset, folds, self.run.path),
+            table=self.table.iloc[rows].reset_index(drop=True),
             vectors={cell: x[rows] for cell, x in self.vectors.items()},
             norms={cell: norm[rows] for cell, norm in self.norms.items()},
             baselines=[replace(baseline, x=baseline.x[rows]) for baseline in self.baselines],
@@ -151,7 +154,7 @@ class _Samples:
 
     @property
     def groups(self) -> NDArray[Any]:
-        return self.table["prompt"].to_numpy()
+        return groups_of(self.table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +164,11 @@ class _Judged:
     cells: dict[Cell, CrossValidation]
     baselines: pd.DataFrame
 
-    def rows(self, y: NDArray[Any]) -> pd.DataFrame:
+    def rows(self, samples: _Samples) -> pd.DataFrame:
         """Rows of probes.csv."""
-        return _placed(self.cells, family(list(self.cells.values()), y))
+        table = _placed(self.cells, family(list(self.cells.values()), samples.y))
+        table.insert(table.columns.get_loc("n_bad") + 1, "n_mixed", mixed(samples.table))
+        return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,14 +184,14 @@ def _asked(
     samples: _Samples, settings: dict[str, Any], progress: Progress
 ) -> tuple[dict[str, pd.DataFrame], list[_Saved]]:
     """All tables by name, and the probes that are kept."""
-    sure, every = (samples.of(subset, settings["folds"]) for subset in ("sure", "all"))
+    sure, every = samples.of("sure"), samples.of("all")
     judged = _judge(sure, "sure", settings, progress)
     tables = _sure_tables(sure, judged, settings, progress)
     saved = [_fit(sure, cell, result, settings) for cell, result in judged.cells.items()]
     # Where no verdict leans, the subset is the same samples again.
     same = len(every.table) == len(sure.table)
     leaning = judged if same else _judge(every, "all", settings, progress)
-    probed = {"sure": judged.rows(sure.y), "all": leaning.rows(every.y)}
+    probed = {"sure": judged.rows(sure), "all": leaning.rows(every)}
     compared = {"sure": judged.baselines, "all": leaning.baselines}
     tables |= {"probes": _of_subsets(probed), "baselines": _of_subsets(compared).astype({"step": "Int64"})}
     return tables, saved
@@ -255,7 +260,7 @@ def _placed(cells: Iterable[Cell], table: pd.DataFrame) -> pd.DataFrame:
 def _read(
     store: ActivationStore, subject: SubjectTokens, progress: Progress
 ) -> tuple[dict[Cell, NDArray[np.float32]], dict[Cell, Array]]:
-    """Sample vectors (n, width) and mean token norms (n,) of each cell."""
+    """Vectors (n, width) and mean token norms (n,) of the instances of each cell."""
     vectors: dict[Cell, NDArray[np.float32]] = {}
     norms: dict[Cell, Array] = {}
     for number, cell in enumerate(store.cells):
@@ -276,7 +281,7 @@ def _baselines(
     progress: Progress,
 ) -> list[Baseline]:
     steps = {step: store.plan.index(step) for step in store.plan.steps}
-    x0 = predicted_statistics(run, table["sample"].tolist(), steps)
+    x0 = predicted_statistics(run, table["sample"].drop_duplicates().tolist(), steps)
     found = run_baselines(run, table, subject.tokens, int(store.attrs["columns"]), steps, x0, progress)
     deepest = {cell.step: cell for cell in store.cells}  # cells are in the order of blocks, so the last one stays
     for step, cell in deepest.items():
@@ -361,6 +366,6 @@ def _fit(sure: _Samples, cell: Cell, result: CrossValidation, settings: dict[str
         "held_out_balanced_accuracy": result.balanced_accuracy,
         "tokens": "subject",
         "positive": "bad",
-        "input": "mean of a sample's tokens of the subject",
+        "input": "mean of an instance's tokens",
     }
     return _Saved(cell, LogisticProbe(L2).fit(x, y), metadata)

@@ -83,7 +83,10 @@ def cross_validate_tokens(
     ----------
     x : array of shape (n_tokens, width)
     y : array of shape (n_tokens,), 1 for tokens of bad instances and 0 for those of good ones
-    instance, groups : arrays of shape (n_tokens,), the instance (or sample) and the prompt of each token
+    instance : array of shape (n_tokens,), the instance (or sample) of each token
+    groups : array of shape (n_tokens,), the prompt of each token; where pictures have several instances, of shape
+        (n_tokens, 2), prompt and picture: labels of a picture's instances are then permuted together. With two
+        instances a picture that are alike, and their labels too, a test at 5% called 9.5 of 100 without it
     l2 : penalties to choose from inside the training folds, by the AUC of instances; left out, the probe's own
 
     Raises
@@ -96,16 +99,18 @@ def cross_validate_tokens(
     instance = group_names(instance, len(y))
     names, first, unit = np.unique(instance, return_index=True, return_inverse=True)
     group = codes(groups, len(y))
-    mixed = (y != y[first][unit]) | (group != group[first][unit])
+    picture = np.unique(np.asarray(groups), axis=0, return_inverse=True)[1].ravel()
+    mixed = (y != y[first][unit]) | (group != group[first][unit]) | (picture != picture[first][unit])
     if mixed.any():
         raise HandscopeError(
             f"The tokens of one instance share its label and its prompt; those of {len(np.unique(unit[mixed]))} "
             f"instances, {names[unit[mixed][0]]} among them, do not. Give each instance of an image a name of its own."
         )
-    y, group = y[first], codes(group[first])
+    y, groups = y[first], np.asarray(groups)[first]
+    group = codes(groups)
     fold = grouped_folds(group, folds, seed)
     check_folds(y, fold)
-    labels = np.concatenate([y[None], permuted_labels(y, group, permutations, seed, fold)])
+    labels = np.concatenate([y[None], permuted_labels(y, groups, permutations, seed, fold)])
     nested = nested_scores(probe, x, labels, group, fold, l2, unit, seed)
     tokens, means = nested.scores, unit_means(nested.scores, unit)
     named, log_odds = judge(means[0] - nested.centre, y, fold, nested.inner)

@@ -57,9 +57,10 @@ def block_flat(
         if step in store.plan.steps
     }
     rows, results = [], []
+    names, row_of = list(dict.fromkeys(samples)), pd.factorize(np.asarray(samples))[0]
     for done, cell in enumerate(store.cells):
         progress("probe all places", done, len(store.cells))
-        x = flat_block(store, cell, samples, seed)
+        x = flat_block(store, cell, names, seed)[row_of]
         settings = {"folds": folds, "permutations": permutations, "seed": seed}
         result = cross_validate(probe, x, y, groups, l2=GRID, **settings)
         results.append(result)

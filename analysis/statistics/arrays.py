@@ -59,12 +59,14 @@ def binary(values: Any, what: str = "labels") -> NDArray[np.float64]:
     return array
 
 
-def group_names(values: Any, count: int | None = None) -> NDArray[Any]:
+def group_names(values: Any, count: int | None = None, column: int = 0) -> NDArray[Any]:
     """Names of groups, an array of shape (n,) that can be sorted.
 
     Parameters
     ----------
+    values : array of shape (n,), the prompt of each sample; or (n, 2), prompt and picture, where rows are instances
     count : how many there should be, where that is known
+    column : 0 for the prompt, 1 for the picture
 
     Raises
     ------
@@ -73,8 +75,8 @@ def group_names(values: Any, count: int | None = None) -> NDArray[Any]:
         them than samples.
     """
     array = np.asarray(values)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    if array.ndim == 2 and column < array.shape[1] <= 2:
+        array = array[:, column]
     if array.ndim != 1 or count not in (None, len(array)):
         expected = "(n,)" if count is None else f"({count},), one a sample"
         raise HandscopeError(f"Expected groups of shape {expected}, found shape {array.shape}.")

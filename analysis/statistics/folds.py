@@ -16,12 +16,34 @@ from .arrays import group_names
 def codes(groups: ArrayLike, count: int | None = None) -> NDArray[np.intp]:
     """Number the distinct groups 0, 1, ... in sorted order: shape (n,) to (n,).
 
+    Where rows are instances, of which a picture may have several, groups may have the shape (n, 2): prompt and picture.
+    Prompts are what folds hold out and what is drawn; `pictures` are what keeps labels together when they are permuted.
+
     Raises
     ------
     HandscopeError
         A sample has no group, or there are not `count` of them.
     """
     return np.unique(group_names(groups, count), return_inverse=True)[1].ravel()
+
+
+def pictures(groups: ArrayLike, count: int | None = None) -> NDArray[np.intp]:
+    """Number the pictures of groups of shape (n, 2); of shape (n,), each row is a picture of its own.
+
+    Raises
+    ------
+    HandscopeError
+        A picture is under two prompts.
+    """
+    group = codes(groups, count)
+    if np.ndim(groups) < 2 or np.shape(groups)[1] < 2:
+        return np.arange(len(group))
+    picture = np.unique(group_names(groups, count, 1), return_inverse=True)[1].ravel()
+    prompt = np.empty(picture.max(initial=-1) + 1, np.intp)
+    prompt[picture] = group
+    if (prompt[picture] != group).any():
+        raise HandscopeError("Expected the instances of one picture to have one prompt, found a picture under two.")
+    return picture
 
 
 def grouped_folds(groups: ArrayLike, folds: int = 5, seed: int = 0) -> NDArray[np.intp]:

@@ -58,8 +58,8 @@ def interval(draws: NDArray[np.float64], level: float = 0.95) -> tuple[float, fl
 
 def rarer_groups(y: ArrayLike, groups: ArrayLike) -> int:
     """How many groups have a sample of the class that fewer groups have."""
-    y, groups = np.asarray(y), np.asarray(groups)
-    return min(len(np.unique(groups[y == one])) for one in (0, 1))
+    y, group = np.asarray(y), codes(groups)
+    return min(len(np.unique(group[y == one])) for one in (0, 1))
 
 
 def logit_interval(share: float, spread: float, groups: int) -> tuple[float, float]:
@@ -103,9 +103,9 @@ def bootstrap_auc(
     agree, the draws do not differ either, and nothing is known of other groups: the interval is 0 to 1.
     bench/validity/false_positives.py measures the coverage.
     """
-    groups, y = codes(groups), np.asarray(y)
-    pairs = PairWins.of(scores, y, groups, strata)
-    both = np.intersect1d(groups[y == 1], groups[y == 0])
+    group, y = codes(groups), np.asarray(y)
+    pairs = PairWins.of(scores, y, group, strata)
+    both = np.intersect1d(group[y == 1], group[y == 0])
     held = len(both) if within else rarer_groups(y, groups)
     weights = bootstrap_weights(groups, draws, seed)
     spread = pairs.within_auc(weights) if within else pairs.auc(weights)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import HandscopeError
 from .arrays import numbers
-from .folds import codes
+from .folds import codes, pictures
 
 ALIKE = 1.25
 """Prompts change places with those that have at most so many times as many samples."""
@@ -29,18 +29,16 @@ def permuted_labels(
     seed: int = 0,
     fold: ArrayLike | None = None,
     within: bool = False,
-    picture: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Labellings that would be as likely as the observed one if the labels had nothing to do with the samples.
 
     Parameters
     ----------
     y : array of shape (n,)
-    groups : array of shape (n,), the prompt of each sample
+    groups : array of shape (n,), the prompt of each sample; or (n, 2), prompt and picture, where rows are instances
     fold : int array of shape (n,), optional; leave out labellings with only one class outside some fold, since nothing
         can be fitted to them
     within : permute inside each prompt only, so that a prompt keeps its rate; this is the null of a within-prompt AUC
-    picture : array of shape (n,), optional; where rows are instances, the picture of each, of one prompt
 
     Returns
     -------
@@ -63,7 +61,7 @@ def permuted_labels(
     group = codes(groups, len(y))
     if permutations < 0:
         raise HandscopeError(f"Expected a number of permutations of at least 0, found {permutations}.")
-    unit = np.arange(len(y)) if picture is None else codes(picture, len(y))
+    unit = pictures(groups, len(y))
     folds = None if fold is None else np.asarray(fold, np.intp).tobytes()
     return _kept(y.tobytes(), group.tobytes(), unit.astype(np.intp).tobytes(), permutations, seed, folds, within)
 
@@ -95,8 +93,6 @@ def _permuted(
     instances = np.bincount(unit)
     of = np.empty(len(instances), np.intp)
     of[unit] = group
-    if (of[unit] != group).any():
-        raise HandscopeError("Expected the instances of one picture to have one prompt, found a picture under two.")
     giver = _given(of, codes(instances), many, within, rng)
     shuffled = _shuffled(unit, many, rng)
     first = np.cumsum(instances) - instances

@@ -138,10 +138,10 @@ def draw(world: World, seed: int) -> Store:
 def compared(store: Store, fold: np.ndarray, permutations: int, seed: int) -> Comparison:
     """The comparison of bad with good that analyze makes of a store."""
     every, y = np.arange(len(store.y)), store.y.astype(float)
-    groups = store.groups.astype(object)
+    groups = np.stack([store.groups, every], 1)
     return Comparison(
         rows=every, y=y, groups=groups, fold=fold,
-        pictures=every.astype(object), labellings=permuted_labels(y, groups, permutations, seed, fold),
+        labellings=permuted_labels(y, groups, permutations, seed, fold),
     )
 
 

@@ -130,6 +130,11 @@ def test_the_bayes_error_of_two_gaussians_lies_between_its_bounds():
         assert low <= norm.cdf(-apart / 2) <= high
 
 
+def pictures(sample):
+    """Groups of instances, where each sample has a prompt of its own."""
+    return np.stack([sample, sample], 1)
+
+
 def mixed_samples(rng, shift=0.0):
     """40 samples, every other one with a good and a bad part; tokens of a sample are alike."""
     sample = np.concatenate([np.arange(40), np.arange(0, 40, 2)])
@@ -141,17 +146,17 @@ def mixed_samples(rng, shift=0.0):
 
 def test_labels_that_vary_within_a_sample_are_permuted_within_it():
     moments, bad, sample = mixed_samples(np.random.default_rng(0))
-    labels = permuted_labels(bad, sample, 200, picture=sample)
+    labels = permuted_labels(bad, pictures(sample), 200)
     first, second = np.arange(0, 40, 2), np.arange(40, 60)
     assert (labels[:, first] + labels[:, second] == 1).all()
     assert 0.4 < labels[:, first].mean() < 0.6 and (labels[:, 1:40:2].sum(1) == bad[1:40:2].sum()).all()
     p = []
     for seed in range(150):
         moments, bad, sample = mixed_samples(np.random.default_rng(seed))
-        p.append(bhattacharyya_test(moments, bad, sample, 99, 20, seed, sample).p)
+        p.append(bhattacharyya_test(moments, bad, pictures(sample), 99, 20, seed).p)
     assert (np.array(p) <= 0.05).mean() <= 0.1 and 0.42 < np.mean(p) < 0.58
     moments, bad, sample = mixed_samples(np.random.default_rng(1), shift=0.4)
-    respected = bhattacharyya_test(moments, bad, sample, 199, 20, 0, sample)
+    respected = bhattacharyya_test(moments, bad, pictures(sample), 199, 20, 0)
     ignored = bhattacharyya_test(moments, bad, np.arange(60), 199, 20, 0)
     assert respected.p <= 0.01 and respected.z > ignored.z  # what samples have of their own cancels within them
 

@@ -78,7 +78,7 @@ def test_baselines_of_a_planted_run_are_those_of_the_tokens_inside_the_mask(tmp_
         planted[sample] = Trajectory(latents.to(torch.bfloat16), sigmas, times, times)
     planted_run = SimpleNamespace(latents=planted.__getitem__, image=run.image, metadata=run.metadata)
     tokens = pd.DataFrame(
-        [{"sample": name, "row": k // 4, "col": k % 4} for name, chosen in inside.items() for k in chosen]
+        [{"unit": n, "row": k // 4, "col": k % 4} for n, chosen in enumerate(inside.values()) for k in chosen]
     )
     index = pd.MultiIndex.from_product([samples["sample"], steps], names=["sample", "step"])
     statistics = pd.DataFrame(rng.random((12, 8)), index=index, columns=list(STATISTICS))

@@ -226,6 +226,38 @@ def test_tokens_alike_within_hands_are_not_evidence():
     assert np.mean(p) == pytest.approx(0.5, abs=0.15)
 
 
+def test_two_instances_of_a_picture_that_are_alike_count_as_one_picture():
+    """Nothing to find: labels of a picture's instances agree, and so do their features, mostly."""
+    spread = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        picture = np.repeat(np.arange(N), 2)
+        y = (rng.random(N) < 0.4).astype(float)[picture]
+        x = rng.normal(size=(N, 6))[picture] + 0.3 * rng.normal(size=(2 * N, 6))
+        prompt, hand = GROUPS[picture], np.arange(2 * N)
+        both = [
+            cross_validate_tokens(RidgeProbe(10.0), x, y, hand, groups, permutations=60, bootstraps=2, seed=seed)
+            for groups in (prompt, np.stack([prompt, picture], 1))
+        ]
+        assert both[0].auc == both[1].auc and both[0].interval != both[1].interval
+        spread.append([one.null.std() for one in both])
+    assert np.mean(spread, 0)[1] > 1.2 * np.mean(spread, 0)[0]
+
+
+def test_rows_of_features_change_places_with_their_picture():
+    """A block that tells pictures apart, not their instances, adds nothing of which labels of instances could speak."""
+    rng = np.random.default_rng(0)
+    picture = np.repeat(np.arange(N), 2)
+    groups, fold = np.stack([GROUPS[picture], picture], 1), grouped_folds(GROUPS, 4, 0)[picture]
+    y = np.tile([0.0, 1.0], N)
+    base = rng.normal(size=(2 * N, 2))
+    offset = Offset.of(RidgeProbe(), base, y, groups, fold, 0, (10.0,))
+    found = conditional_gain(offset, rng.normal(size=(N, 3))[picture], y, groups, 10.0, permutations=39)
+    assert found.p > 0.05
+    own = conditional_gain(offset, y[:, None] + 0.1 * rng.normal(size=(2 * N, 3)), y, groups, 10.0, permutations=39)
+    assert own.p == own.within_p == 1 / 40 and own.auc_both > 0.9
+
+
 def test_a_probe_transfers_to_the_cell_that_codes_alike_and_not_to_the_one_that_does_not():
     rng = np.random.default_rng(8)
     y = (rng.random(N) < 0.5).astype(float)

@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from handscope.analysis.subject_tokens import mixed
 from handscope.errors import HandscopeError
 from handscope.extract.address import Block, Cell
 from handscope.extract.extract import extract
 from handscope.extract.store.store import ActivationStore
+from handscope.labeling.database.labels import Annotation, Labels
 from handscope.probes import load_probe, probe
 from handscope.probes.baselines import Baseline
 from handscope.probes.gains import NESTED, WIDE, gains
+from handscope.probes.stage import _Samples
 from handscope.progress import quiet
 from handscope.stages import PROBE
 from tables import check_columns
@@ -49,7 +52,8 @@ def test_writes_every_table_of_the_contract(probed):
         "within_p_family", "within_q", "balanced_accuracy", "balanced_lo", "balanced_hi",
     ]  # fmt: skip
     probes = pd.read_csv(probed.analysis_dir / "probes.csv")
-    assert list(probes) == ["subset", "block", "step", *statistics]
+    assert list(probes) == ["subset", "block", "step", "n_good", "n_bad", "n_mixed", *statistics[2:]]
+    assert (probes["n_mixed"] == 0).all()
     assert probes.groupby("subset").size().to_dict() == {"sure": 9, "all": 9}
     assert not probes.isna().any().any()
     baselines = pd.read_csv(probed.analysis_dir / "baselines.csv")
@@ -73,6 +77,34 @@ def test_leaning_verdicts_are_in_the_subset_all_only(probed):
 
 
 @pytest.mark.slow
+def test_each_instance_of_a_picture_is_read_with_its_own_label(probed, run_copy):
+    """Half of the tokens of four bad samples become a good instance beside the bad one."""
+    run = run_copy(probed)
+    labels = Labels(run.labels_path)
+    chosen = [a for a in labels.current().values() if a.verdict == "bad"][:4]
+    rows = (np.indices(chosen[0].labels.shape)[0] % 2 == 0)[None] & (np.stack([a.instances for a in chosen]) > 0)
+    labels.add(
+        [
+            Annotation(a.sample, a.image_sha256, np.where(part, 2, a.labels), np.where(part, 2, a.instances), "bad")
+            for a, part in zip(chosen, rows, strict=True)
+        ]
+    )
+    samples = _Samples.read(run, 4, 0, quiet)
+    before = pd.read_csv(run.analysis_dir / "samples.csv")
+    sure = samples.of("sure")
+    assert len(sure.table) == len(before) + 4 and sure.y.sum() == before["bad"].sum() and mixed(sure.table) == 4
+    assert set(map(tuple, sure.groups)) == set(zip(sure.table["prompt"], sure.table["sample"], strict=True))
+    cell = samples.store.cells[0]
+    x, tokens = samples.store.read(str(cell.block), cell.step)
+    features = {b.name: b.x for b in sure.baselines if b.step in (None, cell.step)}
+    for row in np.flatnonzero(sure.table["sample"] == chosen[0].sample):
+        instance = sure.table["instance"].iloc[row]
+        own = ((tokens["sample"] == chosen[0].sample) & (tokens["instance"] == instance)).to_numpy()
+        np.testing.assert_allclose(sure.vectors[cell][row], x[own].mean(0), atol=1e-5)
+        assert sure.y[row] == (instance == 1) and features["position"][row].sum() == own.sum()
+    assert all(len(b.x) == len(sure.table) for b in sure.baselines)
+
+
 def test_a_second_call_does_nothing_and_a_new_label_makes_it_stale(probed, run_copy, tiny_model):
     from handscope.labeling.database.labels import Annotation, Labels
 

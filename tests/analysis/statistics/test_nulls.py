@@ -66,20 +66,21 @@ def test_instances_of_a_picture_move_together(seed, prompts):
     groups = of[picture]
     y = rng.integers(0, 2, len(picture))
     whole = pictures_of(y, groups, picture)
-    for labels in permuted_labels(y, groups, 4, seed, within=True, picture=picture):
+    for labels in permuted_labels(y, np.stack([groups, picture], 1), 4, seed, within=True):
         assert pictures_of(labels, groups, picture) == whole
-    for labels in permuted_labels(y, groups, 4, seed, picture=picture):
+    for labels in permuted_labels(y, np.stack([groups, picture], 1), 4, seed):
         assert sorted(pictures_of(labels, groups, picture)) == sorted(whole)
 
 
 def test_two_instances_of_a_picture_exchange_their_labels():
-    found = permuted_labels([1, 0, 1, 1, 0], [0] * 5, 4000, within=True, picture=[0, 0, 1, 1, 2])
+    groups = [[0, 0], [0, 0], [0, 1], [0, 1], [0, 2]]
+    found = permuted_labels([1, 0, 1, 1, 0], groups, 4000, within=True)
     assert (found[:, 4] == 0).all()  # of one instance: no other picture is like it
     both, half = found[:, :2].sum(1) == 2, found[:, :2].sum(1) == 1
     assert (both | half).all() and both.mean() == pytest.approx(0.5, abs=0.03)
     assert found[half][:, 0].mean() == pytest.approx(0.5, abs=0.03)
     with pytest.raises(HandscopeError, match="a picture under two"):
-        permuted_labels([0, 1, 1], [0, 1, 1], 3, picture=[0, 0, 1])
+        permuted_labels([0, 1, 1], [[0, 0], [1, 0], [1, 1]], 3)
 
 
 def test_permutations_reach_every_labelling_equally():
