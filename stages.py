@@ -352,7 +352,7 @@ PAIRED = {
     "within_*": "the same for the two members of a pair",
     "p": "share of patterns of signs of the pairs that do as well",
     "q": "false discovery rate over the rows of the table",
-    "p_family": "share of patterns whose best row does as well",
+    "p_family": "p adjusted for all rows of the table",
     "p_floor": "the smallest p that so many pairs allow",
     "massive_channels": "channels left out for their size, joined by semicolons",
 }
@@ -396,6 +396,41 @@ PAIRS = Stage(
     figures=("pairs",),
     section="pairs What does the difference between the prompts do?",
 )  # fmt: skip
+
+CROSS = {
+    "n_good": "good samples with a sure verdict", "n_bad": "bad ones", "n_prompts": "prompts", "n_noises": "noises",
+    "auc": "AUC over pairs of one block of prompts and noises, of fits that saw none of them",
+    "lo": "lower end of its 95% interval, over prompts and noises", "hi": "upper end",
+    "null_*": "mean and standard deviation over labels permuted between prompts and between noises",
+    "p": "share of these that do as well", "q": "false discovery rate over the rows of the table",
+    "p_family": "p adjusted for all rows of the table", "p_floor": "the smallest p that the null allows",
+    "within_*": "the same over pairs of one prompt; labels permuted between noises alone",
+}  # fmt: skip
+
+CROSSED = Stage(
+    name="crossed",
+    help="every prompt at every noise: bad against good, prompt and noise held out at once",
+    command="crossed RUN",
+    function="analysis.crossing.compare_crossed",
+    summary="report.crossed.compared",
+    reads=(*SAMPLES, *ACTIVATIONS, LABELS),
+    tables=(
+        Table(
+            "analysis/crossed.csv",
+            CELL | CROSS | {"beyond_x0*": "auc less that of the predicted clean picture of the step; 95% interval"},
+        ),
+        Table(
+            "analysis/crossed_pictures.csv",
+            {"baseline": "x_t, the noisy latents, or x0, the predicted clean ones", "step": CELL["step"]} | CROSS,
+            optional=True,
+        ),
+    ),
+    settings=STATISTICS,
+    always=False,
+    designs=("crossed",),
+    figures=("crossed",),
+    section="crossed What holds for prompts and noises that were not seen?",
+)
 
 PROBE = Stage(
     name="probe",
@@ -664,19 +699,19 @@ REPORT = Stage(
     function="report.page.report",
     summary="report.summary.reported",
     reads=(
-        "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes,
+        "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes, *CROSSED.writes,
         *(table.path for stage in (SURVEY, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
         "figures/commitment.png", "figures/mend*.png",
     ),
     files=(
         "report.html", "figures/overview.*",
-        *(f"figures/{name}.*" for stage in (LABEL, SURVEY, ANALYZE, PAIRS, PROBE) for name in stage.figures),
+        *(f"figures/{name}.*" for stage in (LABEL, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE) for name in stage.figures),
     ),
     figures=("overview",),
     sources=("stages.py", "report/*", "figures/*.py"),
 )  # fmt: skip  # fmt: skip
 
-STAGES = (GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, PROBE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT)
+STAGES = (GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT)
 """In the order in which `study` runs them."""
 
 TABLES: dict[str, tuple[Table, Stage]] = {table.name: (table, stage) for stage in STAGES for table in stage.tables}

@@ -19,7 +19,7 @@ from ..run.record import fresh, made_from, set_fresh
 from ..stages import PAIRS
 from .moments import MomentTotals
 from .paired import PairedComparison, PairedEffect
-from .statistics.multiple import benjamini_hochberg
+from .statistics.multiple import benjamini_hochberg, family_p
 from .statistics.paired import paired_rates
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def compare_pairs(
     -------
     The table of pairs.csv. A member's vector is the mean over the tokens that are of the subject in both members, or
     over all tokens where nothing is labelled, so that where the subject lies in one picture and not in the other is not
-    read. `p` is of the signs of pairs, `q` over the cells, and `p_family` the share of patterns whose largest statistic
-    of all cells is as large as the cell's. pair_pictures.csv has the same of the noisy latents (x_t) and of the
+    read. `p` is of the signs of pairs, `q` over the cells, and `p_family` adjusted for all of them by the same
+    patterns (`family_p`). pair_pictures.csv has the same of the noisy latents (x_t) and of the
     predicted clean ones (x0), all tokens of them, where trajectories were kept.
 
     Raises
@@ -196,9 +196,9 @@ def _pictures(
 
 def _table(places: list[dict[str, Any]], effects: list[PairedEffect], comparison: PairedComparison) -> pd.DataFrame:
     """Rows with corrections over all of them."""
-    largest = np.max([effect.null for effect in effects], axis=0)
+    nulls = np.stack([effect.null for effect in effects], axis=1)
     rows = []
-    for place, effect in zip(places, effects, strict=True):
+    for place, effect, adjusted in zip(places, effects, family_p(nulls[0], nulls[1:]), strict=True):
         rows.append(
             place
             | {
@@ -207,7 +207,7 @@ def _table(places: list[dict[str, Any]], effects: list[PairedEffect], comparison
                 "auc": effect.auc, "lo": effect.interval[0], "hi": effect.interval[1],
                 "within_auc": effect.within_auc, "within_lo": effect.within_interval[0],
                 "within_hi": effect.within_interval[1],
-                "p": effect.p, "p_family": float((largest >= effect.null[0] - 1e-9).mean()),
+                "p": effect.p, "p_family": adjusted,
                 "p_floor": comparison.p_floor, "massive_channels": ";".join(map(str, effect.massive)),
             }
         )  # fmt: skip

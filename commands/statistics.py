@@ -1,17 +1,17 @@
-"""``handscope analyze``, ``probe`` and ``pairs``: numbers of every cell, with their nulls."""
+"""``handscope analyze``, ``probe``, ``pairs`` and ``crossed``: numbers of every cell, with their nulls."""
 
 import argparse
 from typing import Any
 
 from ..progress import Progress
-from ..stages import ANALYZE, PAIRS, PROBE, Stage
+from ..stages import ANALYZE, CROSSED, PAIRS, PROBE, Stage
 from .options import statistics_options
 from .verb import Function, add_stage, open_run, perform
 
 
 def add(verbs: Any) -> None:
-    """Add ``analyze``, ``probe`` and ``pairs``."""
-    for stage, permutations in ((ANALYZE, 1000), (PROBE, 100), (PAIRS, 1000)):
+    """Add ``analyze``, ``probe``, ``pairs`` and ``crossed``."""
+    for stage, permutations in ((ANALYZE, 1000), (PROBE, 100), (PAIRS, 1000), (CROSSED, 1000)):
         verb = add_stage(verbs, stage, _doing(stage))
         statistics_options(verb, permutations)
         if stage is PROBE:

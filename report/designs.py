@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import __version__, figures
 from ..files import atomic
+from .crossed import crossed_context, crossed_figure
 from .paired import pair_context, pair_figure
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PAGES: dict[str, tuple[Callable[[Run], Figure], Callable[[Run], dict[str, Any]]]] = {
     "pairs": (pair_figure, pair_context),
+    "crossed": (crossed_figure, crossed_context),
 }
 """By the name of the stage, of its first table and of its figure: what draws the figure, and what the page says."""
 

@@ -88,7 +88,7 @@ def two_way_folds(
     Parameters
     ----------
     rows, columns : arrays of shape (n,), the two groups of each sample
-    folds : of the rows and of the columns each, so that there are at most `folds` squared splits
+    folds : of the rows and of the columns each, or as many as there are rows, or columns, where these are fewer
 
     Returns
     -------
@@ -98,9 +98,9 @@ def two_way_folds(
     Raises
     ------
     HandscopeError
-        There are fewer rows or columns than folds.
+        There is one row or one column.
     """
-    row, column = grouped_folds(rows, folds, seed), grouped_folds(columns, folds, seed)
+    row, column = (grouped_folds(one, min(folds, codes(one).max() + 1), seed) for one in (rows, columns))
     blocks = np.unique(np.stack([row, column]), axis=1).T
     return [((row != f) & (column != g), (row == f) & (column == g)) for f, g in blocks]
 
