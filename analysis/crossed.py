@@ -80,8 +80,8 @@ class CrossedComparison:
     y : array of shape (n,), 1 bad, 0 good, NaN without a verdict
     prompt, noise : int arrays of shape (n,)
     splits : as of `two_way_folds`
-    labels : array of shape (1 + permutations + permutations, n): as they are, with prompts and noises permuted, and with
-        noises alone
+    labels : array of shape (1 + permutations + permutations, n): as they are, with prompts and noises permuted, and
+        with noises alone
     weights : array of shape (3, draws, n), how often each sample is in each draw of prompts, of noises and of samples
     """
 
@@ -117,9 +117,9 @@ class CrossedComparison:
         bad, good = int((y == 1).sum()), int((y == 0).sum())
         if shape[0] < 3 or min(shape[1], bad, good) < FEWEST:
             raise HandscopeError(
-                f"A crossed analysis needs at least 3 prompts, {FEWEST} noises and {FEWEST} good and {FEWEST} bad samples; "
-                f"there are {shape[0]} prompts, {shape[1]} noises, {good} good and {bad} bad samples. Label more samples, "
-                "or generate more."
+                f"A crossed analysis needs at least 3 prompts, {FEWEST} noises and {FEWEST} good and {FEWEST} bad "
+                f"samples; there are {shape[0]} prompts, {shape[1]} noises, {good} good and {bad} bad samples. Label more "
+                "samples, or generate more."
             )
         if len(np.unique(prompt * shape[1] + noise)) < len(y):
             raise HandscopeError("Expected one sample of each prompt and noise, found two: leave the copies out.")

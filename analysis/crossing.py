@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def compare_crossed(
     run: Run, permutations: int = 1000, folds: int = 5, seed: int = 0, progress: Progress = quiet
 ) -> pd.DataFrame:
-    """Compare bad with good samples, of sure verdicts, in every cell of a run in which every prompt stands at every noise.
+    """Compare bad with good samples, of sure verdicts, in every cell of a run with every prompt at every noise.
 
     Writes the tables of `handscope.stages.CROSSED`, which says what their columns are; does nothing when they are there
     and belong to the present labels, activations and arguments.
@@ -71,15 +71,16 @@ def compare_crossed(
         progress("crossed", number, len(store.cells))
         scores[cell] = comparison.score(subject.read(cell)[0].mean)
     pictures = _pictures(run, store, samples["sample"].tolist(), comparison, progress)
-    table = _table([{"block": str(cell.block), "step": cell.step} for cell in scores], list(scores.values()), comparison)
+    places = [{"block": str(cell.block), "step": cell.step} for cell in scores]
+    table = _table(places, list(scores.values()), comparison)
     beyond = [score.beyond(pictures["x0", cell.step]) for cell, score in scores.items()] if pictures else []
     for place, name in enumerate(("beyond_x0", "beyond_x0_lo", "beyond_x0_hi")):
         table[name] = [row[place] for row in beyond] or np.nan
     write_csv(path, table)
     beside = run.analysis_dir / "crossed_pictures.csv"
     if pictures:
-        places = [{"baseline": name, "step": step} for name, step in pictures]
-        write_csv(beside, _table(places, list(pictures.values()), comparison))
+        latents = [{"baseline": name, "step": step} for name, step in pictures]
+        write_csv(beside, _table(latents, list(pictures.values()), comparison))
     else:
         beside.unlink(missing_ok=True)
     set_fresh(run.path, CROSSED, now)

@@ -10,7 +10,7 @@ from .. import figures
 from ..analysis.statistics.multiple import resolvable
 from ..figures import LEVEL
 from .paired import Said
-from .words import CHANCE, TOO_FEW, number, place
+from .words import CHANCE, TOO_FEW, place, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def _told(table: pd.DataFrame, prefix: str, question: str) -> Said:
 def _beyond(table: pd.DataFrame) -> Said:
     more, less = int((table["beyond_x0_lo"] > 0).sum()), int((table["beyond_x0_hi"] < 0).sum())
     best = table.loc[table["beyond_x0"].idxmax()]
-    most = f"{number(best['beyond_x0'], '+')} ({number(best['beyond_x0_lo'], '+')} to {number(best['beyond_x0_hi'], '+')})"
+    most = _gain(best)
     brief = (
         f"A probe of the block has a higher AUC than one of the predicted clean picture of its step in {more} of "
         f"{len(table)} cells, and a lower one in {less} (95% intervals of the difference, each by itself)."
@@ -76,6 +76,11 @@ def _beyond(table: pd.DataFrame) -> Said:
 def _words(row: Any, prefix: str) -> str:
     value, low, high = (f"{row[f'{prefix}{name}']:.2f}" for name in ("auc", "lo", "hi"))
     return f"AUC {value} ({low} to {high}; p = {row[f'{prefix}p']:.2g})"
+
+
+def _gain(row: Any) -> str:
+    value, low, high = (signed(row[f"beyond_x0{end}"]) for end in ("", "_lo", "_hi"))
+    return f"{value} ({low} to {high})"
 
 
 def crossed_figure(run: Run) -> Figure:
@@ -112,10 +117,7 @@ def crossed_context(run: Run) -> dict[str, Any]:
                 f"{one['q']:.2g}",
                 f"{one['within_auc']:.2f} ({one['within_lo']:.2f} to {one['within_hi']:.2f})",
                 f"{one['within_p']:.2g}",
-                ""
-                if pd.isna(one["beyond_x0"])
-                else f"{number(one['beyond_x0'], '+')} ({number(one['beyond_x0_lo'], '+')} to "
-                f"{number(one['beyond_x0_hi'], '+')})",
+                "" if pd.isna(one["beyond_x0"]) else _gain(one),
             )
             for _, one in shown.iterrows()
         ],
