@@ -118,7 +118,7 @@ class CrossedComparison:
         if shape[0] < 3 or min(shape[1], bad, good) < FEWEST:
             raise HandscopeError(
                 f"A crossed analysis needs at least 3 prompts, {FEWEST} noises and {FEWEST} good and {FEWEST} bad "
-                f"samples; there are {shape[0]} prompts, {shape[1]} noises, {good} good and {bad} bad samples. Label more "
+                f"samples; there are {shape[0]} prompts, {shape[1]} noises, {good} good and {bad} bad ones. Label more "
                 "samples, or generate more."
             )
         if len(np.unique(prompt * shape[1] + noise)) < len(y):

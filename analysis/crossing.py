@@ -115,16 +115,16 @@ def _pictures(
     run: Run, store: ActivationStore, names: list[str], comparison: CrossedComparison, progress: Progress
 ) -> dict[tuple[str, int], CrossedScore]:
     """The same of the latents, by their name and step; empty where trajectories lack."""
-    if not all(run.trajectory_path(sample).exists() for sample in names):
+    if not all(run.latents_path(sample).exists() for sample in names):
         return {}
     steps = {step: store.plan.index(step) for step in store.plan.steps}
     found: dict[tuple[str, int], list[Any]] = {(name, step): [] for name in ("x_t", "x0") for step in steps}
     for number, sample in enumerate(names):
         progress("crossed: latents", number, len(names))
-        trajectory = run.trajectory(sample)
+        latents = run.latents(sample)
         for step, index in steps.items():
-            found["x_t", step].append(trajectory.latents[index].float().numpy().ravel())
-            found["x0", step].append(trajectory.x0(index).numpy().ravel())
+            found["x_t", step].append(latents.noisy(index).float().numpy().ravel())
+            found["x0", step].append(latents.x0(index).numpy().ravel())
     return {place: comparison.score(np.stack(rows)) for place, rows in found.items()}
 
 
