@@ -18,6 +18,7 @@ from .commands import (
     label,
     labels,
     mend,
+    models,
     power,
     report,
     statistics,
@@ -47,6 +48,7 @@ GROUPS = (
     commit,
     mend,
     anatomy,
+    models,
 )
 
 

@@ -151,6 +151,26 @@ def open_pipeline(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devi
     return pipe
 
 
+def open_any(folder: Path) -> Any:
+    """The pipeline of any class in a folder, on the CPU, from safetensors files only: to be called, not loaded.
+
+    Raises
+    ------
+    HandscopeError
+        diffusers cannot open it.
+    """
+    try:
+        with quiet_libraries():
+            from diffusers import DiffusionPipeline
+
+            return DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, LookupError, ImportError) as error:
+        raise HandscopeError(
+            f"diffusers could not open the pipeline in {folder} ({_first_line(error)}): expected a folder as "
+            "save_pretrained writes it, with safetensors weights."
+        ) from error
+
+
 def _single_file(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, quantisation: Any) -> Any:
     from diffusers import TorchAoConfig
 

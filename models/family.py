@@ -516,15 +516,16 @@ def family_in(folder: Path) -> Family:
     HandscopeError
         The file is missing or damaged, or there is no such family.
     """
-    return family_named(_class_in(folder), folder)
+    return family_named(pipeline_name(folder), folder)
 
 
 def pipeline_class(folder: Path) -> str:
     """Module and class that the pipeline in a folder is loaded as; errors are those of `family_in`."""
-    return family_in(folder).pipelines[_class_in(folder)]
+    return family_in(folder).pipelines[pipeline_name(folder)]
 
 
-def _class_in(folder: Path) -> str:
+def pipeline_name(folder: Path) -> str:
+    """The class of the pipeline in a folder; errors are those of `family_in`, but for a family that is not known."""
     path = folder / "model_index.json"
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
