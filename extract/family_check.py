@@ -205,7 +205,7 @@ def _checked(
         ("each step has one conditional call", lambda: _counted(transformer, family, call, steps)),
         ("a changed latent lands on its token", lambda: _landed(recorded)),
         ("text and image are not swapped", lambda: _parted(recorded)),
-        ("a capture is what a hook by hand sees", lambda: _by_hand(recorded)),
+        ("a capture is what a hook by hand sees", lambda: _hooked(recorded)),
         ("an edit at the last block changes the output", lambda: _edited(recorded)),
         *more,
         ("x0 is what the scheduler steps to", lambda: _stepped(family, call, scheduler)),
@@ -313,7 +313,7 @@ def _other(given: Any, rows: bool = True) -> Any:
     return given + torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(given)
 
 
-def _by_hand(call: _Recorded) -> str:
+def _hooked(call: _Recorded) -> str:
     """What is captured stands in the tensors that the blocks return, as one run of tokens in each row."""
     blocks = list(call.family.carrying(call.transformer, "image"))
     modules = call.family.blocks(call.transformer)
