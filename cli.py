@@ -6,8 +6,11 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from .commands import (
     anatomy,
@@ -27,7 +30,7 @@ from .commands import (
     survey,
     watch,
 )
-from .errors import HandscopeError
+from .errors import HandscopeError, HandscopeWarning
 from .files import FULL, system_number
 from .progress import bars
 from .stages import STAGES
@@ -66,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _status(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_say, warnings.showwarning)
+            warnings.simplefilter("always", HandscopeWarning)
+            return _status(argv)
     except BrokenPipeError:  # who reads what is printed, as head does, has seen enough
         with suppress(OSError, ValueError, AttributeError):  # nor is the rest written when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(always: bool) -> str:
     return ", ".join(stage.name for stage in STAGES if stage.always is always)
+
+
+def _say(otherwise: Callable[..., None], message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+    """What is worth knowing, without where in the program it was said."""
+    if issubclass(category, HandscopeWarning):
+        print(f"handscope: {message}", file=sys.stderr)
+    else:
+        otherwise(message, category, *where, **more)
 
 
 def _refuse(message: str) -> int:

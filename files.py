@@ -3,14 +3,21 @@
 import csv
 import errno
 import hashlib
+import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from .errors import HandscopeError, Unusable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +26,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_CONTENTS = (errno.ENOENT, errno.EINVAL, errno.EFAULT, errno.EOVERFLOW)
 """A missing file, and what a library is told that reads where a damaged file sends it."""
 LOCKED = (errno.EAGAIN, errno.EDEADLK, errno.ETXTBSY)
+STALE = 3600.0
+"""Seconds after which a temporary file that nothing was written to is one that a killed process left behind."""
 TEXTS = {"prompt", "sample"}
 """Columns that hold whatever text a user gave."""
+_OURS = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\..*)?")
+"""Names of the temporary files of `atomic`."""
 _NUMBER = re.compile(r"\((?:os )?error (\d+)\)|errno = (\d+)")
 """How safetensors and HDF5 write the system's number of an error into their own messages."""
 
@@ -43,14 +54,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.urandom(4).hex()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        if temporary.stat().st_mode != mode:
-            temporary.chmod(mode)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with open(temporary, "xb") as held:  # locked until it has its name, so that nobody sweeps it
+            if not _lock(held):
+                held.close()
+            mode = temporary.stat().st_mode
+            yield temporary
+            if temporary.stat().st_mode != mode:
+                temporary.chmod(mode)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except Exception as error:  # of whichever library writes: not all pass the system's errors on as OSError
         about = getattr(error, "filename", None)
         if about is None or str(about) in (str(temporary), str(path), str(path.parent)):
@@ -59,6 +72,43 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what keeps it from being removed has kept it from being made
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder, and none that `atomic` is writing now.
+
+    A writer holds the system's lock of its file, which goes with its process. A file that cannot tell goes when nothing
+    was written to it for an hour: where there are no locks, and of safetensors, which puts a file of its own in place.
+    """
+    with suppress(OSError):  # no folder, or one that is not ours to tidy
+        for entry in os.scandir(folder):
+            if entry.name.startswith(".") and ".tmp" in entry.name and entry.is_file(follow_symlinks=False):
+                telling = _OURS.fullmatch(entry.name) and not entry.name.endswith(".safetensors")
+                with suppress(OSError), open(entry.path, "rb") as file:
+                    if (telling and _lock(file)) or time.time() - entry.stat().st_mtime > STALE:
+                        os.unlink(entry.path)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether this process now holds the lock of a file."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def order_header(path: Path) -> None:
+    """Sort the header of a safetensors file, whose metadata the library writes in any order: equal files are alike."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        data = header.encode().ljust(size)
+        if len(data) == size:  # or the library writes a letter otherwise than Python, and its own order stays
+            file.seek(8)
+            file.write(data)
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:

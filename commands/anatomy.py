@@ -77,7 +77,7 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..anatomy.judge.calibration import Calibration
     from ..anatomy.judge.stage import score_files
     from ..anatomy.read.pictures import find_pictures
-    from .anatomy_known import raised_by_prompts
+    from .anatomy_known import pixels_by_metadata, raised_by_prompts
 
     calibration = Calibration.load(arguments.calibration) if arguments.calibration else None
     found = find_pictures(arguments.pictures, besides=arguments.out)
@@ -89,6 +89,7 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
         networks=arguments.networks,
         search=arguments.search,
         raised=raised_by_prompts(found.pictures),
+        pixels=pixels_by_metadata(found.pictures),
         progress=progress,
     )
     say("score", _summary(scores))
@@ -145,7 +146,7 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..anatomy.judge.stage import examine_files
     from ..anatomy.read.pictures import find_pictures
     from ..files import atomic, sha256
-    from .anatomy_known import labels_of
+    from .anatomy_known import labels_of, pixels_by_metadata
 
     labels = labels_of(arguments.labels)
     table = labels.table.set_index("path")
@@ -158,6 +159,7 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
         search=arguments.search,
         raised=labels.raised(),
         boxes=boxes,
+        pixels=pixels_by_metadata(found.pictures),
         progress=progress,
     )
     _say_skipped(found, read)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,20 +23,30 @@ def raised_in(prompt: str) -> int | None:
 
 def raised_by_prompts(pictures: Sequence[Path]) -> dict[Path, int]:
     """How many digits pictures should show raised: from the prompts in a ``metadata.jsonl`` beside them."""
-    known: dict[Path, int] = {}
+    asked = {path: raised_in(row.get("prompt", "")) for path, row in _beside(pictures).items()}
+    return {picture: number for picture, number in asked.items() if number is not None}
+
+
+def pixels_by_metadata(pictures: Sequence[Path]) -> dict[Path, str]:
+    """The hash that the pixels of pictures should have: from a run's ``metadata.jsonl`` beside them."""
+    return {path: row["image_sha256"] for path, row in _beside(pictures).items() if row.get("image_sha256")}
+
+
+def _beside(pictures: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """The lines about pictures in a ``metadata.jsonl`` beside them."""
+    known: dict[Path, dict[str, Any]] = {}
     for folder in {picture.parent for picture in pictures}:
         path = folder / "metadata.jsonl"
         if not path.exists():
             continue
         try:
             rows = [json.loads(line) for line in filter(None, path.read_text(encoding="utf-8").split("\n"))]
-            asked = {folder / row["file_name"]: raised_in(row.get("prompt", "")) for row in rows}
+            known |= {folder / row["file_name"]: row | {"prompt": "" + row.get("prompt", "")} for row in rows}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HandscopeError(
                 f"{path} does not name a file and a prompt in each line ({error}): mend it, or move the pictures away "
                 "from it."
             ) from error
-        known |= {picture: number for picture, number in asked.items() if number is not None}
     return {picture: known[picture] for picture in pictures if picture in known}
 
 
@@ -56,6 +67,7 @@ def _of_run(folder: Path) -> Labelled:
         raise HandscopeError(f"{folder} has no labels yet: label it with handscope label {folder}.")
     samples = run.samples().set_index("sample")
     check_noise(samples, folder)  # the folds that are held out keep prompts together, and nothing else
+    seen = run.prompts_as_seen()
     rows = []
     for sample, annotation in current.items():
         if sample not in samples.index:
@@ -69,7 +81,7 @@ def _of_run(folder: Path) -> Labelled:
         row = {
             "path": run.image_path(sample).resolve().relative_to(folder.resolve()).as_posix(),
             "label": annotation.verdict,
-            "group": str(entry["prompt"]),
+            "group": seen[str(entry["prompt"])],
         }
         asked = raised_in(str(entry["prompt"]))
         row["raised"] = "" if asked is None else str(asked)

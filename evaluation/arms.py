@@ -108,6 +108,7 @@ def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) 
         drawn = arm.draw(prompts, seeds)
     seconds = (time.perf_counter() - began) / len(batch)
     height, width = drawn.images.shape[1:3]
+    encoded = model.encode(prompts)
     rows = []
     for i, (prompt, seed) in enumerate(batch):
         name = sample_id(prompt, seed)
@@ -129,6 +130,7 @@ def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) 
                 "seconds": seconds,
                 "memory": memory.megabytes if np.isfinite(memory.megabytes) else None,
                 "share": drawn.share if np.isfinite(drawn.share) else None,
+                "embedding": encoded.digest(prompt),
                 "seed_taken": int(seed if drawn.seeds is None else drawn.seeds[i]),
             }
         )

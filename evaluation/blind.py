@@ -15,6 +15,7 @@ from ..analysis.statistics.paired import Paired, paired_rates
 from ..errors import HandscopeError
 from ..files import atomic
 from ..labeling.database.labels import Labels
+from ..labeling.table import as_seen
 from ..run.folder import Run
 
 KEY = "key.json"
@@ -86,7 +87,7 @@ def unblind(folder: Path, seed: int = 0) -> dict[str, Paired]:
     said = json.loads(path.read_text(encoding="utf-8"))
     key = pd.DataFrame.from_dict(said["pictures"], orient="index", columns=["arm", "name"])
     key["bad"] = Labels(run.labels_path).table().set_index("sample")["bad"]
-    key["prompt"] = run.samples().set_index("sample")["prompt"]
+    key["prompt"] = as_seen(run).set_index("sample")["prompt"]
     arms = said["arms"]
     wide = key.pivot(index="name", columns="arm", values="bad")
     prompts = key.drop_duplicates("name").set_index("name")["prompt"].loc[wide.index]

@@ -17,6 +17,7 @@ from ..analysis.commitment import commitment, literal
 from ..errors import HandscopeError
 from ..files import atomic, check_readable, refuse_unusable, write_csv
 from ..labeling.database.labels import Labels
+from ..labeling.table import as_seen
 from ..models.clean import decibels
 from ..models.model import Model
 from ..progress import Progress, quiet
@@ -88,7 +89,7 @@ def predicted_pictures(model: Model, trajectory: Trajectory, height: int, width:
 
 def _chosen(run: Run, samples: int) -> pd.DataFrame:
     """Samples in the order in which prompts take turns, with `bad` 1, 0 or NaN (no sure verdict)."""
-    table = run.samples()
+    table = as_seen(run)
     if table.empty:
         raise HandscopeError(f"Expected samples in {run.samples_dir}, found none: run generate first.")
     turn = table.groupby("prompt").cumcount()

@@ -114,6 +114,8 @@ def compared(
         bad[arm.name] = np.array([judge(picture, prompt) for picture, prompt in zip(pictures, prompts)])
         features[arm.name] = landmark_features(pictures)
         looks[arm.name] = appearance(pictures, [silhouette(picture) for picture in pictures])
+    seen = runs[first].prompts_as_seen()
+    prompts = np.array([seen[prompt] for prompt in prompts])
     usual = diversity(features[first], prompts)
     for arm in arms:
         metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]

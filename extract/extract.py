@@ -4,9 +4,7 @@ A sample whose trajectory was kept is replayed; one without is generated again (
 used only where noise and image come out as they were. A given picture is encoded and noised (`read_given`).
 """
 
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import HandscopeError
+from ..files import sweep
 from ..labeling.table import SUBSETS
 from ..models.model import Model
 from ..progress import Progress, quiet
@@ -34,9 +33,6 @@ from .store.shard import shards
 from .store.store import ActivationStore
 from .store.writer import ShardWriter
 from .worklist import Batch, WorkList, batches, shard_path, work_list
-
-STALE = 3600.0
-"""Seconds after which a temporary file that nothing was written to is one that a killed process left behind."""
 
 
 def extract(
@@ -96,7 +92,8 @@ def extract(
     plan = plan.on(model.blocks, model.carrying(plan.stream))
     work = work_list(model, run, plan, tokens, shard)
     todo = list(batches(model, run, work, batch_size))
-    _sweep(run, work, shard)
+    for folder in (run.activations_dir, run.activations_dir / "shards"):
+        sweep(folder)
     progress("extract", len(work.rows) - len(work.missing), len(work.rows))
     if todo:
         # What it was made from is about to change; it is written again from the shards below.
@@ -275,15 +272,3 @@ def _consolidate(run: Run, work: WorkList, progress: Progress) -> None:
         (run.activations_dir / "store.h5").unlink(missing_ok=True)  # of shards that have changed since
 
 
-def _sweep(run: Run, work: WorkList, shard: tuple[int, int] | None) -> None:
-    """Remove temporary files that killed processes left.
-
-    Beside the other parts of an extraction, those of this part's samples, and others that nobody has written to for
-    long: they may be another machine's.
-    """
-    for folder in (run.activations_dir, run.activations_dir / "shards"):
-        for path in folder.glob(".*.tmp.*"):
-            with suppress(FileNotFoundError):
-                own = shard is None or path.name.split(".")[1] in work.rows
-                if own or time.time() - path.stat().st_mtime > STALE:
-                    path.unlink()

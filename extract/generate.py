@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import HandscopeError
+from ..errors import HandscopeError, HandscopeWarning
 from ..files import atomic
 from ..models.calls import named
 from ..models.family import hookable
@@ -224,7 +225,8 @@ def _complete(
     ]
     if missing:
         run.write_settings({"provenance": model.provenance})
-        model.encode([wanted[sample][0] for sample in missing], progress)
+        encoded = model.encode([wanted[sample][0] for sample in missing], progress)
+        _warn_of_cut(model, encoded.cut, {wanted[sample][0] for sample in missing})
     done = len(wanted) - len(missing)
     progress("generate", done, len(wanted))
     for batch in _batches(model, {sample: wanted[sample][0] for sample in missing}, together):
@@ -241,6 +243,7 @@ def _complete(
                 "noise_sha256": noise_sha256,
                 **settings,
                 "batch_size": together,
+                "embedding": encoded.digest(prompt),
             }
             with atomic(run.image_path(sample)) as temporary:
                 Image.fromarray(drawn.images[i]).save(temporary)
@@ -250,6 +253,17 @@ def _complete(
         run.append_metadata(rows[sample] for sample in batch)
         done += len(batch)
         progress("generate", done, len(wanted))
+
+
+def _warn_of_cut(model: Model, cut: set[str], prompts: set[str]) -> None:
+    if cut & prompts:
+        warnings.warn(
+            f"{len(cut & prompts)} of {len(prompts)} prompts are longer than the {model.max_sequence_length} tokens of "
+            f"text that the model reads, {min(cut & prompts)!r} among them: it does not see how they end. Prompts that "
+            "it sees alike are one prompt to the analyses.",
+            HandscopeWarning,
+            stacklevel=4,
+        )
 
 
 def _batches(model: Model, prompts: dict[str, str], together: int) -> Iterator[list[str]]:

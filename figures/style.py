@@ -31,7 +31,10 @@ LINE_STYLES = {  # a baseline's colour and marker
 }
 SERIES = (("#4B2A7B", "o"), ("#009E73", "s"), ("#D55E00", "^"), ("#0072B2", "D"), ("#CC79A7", "v"), ("#B07D00", "P"))
 """Colours and markers of lines that have no place in `LINE_STYLES`, in the order in which they are drawn."""
-STYLE: dict[str, Any] = {
+OF_THE_USER = ("backend", "backend_fallback", "interactive", "toolbar", "timezone", "date.epoch", "docstring.hardcopy")
+PLAIN: dict[str, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key not in OF_THE_USER}
+"""Matplotlib's own defaults: a matplotlibrc, which may ask for LaTeX, changes no figure of a run."""
+STYLE: dict[str, Any] = PLAIN | {
     "font.family": "DejaVu Sans", "font.size": 10.5, "axes.titlesize": 11.5, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.labelsize": 10.5, "axes.edgecolor": "#666666", "axes.labelcolor": INK,
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
@@ -46,6 +49,8 @@ COLUMN: dict[str, Any] = STYLE | {
 """`STYLE` for a figure 3.3 inches wide, as it is printed in a column: nothing is smaller than 6 points."""
 SMALLEST = 6.0
 FORMATS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+OF_FILES = ("svg", "pdf", "ps", "savefig", "agg", "path", "mathtext")
+"""Groups of settings that count when a figure is written; the others do when it is drawn."""
 STEPS_LABEL = "steps that remain: noisiest → last"
 
 
@@ -61,7 +66,7 @@ def save(drawn: Figure, folder: str | os.PathLike[str], name: str) -> Path:
     -------
     The path of the PNG
     """
-    with mpl.rc_context({key: STYLE[key] for key in STYLE if key.split(".")[0] in ("svg", "pdf", "ps")}):
+    with mpl.rc_context({key: STYLE[key] for key in STYLE if key.split(".")[0] in OF_FILES}):
         # The layout is worked out once and not again for each format: that is most of the time.
         drawn.draw_without_rendering()
         drawn.set_layout_engine("none")

@@ -18,10 +18,19 @@ FEWEST = 5
 
 
 def sample_table(run: Run) -> pd.DataFrame:
-    """One row a sample that has a verdict: the columns of ``run.samples()`` and of ``Labels.table()``."""
+    """One row a sample that has a verdict: the columns of ``run.samples()`` and of ``Labels.table()``.
+
+    Prompts that the model sees alike are one prompt, and have the name of the first.
+    """
     from .database.labels import Labels
 
-    return run.samples().merge(Labels(run.labels_path).table(), on="sample", how="inner")
+    return as_seen(run).merge(Labels(run.labels_path).table(), on="sample", how="inner")
+
+
+def as_seen(run: Run) -> pd.DataFrame:
+    """``run.samples()``, in which prompts that the model sees alike have the name of the first."""
+    samples, seen = run.samples(), run.prompts_as_seen()
+    return samples.assign(prompt=[seen[prompt] for prompt in samples["prompt"]])
 
 
 def labelled(table: pd.DataFrame, subset: str, folds: int, where: object) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from .names import annotator_name
 from .order import make_order
 from .server.messages import SubjectSaid
 from .server.painting import PAINTED, check_finished
+from .server.pictures import Pictures
 from .subject import subject_of
 
 PAGE = Path(__file__).with_name("page")
@@ -124,6 +125,7 @@ class Easel:
         self.run, self.annotator, self.samples = run, annotator, list(samples)
         self.store, self.subject = Labels(run.labels_path), subject_of(run)
         self.sample = self.samples[0]
+        self._pictures = Pictures(run)
         self._shows = 0
         self._bases: dict[str, int | None] = {}  # what the next stroke on a sample is made on
 
@@ -149,7 +151,7 @@ class Easel:
         usable = state is not None and self._fits(state)
         labels, instances = (state.labels, state.instances) if state and usable else (empty, empty)
         return {
-            "image": self.run.image_path(self.sample).read_bytes(),
+            "image": self._pictures.path(self.sample).read_bytes(),
             "labels": labels.tobytes(),
             "instances": instances.tobytes(),
             "subject": SubjectSaid.of(self.subject).model_dump(),

@@ -1,5 +1,6 @@
 """Text embeddings: of each prompt once, before the transformer needs the device."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,15 @@ class Encoded:
     >>> found = encoded.batch(["a fist"], "cuda", torch.bfloat16)                # doctest: +SKIP
     >>> {name: tuple(tensor.shape) for name, tensor in found.items()}            # doctest: +SKIP
     {'text': (1, 512, 4096), 'pooled': (1, 768)}
+
+    Attributes
+    ----------
+    cut : set of str
+        Prompts that are longer than the text that the model reads: their last word changes nothing.
     """
 
     def __init__(self) -> None:
+        self.cut: set[str] = set()
         self._prompts: dict[str, dict[str, Tensor] | Path] = {}
         self._held = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -79,6 +86,14 @@ class Encoded:
         """The embeddings of one prompt by name, without a batch axis."""
         return self._read(prompt)
 
+    def digest(self, prompt: str) -> str:
+        """A hash of what the model sees of a prompt: of its embeddings, without a batch axis."""
+        said = hashlib.sha256()
+        for name, tensor in sorted(self._read(prompt).items()):
+            said.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            said.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        return said.hexdigest()[:32]
+
     def _written(self, embeddings: dict[str, Tensor]) -> Path:
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="handscope-prompts-")
         path = Path(self._folder.name) / str(len(self))
@@ -111,10 +126,21 @@ def encode(
 ) -> bool:
     """Encode the prompts that `into` does not have yet; whether there were any.
 
-    One prompt at a time, so that its bits do not depend on its company.
+    One prompt at a time, so that its bits do not depend on its company. A prompt that may be longer than the text that
+    the model reads is encoded once more without its last word: where that changes nothing, it is cut.
     """
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in into]
     for number, prompt in enumerate(new, 1):
-        into.put(prompt, family.encode(pipe, prompt, device))
+        embeddings = family.encode(pipe, prompt, device)
+        into.put(prompt, embeddings)
+        if _may_be_cut(prompt, family.text_length(pipe)):
+            shorter = family.encode(pipe, prompt.rsplit(None, 1)[0], device)
+            if all(torch.equal(embeddings[name], shorter[name]) for name in embeddings):
+                into.cut.add(prompt)
         progress("encode", number, len(new))
     return bool(new)
+
+
+def _may_be_cut(prompt: str, text_length: int) -> bool:
+    """Whether a prompt of several words has more bytes than the model reads tokens, none of which is shorter."""
+    return len(prompt.encode()) >= text_length and len(prompt.split()) > 1

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import HandscopeError
-from ..files import atomic, check_readable, refuse_unusable
+from ..files import atomic, check_readable, order_header, refuse_unusable
 from .linear import LinearProbe
 from .logistic import LogisticProbe
 from .massmean import MassMeanProbe
@@ -39,6 +39,7 @@ def save_probe(probe: LinearProbe, path: str | os.PathLike[str], metadata: dict[
             temporary,
             {"handscope": text},
         )
+        order_header(temporary)
 
 
 def load_probe(path: str | os.PathLike[str]) -> LinearProbe:

@@ -92,6 +92,7 @@ class Run:
         self.report_path = self.path / "report.html"
         self.settings_path = self.path / "run.yaml"
         self.metadata_path = self.samples_dir / "metadata.jsonl"
+        self._compared: dict[str, tuple[int, int, str]] = {}
         self._read: tuple[tuple[int, int], dict[str, dict[str, Any]]] = ((0, 0), {})
         self._expected: tuple[int, dict[str, str]] = (0, {})
 
@@ -123,7 +124,7 @@ class Run:
         """Add sections to `run.yaml`.
 
         A section that is there is replaced, except `model` and `generation`, whose settings stay: one run does not mix
-        two of them.
+        two of them. A `provenance` that is replaced is kept in the list `provenance_before`.
 
         Raises
         ------
@@ -140,6 +141,10 @@ class Run:
                         "one run holds one model and one way to generate. Use another run folder."
                     )
         merged = settled | settings
+        if merged.get("provenance") != settled.get("provenance", merged.get("provenance")):
+            # What made the earlier samples stays on record beside what makes the next ones.
+            before = settled.get("provenance_before", [])
+            merged["provenance_before"] = before + [settled["provenance"]] * (settled["provenance"] not in before)
         for section in set(FIXED) & set(settings):
             merged[section] = settled.get(section, {}) | settings[section]
         if merged != settled:
@@ -159,6 +164,16 @@ class Run:
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
             {column: kind for column, kind in COLUMNS.items() if kind is not str}
         )
+
+    def prompts_as_seen(self) -> dict[str, str]:
+        """Of each prompt, the first of the run that its model sees alike; a prompt of a run of 0.3 is seen as itself.
+
+        Prompts that differ behind the text length, or in blanks, have one embedding. They are one prompt, since
+        held-out ones must be new to a probe.
+        """
+        first: dict[str, str] = {}
+        rows = self.metadata().values()
+        return {row["prompt"]: first.setdefault(row.get("embedding") or row["prompt"], row["prompt"]) for row in rows}
 
     def metadata(self) -> dict[str, dict[str, Any]]:
         """The lines of `samples/metadata.jsonl` by sample, of each the last; empty when there are none yet."""
@@ -224,17 +239,27 @@ class Run:
         Raises
         ------
         HandscopeError
-            There is no such sample, or its file is missing or damaged.
+            There is no such sample, or its file is missing, damaged, or another picture than the one
+            that was generated.
         """
-        path = self.image_path(sample)
-        self._row(sample)
+        path, expected = self.image_path(sample), self._row(sample)["image_sha256"]
         try:
             with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+                pixels = np.asarray(image.convert("RGB"))
+            state = path.stat()
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
             refuse_unusable(error, path)
             state = "is damaged: remove it and" if path.exists() else "is missing:"
             raise HandscopeError(f"The image {path} {state} run generate again, which makes it anew.") from error
+        file = (state.st_mtime_ns, state.st_size, expected)
+        if self._compared.get(sample) != file:  # once for each file: it costs a fortieth of reading it
+            if hashlib.sha256(pixels).hexdigest() != expected:
+                raise HandscopeError(
+                    f"The picture {path} is not the one that was generated (its pixels have another hash): remove it "
+                    "and run generate again, which makes it anew."
+                )
+            self._compared[sample] = file
+        return pixels
 
     def trajectory(self, sample: str) -> "Trajectory":
         """The trajectory of a sample.

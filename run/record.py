@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..files import atomic, refuse_unusable, sha256
+from ..files import atomic, refuse_unusable, sha256, sweep
 from ..stages import LABELS, SUBJECT
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def set_fresh(folder: Path, stage: Stage, now: Mapping[str, Any], summary: str |
     now : as of `made_from`, before the stage began
     summary : a sentence on what the run folder holds
     """
+    for place in {os.path.dirname(pattern) for pattern in stage.writes if "**" not in pattern}:
+        sweep(folder / place)
     entry = {**now, "writes": _state(folder, stage.writes), **({"summary": summary} if summary is not None else {})}
     labels = _label_fingerprint(folder)
     with _locked(folder):

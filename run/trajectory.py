@@ -1,17 +1,19 @@
 """The path of one generation: its packed latents before each step and after the last, and their times."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import HandscopeError
-from ..files import atomic, check_readable, refuse_unusable
+from ..files import atomic, check_readable, order_header, refuse_unusable
 from ..models.clean import clean_between, velocity_between
 
 TENSORS = ("latents", "sigmas", "timesteps", "model_timesteps")
@@ -65,7 +67,9 @@ class Trajectory:
         """Write a safetensors file, whole or not at all."""
         with atomic(path) as temporary:
             kind = {} if self.prediction == "flow" else {"prediction": self.prediction}
-            save_file({name: getattr(self, name).contiguous() for name in TENSORS}, temporary, {**metadata, **kind})
+            tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
+            save_file(tensors, temporary, {**metadata, **kind, "checksum": _checksum(tensors)})
+            order_header(temporary)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> "Trajectory":
@@ -94,6 +98,11 @@ class Trajectory:
             raise HandscopeError(
                 f"The trajectory {path} is damaged: remove it and run generate again, which makes it anew."
             ) from error
+        wrong = _noted_otherwise(found, tensors)
+        if wrong:
+            raise HandscopeError(
+                f"The trajectory {path} is damaged: {wrong}. Remove it and run generate again, which makes it anew."
+            )
         old = not LATER & found.keys()
         for key, value in metadata.items():
             if found.get(key) != value and not (old and key in LATER):
@@ -106,6 +115,29 @@ class Trajectory:
     def _step(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The latents before and after the step at index i, and their shares of noise."""
         return self.latents[i].float(), self.latents[i + 1].float(), self.sigmas[i], self.sigmas[i + 1]
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of what is in the tensors, which tells damage and not forgery."""
+    hasher = xxhash.xxh3_128()
+    for name in TENSORS:
+        hasher.update(tensors[name].contiguous().view(torch.uint8).numpy().reshape(-1))
+    return f"xxh3-128:{hasher.hexdigest()}"
+
+
+def _noted_otherwise(found: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """What a file notes of its tensors and they are not; empty where all fits.
+
+    Files from before there was a checksum are held to the hash of their initial noise, which those of float32 hold bit
+    for bit.
+    """
+    if "checksum" in found:
+        return "" if found["checksum"] == _checksum(tensors) else "its numbers are not those that were written"
+    noise, noted = tensors["latents"][0], found.get("noise_sha256")
+    if noted is None or noise.dtype != torch.float32 or "prediction" in found:
+        return ""
+    same = hashlib.sha256(noise.contiguous().numpy().tobytes()).hexdigest() == noted
+    return "" if same else "its initial noise is not the one that was drawn (noise_sha256)"
 
 
 def stack(trajectories: Sequence[Trajectory], i: int) -> Tensor:

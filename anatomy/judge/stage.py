@@ -57,6 +57,7 @@ def examine_files(
     max_hands: int = 2,
     raised: Mapping[Path, int] | None = None,
     boxes: Mapping[Path, Sequence[float]] | None = None,
+    pixels: Mapping[Path, str] | None = None,
     progress: Progress = quiet,
 ) -> Read:
     """Examine every picture that the journal in the folder `out` does not hold yet.
@@ -66,6 +67,7 @@ def examine_files(
     paths : pictures, as `find_pictures` gives them
     raised : how many digits a picture should show raised, where that is known
     boxes : x0, y0, x1, y1, in pixels of the file as it is seen upright, of the hand that is meant
+    pixels : SHA-256 of the pixels that a picture should have, where that is known; another picture is skipped
 
     Returns
     -------
@@ -75,7 +77,7 @@ def examine_files(
     journal = Journal.open(out, {"handscope_journal": 1, **settings})
     raised, boxes = raised or {}, boxes or {}
     skipped: list[Skipped] = []
-    for batch in _batches(_unread(paths, journal, raised, boxes, skipped)):
+    for batch in _batches(_unread(paths, journal, raised, boxes, pixels or {}, skipped)):
         examined = examine(
             [picture.tensor() for picture in batch],
             networks=networks,
@@ -99,7 +101,12 @@ def examine_files(
 
 
 def _unread(
-    paths: Sequence[Path], journal: Journal, raised: Mapping, boxes: Mapping, skipped: list[Skipped]
+    paths: Sequence[Path],
+    journal: Journal,
+    raised: Mapping,
+    boxes: Mapping,
+    pixels: Mapping[Path, str],
+    skipped: list[Skipped],
 ) -> Iterator[Picture]:
     """Pictures that the journal does not hold as they are now; what cannot be read goes to `skipped`."""
     for path in paths:
@@ -109,6 +116,8 @@ def _unread(
         picture = read_picture(path)
         if isinstance(picture, Skipped):
             skipped.append(picture)
+        elif not picture.notes and pixels.get(path) not in (None, sha256(picture.pixels.tobytes())):
+            skipped.append(Skipped(path, "its pixels are not those of the sample that it is named after"))
         else:
             yield picture
 
@@ -170,6 +179,7 @@ def score_files(
     networks: Size = "full",
     search: Search = "thorough",
     raised: Mapping[Path, int] | None = None,
+    pixels: Mapping[Path, str] | None = None,
     progress: Progress = quiet,
 ) -> tuple[Scores, Read, pd.DataFrame]:
     """Score pictures and write ``scores.csv``, ``scores.json``, ``skipped.csv`` and ``sheets/*.png`` into `out`.
@@ -179,7 +189,9 @@ def score_files(
     The scores, what was read, and the table that was written: that of `Scores.table`, with the path of the picture
     instead of its number, and what was done to it on reading. Coordinates are in pixels of the file, upright.
     """
-    read = examine_files(paths, out, networks=networks, search=search, raised=raised, progress=progress)
+    read = examine_files(
+        paths, out, networks=networks, search=search, raised=raised, pixels=pixels, progress=progress
+    )
     if not read.paths:
         raise HandscopeError(_nothing(read.skipped))
     scores = judge(read.examined, method, calibration)
@@ -211,7 +223,9 @@ def score_run(run: Run, progress: Progress = quiet) -> None:
     raised = {path: number for path, number in stated.items() if number is not None}
     name = run.settings.get("provenance", {}).get("name")
     calibration = Calibration.load("organism" if name == "organism" else "general")
-    score_files(paths, run.path / "anatomy", calibration=calibration, raised=raised, progress=progress)
+    pixels = dict(zip(paths, samples["image_sha256"]))
+    out = run.path / "anatomy"
+    score_files(paths, out, calibration=calibration, raised=raised, pixels=pixels, progress=progress)
 
 
 def _nothing(skipped: Sequence[Skipped]) -> str:

@@ -92,7 +92,9 @@ def parts(path: Path) -> list[Part]:
     """
     try:
         return _parts(path)
-    except UnicodeDecodeError as error:  # of names; whoever writes a store writes them in UTF-8
+    except DamagedError:
+        raise
+    except ValueError as error:  # of names and attributes that are not text, or not JSON
         raise DamagedError(
             f"{path} is damaged ({error}): remove it and run extract again, which makes it anew."
         ) from error
@@ -104,11 +106,18 @@ def described(part: Part) -> tuple[Plan, int]:
     Raises
     ------
     DamagedError
-        It names none.
+        It names none, or its activations are of another width.
     """
     try:
-        return Plan.from_json(part.attrs["plan"]), int(part.attrs["width"])
-    except (KeyError, TypeError, ValueError) as error:
+        plan, width = Plan.from_json(part.attrs["plan"]), int(part.attrs["width"])
+        with reading(part.path) as file:
+            data = file["activations"] if part.start is None else file["activations"][str(plan.cells[0])]
+            if data.shape[-1] != width:
+                raise ValueError(f"{data.shape[-1]} channels are not {width}")
+        return plan, width
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, HandscopeError):
+            raise
         raise DamagedError(
             f"{part.path} is damaged: its plan and its width cannot be read ({error}). Remove it and run extract "
             "again, which makes it anew."

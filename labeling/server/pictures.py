@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from ...errors import HandscopeError
-from ...files import sha256
 from ...run.folder import Run
 
 
@@ -29,10 +27,6 @@ class Pictures:
         except OSError:
             file = (0, 0, expected)
         if self._seen.get(sample) != file:
-            if sha256(self.run.image(sample).tobytes()) != expected:
-                raise HandscopeError(
-                    f"The picture {path} is not the one that was generated (its pixels have another hash): remove it "
-                    "and run generate again, which makes it anew."
-                )
+            self.run.image(sample)
             self._seen[sample] = file
         return path

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from ...errors import HandscopeError
-from ...files import sha256
 from ...labeling.database.labels import Annotation, Labels
 from ...labeling.subject import subject_of
 from ...progress import Progress, quiet
@@ -36,17 +35,6 @@ def _check(row: Any) -> None:
                 f"Automatic labels were made and tested for the organism's pictures with {name} {expected}, and sample "
                 f"{row.sample} has {name} {getattr(row, name)}: generate with {expected}, or label this run by hand."
             )
-
-
-def _picture(run: Run, row: Any) -> np.ndarray:
-    """The picture of a sample, refused where it is not the one that was generated."""
-    image = run.image(row.sample)
-    if sha256(image.tobytes()) != row.image_sha256:
-        raise HandscopeError(
-            f"The picture {run.image_path(row.sample)} is not the one that was generated (its pixels have another "
-            "hash): remove it and run generate again, which makes it anew."
-        )
-    return image
 
 
 def _labelled(row: Any, image: np.ndarray, shipped: pd.Series | None, judge: Judge) -> Annotation:
@@ -110,7 +98,7 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     for done, row in enumerate(samples.itertuples(index=False)):
         progress("label", done, len(samples))
         _check(row)
-        image = _picture(run, row)
+        image = run.image(row.sample)
         likeness = shipped.likeness(row.sample, image)
         likenesses.append(np.nan if likeness is None else likeness)
         annotation = current.get(row.sample)
