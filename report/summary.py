@@ -116,21 +116,28 @@ def duration(seconds: float) -> str:
 
 def analyzed(run: "Run") -> str:
     """In how many cells the difference-of-means direction separates held-out samples."""
-    import pandas as pd
-
-    path = run.analysis_dir / "cells.csv"
-    cells = pd.read_csv(path)
-    return f"{_separable(cells['dom_auc'], cells['dom_q'])} by the difference of means, in {path}"
+    return _told(run, "cells", "dom_", "the difference of means")
 
 
 def probed(run: "Run") -> str:
     """In how many cells a linear probe separates held-out samples."""
+    return _told(run, "probes", "", "a linear probe")
+
+
+def _told(run: "Run", name: str, prefix: str, what: str) -> str:
+    """The finding that a table with a row a cell makes, in the words of the report."""
+    from dataclasses import replace
+
     import pandas as pd
 
-    path = run.analysis_dir / "probes.csv"
-    probes = pd.read_csv(path)
-    probes = probes[probes["subset"] == "sure"]
-    return f"{_separable(probes['auc'], probes['q'])} by a linear probe, in {path}"
+    from .claims import SCORE, claim_of
+
+    path = run.analysis_dir / f"{name}.csv"
+    rows = pd.read_csv(path)
+    rows = rows[rows["subset"] == "sure"] if "subset" in rows else rows
+    n = f"n = {rows['n_good'].iloc[0] + rows['n_bad'].iloc[0]}"
+    claim = claim_of("", what, f"{what} tells bad samples from good ones", n, rows, replace(SCORE, prefix=prefix))
+    return f"{claim.brief} In {path}"
 
 
 def surveyed(run: "Run") -> str:
@@ -185,7 +192,3 @@ def reported(run: "Run") -> str:
     """Where the report is."""
     return f"{run.report_path.resolve()}"
 
-
-def _separable(auc: "pd.Series", q: "pd.Series") -> str:
-    separable = f"{(q < ALPHA).sum()} of {len(auc)} cells separable (q < {ALPHA})"
-    return f"held-out AUC {auc.min():.2f} to {auc.max():.2f}; {separable}"

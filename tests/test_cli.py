@@ -64,8 +64,10 @@ def test_stages_one_by_one(tiny_pipe_folder: Path, tmp_path: Path, capfd: pytest
     Labels(folder / "labels.sqlite").add(hand_made_labels(Run(folder)))
     out = handscope("extract", folder, "--blocks", "double.1, single.2", "--steps", "4,1")
     assert "4 cells of 48 samples" in out
-    assert "of 4 cells separable" in handscope("analyze", folder, "--permutations", "20", "--folds", "3")
-    assert "of 4 cells separable" in handscope("probe", folder, "--permutations", "5", "--folds", "3")
+    said = handscope("analyze", folder, "--permutations", "20", "--folds", "3")
+    assert "tells bad samples from good ones" in said and f"In {folder / 'analysis' / 'cells.csv'}" in said
+    said = handscope("probe", folder, "--permutations", "5", "--folds", "3")
+    assert "tells bad samples from good ones" in said and f"In {folder / 'analysis' / 'probes.csv'}" in said
     assert str(folder / "report.html") in handscope("report", folder)
     assert (folder / "report.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
 
