@@ -183,10 +183,10 @@ class Family:
 
     @property
     def over(self) -> str:
-        """``q ≤ 0.05 over 48 cells``."""
+        """``q ≤ 0.05 over all``, or, where others were corrected together with these, ``over 432 tests``."""
         if self.size == 1:
             return f"one test, {self.how} = {self.least:.2g}"
-        return f"{self.how} ≤ {LEVEL} over {self.size:,} {'cells' if self.each == 'cell' else 'tests'}"
+        return f"{self.how} ≤ {LEVEL} over {'all' if self.size == self.tested else _tests(self.size)}"
 
     @property
     def extent(self) -> str:
@@ -218,7 +218,8 @@ class Claim:
     ----------
     question : what was asked
     topic : its name in a few words, where claims are listed
-    says : the claim as a clause, which holds if the verdict is yes; a whole sentence where nothing was tested
+    says : the claim as a clause, which holds if the verdict is yes; where nothing was tested the sentence itself, in
+        which ``{estimate}`` stands for the effect
     n : what was counted, in the words of `Results.n`
     verdict : what the numbers make of it, as of `verdict_of`
     effect, where : the estimate, and of which of several tests it is: the largest called one, else the largest
@@ -280,7 +281,9 @@ def _told(claim: Claim, shown: str, n: str | None = None) -> str:
     if family is None and claim.parts:
         return _of_parts_told(claim, shown)
     if family is None:
-        return f"{capital(claim.says.format(estimate=claim.effect and claim.effect.words()))} ({claim.n})."
+        if claim.effect is not None:
+            return f"{capital(claim.says.format(estimate=claim.effect.words(claim.n)))}."
+        return f"{capital(claim.says)} ({claim.n})."
     if claim.verdict in ("yes", "partly"):
         return f"{shown} {family.extent}{_most(claim, claim.n if n is None else n)}."
     if claim.verdict == "too_few":

@@ -292,7 +292,7 @@ def _when(results: Results) -> Claim:
         )
     return claim_of(
         "When can it be told?",
-        "a step",
+        "the best block over steps",
         _tells(results, f"a linear probe of {block}, the best block,"),
         results.n(prefix),
         rows,

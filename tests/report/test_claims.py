@@ -85,7 +85,7 @@ def test_no_sentence_says_more_than_its_test(plain, kind):
             assert claim.verdict == "yes", text
         if claim.family is None:
             continue
-        assert "n = " in text and re.search(r"[\d,]+ (cells|tests|intervals)|one test", text), text
+        assert "n = " in text and re.search(r"over all|[\d,]+ (cells|tests|intervals)|one test", text), text
         assert " to " in text or math.isnan(claim.effect.low), text
         if claim.verdict in ("yes", "partly"):
             assert claim.effect.words()[: len(claim.effect.name) + 3] in claim.brief
@@ -117,7 +117,7 @@ def test_a_null_too_coarse_for_its_family_is_named(plain):
     assert "10 of 48 tests would have to reach it" in claim.brief and "AUC 0.90 (0.85 to 0.94)" in claim.detail
     # The p that is adjusted for the family stands in for it.
     claim = claim_of("?", "a probe", "a probe tells it", "n = 509", places.assign(p_family=[0.01] * 9 + [1.0] * 39))
-    assert claim.verdict == "yes" and "in 9 of 48 cells (family-wise p ≤ 0.05 over 48 cells)" in claim.brief
+    assert claim.verdict == "yes" and "in 9 of 48 cells (family-wise p ≤ 0.05 over all)" in claim.brief
     # Where no p is small, finer nulls would have shown nothing.
     claim = claim_of("?", "a probe", "a probe tells it", "n = 509", places.assign(p=0.5, q=0.5))
     assert claim.verdict == "chance"
@@ -216,6 +216,6 @@ def test_a_cell_that_the_folds_choose_is_told_with_what_choosing_adds(plain, low
     results = replace(plain, optional={**plain.optional, "chosen": chosen})
     claim = next(claim for claim in first_page(findings(results)) if claim.topic == "a chosen cell")
     assert claim.verdict == verdict
-    assert f"for each of 3 folds, the held-out folds have AUC 0.61 ({low:.2f} to 0.70) (n = 40" in claim.brief
+    assert f"for each of 3 folds, the held-out folds have AUC 0.61 ({low:.2f} to 0.70; n = 40" in claim.brief
     assert "Chosen: single.3/1 (2), single.3/4 (1)." in claim.detail and "looks better by 0.07" in claim.detail
     assert words in claim.detail

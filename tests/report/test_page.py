@@ -169,8 +169,8 @@ def test_the_page_says_what_the_tables_of_the_stages_say(reported):
 
 def test_the_page_tells_what_was_found_with_n_and_interval(tmp_path, unpainted):
     text = words(report(invented(tmp_path / "run", 0.4)).read_text(encoding="utf-8"))
-    assert "24 of 56" in text and "43% (17% to 73%) of the hands that could be judged" in text
-    assert "in 6 of 12 cells (q ≤ 0.05 over 12 cells); most in single.3 at step 1: AUC 0.88 (0.82 to 0.94; n" in text
+    assert "24 of 56" in text and "43% (17% to 73%; 24 of 56, 95% interval over 8 prompts) of the hands" in text
+    assert "in 6 of 12 cells (q ≤ 0.05 over all); most in single.3 at step 1: AUC 0.88 (0.82 to 0.94; n" in text
     assert "not separable from chance (n = 40" in text
     assert "hypothesis about FLUX" in text
     assert "41 are identical" in text and "23 more are the same at a PSNR of 40.0 dB" in text
@@ -456,7 +456,7 @@ def test_words_follow_the_optional_tables(tmp_path):
     mark, text = said[WHAT_ELSE["calibration"]]
     assert mark == "yes" and "off by more than chance in 12 of 12 cells" in text and "excess error 5% (1% to 9%" in text
     assert said["Are the probe's stated probabilities off, calibrated inside the training folds?"][0] == "chance"
-    assert "in 6 of 12 cells (q ≤ 0.05 over 12 cells), most in" in said[WHAT_ELSE["survey"]][1].replace(";", ",")
+    assert "in 6 of 12 cells (q ≤ 0.05 over all), most in" in said[WHAT_ELSE["survey"]][1].replace(";", ",")
 
 
 def test_optional_tables_of_nothing_say_so(tmp_path):
