@@ -4,7 +4,6 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pandas as pd
 
     from ..extract.estimate import Estimate
     from ..extract.store.check import StoreInfo
