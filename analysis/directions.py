@@ -83,7 +83,8 @@ def contrast(labels: ArrayLike) -> NDArray[np.float64]:
     """Weights w, of shape (..., n) like `labels`: ``w @ x`` is the mean of bad rows less that of good ones."""
     labels = np.asarray(labels, np.float64)
     n_bad = labels.sum(-1, keepdims=True)
-    return labels / n_bad - (1 - labels) / (labels.shape[-1] - n_bad)
+    n_good = labels.shape[-1] - n_bad
+    return labels * (1 / n_bad + 1 / n_good) - 1 / n_good
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..errors import HandscopeError
 from ..files import atomic, write_csv
 from ..labeling.subject import subject_of
 from ..labeling.table import labelled, sample_table
+from ..parallel import each
 from ..progress import Progress, quiet
 from ..run.record import fresh, made_from, set_fresh
 from ..stages import ANALYZE
@@ -95,17 +96,13 @@ def analyze(
         return pd.read_csv(run.analysis_dir / "cells.csv", dtype=text)
     questions = _Questions.of(run, **settings)
     cells = questions.store.cells
-    answers = []
-    for number, cell in enumerate(cells):
-        progress("analyze", number, len(cells))
-        answers.append(questions.answer(cell))
+    answers = each(questions.answer, cells, progress, "analyze")
     whole = questions.whole
     vectors = {answer.cell: answer.vectors for answer in answers}
-    carried = transfer(vectors, whole.y, whole.groups, whole.fold, seed=seed)
+    carried = transfer(vectors, whole.y, whole.groups, whole.fold, permutations, seed=seed, progress=progress)
     tables = _tables(questions, answers, carried)
     _write(run, tables, _arrays(answers, carried.shared))
     set_fresh(run.path, ANALYZE, now)
-    progress("analyze", len(cells), len(cells))
     return tables["cells"]
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandscopeError
+from ..parallel import each
+from ..progress import Progress, quiet
 from .directions import contrast, unit
-from .statistics.auc import PairWins, auc
+from .statistics.auc import AT_ONCE, PairWins, auc, pair_wins
 from .statistics.folds import check_folds
 from .statistics.intervals import bootstrap_weights, logit_interval, rarer_groups
 from .statistics.multiple import benjamini_hochberg, family_p
@@ -96,9 +98,10 @@ def transfer(
     y: ArrayLike,
     groups: ArrayLike,
     fold: ArrayLike,
-    permutations: int = 200,
+    permutations: int = 1000,
     bootstraps: int = 500,
     seed: int = 0,
+    progress: Progress = quiet,
 ) -> Transfer:
     """Fit a difference of means in every cell without a fold, and judge it on that fold in every cell.
 
@@ -122,8 +125,8 @@ def transfer(
     matters; in the shared direction every cell's counts with length 1. Channels are not standardised: the question is
     whether the same direction of the stream separates, and a scale for each cell would turn it.
 
-    A direction is a weighted sum of sample vectors, so everything is made of the products of all samples of all cells,
-    and a labelling more costs almost nothing.
+    A direction is a weighted sum of sample vectors: where there are more channels than samples, projections are made of
+    the products of samples, and never of directions.
     """
     cells = tuple(vectors)
     y, fold = np.asarray(y, np.float64), np.asarray(fold)
@@ -133,20 +136,21 @@ def transfer(
     # A labelling that leaves no fold with both classes has no pair to compare, and no AUC.
     inside = np.stack([labels[:, fold == one].mean(1) for one in np.unique(fold)])
     labels = np.concatenate([y[None], labels[((inside > 0) & (inside < 1)).any(0)]])
-    weights = {one: contrast(labels[:, fold != one]).astype(np.float32) for one in np.unique(fold)}
-    aucs = np.empty((len(labels), len(cells), len(cells)))
-    scores = np.empty((len(labels), len(cells), len(y)), np.float32)
-    together = np.zeros_like(scores)
-    flat = x.reshape(-1, x.shape[-1])
-    for a in range(len(cells)):
-        kernel = (x[a] @ flat.T).reshape(len(y), len(cells), len(y))
-        for one, weight in weights.items():
-            train, test = fold != one, fold == one
-            part = weight @ kernel[train][:, :, test].reshape(train.sum(), -1)
-            scores[:, :, test] = part = part.reshape(len(labels), len(cells), -1)
-            squared = np.einsum("pi,pi->p", weight @ kernel[train, a][:, train], weight)
-            together[:, :, test] += part / np.sqrt(np.maximum(squared, np.finfo(np.float32).tiny))[:, None, None]
-        aucs[:, a] = auc(scores, labels[:, None], fold)
+    folds = [_Fold.of(x, labels, fold == one) for one in np.unique(fold)]
+
+    def of_cell(a: int) -> Array:
+        wins, pairs = np.zeros((len(labels), len(cells))), np.zeros((len(labels), 1))
+        for one in folds:
+            left, right = one.weights, one.away
+            if left.shape[1] > x.shape[-1]:
+                left = left @ x[a, one.train]
+            else:
+                right = x[a, one.train] @ right
+            won, compared = one.compared(left, right)
+            wins, pairs = wins + won, pairs + compared
+        return wins / pairs
+
+    aucs = np.stack(each(of_cell, range(len(cells)), progress, "carry directions"), axis=1)
     null = aucs[1:]
     return Transfer(
         cells,
@@ -156,8 +160,44 @@ def transfer(
         p_values(aucs[0], null),
         family_p(aucs[0].ravel(), null.reshape(len(null), -1)).reshape(aucs[0].shape),
         p_floor(y, labels[1:], null[:, 0, 0]),
-        _shared(x, y, np.asarray(groups), fold, labels, together, bootstraps, seed),
+        _shared(x, y, np.asarray(groups), fold, labels, folds, bootstraps, seed),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """One fold of all cells.
+
+    Attributes
+    ----------
+    train, test : bool arrays of shape (n,)
+    weights : float32 array of shape (labellings, samples outside), which give differences of means
+    labels : array of shape (labellings, samples inside)
+    away : float32 array of shape (width, cells x samples inside), what directions are judged on
+    """
+
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    weights: NDArray[np.float32]
+    labels: Array
+    away: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, x: NDArray[np.float32], labels: Array, test: NDArray[np.bool_]) -> _Fold:
+        away = x[:, test].reshape(-1, x.shape[-1]).T
+        return cls(~test, test, contrast(labels[:, ~test]).astype(np.float32), labels[:, test], away)
+
+    def compared(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> tuple[Array, Array]:
+        """Pairs won in each cell and pairs compared, (labellings, cells) and (labellings, 1), by ``left @ right``."""
+        cells = right.shape[1] // self.labels.shape[1]
+        wins = np.empty((len(left), cells))
+        step = max(1, AT_ONCE // right.shape[1])
+        for start in range(0, len(left), step):
+            part = slice(start, start + step)
+            scores = (left[part] @ right).reshape(-1, cells, self.labels.shape[1])
+            wins[part] = pair_wins(scores, self.labels[part, None])[0]
+        n_bad = self.labels.sum(1, keepdims=True)
+        return wins, n_bad * (self.labels.shape[1] - n_bad)
 
 
 def _centred(vectors: Mapping[Cell, ArrayLike], n: int) -> NDArray[np.float32]:
@@ -189,15 +229,27 @@ def _shared(
     groups: NDArray[Any],
     fold: NDArray[np.intp],
     labels: Array,
-    scores: NDArray[np.float32],
+    folds: list[_Fold],
     bootstraps: int,
     seed: int,
 ) -> SharedDirection:
-    values = auc(scores, labels[:, None], fold)
+    def of_fold(one: _Fold) -> tuple[Array, Array, NDArray[np.float32]]:
+        together = np.zeros((len(labels), x.shape[-1]), np.float32)
+        for cell in x:
+            directions = one.weights @ cell[one.train]
+            length = np.sqrt(np.einsum("pk,pk->p", directions, directions))
+            together += directions / np.maximum(length, np.finfo(np.float32).tiny)[:, None]
+        return *one.compared(together, one.away), together[0] @ one.away
+
+    found = each(of_fold, folds)
+    values = np.sum([won for won, _, _ in found], axis=0) / np.sum([pairs for _, pairs, _ in found], axis=0)
     means = values.mean(1)
+    scores = np.empty((len(x), len(y)), np.float32)
+    for one, (_, _, observed) in zip(folds, found, strict=True):
+        scores[:, one.test] = observed.reshape(len(x), -1)
     weights = bootstrap_weights(groups, bootstraps, seed)
-    drawn = np.mean([PairWins.of(cell_scores, y, groups, fold).auc(weights) for cell_scores in scores[0]], axis=0)
-    given = auc(np.broadcast_to(scores[:1], scores[1:].shape), labels[1:, None], fold).mean(1)
+    drawn = np.mean([PairWins.of(cell_scores, y, groups, fold).auc(weights) for cell_scores in scores], axis=0)
+    given = auc(scores, labels[1:, None], fold).mean(1)
     widening = max(1.0, means[1:].std() / max(given.std(), np.finfo(float).tiny))
     centre = float(np.clip(means[0], 1e-6, 1 - 1e-6))
     bounds = logit_interval(centre, widening * np.nanstd(drawn), rarer_groups(y, groups))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.statistics.folds import codes, grouped_folds
+from ..parallel import each
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Conditional, Offset, conditional_gain
@@ -57,36 +59,50 @@ def gains(
         scores: Array = nested.scores[0]
         return scores
 
-    features: dict[tuple[str, int], NDArray[Any]] = {}
-    wide, offsets = {}, {}
-    for step in sorted({cell.step for cell in cells}):
-        features_of = {b.name: b.x for b in baselines if b.step in (None, step)}
-        wide[step] = logits(features_of[WIDE])
-        features |= {(name, step): features_of[name] for name in NESTED}
-        offsets[step] = {
-            name: Offset.of(RidgeProbe(), x, y, groups, fold, seed, GRID)
-            for name, x in (("all", np.hstack([features_of[name] for name in NESTED])), (WIDE, features_of[WIDE]))
-        }
-    alone = {(name, step): logits(x) for (name, step), x in features.items()}
-    added, conditional = [], []
-    for number, (cell, (x, norm)) in enumerate(cells.items()):
-        progress("compare with baselines", number, len(cells))
-        narrow = {name: features[name, cell.step] for name in NESTED}
+    def of_step(step: int) -> _Step:
+        features = {b.name: b.x for b in baselines if b.step in (None, step)}
+        narrow = {name: features[name] for name in NESTED}
+        whole = {"all": np.hstack(list(narrow.values())), WIDE: features[WIDE]}
+        return _Step(
+            narrow,
+            {name: logits(x) for name, x in narrow.items()},
+            logits(features[WIDE]),
+            {name: Offset.of(RidgeProbe(), x, y, groups, fold, seed, GRID) for name, x in whole.items()},
+        )
+
+    def of_cell(cell: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        (x, norm), at = cells[cell], of_steps[cell.step]
+        narrow, added, conditional = at.features, [], []
         joined = np.hstack([*narrow.values(), norm[:, None]])
         block = held_out_scores(LogisticProbe(l2), x, y[None], fold)[0]
-        pairs = {name: (alone[name, cell.step], logits(np.hstack([image, x]))) for name, image in narrow.items()}
+        pairs = {name: (at.alone[name], logits(np.hstack([image, x]))) for name, image in narrow.items()}
         pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
         pairs["all"] = logits(joined), logits(np.hstack([joined, x]))
-        pairs[WIDE] = wide[cell.step], wide[cell.step] + block
-        pairs[INSTEAD] = block, wide[cell.step]
+        pairs[WIDE] = at.wide, at.wide + block
+        pairs[INSTEAD] = block, at.wide
         for name, (before, both) in pairs.items():
             row = {"block": str(cell.block), "step": cell.step, "baseline": name}
             added.append(row | compared(before, both, y, groups, fold, seed))
-        for name, offset in offsets[cell.step].items():
+        for name, offset in at.offsets.items():
             gain = conditional_gain(offset, x, y, groups, l2, permutations=permutations, seed=seed)
             row = {"block": str(cell.block), "step": cell.step, "baseline": name}
             conditional.append(row | described(gain))
-    return added, conditional
+        return added, conditional
+
+    steps = sorted({cell.step for cell in cells})
+    of_steps = dict(zip(steps, each(of_step, steps, progress, "probe baselines"), strict=True))
+    found = each(of_cell, list(cells), progress, "compare with baselines")
+    return [row for added, _ in found for row in added], [row for _, conditional in found for row in conditional]
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """The baselines of a step: features, held-out log-odds alone and of `WIDE`, and what blocks are fitted beside."""
+
+    features: dict[str, Array]
+    alone: dict[str, Array]
+    wide: Array
+    offsets: dict[str, Offset]
 
 
 def compared(before: Array, both: Array, y: Array, groups: Array, fold: Array, seed: int) -> dict[str, float]:

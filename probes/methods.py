@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..analysis.stage import UNPAIRED
 from ..analysis.statistics.multiple import benjamini_hochberg, family_p
+from ..parallel import each
 from ..progress import Progress, quiet
 from .calibration import calibration
 from .crossval import CrossValidation, cross_validate
@@ -23,9 +25,6 @@ METHODS = {"ridge": (RidgeProbe(), GRID), "mass_mean": (MassMeanProbe(), None)}
 labelling anew: in closed form that is cheap, and it shows if the fixed penalty of the logistic one costs it much."""
 
 NO_PENALTY = "a difference of means has no penalty, so l2 is empty"
-
-PERMUTATIONS = 50
-"""At most so many permutations in their nulls: each chooses among eight penalties, and more would double the stage."""
 
 FEWEST_IN_BIN = 5
 
@@ -77,13 +76,10 @@ def other_methods(
     """A table with a row for each cell, by each of `METHODS`; `l2` is the median of the penalties that the folds
     chose, and `reason` says why a number is missing.
     """
-    settings["permutations"] = min(settings["permutations"], PERMUTATIONS)
     tables = []
     for name, (probe, grid) in METHODS.items():
-        results = []
-        for done, x in enumerate(cells):
-            progress(f"probe by {name}", done, len(cells))
-            results.append(cross_validate(probe, x, y, groups, l2=grid, **settings))
+        judge = partial(cross_validate, probe, y=y, groups=groups, l2=grid, **settings)
+        results = each(judge, cells, progress, f"probe by {name}")
         table = family(results, y)
         table.insert(0, "l2", [float(np.median(result.l2)) if grid else np.nan for result in results])
         table.insert(0, "method", name)

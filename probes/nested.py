@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from ..analysis.statistics.auc import auc
+from ..analysis.statistics.auc import pair_wins
 from ..analysis.statistics.folds import grouped_folds
 from ..errors import HandscopeError
 from .linear import LinearProbe, Scorer, even_weights, mean_row, penalties
@@ -73,11 +73,14 @@ def _best(
     for start in range(0, len(labels), step):
         part = slice(start, start + step)
         some, tried = labels[part], np.tile(grid, (len(labels[part]), 1))
-        scores = np.empty((*tried.shape, labels.shape[1]), np.float32)
-        for train, test, scorer in inner:
-            scores[:, :, test] = scorer.order(some[:, train], tried)
-        found = auc(unit_means(scores, unit), judged[part, None], fold)
-        best[part] = np.where(np.isnan(found), 0, found).argmax(1)
+        wins = pairs = np.zeros(tried.shape)
+        for (train, test, scorer), one in zip(inner, np.unique(fold), strict=True):
+            scores = scorer.order(some[:, train], tried)
+            if unit is not None:
+                scores = unit_means(scores, np.unique(unit[test], return_inverse=True)[1])
+            won, compared = pair_wins(scores, judged[part, None, fold == one])
+            wins, pairs = wins + won, pairs + compared
+        best[part] = np.divide(wins, pairs, out=np.zeros(wins.shape), where=pairs > 0).argmax(1)
     return best
 
 

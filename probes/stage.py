@@ -16,6 +16,7 @@ from ..analysis.subject_tokens import SubjectTokens, groups_of, instance_table, 
 from ..extract.picture_statistics import predicted_statistics
 from ..files import write_csv
 from ..labeling.table import SUBSETS, labelled, sample_table
+from ..parallel import each
 from ..progress import Progress, quiet
 from ..run.record import fresh, made_from, set_fresh
 from ..stages import PROBE
@@ -42,9 +43,6 @@ Array = NDArray[np.float64]
 
 L2 = 100.0
 """Penalty of every probe and baseline, settled beforehand: chosen on the same samples, it would need nested folds."""
-
-TRANSFERS = 50
-"""At most so many permutations in the null of probe_transfer.csv, where cells go as their square."""
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
@@ -200,20 +198,22 @@ def _asked(
 def _judge(samples: _Samples, subset: str, settings: dict[str, Any], progress: Progress) -> _Judged:
     """Cross-validate the probe of every cell, and every baseline."""
     y, groups = samples.y, samples.groups
-    total = len(samples.vectors) + len(samples.baselines)
-    cells, baselines = {}, []
-    for done, (cell, x) in enumerate(samples.vectors.items()):
-        progress(f"probe {subset}", done, total)
-        cells[cell] = cross_validate(LogisticProbe(L2), x, y, groups, **settings)
-    for done, baseline in enumerate(samples.baselines, len(cells)):
-        progress(f"probe {subset}", done, total)
+
+    def of_cell(x: NDArray[np.float32]) -> CrossValidation:
+        return cross_validate(LogisticProbe(L2), x, y, groups, **settings)
+
+    def of_baseline(baseline: Baseline) -> CrossValidation:
         # With the penalty that suits it best: a baseline that is weak for want of one would flatter the block.
-        result = cross_validate(RidgeProbe(), baseline.x, y, groups, l2=GRID, **settings)
-        baselines.append(result)
+        return cross_validate(RidgeProbe(), baseline.x, y, groups, l2=GRID, **settings)
+
+    stage, count = f"probe {subset}", len(samples.vectors)
+    total = count + len(samples.baselines)
+    cells = each(of_cell, list(samples.vectors.values()), progress, stage, 0, total)
+    baselines = each(of_baseline, samples.baselines, progress, stage, count, total)
     table = family(baselines, y)
     table.insert(0, "step", [baseline.step for baseline in samples.baselines])
     table.insert(0, "baseline", [baseline.name for baseline in samples.baselines])
-    return _Judged(cells, table)
+    return _Judged(dict(zip(samples.vectors, cells, strict=True)), table)
 
 
 def _sure_tables(
@@ -228,8 +228,7 @@ def _sure_tables(
     tables["methods"] = pd.concat([_placed(sure.vectors, table) for table in methods], ignore_index=True)
     measured = {cell: (x, sure.norms[cell]) for cell, x in sure.vectors.items()}
     tables |= _gain_tables(*gains(measured, sure.baselines, y, groups, L2, **settings, progress=progress))
-    limits = settings | {"permutations": min(settings["permutations"], TRANSFERS)}
-    tables["probe_transfer"] = _transfer(sure.vectors, y, groups, limits, progress)
+    tables["probe_transfer"] = _transfer(sure.vectors, y, groups, settings, progress)
     if has_all_tokens(sure.store):
         names = sure.table["sample"].tolist()
         tables["block_flat"] = block_flat(

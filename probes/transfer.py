@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..analysis.statistics.auc import auc
+from ..analysis.statistics.auc import auc, pair_wins
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.multiple import family_p
 from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
+from ..parallel import each
 from ..progress import Progress, quiet
 from .linear import LinearProbe
 
@@ -26,7 +27,7 @@ def probe_transfer(
     groups: ArrayLike,
     *,
     folds: int = 5,
-    permutations: int = 50,
+    permutations: int = 1000,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> pd.DataFrame:
@@ -54,22 +55,30 @@ def probe_transfer(
     fold = grouped_folds(groups, folds, seed)
     check_folds(y, fold)
     labels = np.concatenate([y[None], permuted_labels(y, groups, permutations, seed, fold)])
-    number = np.unique(fold)
-    weights = (fold != number[:, None]).astype(float)
-    design = np.tile(np.arange(len(number)), len(labels))
-    single = {cell: np.asarray(x, np.float32) for cell, x in cells.items()}
-    group, rows = codes(groups), []
-    nulls: list[Array] = []
-    for done, (fitted, x) in enumerate(single.items()):
-        progress("transfer", done, len(single))
-        w, b = probe.fit_many(x, np.repeat(labels, len(number), 0), weights, design)
-        w = w.reshape(len(labels), len(number), -1).astype(np.float32)
-        b = b.reshape(len(labels), len(number), 1)
+    group, number = codes(groups), np.unique(fold)
+    # Samples of a fold lie together, as an AUC wants them.
+    order = np.argsort(fold, kind="stable")
+    sizes = [int((fold == one).sum()) for one in number]
+    parts = [slice(stop - size, stop) for stop, size in zip(np.cumsum(sizes), sizes, strict=True)]
+    sorted_labels, weights = labels[:, order], np.ones((len(number), len(y)))
+    for weight, part in zip(weights, parts, strict=True):
+        weight[part] = 0
+    single = {cell: np.asarray(x, np.float32)[order] for cell, x in cells.items()}
+
+    def of_cell(fitted: Any) -> tuple[list[dict[str, Any]], list[Array]]:
+        x, design = single[fitted], np.zeros(len(labels), np.intp)
+        fits = [probe.fit_many(x, sorted_labels, weight[None], design) for weight in weights]
+        single_w = [(w.astype(np.float32), b[:, None].astype(np.float32)) for w, b in fits]
+        rows, nulls = [], []
         for judged, other in single.items():
-            scores = np.empty(labels.shape)
-            for place, one in enumerate(number):
-                scores[:, fold == one] = w[:, place] @ other[fold == one].T + b[:, place]
-            values = auc(scores, labels, fold)
+            wins = pairs = np.zeros(len(labels))
+            scores = np.empty(len(y), np.float32)
+            for (w, b), part in zip(single_w, parts, strict=True):
+                found = w @ other[part].T + b
+                scores[part] = found[0]
+                won, compared = pair_wins(found, sorted_labels[:, part])
+                wins, pairs = wins + won, pairs + compared
+            values = wins / pairs
             nulls.append(values[1:])
             rows.append(
                 {
@@ -80,10 +89,13 @@ def probe_transfer(
                     "null_sd": values[1:].std() if permutations else np.nan,
                     "p": p_value(values[0], values[1:]),
                     "p_floor": p_floor(y, labels[1:], values[1:]),
-                    "within_auc": float(auc(scores[0], y, group)),
+                    "within_auc": float(auc(scores, y[order], group[order])),
                 }
             )
-    table = pd.DataFrame(rows)
-    adjusted = family_p(table["auc"], np.stack(nulls, axis=1))
+        return rows, nulls
+
+    found = each(of_cell, list(single), progress, "transfer")
+    table = pd.DataFrame([row for rows, _ in found for row in rows])
+    adjusted = family_p(table["auc"], np.stack([null for _, nulls in found for null in nulls], axis=1))
     table.insert(table.columns.get_loc("p_floor") + 1, "p_family", adjusted)
     return table

@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.statistics.folds import codes, grouped_folds
+from ..parallel import each
 from ..progress import Progress
 from .baselines import Baseline
 from .conditional import Offset, conditional_gain
-from .crossval import cross_validate
+from .crossval import CrossValidation, cross_validate
 from .gains import WIDE, compared
 from .methods import family
 from .nested import GRID, nested_scores
@@ -20,10 +21,8 @@ from .places import flat_block
 from .ridge import RidgeProbe
 
 if TYPE_CHECKING:
+    from ..extract.address import Cell
     from ..extract.store.store import ActivationStore
-
-FLAT_PERMUTATIONS = 20
-"""Permutations of the conditional null, which for so many features costs a second each five."""
 
 
 def block_flat(
@@ -56,27 +55,26 @@ def block_flat(
         for step, x in wide.items()
         if step in store.plan.steps
     }
-    rows, results = [], []
     names, row_of = list(dict.fromkeys(samples)), pd.factorize(np.asarray(samples))[0]
-    for done, cell in enumerate(store.cells):
-        progress("probe all places", done, len(store.cells))
+
+    def of_cell(cell: Cell) -> tuple[dict[str, Any], CrossValidation]:
         x = flat_block(store, cell, names, seed)[row_of]
-        settings = {"folds": folds, "permutations": permutations, "seed": seed}
-        result = cross_validate(probe, x, y, groups, l2=GRID, **settings)
-        results.append(result)
+        result = cross_validate(probe, x, y, groups, l2=GRID, folds=folds, permutations=permutations, seed=seed)
         picture, offset = pictures[cell.step]
         row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "features": x.shape[1]}
         pairs = {"added": (picture, picture + result.scores), "instead": (result.scores, picture)}
         for name, (before, after) in pairs.items():
             comparison = compared(before, after, y, groups, fold, seed)
             row |= {f"{name}_{key}": value for key, value in comparison.items()}
-        gain = conditional_gain(offset, x, y, groups, l2, permutations=min(permutations, FLAT_PERMUTATIONS), seed=seed)
+        gain = conditional_gain(offset, x, y, groups, l2, permutations=permutations, seed=seed)
         row |= {
             "conditional_added": gain.added,
             "conditional_null": float(np.nanmean(gain.null)) - gain.auc_baseline,
             "conditional_p": gain.p,
             "conditional_p_floor": gain.p_floor,
         }
-        rows.append(row)
+        return row, result
+
+    rows, results = zip(*each(of_cell, list(store.cells), progress, "probe all places"), strict=True)
     table = pd.DataFrame(rows)
     return pd.concat([table.iloc[:, :3], family(results, y), table.iloc[:, 3:]], axis=1)

@@ -20,6 +20,7 @@ ORDER = """
     files
     plain_yaml
     progress
+    parallel
     models.clean
     stages
     run

@@ -59,14 +59,28 @@ def auc(scores: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> NDA
 def _share_won(scores: NDArray[Any], y: NDArray[np.float64], tables: list[NDArray[np.intp]]) -> NDArray[np.float64]:
     wins, pairs = np.zeros(scores.shape[:-1]), np.zeros(scores.shape[:-1])
     for table in tables:
-        bad = np.take(y, table, axis=-1)
-        n_bad = bad.sum(-1)
-        wins += (_rank_sum(np.take(scores, table, axis=-1), bad) - n_bad * (n_bad + 1) / 2).sum(-1)
-        pairs += (n_bad * (table.shape[1] - n_bad)).sum(-1)
+        won, compared = pair_wins(np.take(scores, table, axis=-1), np.take(y, table, axis=-1))
+        wins += won.sum(-1)
+        pairs += compared.sum(-1)
     return _ratio(wins, pairs)
 
 
-def _rank_sum(scores: NDArray[Any], bad: NDArray[np.float64]) -> NDArray[np.float64]:
+def pair_wins(scores: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of one stratum, the pairs in which the bad sample scores higher, a tie being half, and all pairs.
+
+    Parameters
+    ----------
+    scores, y : arrays of shape (..., n), finite and of 0 and 1; `y` is broadcast to `scores`
+
+    Returns
+    -------
+    two arrays of shape (...), as those of `scores` and of `y` are
+    """
+    n_bad = y.sum(-1)
+    return _rank_sum(scores, y) - n_bad * (n_bad + 1) / 2, n_bad * (y.shape[-1] - n_bad)
+
+
+def _rank_sum(scores: NDArray[Any], bad: NDArray[Any]) -> NDArray[np.float64]:
     """The sum of the ranks of bad samples along the last axis, ties at their mean rank: shape (..., n) to (...).
 
     A label is put in place of the last binary digit of its score, so that one sort of integers, which processors do
