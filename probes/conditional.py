@@ -15,7 +15,7 @@ from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
 from .calibration import rising
 from .held_out_ridge import HeldOutRidge
 from .linear import LinearProbe
-from .nested import nested_scores
+from .nested import Nested, nested_scores
 from .solver import logistic
 
 Array = NDArray[Any]
@@ -87,10 +87,15 @@ class Offset:
         fold: NDArray[np.intp],
         seed: int = 0,
         l2: Sequence[float] | None = None,
+        nested: Nested | None = None,
     ) -> Offset:
-        """Fit `probe` to the baseline's features, of shape (n, k), with penalties chosen among `l2` where given."""
+        """Fit `probe` to the baseline's features, of shape (n, k), with penalties chosen among `l2` where given.
+
+        `nested` is what `nested_scores` has found with them, where it is there already.
+        """
         x = np.asarray(baseline, np.float32)
-        nested = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, l2, seed=seed)
+        if nested is None:
+            nested = nested_scores(probe, x, np.asarray(y, float)[None], codes(groups), fold, l2, seed=seed)
         scores, inner = nested.scores[0] - nested.centre, nested.inner
         held_out, steadied = np.empty(len(x)), np.full(inner.shape, np.nan)
         for place, one in enumerate(np.unique(fold)):

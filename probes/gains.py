@@ -15,7 +15,7 @@ from .baselines import Baseline
 from .conditional import Conditional, Offset, conditional_gain
 from .crossval import compare, held_out_scores
 from .logistic import LogisticProbe
-from .nested import GRID, nested_scores
+from .nested import GRID, Nested, nested_scores
 from .ridge import RidgeProbe
 
 Array = NDArray[Any]
@@ -53,21 +53,27 @@ def gains(
     """
     fold = grouped_folds(groups, folds, seed)
 
-    def logits(x: NDArray[Any]) -> Array:
+    def fitted(x: NDArray[Any]) -> Nested:
         """Held out, each with a penalty of its own: one for all would weaken whichever it suits least."""
-        nested = nested_scores(RidgeProbe(), x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)
-        scores: Array = nested.scores[0]
+        return nested_scores(RidgeProbe(), x.astype(np.float32), y[None], codes(groups), fold, GRID, seed=seed)
+
+    def logits(x: NDArray[Any]) -> Array:
+        scores: Array = fitted(x).scores[0]
         return scores
 
     def of_step(step: int) -> _Step:
         features = {b.name: b.x for b in baselines if b.step in (None, step)}
         narrow = {name: features[name] for name in NESTED}
         whole = {"all": np.hstack(list(narrow.values())), WIDE: features[WIDE]}
+        nested = {name: fitted(x) for name, x in whole.items()}
         return _Step(
             narrow,
             {name: logits(x) for name, x in narrow.items()},
-            logits(features[WIDE]),
-            {name: Offset.of(RidgeProbe(), x, y, groups, fold, seed, GRID) for name, x in whole.items()},
+            nested[WIDE].scores[0],
+            {
+                name: Offset.of(RidgeProbe(), x, y, groups, fold, seed, GRID, nested[name])
+                for name, x in whole.items()
+            },
         )
 
     def of_cell(cell: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

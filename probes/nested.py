@@ -68,7 +68,7 @@ def _best(
 
     `labels` are those of rows, (labellings, n), `judged` those of units; of equals, the first is taken.
     """
-    best = np.empty(len(labels), np.intp)
+    best, labels = np.empty(len(labels), np.intp), labels.astype(np.float32)
     step = max(1, AT_ONCE // (len(grid) * labels.shape[1]))
     for start in range(0, len(labels), step):
         part = slice(start, start + step)
@@ -162,7 +162,8 @@ def nested_scores(
             tried = grid if grid is not None else np.array([getattr(estimator, "l2", 1.0)])
             folds = _inner(estimator, part, row_fold, units)
             best = np.zeros(len(labels), np.intp)
-            if len(tried) > 1:
+            # One feature is ranked alike by all penalties.
+            if len(tried) > 1 and x.shape[1] > 1:
                 best = _best(folds, own_labels, tried, labels[:, kept], within, units)
             row_scores = np.empty(len(part))
             for fitted, left, scorer in folds:

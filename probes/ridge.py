@@ -11,6 +11,9 @@ from scipy.linalg import cho_factor, cho_solve
 from .linear import DRAFT, Array, LinearProbe, Scorer, fittable
 from .standardise import Standardised, gram
 
+FEW = 16
+"""Fits below which each is solved for, and not the rows that are to be scored."""
+
 
 class RidgeProbe(LinearProbe):
     """The probe in closed form: ridge regression to ±1, which points where shrunken linear discriminant analysis does.
@@ -50,20 +53,9 @@ class RidgeProbe(LinearProbe):
             if not len(chosen):
                 continue
             used = _Rows(x[rows], weight[rows])
-            bad, good, centred = used.targets(labels[np.ix_(chosen, rows)])
-            ridge = np.empty((len(chosen), x.shape[1]))
-            for value in np.unique(penalty[chosen]):
-                these = penalty[chosen] == value
-                ridge[these] = used.solve(centred[these], value)
-            # From the regression's length to the discriminant's; `apart` is the share of the targets it explains.
-            total, shift = bad + good, used.shift(centred)
-            means = shift * (total / (2 * bad * good))[:, None]
-            apart = 0.5 * np.einsum("fk,fk->f", ridge, means)
-            ridge *= (total**2 / (2 * bad * good * np.maximum(1 - apart, 1e-12)))[:, None]
-            middle = 0.5 * means * ((good - bad) / total)[:, None]  # of the class means, from the mean
-            whole = used.whole
-            w[chosen] = ridge * whole.varies / whole.scale
-            b[chosen] = np.log(bad / good) - np.einsum("fk,fk->f", ridge, middle) - w[chosen] @ whole.mean
+            ridge, level = used.discriminants(labels[np.ix_(chosen, rows)], penalty[chosen])
+            w[chosen] = ridge * used.whole.varies / used.whole.scale
+            b[chosen] = level - w[chosen] @ used.whole.mean
         return w, b
 
     def scorer(self, x: Array, weights: Array, new: Array) -> Scorer:
@@ -83,36 +75,39 @@ class _Rows:
         self.wide = self.x.shape[1] > len(self.x)
         self.scatter = (self.x @ self.x.T if self.wide else gram(self.x)).astype(np.float64)
 
-    def targets(self, labels: Array) -> tuple[Array, Array, Array]:
-        """How much bad and good rows weigh, and the centred targets of ±1 times the roots: shape (fits, n)."""
+    def discriminants(self, labels: Array, l2: Array) -> tuple[Array, Array]:
+        """Weights of standardised features, and log-odds at their mean: (fits, width) and (fits,) of labels (fits, n)
+        that hold both classes.
+        """
         weight = np.square(self.root)
-        bad = labels @ weight
-        good = weight.sum() - bad
-        centred = 2 * labels - 1 - ((bad - good) / weight.sum())[:, None]
-        centred *= self.root
-        return bad, good, centred.astype(self.x.dtype)
-
-    def shift(self, centred: Array) -> Array:
-        """The difference of the class means, but for its length: shape (fits, n) to (fits, width)."""
-        return (centred @ self.x).astype(np.float64)
+        bad, total = labels @ weight, weight.sum()
+        good = total - bad
+        centred = ((2 * labels - 1 - ((bad - good) / total)[:, None]) * self.root).astype(self.x.dtype)
+        shift = (centred @ self.x).astype(np.float64)  # the difference of the means, but for its length
+        ridge = np.empty(shift.shape)
+        for value in np.unique(l2):
+            these = l2 == value
+            right = centred[these].astype(np.float64) if self.wide else shift[these]
+            solved = self.divided(right.T, value).T
+            ridge[these] = solved.astype(self.x.dtype) @ self.x if self.wide else solved
+        # From the regression's length to the discriminant's; `apart` is the share of the targets it explains.
+        means = shift * (total / (2 * bad * good))[:, None]
+        apart = 0.5 * np.einsum("fk,fk->f", ridge, means)
+        ridge *= (total**2 / (2 * bad * good * np.maximum(1 - apart, 1e-12)))[:, None]
+        middle = 0.5 * means * ((good - bad) / total)[:, None]  # of the class means, from the mean
+        return ridge, np.log(bad / good) - np.einsum("fk,fk->f", ridge, middle)
 
     def divided(self, columns: Array, l2: float) -> Array:
         """``(scatter + l2)⁻¹ columns``."""
-        system = self.scatter + l2 * np.eye(len(self.scatter))
+        system = self.scatter.copy()
+        system[np.diag_indices(len(system))] += l2
         factor = cho_factor(system, overwrite_a=True, check_finite=False)
         solved: Array = cho_solve(factor, columns, check_finite=False)
         return solved
 
-    def solve(self, centred: Array, l2: float) -> Array:
-        """Regressions of centred targets: shape (fits, n) to (fits, width)."""
-        if self.wide:
-            solved = self.divided(centred.T.astype(np.float64), l2).T
-            return (solved.astype(self.x.dtype) @ self.x).astype(np.float64)
-        return self.divided(self.shift(centred).T, l2).T
-
 
 class _RidgeScorer(Scorer):
-    """Ridge regression scores new rows by `targets @ reads(l2)`, whatever the targets: so many labellings cost little
+    """Ridge regression scores new rows by ``targets @ reads(l2)``, whatever the targets: so many labellings cost little
     more than one.
     """
 
@@ -121,27 +116,45 @@ class _RidgeScorer(Scorer):
         return _Rows(self.x, self.weights)
 
     @cached_property
-    def products(self) -> Array:
-        """Standardised new rows, (width, m), or their products with the training rows, (n, m)."""
+    def away(self) -> Array:
+        """The new rows, standardised as the training rows are: shape (m, width)."""
         whole = self.rows.whole
-        away = (self.new - whole.mean.astype(self.x.dtype)) * (whole.varies / whole.scale).astype(self.x.dtype)
-        return (self.rows.x @ away.T if self.rows.wide else away.T).astype(np.float64)
-
-    def reads(self, l2: float) -> Array:
-        if l2 not in self._reads:
-            self._reads[l2] = self.rows.divided(self.products, l2).astype(self.x.dtype)
-        return self._reads[l2]
+        out: Array = (self.new - whole.mean.astype(self.x.dtype)) * (whole.varies / whole.scale).astype(self.x.dtype)
+        return out
 
     @cached_property
     def _reads(self) -> dict[float, Array]:
         return {}
 
+    def reads(self, l2: float) -> Array:
+        """What targets, or where there are few channels their products with the rows, are multiplied by: (..., m)."""
+        if l2 not in self._reads:
+            right = self.rows.x @ self.away.T if self.rows.wide else self.away.T
+            self._reads[l2] = self.rows.divided(right.astype(np.float64), l2).astype(self.x.dtype)
+        return self._reads[l2]
+
+    def scores(self, labels: Array, l2: Array) -> Array:
+        each = np.repeat(np.asarray(labels, np.float64), l2.shape[1], 0)
+        ridge = np.zeros((len(each), self.x.shape[1]))
+        can_fit = fittable(each, self.weights[None], np.zeros(len(each), np.intp))
+        if can_fit.any():
+            ridge[can_fit], _ = self.rows.discriminants(each[can_fit], l2.ravel()[can_fit])
+        out: Array = (ridge.astype(self.x.dtype) @ self.away.T).reshape(*l2.shape, -1)
+        return out
+
     def order(self, labels: Array, l2: Array) -> Array:
-        _, _, centred = self.rows.targets(labels)
-        sums = centred if self.rows.wide else centred @ self.rows.x
+        if len(labels) < FEW:
+            return self.scores(labels, l2)
+        labels, root = labels.astype(self.x.dtype), self.rows.root.astype(self.x.dtype)
+        if self.rows.wide:
+            weight = np.square(root)
+            sums = (labels - (labels @ weight / weight.sum())[:, None]) * root
+        else:  # the rows add up to 0, and so need no centred targets
+            sums = (labels * root) @ self.rows.x
         out = np.empty((*l2.shape, len(self.new)), self.x.dtype)
         for place, column in enumerate(l2.T):
             for value in np.unique(column):
                 these = column == value
-                out[these, place] = sums[these] @ self.reads(float(value))
+                part = sums if these.all() else sums[these]
+                out[these, place] = part @ self.reads(float(value))
         return out

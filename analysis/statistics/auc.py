@@ -87,15 +87,22 @@ def _rank_sum(scores: NDArray[Any], bad: NDArray[Any]) -> NDArray[np.float64]:
     many at a time, ranks scores and carries labels; bad samples come last among equals. Where there are equals, the
     mean of that and of a sort in which they come first is what a mean rank would give.
     """
-    bits = (scores.astype(np.float64) + 0.0).view(np.int64)  # 0.0 is added to make one zero of the two that there are
-    keys = bits ^ ((bits >> 63) & np.int64(2**63 - 1))  # integers in the order of the scores
-    keys &= ~1
-    keys |= bad.astype(np.int64)
+    single = scores.dtype == np.float32
+    kind, unsigned = (np.int32, np.uint32) if single else (np.int64, np.uint64)
+    # 0.0 is added to make one zero of the two that there are.
+    bits = ((scores if single else scores.astype(np.float64)) + scores.dtype.type(0)).view(kind)
+    keys = bits >> (31 if single else 63)
+    keys &= np.iinfo(kind).max
+    keys ^= bits  # integers in the order of the scores
+    keys &= -2
+    keys |= bad.astype(kind)
     keys.sort(axis=-1)
     ranks = np.arange(1.0, keys.shape[-1] + 1)
     total = (keys & 1).astype(np.float64) @ ranks
-    tied = ((keys[..., 1:] ^ keys[..., :-1]).view(np.uint64) < 2).any(-1)
-    if tied.any():
+    tied = ((keys[..., 1:] ^ keys[..., :-1]).view(unsigned) < 2).any(-1)
+    if single and tied.any():  # or all but: twice the digits tell
+        total[tied] = _rank_sum(scores[tied].astype(np.float64), np.broadcast_to(bad, scores.shape)[tied])
+    elif tied.any():
         first = keys[tied] ^ 1
         first.sort(axis=-1)
         total[tied] = 0.5 * (total[tied] + (1 - (first & 1)).astype(np.float64) @ ranks)
