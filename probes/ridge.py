@@ -71,7 +71,7 @@ class _Rows:
     def __init__(self, x: Array, weight: Array) -> None:
         self.whole = Standardised.of(x, weight)
         self.root = np.sqrt(weight)
-        self.x = self.whole.x * self.root[:, None].astype(x.dtype)
+        self.x = self.whole.x if (weight == 1).all() else self.whole.x * self.root[:, None].astype(x.dtype)
         self.wide = self.x.shape[1] > len(self.x)
         self.scatter = (self.x @ self.x.T if self.wide else gram(self.x)).astype(np.float64)
 
@@ -123,14 +123,18 @@ class _RidgeScorer(Scorer):
         return out
 
     @cached_property
+    def products(self) -> Array:
+        """The new rows, (width, m), or their products with the training rows, (n, m)."""
+        return (self.rows.x @ self.away.T if self.rows.wide else self.away.T).astype(np.float64)
+
+    @cached_property
     def _reads(self) -> dict[float, Array]:
         return {}
 
     def reads(self, l2: float) -> Array:
         """What targets, or where there are few channels their products with the rows, are multiplied by: (..., m)."""
         if l2 not in self._reads:
-            right = self.rows.x @ self.away.T if self.rows.wide else self.away.T
-            self._reads[l2] = self.rows.divided(right.astype(np.float64), l2).astype(self.x.dtype)
+            self._reads[l2] = self.rows.divided(self.products, l2).astype(self.x.dtype)
         return self._reads[l2]
 
     def scores(self, labels: Array, l2: Array) -> Array:
