@@ -1,14 +1,30 @@
-"""The same work for many items on all cores: results in their order, and the same ones at any number of threads."""
+"""The same work for many items on all cores: results in their order, and the same ones at any number of workers."""
 
+import ctypes
+import itertools
+import multiprocessing
 import os
+import signal
+import sys
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from .errors import HandscopeError
 from .progress import Progress, quiet
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_tasks: dict[int, tuple[Callable[[Any], Any], Sequence[Any]]] = {}
+"""What is being worked on: a forked worker has it from the start, so that it is told numbers only."""
+
+_number = itertools.count()
+_worker = False
 
 
 def cores() -> int:
@@ -32,31 +48,72 @@ def each(
     Parameters
     ----------
     work : must depend on its item alone, so that the order in which items are done changes nothing: a random generator
-        is made anew for each
-    progress, stage : called as ``progress(stage, done, total)`` before the first result and after each, by this thread
+        is made anew for each. What it returns can be pickled
+    progress, stage : called as ``progress(stage, done, total)`` before the first result and after each, by this process
     done, total : where to begin counting, and of how many, where these items are part of something larger
+
+    Raises
+    ------
+    HandscopeError
+        A worker was killed; whatever `work` raises is raised here too.
 
     Notes
     -----
-    Threads and not processes: nothing is copied, nothing is started anew, and numpy, scipy and h5py let other threads
-    run while they work. They must not start threads of their own beside these: the caller limits BLAS to one.
+    On Linux workers are forked, so that nothing is copied or imported and what they took goes back to the system when
+    they end. Elsewhere they are threads, which wait for each other in Python: 1.3 times as fast on two cores, where
+    forked ones are 1.8 times.
     """
     total = done + len(items) if total is None else total
     progress(stage, done, total)
-    workers = min(cores(), len(items))
-    results: list[Result] = []
+    workers = 1 if _worker else min(cores(), len(items))
     if workers < 2:
+        results = []
         for item in items:
             results.append(work(item))
             progress(stage, done + len(results), total)
         return results
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(work, item) for item in items]
-        try:
-            for one in waiting:
-                results.append(one.result())
-                progress(stage, done + len(results), total)
-        finally:
-            for one in waiting:  # after an error or Ctrl-C, what has not begun is not begun
-                one.cancel()
-    return results
+    task = next(_number)
+    _tasks[task] = work, items
+    try:
+        with _pool(workers) as pool, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            waiting = [pool.submit(_do, task, place) for place in range(len(items))]
+            try:
+                results = []
+                for one in waiting:
+                    results.append(one.result())
+                    progress(stage, done + len(results), total)
+                return results
+            except BrokenProcessPool as error:
+                raise HandscopeError(
+                    f"A process that worked on {stage or 'this'} was killed, probably for want of memory: "
+                    "OMP_NUM_THREADS=1 works with one process."
+                ) from error
+            finally:
+                for one in waiting:  # after an error or Ctrl-C, what has not begun is not begun
+                    one.cancel()
+    finally:
+        del _tasks[task]
+
+
+def _pool(workers: int) -> Executor:
+    if sys.platform != "linux":
+        return ThreadPoolExecutor(workers)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin)
+
+
+def _do(task: int, place: int) -> Any:
+    work, items = _tasks[task]
+    return work(items[place])
+
+
+def _begin() -> None:
+    """Make a forked process a worker: one thread, no forks of its own, Ctrl-C left to the parent, gone when that is."""
+    global _worker
+    _worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    # A pool of threads does not outlive a fork, and OpenMP would wait for it.
+    threadpool_limits(limits=1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

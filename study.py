@@ -141,7 +141,7 @@ class Study(BaseModel):
     at: Literal["output", "input"] = "output"
     compression: Literal["lossless"] | None = None
     permutations: FromOne = 1000
-    probe_permutations: FromOne = 100
+    probe_permutations: FromOne = 1000
     folds: FromTwo = 5
     seed: Seed = 0
     primary: Text | None = None

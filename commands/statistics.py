@@ -11,9 +11,9 @@ from .verb import Function, add_stage, open_run, perform
 
 def add(verbs: Any) -> None:
     """Add ``analyze``, ``probe``, ``pairs`` and ``crossed``."""
-    for stage, permutations in ((ANALYZE, 1000), (PROBE, 100), (PAIRS, 1000), (CROSSED, 1000)):
+    for stage in (ANALYZE, PROBE, PAIRS, CROSSED):
         verb = add_stage(verbs, stage, _doing(stage))
-        statistics_options(verb, permutations)
+        statistics_options(verb, permutations=1000)
         if stage is PROBE:
             verb.add_argument(
                 "--primary", metavar="CELL", help="a cell named beforehand, such as single.3/14: tested first, alone"

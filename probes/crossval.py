@@ -143,8 +143,7 @@ def cross_validate(
     codes(groups, len(y))
     fold = grouped_folds(groups, folds, seed)
     check_folds(y, fold)
-    free = permuted_labels(y, groups, permutations, seed, fold)
-    inside = permuted_labels(y, groups, permutations, seed, fold, within=True)
+    free, inside = labellings(y, groups, fold, permutations, seed)
     labels = np.concatenate([y[None], free, inside])
     nested = nested_scores(estimator, x, labels, codes(groups), fold, l2, seed=seed)
     scores = nested.scores
@@ -172,6 +171,19 @@ def cross_validate(
         balanced_interval=interval(0.5 * (rates[0] + rates[1])),
         log_odds=log_odds,
         l2=nested.chosen[0],
+    )
+
+
+def labellings(
+    y: Array, groups: ArrayLike, fold: NDArray[np.intp], permutations: int, seed: int
+) -> tuple[Array, Array]:
+    """The permuted labellings of both nulls of `cross_validate`, of any prompts and inside prompts.
+
+    They are kept: who forks processes that will ask for them should ask first.
+    """
+    return (
+        permuted_labels(y, groups, permutations, seed, fold),
+        permuted_labels(y, groups, permutations, seed, fold, within=True),
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ..analysis.statistics.folds import grouped_folds
 from ..analysis.statistics.multiple import benjamini_hochberg
 from ..analysis.subject_tokens import SubjectTokens, groups_of, instance_table, mixed
 from ..extract.picture_statistics import predicted_statistics
@@ -23,7 +24,7 @@ from ..stages import PROBE
 from .baselines import Baseline, random_projection, run_baselines
 from .between import pairs_of_cells
 from .chosen import chosen_cells
-from .crossval import CrossValidation, cross_validate
+from .crossval import CrossValidation, cross_validate, labellings
 from .gains import INSTEAD, gains
 from .logistic import LogisticProbe
 from .methods import calibration_rows, family, other_methods
@@ -48,7 +49,7 @@ L2 = 100.0
 @threadpool_limits.wrap(limits=1, user_api="blas")  # as in `analyze`
 def probe(
     run: Run,
-    permutations: int = 100,
+    permutations: int = 1000,
     folds: int = 5,
     seed: int = 0,
     primary: str | None = None,
@@ -206,6 +207,8 @@ def _judge(samples: _Samples, subset: str, settings: dict[str, Any], progress: P
         # With the penalty that suits it best: a baseline that is weak for want of one would flatter the block.
         return cross_validate(RidgeProbe(), baseline.x, y, groups, l2=GRID, **settings)
 
+    fold = grouped_folds(groups, settings["folds"], settings["seed"])
+    labellings(y.astype(np.float64), groups, fold, settings["permutations"], settings["seed"])
     stage, count = f"probe {subset}", len(samples.vectors)
     total = count + len(samples.baselines)
     cells = each(of_cell, list(samples.vectors.values()), progress, stage, 0, total)
