@@ -1,10 +1,14 @@
 """Seconds a sample to capture activations at hand tokens, by the way they are read, and the memory that takes.
 
-    python bench/speed/bench_capture.py [--model organism|scaled|full] [--steps 20] [--repeats 5] [--threads 1]
+    python bench/speed/bench_capture.py [--model organism|scaled|full] [--family NAME] [--steps 20] [--repeats 5]
+        [--threads 1]
 
 Each repeat runs every variant in turn on the same sample; medians, and medians of the ratios within a repeat, are
 printed for wall time and for CPU time of the process, which a busy machine disturbs less.
-`--model organism --repeats 1` takes some seconds; `full` needs a GPU of 80 GB and was not run yet.
+`--model organism --repeats 1` takes some seconds; `full` needs a GPU of 80 GB and was not run yet. With `--family`
+(sd3, flux2-klein, flux2-dev, qwen-image, z-image or sana) the model is of another family, 6 or 7 blocks of width 256
+and 256 image tokens, the last block and every second step are read, and of the rest only the floor of a replay is
+printed: the wanted ones of all steps of a drawing, without its decoding.
 
 bare      drawing the sample again
 capture   the same with handscope's hooks: 6 blocks x 8 steps at about 80 tokens, written to disk as shards
@@ -42,6 +46,7 @@ from handscope.extract.store.writer import ShardWriter
 from handscope.models.model import Model
 from handscope.run.trajectory import Trajectory
 from nnsight import NNsight
+from scaled_families import WIDER, build_family, evenly
 from scaled_flux import SOURCE_STEPS, build, in_proportion
 from torch import Tensor, nn
 
@@ -71,10 +76,11 @@ class Pipeline(nn.Module):
 class Bench:
     """The variants, over the same samples, plan and tokens."""
 
-    def __init__(self, model: Model, size: int, steps: int) -> None:
+    def __init__(self, model: Model, size: int, steps: int, blocks: list[str], of_family: bool) -> None:
         self.model, self.size, self.steps = model, size, steps
-        wanted = dict.fromkeys(max(1, round(step * steps / 20)) for step in SOURCE_STEPS)
-        self.plan = Plan(in_proportion(model), wanted, of=steps)
+        wanted = [max(1, round(step * steps / 20)) for step in SOURCE_STEPS]
+        wanted = list(range(steps, 0, -2)) if of_family else list(dict.fromkeys(wanted))
+        self.plan = Plan(blocks, wanted, of=steps)
         self.pairs = [(prompt, seed) for seed, prompt in enumerate(PROMPTS)]
         model.encode(PROMPTS)
         self.trajectory: Trajectory = draw(model, self.pairs[:1], steps, GUIDANCE, size, size).trajectories[0]
@@ -82,13 +88,18 @@ class Bench:
         self.mask = np.zeros((rows, columns), bool)
         side = min(9, rows // 2 + 1)
         self.mask[2 : 2 + side, 1 : 1 + side] = True
-        self.copy = copy.deepcopy(model.transformer)
-        self.traced = NNsight(Pipeline(model, self.copy))
+        if not of_family:
+            self.copy = copy.deepcopy(model.transformer)
+            self.traced = NNsight(Pipeline(model, self.copy))
         self.samples = 1  # two while memory is measured, and then no values are kept to be compared
 
     def bare(self, folder: Path) -> Values:
         for pair in self.pairs[: self.samples]:
             self._draw(pair)
+        return []
+
+    def decode(self, folder: Path) -> Values:
+        self.model.decode(self.trajectory.latents[-1:], self.size, self.size)
         return []
 
     def capture(self, folder: Path) -> Values:
@@ -178,6 +189,7 @@ def main() -> None:
     """Print medians over repeats, and what the values and the memory were."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["organism", "scaled", "full"], default="scaled")
+    parser.add_argument("--family", choices=list(WIDER))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -185,11 +197,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, size = build(given.model, device, given.dtype)
-    bench = Bench(model, size, given.steps)
+    if given.family:
+        model, size = build_family(given.family, device, given.dtype)
+        blocks = evenly(model)
+    else:
+        model, size = build(given.model, device, given.dtype)
+        blocks = in_proportion(model)
+    bench = Bench(model, size, given.steps, blocks, of_family=bool(given.family))
     print(
-        f"{given.model} on {device}, {model.dtype}, {given.threads} threads: {len(model.blocks)} blocks, width "
-        f"{model.stream_width}, {bench.mask.size} image and {model.max_sequence_length} text tokens, "
+        f"{given.family or given.model} on {device}, {model.dtype}, {given.threads} threads: {len(model.blocks)} blocks, "
+        f"width {model.stream_width}, {bench.mask.size} image and {model.max_sequence_length} text tokens, "
         f"{int(bench.mask.sum())} of them read in {', '.join(map(str, bench.plan.blocks))} at steps "
         f"{', '.join(map(str, bench.plan.steps))} of {given.steps}\n"
     )
@@ -199,7 +216,10 @@ def main() -> None:
         "nnsight": (bench.nnsight, 1),
         "replay": (bench.replay, 1),
         "replay x4": (bench.replay_by_four, 4),
+        "decode": (bench.decode, 1),
     }
+    if given.family:
+        del variants["nnsight"], variants["replay x4"]
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     values: dict[str, Values] = {}
     for _ in range(given.repeats):
@@ -207,9 +227,15 @@ def main() -> None:
             wall, cpu, values[name] = timed(variant, model.device)
             times[name].append((wall / samples, cpu / samples))
     _print_times(times)
-    for name in ("nnsight", "replay"):
+    share = len(bench.plan.steps) / given.steps
+    floor = [(bare[1] - decode[1]) * share for bare, decode in zip(times["bare"], times["decode"])]
+    over = statistics.median(replay[1] / least for replay, least in zip(times["replay"], floor))
+    print(f"CPU time of a replay over that of the wanted steps of a drawing: {over:.3f}\n")
+    for name in ("nnsight", "replay") if "nnsight" in variants else ("replay",):
         same = all(torch.equal(a, b) for a, b in zip(values["capture"], values[name], strict=True))
         print(f"values of {name} and capture: {'the same bits' if same else 'NOT THE SAME'}")
+    if given.family:
+        return
     difference = batch_difference(model, bench.plan, *bench.batch([0, 1, 2, 3]))
     print(
         f"replay x4 against x1: largest difference {difference.absolute:.2g}, or {difference.relative:.2g} of the "
@@ -227,7 +253,8 @@ def _print_times(times: dict[str, list[tuple[float, float]]]) -> None:
         print(f"{title:12s}" + "".join(f"{head:>16s}" for head in heads))
         seconds = {name: np.array(found)[:, clock] for name, found in times.items()}
         for name, own in seconds.items():
-            ratios = [own / seconds["bare"], seconds["capture"] / own, seconds["nnsight"] / own]
+            ratios = [own / seconds["bare"], seconds["capture"] / own]
+            ratios += [seconds["nnsight"] / own] if "nnsight" in seconds else []
             numbers = [statistics.median(own), *(statistics.median(ratio) for ratio in ratios)]
             print(f"{name:12s}" + "".join(f"{number:16.3f}" for number in numbers))
         print()
