@@ -205,8 +205,8 @@ def main() -> None:
         blocks = in_proportion(model)
     bench = Bench(model, size, given.steps, blocks, of_family=bool(given.family))
     print(
-        f"{given.family or given.model} on {device}, {model.dtype}, {given.threads} threads: {len(model.blocks)} blocks, "
-        f"width {model.stream_width}, {bench.mask.size} image and {model.max_sequence_length} text tokens, "
+        f"{given.family or given.model} on {device}, {model.dtype}, {given.threads} threads: {len(model.blocks)} "
+        f"blocks, width {model.stream_width}, {bench.mask.size} image and {model.max_sequence_length} text tokens, "
         f"{int(bench.mask.sum())} of them read in {', '.join(map(str, bench.plan.blocks))} at steps "
         f"{', '.join(map(str, bench.plan.steps))} of {given.steps}\n"
     )
