@@ -253,8 +253,6 @@ def _landed(call: _Recorded) -> str:
     if grid is None:
         raise _NotApplicable("its calls do not say the token grid")
     rows, columns = grid
-    if rows == columns:
-        raise _NotApplicable(f"on a square grid of {rows} by {columns} tokens rows and columns could be swapped")
     blocks = call.first("image")
     for at in ("input", "output"):
         plain = call.seen(blocks, at=at)
@@ -266,7 +264,8 @@ def _landed(call: _Recorded) -> str:
                     found = divmod(int(sample.argmax()), columns)
                     assert sample.max() > 0, f"{latent} changes no token at {place}"
                     assert found == (row, column), f"{latent} shows in row {found[0]}, column {found[1]} at {place}"
-    return f"three tokens of a grid of {rows} by {columns}, in {', '.join(blocks)}"
+    square = "; it is square, so take another to tell its height from its width" if rows == columns else ""
+    return f"three tokens of a grid of {rows} by {columns}, in {', '.join(blocks)}{square}"
 
 
 def _pushed(call: _Recorded, row: int, column: int, columns: int) -> Any:
@@ -290,6 +289,9 @@ def _parted(call: _Recorded) -> str:
     text, image = call.first("text"), call.first("image")
     if not text:
         raise _NotApplicable("its blocks have no text stream")
+    words = call.lengths["text"]
+    if not isinstance(words, int) and len(set(words)) > 1:
+        raise _NotApplicable(f"texts of {', '.join(map(str, words))} tokens cannot be read together")
     given = call.arguments[call.family.text]
     other_text, other_latents = _other(given), _other(call.arguments[call.family.latents])
     other = {"text": {call.family.text: other_text}, "image": {call.family.latents: other_latents}}

@@ -451,6 +451,16 @@ _BUILT_IN = {
     "Qwen-Image": ".families.qwen_image",
     "Z-Image": ".families.z_image",
     "Sana": ".families.sana",
+    "Chroma": ".families.chroma",
+    "AuraFlow": ".families.auraflow",
+    "Lumina2": ".families.lumina2",
+    "HiDream": ".families.hidream",
+    "CogView4": ".families.cogview4",
+    "Krea2": ".families.krea2",
+    "PixArt": ".families.pixart",
+    "DiT": ".families.dit",
+    "Wan": ".families.wan",
+    "FLUX.3": ".families.flux3",
 }
 _families: dict[str, Family] = {}
 
