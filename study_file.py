@@ -94,6 +94,8 @@ def _folder(value: Any) -> Path:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError("a text, which stands in quotes where it looks like a number")
     if not isinstance(value, str) or not value.strip():
         raise ValueError
     return value

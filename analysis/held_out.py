@@ -19,7 +19,7 @@ def components(x: Array, fold: NDArray[np.intp], seed: int) -> tuple[Array, Arra
     coordinates, explained, total = np.empty((len(x), 2)), np.zeros(2), 0.0
     for one in np.unique(fold):
         test = fold == one
-        fitted = PCA(2, random_state=seed).fit(x[~test])
+        fitted = PCA(2, random_state=seed).set_output(transform="default").fit(x[~test])
         part = fitted.transform(x[test])
         explained += np.square(part).sum(0)
         total += float(np.square(x[test] - fitted.mean_).sum())
@@ -29,7 +29,7 @@ def components(x: Array, fold: NDArray[np.intp], seed: int) -> tuple[Array, Arra
 
 def contrastive(x: Array, y: NDArray[Any], fold: NDArray[np.intp], alpha: float) -> Array:
     """Coordinates (n, 2) on contrastive components of bad against good samples."""
-    estimator = ContrastivePCA(2, alpha)
+    estimator = ContrastivePCA(2, alpha).set_output(transform="default")
     whole = estimator.fit(x[y == 1], x[y == 0]).components_
     coordinates = np.empty((len(x), 2))
     for one in np.unique(fold):

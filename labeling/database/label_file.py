@@ -16,6 +16,7 @@ NOT_OURS = (
     *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM),
 )
 """Errors of the system, and not of what is in the file."""
+NO_LOG = (sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_CANTOPEN)
 VERSION = 3
 _TABLE = """
 CREATE TABLE IF NOT EXISTS annotations (
@@ -120,9 +121,26 @@ class LabelFile:
         database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(database)
+        except sqlite3.OperationalError as error:
+            database.close()
+            return self._unchanging(error)
         except BaseException:
             database.close()
             raise
+        return database
+
+    def _unchanging(self, error: sqlite3.OperationalError) -> sqlite3.Connection:
+        """A connection that reads in a folder that may not be written to, where SQLite cannot keep its log; else the
+        error that it met.
+        """
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        if error.sqlite_errorcode not in NO_LOG or not self.path.is_file() or wal.exists():
+            raise error
+        where = f"{self.path.absolute().as_uri()}?immutable=1"
+        database = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
+        if database.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            database.close()
+            raise error
         return database
 
     def _prepare(self, database: sqlite3.Connection) -> None:
