@@ -99,7 +99,7 @@ def shards(path: str | os.PathLike[str]) -> list[Path]:
 def tokens_of(file: h5py.File) -> tuple[np.ndarray, np.ndarray | None]:
     """The tokens of an open file: their places, of dtype `TOKEN`; and of a file of 0.3 their labels, of `OLD_LABEL`."""
     tokens = file["tokens"][:]
-    expected = TOKEN.names if file.attrs["schema"] == SCHEMA else (*TOKEN.names, *OLD_LABEL.names)
+    expected = [name for name, *_ in [*TOKEN.descr, *(OLD_LABEL.descr if file.attrs["schema"] != SCHEMA else [])]]
     if not set(expected) <= set(tokens.dtype.names or ()):
         raise _misformed(file, f"tokens with the columns {', '.join(expected)}", tokens.dtype)
     places = columns(tokens, TOKEN)
