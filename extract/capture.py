@@ -85,16 +85,23 @@ class DeepestReachedError(Exception):
 
 @contextmanager
 def reading(
-    transformer: Any, plan: Plan, steps: Sequence[int], tokens: Tokens, reduce: Reduce, stop: bool = False
+    transformer: Any,
+    plan: Plan,
+    steps: Sequence[int],
+    tokens: Tokens,
+    reduce: Reduce,
+    stop: bool = False,
+    to_end: bool = False,
 ) -> Iterator[Seen]:
     """Set a plan's hooks on a transformer whose next calls are these `steps`; see `capture`.
 
     With `stop`, each call ends in a `DeepestReachedError` as soon as the plan's deepest block is read, and that block
-    leaves out what is not read of it.
+    leaves out what is not read of it. With `to_end`, calls whose deepest block is the model's last go on to their
+    output, which is whole in the tokens that are read.
     """
     if plan.call == "both":
         raise HandscopeError("A capture reads one kind of call: make the plan's `call` cond or uncond.")
-    reader = _Reader(transformer, tokens, reduce, stop)
+    reader = _Reader(transformer, tokens, reduce, stop, to_end)
     with ExitStack() as hooks:
         hooks.callback(reader.ends.close)
         counter = hooks.enter_context(following(transformer, steps, plan.call, began=reader.began))
@@ -110,8 +117,9 @@ class _Reader:
 
     seen: Seen
 
-    def __init__(self, transformer: Any, tokens: Tokens, reduce: Reduce, stop: bool) -> None:
+    def __init__(self, transformer: Any, tokens: Tokens, reduce: Reduce, stop: bool, to_end: bool) -> None:
         self.transformer, self.tokens, self.reduce, self.stop = transformer, tokens, reduce, stop
+        self.to_end = to_end
         self.form: tuple[object, ...] = ()
         self.index: Index | None = None
         self.ends = ExitStack()
@@ -122,6 +130,11 @@ class _Reader:
         """The last block of the plan to run, where calls end there."""
         wanted = set(map(str, self.seen.plan.blocks))
         return next(name for name in reversed(blocks(self.transformer)) if name in wanted) if self.stop else ""
+
+    @cached_property
+    def goes_on(self) -> bool:
+        """Whether calls go on behind the deepest block."""
+        return self.to_end and self.deepest == list(blocks(self.transformer))[-1]
 
     def began(self, call: Call) -> None:
         """Learn a call's form from the first that is read, and hold the others to it."""
@@ -138,9 +151,9 @@ class _Reader:
         if self.form:
             return
         self.form = form
-        self.index = index_of(self.tokens, call, plan.call, plan.stream)
+        self.index = self.seen.index = index_of(self.tokens, call, plan.call, plan.stream)
         self.copy = copier(device, fresh=self.tokens is not None and self.reduce is None)
-        self.seen.conditions = {**conditions(self.transformer), "batch_size": str(samples)}
+        self.seen.conditions = {**conditions(self.transformer, call.arguments), "batch_size": str(samples)}
         self._narrow(call)
 
     def read(self, call: Call, side: str, block: Block, stream: Tensor) -> None:
@@ -150,7 +163,7 @@ class _Reader:
         if self.reduce is not None:
             rows = self.reduce(rows)
         self.seen.put(block, call.step, *self.copy(rows))
-        if str(block) == self.deepest:
+        if str(block) == self.deepest and not self.goes_on:
             raise DeepestReachedError
 
     def _narrow(self, call: Call) -> None:

@@ -21,6 +21,7 @@ from ..run.folder import Run
 from ..run.noised import Noised
 from ..run.trajectory import Trajectory
 from .address import Plan
+from .agreement import check_first
 from .given import read_given
 from .picture_statistics import decode_predicted
 from .regenerate import regenerate
@@ -96,9 +97,10 @@ def extract(
         sweep(folder)
     progress("extract", len(work.rows) - len(work.missing), len(work.rows))
     if todo:
+        model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
+        check_first(model, run, todo)
         # What it was made from is about to change; it is written again from the shards below.
         (run.activations_dir / "store.h5").unlink(missing_ok=True)
-        model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
         with ShardWriter(compression, depth=max(batch.together for batch in todo)) as writer:
             _write_batches(_Reader(model, run, plan, work), todo, writer, shard, progress)
     _decode(model, run, plan, work, shard, progress)

@@ -103,7 +103,7 @@ def generate(
     settings = {"steps": steps, "guidance": float(guidance), "height": height, "width": width}
     run.write_settings(
         {
-            "model": {"weight_hash": model.weight_hash, "dtype": str(model.dtype).removeprefix("torch.")},
+            "model": model.identity,
             "generation": settings | {"scheduler": model.scheduler, "trajectories": trajectories},
         }
     )
@@ -149,6 +149,7 @@ def draw(
     trajectories: bool = True,
 ) -> Drawn:
     """One call of the pipeline, with an image for each (prompt, seed)."""
+    model.check()
     prompts = [prompt for prompt, _ in pairs]
     family = model.family
     noise = [model.noise(seed, height, width) for _, seed in pairs]

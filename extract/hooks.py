@@ -29,7 +29,9 @@ Change = Callable[[Tensor, Cell], Tensor]
 
 
 @contextmanager
-def edit(transformer: Any, plan: Plan, change: Change, tokens: ArrayLike | Tensor | None = None) -> Iterator[None]:
+def edit(
+    transformer: Any, plan: Plan, change: Change, tokens: ArrayLike | Tensor | None = None, doing: str = ""
+) -> Iterator[None]:
     """Let `change` replace values of the residual stream while any diffusers pipeline runs.
 
     >>> def halve(values, cell):
@@ -55,6 +57,9 @@ def edit(transformer: Any, plan: Plan, change: Change, tokens: ArrayLike | Tenso
         Tokens of the plan's stream, as in `capture`: of shape (n_tokens,) or (rows, columns), the same for every image;
         or of shape (batch, n_tokens), and `values` is then of shape (all kept, width), image after image. All tokens by
         default.
+    doing : str, optional
+        What is changed, in words, for the record of pictures that are generated meanwhile. By default where, and the
+        name of `change`.
 
     Raises
     ------
@@ -62,7 +67,8 @@ def edit(transformer: Any, plan: Plan, change: Change, tokens: ArrayLike | Tenso
         The transformer cannot be hooked or lacks a block, the mask or what `change` returns has another shape, or the
         run has another number of calls than `plan.of`; as in `capture`.
     """
-    with following(transformer, range(plan.of, 0, -1), plan.call, again=True) as counter:
+    doing = doing or f"edit by {getattr(change, '__qualname__', type(change).__name__)}, {plan.to_json()}"
+    with following(transformer, range(plan.of, 0, -1), plan.call, again=True, doing=doing) as counter:
         family = counter.family
         plan = plan.on(list(family.blocks(transformer)), family.carrying(transformer, plan.stream))
 
@@ -168,7 +174,11 @@ class Counter:
         The one that is running; None between calls.
     calls : dict
         Calls of the run so far, of ``cond`` and ``uncond``.
+    own : function
+        Whether this is the thread whose calls are counted.
     """
+
+    own: Callable[[], bool]
 
     def __init__(self, family: Family, steps: Sequence[int], of: str, again: bool) -> None:
         self.family, self.steps, self.of, self.again = family, steps, of, again
@@ -227,6 +237,7 @@ def following(
     of: str = "both",
     again: bool = False,
     began: Callable[[Call], None] | None = None,
+    doing: str = "",
 ) -> Iterator[Counter]:
     """Follow the calls of a transformer.
 
@@ -241,6 +252,8 @@ def following(
         for the caller to check.
     began : function, optional
         Called as each call that counts begins.
+    doing : str, optional
+        What is done to the calls, in words; empty where they are only read.
 
     Raises
     ------
@@ -250,13 +263,14 @@ def following(
     family = hookable(transformer)
     counter = Counter(family, steps, of, again)
     with ExitStack() as hooks:
-        names = hooks.enter_context(named(transformer, family))
+        names = hooks.enter_context(named(transformer, family, doing))
+        counter.own = names.own
 
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            counter.call = None
             arguments = family.arguments(args, kwargs)
-            family.check_call(arguments)
             rows = names.rows(arguments)
+            counter.call = None
+            family.check_call(arguments)
             step = counter.count(list(rows), partial(family.model_timestep, arguments))
             if step is not None:
                 counter.call = Call(step, rows, arguments, family)
@@ -265,7 +279,8 @@ def following(
 
         def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             # Gradient checkpointing runs blocks again in the backward pass, which is no call of the transformer.
-            counter.call = None
+            if names.own():
+                counter.call = None
 
         hooks.enter_context(transformer.register_forward_pre_hook(called, with_kwargs=True))
         hooks.enter_context(transformer.register_forward_hook(returned, always_call=True))
@@ -295,7 +310,7 @@ def visiting(transformer: Any, counter: Counter, plan: Plan, visit: Visit) -> It
     def reached(site: _Site, tensors: Sequence[object]) -> tuple[int, Tensor] | None:
         """The tensor of a block that was changed: its place among them, and what takes its place."""
         call = counter.call
-        if call is None or call.step not in plan.steps:
+        if call is None or call.step not in plan.steps or not counter.own():
             return None
         place, part = site.found(tensors, call.lengths, width)
         whole: Any = tensors[place]

@@ -12,6 +12,7 @@ from ..errors import HandscopeError
 from ..models.model import Model
 from ..run.trajectory import Trajectory, stack
 from .address import Cell, Plan
+from .agreement import refuse_disagreement, steps_off
 from .capture import DeepestReachedError, Reduce, Seen, Tokens, reading
 
 
@@ -30,7 +31,8 @@ def replay(
     """What `capture` would have seen of these samples' generation.
 
     The bits are the same when the batch is as large as it was then; `batch_difference` measures what another size does.
-    Each forward ends at the deepest block of the plan.
+    Each forward ends at the deepest block of the plan; where that is the model's last, what the model says is compared
+    with the trajectories.
 
     Parameters
     ----------
@@ -51,18 +53,29 @@ def replay(
     ------
     HandscopeError
         A trajectory is of another length, number of tokens, dtype or schedule than this model gives; the plan wants
-        unconditional calls, whose prompt no trajectory holds; or as in `capture`. Another model, and a height and width
-        that were swapped, are noticed where trajectories are read: by `Run.trajectory`.
+        unconditional calls, whose prompt no trajectory holds; or as in `capture`. What the model says is not what made
+        the trajectory, which is seen where the model's last block is read; `check_agreement` looks without. Another
+        model, and a height and width that were swapped, are noticed where trajectories are read: by `Run.trajectory`.
     """
     _check(model, plan, prompts, trajectories, height, width)
     plan = plan.on(model.blocks, model.carrying(plan.stream))
-    inputs = model.family.inputs(model, prompts, guidance, height, width)
-    with reading(model.transformer, plan, plan.steps, tokens, reduce, stop=True) as seen:
+    family, first = model.family, trajectories[0]
+    inputs = family.inputs(model, prompts, guidance, height, width)
+    # What the model says costs nothing more where the last block is read and no other side has to be called.
+    said = plan.stream == "image" and plan.at == "output" and not family.guided(model.pipe, guidance)
+    off = []
+    with reading(model.transformer, plan, plan.steps, tokens, reduce, stop=True, to_end=said) as seen:
         for step in plan.steps:
             index = plan.index(step)
-            latents = stack(trajectories, index).to(model.device)
+            noisy = stack(trajectories, index).to(model.device)
             with suppress(DeepestReachedError):
-                model.family.call(model.transformer, latents, trajectories[0].timesteps[index], inputs)
+                output = family.predicted(
+                    family.call(model.transformer, noisy, first.timesteps[index], inputs), guidance
+                )
+                less = stack(trajectories, index + 1).to(model.device)
+                off.append(steps_off(family, noisy, less, output, *first.sigmas[index : index + 2], seen.index))
+    if off:
+        refuse_disagreement(model, torch.cat(off), [*prompts] * len(off), np.repeat(plan.steps, len(prompts)), plan.of)
     return seen
 
 

@@ -1,6 +1,7 @@
 """What a capture saw, and its way from the device to the CPU."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ class Seen:
     conditions : dict of str
         What may change the bits, as `handscope.models.condition` says it, and `batch_size`; empty before the first
         call.
+    index : tuple or None
+        What selects the tokens that are read, of (batch, tokens); None for all of them.
     """
 
     def __init__(self, plan: Plan, calls: Mapping[str, int]) -> None:
         self.plan = plan
         self._calls = calls
         self.conditions: dict[str, str] = {}
+        self.index: tuple[Any, ...] | None = None
         self._cells: dict[Cell, tuple[Tensor, torch.cuda.Event | None]] = {}
         self._reached: set[Cell] = set()
 

@@ -123,7 +123,7 @@ def work_list(
     _check(model, plan, shard)
     common = common_attrs(model, plan, tokens)
     samples = sample_rows(run, plan)
-    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
+    run.write_settings({"model": model.identity})
     annotations = annotations_of(model, run, samples, tokens)
     text = model.max_sequence_length if plan.stream == "text" else 0
     wanted = {
@@ -170,7 +170,7 @@ def in_part(sample: str, shard: tuple[int, int]) -> bool:
 
 def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
     """What every shard of an extraction says of itself: what `check_same` compares, and whose the model is."""
-    condition = conditions(model.transformer)
+    condition, state = conditions(model.transformer), model.state
     return {
         "schema": SCHEMA,
         "plan": plan.to_json(),
@@ -179,6 +179,7 @@ def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
         "weight_hash": model.weight_hash,
         "model_dtype": str(model.dtype).removeprefix("torch."),
         **{key: "" if condition[key] == "none" else condition[key] for key in ("quantisation", "adapters")},
+        "state": "" if state == "plain" else state,
         "selection": tokens,
     }
 

@@ -117,7 +117,11 @@ def guide(
     with ExitStack() as stack:
         strength = Strength(scale, limit, relative)
         guidance = _Guidance(pipe, loss, strength, window(steps, of), of, form, int(travel), trace)
-        counter = stack.enter_context(following(pipe.transformer, range(of, 0, -1), again=True))
+        doing = (
+            f"guide by {getattr(loss, '__qualname__', type(loss).__name__)}, {strength}, steps {guidance.steps} of "
+            f"{of}, {form}, travel {guidance.travel}"
+        )
+        counter = stack.enter_context(following(pipe.transformer, range(of, 0, -1), again=True, doing=doing))
         if form == "exact":
             stack.enter_context(_differentiable(pipe.transformer, checkpoint))
         if isinstance(loss, ProbeLoss):
@@ -132,6 +136,7 @@ def guide(
         stack.enter_context(
             pipe.transformer.register_forward_hook(guidance.returned, with_kwargs=True, prepend=True)
         )
+        guidance.own = counter.own
         stack.enter_context(pipe.transformer.register_forward_hook(guidance.ended, always_call=True))
         yield trace
 
@@ -189,6 +194,8 @@ def _flow_family(pipe: Any) -> Family:
 
 class _Guidance:
     """What the hooks of one guided generation share."""
+
+    own: Callable[[], bool]
 
     def __init__(
         self,
@@ -249,7 +256,7 @@ class _Guidance:
         return self.family.shifted(output, change)
 
     def ended(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        if self.outer is not None:
+        if self.outer is not None and self.own():
             torch.set_grad_enabled(self.outer)
             self.outer = None
 

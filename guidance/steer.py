@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import xxhash
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def steer(
         length = (values - values.mean(-1, keepdim=True)).norm(dim=-1, keepdim=True)
         return strength * length * unit
 
-    with _pushing(transformer, units, push, steps, of, tokens, gate):
+    with _pushing(transformer, units, push, steps, of, tokens, gate, f"steer by {strength:g}"):
         yield
 
 
@@ -105,7 +106,7 @@ def ablate(
     def push(block: Block, values: Tensor, unit: Tensor) -> Tensor:
         return -((values @ unit) - centres.get(str(block), 0.0))[..., None] * unit
 
-    with _pushing(transformer, units, push, steps, of, tokens, gate):
+    with _pushing(transformer, units, push, steps, of, tokens, gate, f"ablate at {centres}"):
         yield
 
 
@@ -149,6 +150,7 @@ def _pushing(
     of: int,
     tokens: ArrayLike | None,
     gate: Gate | None,
+    doing: str,
 ) -> Iterator[None]:
     width = family_of(transformer).stream_width(transformer)
     wrong = [f"{block} ({unit.shape[-1]})" for block, unit in units.items() if unit.shape[-1] != width]
@@ -163,8 +165,18 @@ def _pushing(
             pushed = pushed * gate(wide)[..., None]
         return wide + pushed
 
-    with edit(transformer, Plan(list(units), steps, of, call="both"), change, mask):
+    plan = Plan(list(units), steps, of, call="both")
+    gated = "" if gate is None else f", gate {getattr(gate, '__qualname__', type(gate).__name__)}"
+    along = _hash(*units.values(), *(() if mask is None else (mask,)))
+    with edit(transformer, plan, change, mask, f"{doing}, {plan.to_json()}, directions and tokens {along}{gated}"):
         yield
+
+
+def _hash(*tensors: Tensor) -> str:
+    said = xxhash.xxh3_64()
+    for tensor in tensors:
+        said.update(f"{tuple(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return said.hexdigest()
 
 
 def _of_tokens(unit: Tensor, mask: Tensor | None, values: Tensor, block: Block) -> Tensor:

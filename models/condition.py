@@ -5,7 +5,7 @@ module's registry. PyTorch's own forward hooks run outside these and see what th
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 
 from ..errors import HandscopeError, HandscopeWarning
+from .calls import edits
 
 LAYER_SKIP = "layer_skip_hook"
 PARALLEL = ("cp_input---", "cp_output---")
@@ -26,6 +27,8 @@ CACHES = (
     "taylorseer_cache",
     "text_kv_cache",
 )
+KNOWN = ("accelerate", "bitsandbytes", "diffusers", "handscope", "peft", "torch", "torchao", "transformers")
+"""Packages whose forwards and attention processors are told of otherwise, or change no value."""
 HARMLESS = (
     "group_offloading",
     "lazy_prefetch_group_offloading",
@@ -110,25 +113,109 @@ def check_readable(transformer: Any, blocks: dict[str, nn.Module]) -> None:
         )
 
 
-def conditions(transformer: Any) -> dict[str, str]:
+def conditions(transformer: Any, arguments: Mapping[str, Any] | None = None) -> dict[str, str]:
     """What may change the bits of activations from one machine or session to another, to be kept beside them.
+
+    Parameters
+    ----------
+    arguments : mapping, optional
+        Those of a call by name, which may hold a scale for adapters.
 
     Returns
     -------
     dict
-        device, attention_backend, quantisation, offload (``none``, ``model``, ``sequential`` or ``group``),
-        compiled_blocks (``yes`` or ``no``) and adapters (LoRA: those that act, each by name and a hash of its weights).
+        device, attention_backend, quantisation (layerwise casting too), offload (``none``, ``model``, ``sequential`` or
+        ``group``), compiled_blocks (``yes`` or ``no``), adapters (LoRA: those that act, each by name and a hash of its
+        weights, with the scale of the call where it has one), autocast (a dtype) and replaced (forwards and attention
+        processors that are not diffusers').
     """
-    devices = [getattr(hook, "execution_device", None) for hook in _accelerate_hooks(transformer)]
-    device = next((device for device in devices if device is not None), next(transformer.parameters()).device)
+    device = _device(transformer)
+    casting = _casting(transformer)
+    quantisation = [part for part in (_quantisation(transformer), casting) if part]
+    scale = _scale(arguments or {})
+    at = "" if scale == 1 else f" at scale {scale:g}"
     return {
-        "device": str(torch.device(device)),
+        "device": str(device),
         "attention_backend": _attention_backend(transformer),
-        "quantisation": _quantisation(transformer),
+        "quantisation": ", ".join(quantisation) or "none",
         "offload": _offload(transformer),
         "compiled_blocks": "yes" if any(map(_is_compiled, transformer.modules())) else "no",
-        "adapters": ", ".join(_adapters(transformer)) or "none",
+        "adapters": ", ".join(f"{adapter}{at}" for adapter in _adapters(transformer)) or "none",
+        "autocast": _autocast(device) or "none",
+        "replaced": ", ".join(_replaced(transformer)) or "none",
     }
+
+
+def acting(transformer: Any) -> list[str]:
+    """What makes a transformer compute something else than the weights that it was loaded from, in words."""
+    found = {
+        "adapters": ", ".join(_adapters(transformer)),
+        "casting": _casting(transformer),
+        "autocast": _autocast(_device(transformer)),
+        "replaced": ", ".join(_replaced(transformer)),
+        "edits": ", ".join(edits(transformer)),
+    }
+    return [f"{what} {said}" for what, said in found.items() if said]
+
+
+def _device(transformer: Any) -> torch.device:
+    devices = [getattr(hook, "execution_device", None) for hook in _accelerate_hooks(transformer)]
+    told = next((device for device in devices if device is not None), None)
+    return next(transformer.parameters()).device if told is None else torch.device(told)
+
+
+def _scale(arguments: Mapping[str, Any]) -> float:
+    """The scale that a call gives to adapters, in `joint_attention_kwargs` or what a family calls them."""
+    given = [said for name, said in arguments.items() if name.endswith("attention_kwargs") and isinstance(said, dict)]
+    return float(next((said["scale"] for said in given if said.get("scale") is not None), 1.0))
+
+
+def _autocast(device: torch.device) -> str:
+    if not torch.is_autocast_enabled(device.type):
+        return ""
+    return str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
+
+
+def _casting(transformer: nn.Module) -> str:
+    """diffusers' layerwise casting: the dtypes that weights are kept in between calls."""
+    kept = {
+        str(hook.storage_dtype).removeprefix("torch.")
+        for module in transformer.modules()
+        for name, hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).items()
+        if name == "layerwise_casting"
+    }
+    return f"layerwise casting {', '.join(sorted(kept))}" if kept else ""
+
+
+def _replaced(transformer: nn.Module) -> list[str]:
+    """Forwards of the transformer and its parts, and attention processors, that are neither their own nor diffusers'.
+
+    TeaCache and its like replace a forward; so does whoever edits a model by hand.
+    """
+    found = set()
+    for module in transformer.modules():
+        if isinstance(module, OptimizedModule):
+            continue
+        for forward in _layers(module.forward):
+            if (owner := _owner(forward)) not in (type(module).__module__, "") and owner.split(".")[0] not in KNOWN:
+                found.add(f"{type(module).__name__}.forward by {owner}.{forward.__qualname__}")
+    for processor in getattr(transformer, "attn_processors", {}).values():
+        if (owner := type(processor).__module__).split(".")[0] not in KNOWN:
+            found.add(f"attention processor {owner}.{type(processor).__qualname__}")
+    return sorted(found)
+
+
+def _layers(forward: Any) -> Iterator[Any]:
+    """The functions of a forward, from the outermost to the one that it began with."""
+    while forward is not None:
+        function = getattr(forward, "func", forward)  # of a partial, as accelerate and diffusers make of their hooks
+        yield getattr(function, "__func__", function)
+        forward = getattr(forward, "__wrapped__", None)
+
+
+def _owner(function: Any) -> str:
+    """The module in which a function was written; what it wraps lends it its name, but not its globals."""
+    return str(getattr(function, "__globals__", {}).get("__name__", ""))
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -172,12 +259,13 @@ def _attention_backend(transformer: Any) -> str:
 
 
 def _quantisation(transformer: Any) -> str:
+    """Empty where there is none."""
     config = getattr(getattr(transformer, "config", None), "quantization_config", None)
     if config is not None:
         return str(config)
     # Weights quantised by hand leave no config, only their class.
     kinds = {type(parameter).__name__ for parameter in transformer.parameters()} - {"Parameter"}
-    return ", ".join(sorted(kinds)) or "none"
+    return ", ".join(sorted(kinds))
 
 
 def _offload(transformer: nn.Module) -> str:

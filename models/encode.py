@@ -37,12 +37,25 @@ class Encoded:
         self._prompts: dict[str, dict[str, Tensor] | Path] = {}
         self._held = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._encoders = ""
 
     def __contains__(self, prompt: object) -> bool:
         return prompt in self._prompts
 
     def __len__(self) -> int:
         return len(self._prompts)
+
+    def made_by(self, encoders: str) -> None:
+        """Forget everything where other text encoders than before are at work.
+
+        Parameters
+        ----------
+        encoders : str
+            What tells them from others.
+        """
+        if encoders != self._encoders:
+            self._prompts.clear()
+            self._held, self._folder, self._encoders = 0, None, encoders
 
     def put(self, prompt: str, embeddings: Mapping[str, Tensor]) -> None:
         """Add one prompt: its embeddings by name, without a batch axis.

@@ -296,6 +296,7 @@ class Family:
 
         Parameters
         ----------
+        timestep : Tensor of no dimension, or of shape (batch,) with one a row
         inputs : dict
             From `inputs`.
         """

@@ -16,11 +16,13 @@ from .. import files
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
+from .condition import acting
 from .embedded import NAME
 from .encode import Encoded, encode
 from .family import Family, hookable
 from .placement import check_offload, place, release
 from .quantise import check_saved, config_of, is_quantised
+from .weights import Loaded, changed, fingerprint, sampled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,6 +44,8 @@ class Model:
         As given to `load`.
     quantised : str or None
         The package that had quantised the weights when they were saved.
+    loaded : Loaded or None
+        The pipeline as it was loaded; None where nobody looked.
     """
 
     pipe: Any
@@ -54,6 +58,7 @@ class Model:
     quantisation: str | None = None
     base: str | None = None
     quantised: str | None = None
+    loaded: Loaded | None = field(default=None, repr=False)
     _encoded: Encoded = field(default_factory=Encoded, init=False, repr=False)
 
     @property
@@ -104,6 +109,51 @@ class Model:
     def weight_hash(self) -> str:
         """SHA-256 over the transformer's weights as they lie on disk, and the quantisation made of them in loading."""
         return self.checkpoint.weight_hash(self.quantisation)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a run notes of the model that drew its pictures, and must find again in the one that reads them."""
+        return {
+            "weight_hash": self.weight_hash,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "state": self.state,
+        }
+
+    @property
+    def state(self) -> str:
+        """What makes the pipeline compute something else than what was loaded, in words; ``plain`` where nothing does.
+
+        Adapters, casting, autocast, replaced forwards, steering and other edits that are open, and weights that have
+        changed in memory since; see `handscope.models.weights` for which changes are seen.
+
+        Raises
+        ------
+        HandscopeError
+            As in `check`.
+        """
+        self.check()
+        found = acting(self.transformer)
+        for name, weights in (self.loaded.weights if self.loaded else {}).items():
+            if other := changed(sampled(getattr(self.pipe, name)), weights):
+                found.append(f"weights of {name} changed after loading {other}")
+        return "; ".join(found) or "plain"
+
+    def check(self) -> None:
+        """Forget embeddings that other text encoders made, and refuse a transformer that was cast after loading.
+
+        Raises
+        ------
+        HandscopeError
+            It was, with ``pipe.to(torch.bfloat16)`` for instance.
+        """
+        autocast = torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type)
+        encoders = {name: getattr(self.pipe, name) for name in self.family.encoders}
+        self._encoded.made_by(f"{fingerprint(encoders)} {autocast}")
+        if self.loaded and self.transformer.dtype != self.loaded.dtype:
+            raise HandscopeError(
+                f"The transformer was loaded in {self.loaded.dtype} and is in {self.transformer.dtype} now: load the "
+                "model with the dtype that it shall have instead of casting the pipeline."
+            )
 
     @property
     def scheduler(self) -> str:
@@ -247,7 +297,8 @@ def load(
     _check_channels(pipe, family, name)
     pipe.set_progress_bar_config(disable=True)
     place(pipe, family.encoders, device, offload)
-    return Model(pipe, str(name), checkpoint, device, dtype, family, offload, quantisation, base, quantised)
+    loaded = Loaded.of(pipe)
+    return Model(pipe, str(name), checkpoint, device, dtype, family, offload, quantisation, base, quantised, loaded)
 
 
 def _check_channels(pipe: Any, family: Family, name: str) -> None:

@@ -40,6 +40,7 @@ class Sampling:
     def __init__(
         self, model: Model, steps: int = 20, guidance: float = 3.5, height: int | None = None, width: int | None = None
     ) -> None:
+        model.check()
         self.model, self.steps, self.guidance = model, steps, guidance
         self.height, self.width = height or model.height, width or model.width
         self.sigmas, self.timesteps = model.family.schedule(model.pipe, steps, self.height, self.width)

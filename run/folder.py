@@ -40,6 +40,8 @@ COLUMNS = {
     "batch_size": int,
 }
 FIXED = ("model", "generation")
+NOT_IN_0_3 = ("state",)
+"""A setting of `model` that a run of 0.3 lacks, and goes on to lack: nobody noted what acted when it was begun."""
 CHANGEABLE = ("trajectories",)
 """A setting of `generation` that may differ from call to call: trajectories can be added later, or left out."""
 
@@ -146,7 +148,10 @@ class Run:
             before = settled.get("provenance_before", [])
             merged["provenance_before"] = before + [settled["provenance"]] * (settled["provenance"] not in before)
         for section in set(FIXED) & set(settings):
-            merged[section] = settled.get(section, {}) | settings[section]
+            known, new = settled.get(section, {}), settings[section]
+            merged[section] = known | {
+                key: value for key, value in new.items() if key in known or not known or key not in NOT_IN_0_3
+            }
         if merged != settled:
             with atomic(self.settings_path) as temporary:
                 temporary.write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True), encoding="utf-8")

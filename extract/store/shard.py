@@ -31,7 +31,7 @@ OLD_LABEL = np.dtype([("label", "u1"), ("hand", "u1")])
 """What a token of 0.3 has beside its place."""
 HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "checksum")
 OLD_ATTRS = ("sha256", "labels_sha256")  # the checksum of files that have no `checksum`; a hash of the labels of 0.3
-SAME = ("plan", "weight_hash", "model_dtype", "quantisation", "adapters", "selection")
+SAME = ("plan", "weight_hash", "model_dtype", "quantisation", "adapters", "state", "selection")
 OLD_SELECTIONS = {"hand": "subject"}
 CHUNK_ROWS = 512
 

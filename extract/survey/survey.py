@@ -18,6 +18,7 @@ from ...run.folder import Run
 from ...run.noised import Noised
 from ...run.trajectory import Trajectory
 from ..address import Plan
+from ..agreement import check_first
 from ..given import read_given
 from ..replay import replay
 from ..steps import step_table
@@ -68,6 +69,7 @@ def survey(
     progress("survey", done, len(work.rows))
     if todo:
         model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
+        check_first(model, run, todo)
     plan = Plan.from_json(work.common["plan"])
     for batch in todo:
         _survey_batch(model, run, plan, work, batch)
@@ -132,7 +134,7 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
     }
     if not annotations:
         raise HandscopeError(f"None of the labelled samples in {run.path} has a token of the subject: label more.")
-    run.write_settings({"model": {"weight_hash": model.weight_hash, "dtype": common["model_dtype"]}})
+    run.write_settings({"model": model.identity})
     everything = list(annotations)
     own = {sample: kept for sample, kept in annotations.items() if shard is None or in_part(sample, shard)}
     missing = [sample for sample in own if not _is_there(_path(run, sample), rows[sample], own[sample], common)]

@@ -25,7 +25,7 @@ from ..store.writing import writing
 
 SCHEMA = "handscope-survey-1"
 CLASSES = 2
-SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "adapters")
+SAME = ("schema", "plan", "weight_hash", "model_dtype", "quantisation", "adapters", "state")
 CHUNK_BYTES = 128 * 2**20
 """So much is read at a time of all samples together."""
 

@@ -70,8 +70,10 @@ class Flow(Family):
         """A call of all rows, or one for each side, by the names that diffusers gives its contexts."""
         outputs = []
         for name, given in inputs["calls"].items():
-            rows = self._native(latents, inputs["grid"], 2 if name == "both" else 1, transformer.dtype)
-            arguments = {self.latents: rows, **self.time(transformer, timestep.to(latents.device), rows), **given}
+            copies = 2 if name == "both" else 1
+            rows = self._native(latents, inputs["grid"], copies, transformer.dtype)
+            times = timestep.to(latents.device).repeat(copies) if timestep.ndim else timestep.to(latents.device)
+            arguments = {self.latents: rows, **self.time(transformer, times, rows), **given}
             args = [arguments.pop(name) for name in self.positional]
             named = hasattr(transformer, "cache_context") and name != "both"
             with transformer.cache_context(name) if named else nullcontext():

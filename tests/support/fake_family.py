@@ -142,7 +142,7 @@ class Fake(Family):
 
     def call(self, transformer: Any, latents: Tensor, timestep: Tensor, inputs: dict[str, Any]) -> Any:
         x = in_place(latents, *inputs["grid"])
-        return [transformer(torch.cat([x, x]), timestep.long().expand(2 * len(x)), inputs["context"])]
+        return [transformer(torch.cat([x, x]), timestep.long().expand(len(x)).repeat(2), inputs["context"])]
 
     def guided(self, pipe: Any, guidance: float) -> bool:
         return True
