@@ -69,13 +69,13 @@ def replay(
             index = plan.index(step)
             noisy = stack(trajectories, index).to(model.device)
             with suppress(DeepestReachedError):
-                output = family.predicted(
-                    family.call(model.transformer, noisy, first.timesteps[index], inputs), guidance
-                )
-                less = stack(trajectories, index + 1).to(model.device)
-                off.append(steps_off(family, noisy, less, output, *first.sigmas[index : index + 2], seen.index))
+                outputs = family.call(model.transformer, noisy, first.timesteps[index], inputs)
+                less, output = stack(trajectories, index + 1).to(model.device), family.predicted(outputs, guidance)
+                sigma, later = first.sigmas[index], first.sigmas[index + 1]
+                off.append(steps_off(family, noisy, less, output, sigma, later, seen.index))
     if off:
-        refuse_disagreement(model, torch.cat(off), [*prompts] * len(off), np.repeat(plan.steps, len(prompts)), plan.of)
+        of_each = [step for step in plan.steps for _ in prompts]
+        refuse_disagreement(model, torch.cat(off), [*prompts] * len(off), of_each, plan.of)
     return seen
 
 

@@ -1,16 +1,20 @@
 """Which of a pipeline's calls of the transformer are conditional, and which are not."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock, get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor
 
 from ..errors import HandscopeError
-from .family import Family
+
+if TYPE_CHECKING:
+    from .family import Family
 
 
 class CallNames:

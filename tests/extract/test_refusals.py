@@ -259,6 +259,8 @@ def test_what_is_recorded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None
         "offload": "none",
         "compiled_blocks": "no",
         "adapters": "none",
+        "autocast": "none",
+        "replaced": "none",
     }
     model.transformer.set_attention_backend("_native_math")
     model.transformer.compile_repeated_blocks(backend="eager")
