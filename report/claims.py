@@ -85,7 +85,7 @@ class Effect:
         if self.unit == "%":
             return percent(value)
         if self.unit == "points":
-            return f"{value:.0f}".replace("-", "−")
+            return f"{round(value)}".replace("-", "−")
         return number(value) if self.null else signed(value)
 
 
@@ -101,6 +101,8 @@ class Columns:
     change: tuple[str, str] | None = None
     alone: bool = False
     """Whether one test was named beforehand, so that its p needs no correction."""
+    opposed: bool = True
+    """Whether an effect on the other side contradicts the claim, as less error than by chance does not."""
 
     def effect(self, row: Any) -> Effect:
         value, spread = float(row[self.prefix + self.value]), self._of(row, "null_sd")
@@ -194,7 +196,8 @@ class Family:
         if self.tested == 1:
             return self.nowhere
         if self.each == "step":
-            return f"at {self.called} of {self.tested} steps, {listed(self.steps)} ({self.over})"
+            some = f"{self.called} of {self.tested} steps, {listed(self.steps)}"
+            return f"at {some if self.called < self.tested else f'all {self.tested} steps'} ({self.over})"
         return f"in {self.called:,} of {self.tested:,} {self.each}s ({self.over})"
 
     @property
@@ -369,6 +372,9 @@ def _besides(claim: Claim) -> Iterator[str]:
         seen = detectable(effect.spread, effect.null, LEVEL / family.size, TARGET)
         if claim.verdict == "chance" and math.isfinite(seen) and not effect.unit:
             yield f"{capital(effect.name)} {effect.said(seen)} would have been seen with a chance of {percent(TARGET)}."
+    if claim.verdict in ("yes", "partly") and effect.change is not None and effect.change[0] < 0.5:
+        below = number(0.5 - effect.change[0])
+        yield f"Of that {effect.name}, {below} is only what the other reader lies below 0.5."
     if claim.against is not None:
         where, other = claim.against
         yield f"The other way {where}: {other.words()}."
@@ -443,7 +449,7 @@ def claim_of(
         verdict_of(family, effects, effects[best], needs_all),
         effects[best],
         where[best],
-        (where[worst], effects[worst]) if len(found) > 1 and effects[worst].against else None,
+        (where[worst], effects[worst]) if len(found) > 1 and columns.opposed and effects[worst].against else None,
         family,
         needs_all,
         tuple(parts),

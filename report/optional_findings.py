@@ -172,7 +172,7 @@ def _calibrated(results: Results) -> list[Claim]:
                 f"probabilities, {words}, are off by more than chance",
                 results.n(""),
                 rows,
-                Columns("excess", "", "excess error", 0.0, "%"),
+                Columns("excess", "", "excess error", 0.0, "%", opposed=False),
                 notes=[note],
             )
         )

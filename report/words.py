@@ -30,7 +30,7 @@ def place(row: Any) -> str:
 
 def percent(share: Any) -> str:
     """``37%``."""
-    return f"{100 * float(share):.0f}%"
+    return f"{round(100 * float(share))}%".replace("-", "−")
 
 
 def number(value: float, sign: str = "") -> str:
