@@ -367,7 +367,7 @@ def _besides(claim: Claim) -> Iterator[str]:
         return
     if claim.verdict in ("chance", "too_few", "no"):
         where = f", {claim.where}," if claim.where else ""
-        largest = f"The largest{where} is" if family.tested > 1 else "It is"
+        largest = f"The largest{where} is" if family.tested > 1 else "The estimate is"
         yield f"{largest} {effect.words()}."
         seen = detectable(effect.spread, effect.null, LEVEL / family.size, TARGET)
         if claim.verdict == "chance" and math.isfinite(seen) and not effect.unit:
