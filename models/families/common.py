@@ -151,6 +151,12 @@ class Flow(Family):
         """Channels of the VAE's latents."""
         return int(transformer.config.in_channels // (self.patch**2 if self.form == "packed" else 1))
 
+    def encode_image(self, pipe: Any, images: Tensor) -> Tensor:
+        """As image-to-image pipelines encode, but for the mode of what the VAE says, where they draw from it."""
+        config = pipe.vae.config
+        shift = config.get("shift_factor") or 0.0
+        return packed((modes(pipe, images) - shift) * config["scaling_factor"], self.patch)
+
     def encoded(self, model: Model, prompts: Sequence[str]) -> dict[str, Any]:
         """Embeddings of prompts on the device."""
         return model.encode(prompts).batch(prompts, model.device, model.dtype)
@@ -245,6 +251,13 @@ def parted_by_ids(ids: Tensor, total: int) -> dict[str, int]:
             f"number of img_ids is not 0 at {reference} of {total} tokens."
         )
     return {"image": total - reference, "reference": reference}
+
+
+def modes(pipe: Any, images: Tensor) -> Tensor:
+    """What the encoder makes of images in [0, 1], float32: of a distribution its mode."""
+    vae = pipe.vae
+    made = vae.encode(images.to(pipe._execution_device, vae.dtype) * 2 - 1)
+    return (made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latent).float()
 
 
 def needed(arguments: Mapping[str, Any], *names: str, of: str) -> list[Any]:

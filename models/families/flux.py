@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
-from ..packing import packed
 from .common import Flow, decoded, euler_times, falling, needed, parted_by_ids, shift_by_size
 
 if TYPE_CHECKING:
@@ -140,12 +139,6 @@ class Flux(Flow):
         vae = pipe.vae
         unpacked = self.unpack(pipe, latents.to(pipe._execution_device, vae.dtype), height, width)
         return decoded(vae, unpacked / vae.config.scaling_factor + vae.config.shift_factor)
-
-    def encode_image(self, pipe: Any, images: Tensor) -> Tensor:
-        """As image-to-image pipelines encode, but for the mode of what the VAE says, where they draw from it."""
-        vae = pipe.vae
-        encoded = vae.encode(images.to(pipe._execution_device, vae.dtype) * 2 - 1).latent_dist.mode()
-        return packed((encoded.float() - vae.config.shift_factor) * vae.config.scaling_factor, self.patch)
 
 
 def _ids(arguments: Mapping[str, Any]) -> Tensor:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
-from .common import Flow, decoded, euler_times, falling, needed, parted_by_ids
+from ..packing import packed
+from .common import Flow, decoded, euler_times, falling, modes, needed, parted_by_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +121,12 @@ class Flux2(Flow):
         mean = vae.bn.running_mean.to(latents.device, latents.dtype)
         spread = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().to(latents.device, latents.dtype)
         return decoded(vae, self.unpack(pipe, latents * spread + mean, height, width))
+
+    def encode_image(self, pipe: Any, images: Tensor) -> Tensor:
+        """The mode of what the VAE says, each token's numbers together, through the batch norm."""
+        bn, eps = pipe.vae.bn, pipe.vae.config.batch_norm_eps
+        latents = packed(modes(pipe, images), self.patch)
+        return (latents - bn.running_mean.float()) / (bn.running_var.float() + eps).sqrt()
 
 
 _TEXT_IMAGE = ("text", "image", "reference")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
-from .common import Flow, decoded, euler_times, falling, needed, shift_by_size
+from ..packing import packed
+from .common import Flow, decoded, euler_times, falling, modes, needed, shift_by_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +109,16 @@ class QwenImage(Flow):
             for values in (torch.tensor(vae.config.latents_mean), 1.0 / torch.tensor(vae.config.latents_std))
         )
         return decoded(vae, placed / inverse + mean)[:, :, 0]
+
+    def encode_image(self, pipe: Any, images: Tensor) -> Tensor:
+        """One frame of a video's encoder, in the latents' means and spreads."""
+        import torch
+
+        config, latents = pipe.vae.config, modes(pipe, images[:, :, None])[:, :, 0]
+        mean, spread = (
+            torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (config.latents_mean, config.latents_std)
+        )
+        return packed((latents - mean) / spread, self.patch)
 
 
 def _filled_up(texts: Any) -> tuple[Tensor, Tensor]:

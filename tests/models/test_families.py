@@ -15,6 +15,7 @@ from handscope.extract.replay import replay
 from handscope.guidance import guidance_callback, guide, steer
 from handscope.guidance.triage import triage
 from handscope.labeling.database.labels import Annotation, Labels
+from handscope.labeling.exchange.pictures import import_pictures
 from handscope.models.family import family_of
 from handscope.models.model import Model, load
 from handscope.models.packing import packed
@@ -22,6 +23,7 @@ from handscope.models.sampling import Sampling
 from handscope.run.folder import Run
 from handscope.run.prompts import own_seed
 from made_families import MAKERS, TEXT, save
+from PIL import Image
 from torch import Tensor
 
 STEPS, GUIDANCE = 3, 2.5
@@ -398,3 +400,53 @@ def test_diffusers_own_table_of_blocks_agrees(model: Model) -> None:
             assert stream in taken[known.hidden_states_argument_name]
         if known.return_encoder_hidden_states_index is not None and len(own.gives) > 1:
             assert own.gives[known.return_encoder_hidden_states_index] == ("text",)
+
+
+def test_encoding_is_decoding_undone(model: Model, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the encoder gives comes to the decoder again: what lies between is undone, number by number."""
+    vae, given = model.pipe.vae, []
+    real, picture = vae.encode, torch.rand(2, 3, *size)
+
+    def encode(images: Tensor) -> Any:
+        assert images.min() < -0.9 and images.max() > 0.9
+        made = real(images)
+        latents = torch.randn_like(made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latent)
+        given.append(latents)
+        return SimpleNamespace(latent=latents) if hasattr(made, "latent") else SimpleNamespace(
+            latent_dist=SimpleNamespace(mode=lambda: latents)
+        )
+
+    def decode(latents: Tensor, **more: Any) -> tuple[Tensor]:
+        given.append(latents)
+        frames = (1,) if latents.ndim == 5 else ()
+        return (torch.zeros(2, 3, *frames, *size),)
+
+    monkeypatch.setattr(vae, "encode", encode)
+    monkeypatch.setattr(vae, "decode", decode)
+    latents = model.encode_image(picture)
+    assert latents.shape == (2, *model.noise(0, *size).shape)
+    model.decode(latents, *size)
+    torch.testing.assert_close(given[1], given[0], rtol=1e-5, atol=1e-5)
+
+
+def test_given_pictures_are_read(model: Model, size: tuple[int, int], tmp_path: Path) -> None:
+    """At the noise level of a step, as a call of the transformer by itself sees them."""
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{seed}.png")
+    run, block = Run(tmp_path / "run"), image_blocks(model)[-1]
+    sized = {"height": size[0], "width": size[1]}
+    import_pictures(model, run, tmp_path, STEPS, GUIDANCE, **sized, prompt=PROMPTS[0], batch_size=2)
+    store = hs.extract(model, run, hs.Plan([block], [2], of=STEPS), tokens="all")
+    family, sigmas = model.family, model.family.schedule(model.pipe, STEPS, *size)
+    x, _ = store.read(block, 2)
+    expected = []
+    for row in run.metadata().values():
+        picture = torch.tensor(run.image(row["sample"])).permute(2, 0, 1)[None] / 255
+        noise = model.noise(row["seed"], *size)
+        noisy = (1 - sigmas.sigmas[1]) * model.encode_image(picture) + sigmas.sigmas[1] * noise
+        inputs = family.inputs(model, PROMPTS[:1], GUIDANCE, *size)
+        with torch.no_grad(), hs.capture(model.transformer, hs.Plan([block], [1], of=1)) as seen:
+            family.call(model.transformer, noisy, sigmas.timesteps[1], inputs)
+        expected.append(seen[block, 1][0])
+    torch.testing.assert_close(torch.from_numpy(x), torch.cat(expected), rtol=0.02, atol=0.02)
