@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ..progress import Progress
-from .options import at_least, load_model, model_options, names
+from .options import at_least, load_model, model_options, names, number, whole
 from .verb import add_verb, open_run, say
 
 
@@ -22,8 +22,8 @@ def add(verbs: Any) -> None:
         choices=("crop", "pad", "stretch"),
         help="how pictures of another aspect are brought to size (default: they are refused)",
     )
-    verb.add_argument("--height", type=int, help="in pixels (default: what the model was trained for)")
-    verb.add_argument("--width", type=int, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--height", type=whole, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--width", type=whole, help="in pixels (default: what the model was trained for)")
     verb.add_argument("--prompt", default="", metavar="TEXT", help="of pictures that come without (default: empty)")
     verb.add_argument(
         "--group", metavar="COLUMN", help="which pictures stay together in a fold (default: those of one prompt)"
@@ -34,9 +34,9 @@ def add(verbs: Any) -> None:
         "--noises", type=at_least(1), default=1, help="noises that each picture is read with, and averaged (default 1)"
     )
     verb.add_argument("--seed", type=at_least(0), default=0, help="of the noises (default 0)")
-    verb.add_argument("--steps", type=int, default=20, help="steps of the schedule that is read (default 20)")
-    verb.add_argument("--guidance", type=float, default=3.5, help="FLUX's embedded guidance (default 3.5)")
-    verb.add_argument("--batch-size", type=int, default=16, help="pictures in one forward of extract (default 16)")
+    verb.add_argument("--steps", type=whole, default=20, help="steps of the schedule that is read (default 20)")
+    verb.add_argument("--guidance", type=number, default=3.5, help="FLUX's embedded guidance (default 3.5)")
+    verb.add_argument("--batch-size", type=whole, default=16, help="pictures in one forward of extract (default 16)")
     verb.add_argument("--skip-bad", action="store_true", help="leave out pictures that cannot be used, and name them")
     verb.add_argument(
         "--subject",

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
+from .options import number, whole
 from .verb import add_verb, say
 
 TESTED = "diffusers 0.42.1"
@@ -19,10 +20,10 @@ def add(verbs: Any) -> None:
     text = "draw a few steps with a model, and hold all that is said of its blocks against it; status 1 if any is wrong"
     verb = add_verb(inner, "check", _check, text)
     verb.add_argument("folder", metavar="FOLDER", help="a pipeline's folder, a hub id, or organism")
-    verb.add_argument("--height", type=int, help="in pixels; should differ from the width (default: two thirds of it)")
-    verb.add_argument("--width", type=int, help="in pixels (default: what the model was trained for)")
-    verb.add_argument("--steps", type=int, default=3, help="steps that are drawn (default 3)")
-    verb.add_argument("--guidance", type=float, default=3.5, help="as the model has it (default 3.5)")
+    verb.add_argument("--height", type=whole, help="in pixels; not the width (default: two thirds of it)")
+    verb.add_argument("--width", type=whole, help="in pixels (default: what the model was trained for)")
+    verb.add_argument("--steps", type=whole, default=3, help="steps that are drawn (default 3)")
+    verb.add_argument("--guidance", type=number, default=3.5, help="as the model has it (default 3.5)")
     verb.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default cpu)")
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
 

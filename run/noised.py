@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, check_readable, order_header, refuse_unusable
+from .trajectory import checksum
 
 TENSORS = ("noise", "indices", "latents", "clean", "sigmas", "timesteps", "model_timesteps")
 
@@ -61,7 +62,9 @@ class Noised:
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
         """Write a safetensors file, whole or not at all."""
         with atomic(path) as temporary:
-            save_file({name: getattr(self, name).contiguous() for name in TENSORS}, temporary, dict(metadata))
+            tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
+            save_file(tensors, temporary, {**metadata, "checksum": checksum(tensors.values())})
+            order_header(temporary)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> "Noised":
@@ -77,11 +80,15 @@ class Noised:
         if not path.exists():
             raise HandscopeError(f"{path}, what was read of a given picture, is missing: {mend}")
         try:
+            check_readable(path)
             with safe_open(path, framework="pt") as file:
                 found = file.metadata() or {}
                 read = cls(**{name: file.get_tensor(name) for name in TENSORS})
         except (OSError, SafetensorError) as error:
+            refuse_unusable(error, path)
             raise HandscopeError(f"{path}, what was read of a given picture, is damaged: {mend}") from error
+        if found.get("checksum") not in (None, checksum(getattr(read, name) for name in TENSORS)):
+            raise HandscopeError(f"{path}, what was read of a given picture, is not what was written: {mend}")
         for key, value in metadata.items():
             if found.get(key) != value:
                 raise HandscopeError(

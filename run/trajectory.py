@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Trajectory:
         with atomic(path) as temporary:
             kind = {} if self.prediction == "flow" else {"prediction": self.prediction}
             tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
-            save_file(tensors, temporary, {**metadata, **kind, "checksum": _checksum(tensors)})
+            save_file(tensors, temporary, {**metadata, **kind, "checksum": checksum(tensors[name] for name in TENSORS)})
             order_header(temporary)
 
     @classmethod
@@ -117,11 +117,11 @@ class Trajectory:
         return self.latents[i].float(), self.latents[i + 1].float(), self.sigmas[i], self.sigmas[i + 1]
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def checksum(tensors: Iterable[Tensor]) -> str:
     """A checksum of what is in the tensors, which tells damage and not forgery."""
     hasher = xxhash.xxh3_128()
-    for name in TENSORS:
-        hasher.update(tensors[name].contiguous().view(torch.uint8).numpy().reshape(-1))
+    for tensor in tensors:
+        hasher.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return f"xxh3-128:{hasher.hexdigest()}"
 
 
@@ -132,7 +132,8 @@ def _noted_otherwise(found: Mapping[str, str], tensors: Mapping[str, Tensor]) ->
     for bit.
     """
     if "checksum" in found:
-        return "" if found["checksum"] == _checksum(tensors) else "its numbers are not those that were written"
+        same = found["checksum"] == checksum(tensors[name] for name in TENSORS)
+        return "" if same else "its numbers are not those that were written"
     noise, noted = tensors["latents"][0], found.get("noise_sha256")
     if noted is None or noise.dtype != torch.float32 or "prediction" in found:
         return ""

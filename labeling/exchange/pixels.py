@@ -36,7 +36,7 @@ def gather(picture: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.ui
         The picture is not of whole tokens.
     """
     height, width = picture.shape
-    if height % rows or width % columns:
+    if min(rows, columns) < 1 or height % rows or width % columns:
         raise HandscopeError(
             f"Expected a mask of {rows} by {columns} whole tokens, found one of {height} by {width} pixels: export it "
             "at the size of the image."

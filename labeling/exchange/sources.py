@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ...errors import HandscopeError
+from ...files import refuse_unusable
 from .rle import decode
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -90,7 +91,8 @@ def sources(folder: Path) -> tuple[list[Source], Path]:
             found = _READERS[told.suffix](told)
         except HandscopeError:
             raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+            refuse_unusable(error, told)
             raise HandscopeError(
                 f"{told} could not be read as a table of pictures ({type(error).__name__}: {error}): expected the "
                 "imagefolder's metadata, COCO's instances, or a CSV with a column file_name."
@@ -117,7 +119,7 @@ def _told_by(folder: Path) -> Path | None:
 
 def _read_lines(path: Path) -> list[Source]:
     """An imagefolder's ``metadata.jsonl``."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     return _together(path, [json.loads(line) for line in lines if line.strip()])
 
 
@@ -236,6 +238,7 @@ def _mask_file(path: Path, size: Size) -> list[Mask]:
             indexed = image.mode == "P"
             values = np.asarray(image if indexed else image.convert("L"))
     except (OSError, SyntaxError, ValueError) as error:
+        refuse_unusable(error, path)
         raise HandscopeError(f"its mask {path} could not be read") from error
     if not indexed:
         return [_sized(values > 127, size)]

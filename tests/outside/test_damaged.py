@@ -120,6 +120,16 @@ def test_a_zip_that_python_cannot_open(tmp_path):
         import_labels(run, path)
 
 
+def test_a_mask_of_no_rows(tmp_path):
+    run, path = labelled(tmp_path / "run"), tmp_path / "l.json"
+    export_labels(run, path)
+    whole = json.loads(path.read_text())
+    whole["images"][0]["rows"] = 0
+    path.write_text(json.dumps(whole))
+    with pytest.raises(HandscopeError, match="0 by 2 whole tokens"):
+        import_labels(run, path)
+
+
 def test_a_table_of_a_number_without_end(tmp_path):
     run, path = labelled(tmp_path / "run"), tmp_path / "l.csv"
     export_labels(run, path)
