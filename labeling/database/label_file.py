@@ -17,7 +17,7 @@ NOT_OURS = (
 )
 """Errors of the system, and not of what is in the file."""
 NO_LOG = (sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_CANTOPEN)
-VERSION = 3
+VERSION = 4
 _TABLE = """
 CREATE TABLE IF NOT EXISTS annotations (
     id INTEGER PRIMARY KEY, made TEXT DEFAULT CURRENT_TIMESTAMP, sample TEXT NOT NULL, image_sha256 TEXT NOT NULL,
@@ -42,7 +42,8 @@ _REST = (
     "CREATE UNIQUE INDEX IF NOT EXISTS by_uid ON annotations (uid)",
     """CREATE TABLE IF NOT EXISTS ratings (
     id INTEGER PRIMARY KEY, made TEXT DEFAULT CURRENT_TIMESTAMP, sample TEXT NOT NULL, image_sha256 TEXT NOT NULL,
-    rater TEXT NOT NULL, value REAL NOT NULL, seconds REAL, uid TEXT NOT NULL UNIQUE)""",
+    rater TEXT NOT NULL, value REAL NOT NULL, seconds REAL, uid TEXT NOT NULL UNIQUE,
+    withdrawn INTEGER NOT NULL DEFAULT 0)""",
     "CREATE INDEX IF NOT EXISTS by_rater ON ratings (rater, sample, id)",
     """CREATE TABLE IF NOT EXISTS orders (
     id INTEGER PRIMARY KEY, made TEXT DEFAULT CURRENT_TIMESTAMP, method TEXT NOT NULL, seed INTEGER NOT NULL,
@@ -165,6 +166,8 @@ class LabelFile:
                 database.execute(f"ALTER TABLE annotations ADD COLUMN {column} {kind}")
         for statement in _REST:
             database.execute(statement)
+        if "withdrawn" not in {row[1] for row in database.execute("PRAGMA table_info(ratings)")}:
+            database.execute("ALTER TABLE ratings ADD COLUMN withdrawn INTEGER NOT NULL DEFAULT 0")
         database.execute(f"PRAGMA user_version = {VERSION}")
         database.execute("COMMIT")
 

@@ -20,11 +20,19 @@ class LabelRecords:
     _file: LabelFile
 
     def rate(
-        self, sample: str, image_sha256: str, rater: str, value: float, seconds: float | None, uid: str
+        self,
+        sample: str,
+        image_sha256: str,
+        rater: str,
+        value: float,
+        seconds: float | None,
+        uid: str,
+        withdrawn: bool = False,
     ) -> int:
         """Append a rating of a whole picture, 0, 0.5 or 1, and return its number.
 
-        A uid repeated returns the first one's number and writes nothing.
+        A uid repeated returns the first one's number and writes nothing. A rating is taken back by a row of its own,
+        the same value `withdrawn`: the rater has then not rated the sample.
 
         Raises
         ------
@@ -39,14 +47,15 @@ class LabelRecords:
                 return same_write(uid, known, sample, rater)
             return int(
                 database.execute(
-                    "INSERT INTO ratings (sample, image_sha256, rater, value, seconds, uid) VALUES (?, ?, ?, ?, ?, ?)",
-                    (sample, image_sha256, rater, float(value), seconds, uid),
+                    "INSERT INTO ratings (sample, image_sha256, rater, value, seconds, uid, withdrawn) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (sample, image_sha256, rater, float(value), seconds, uid, withdrawn),
                 ).lastrowid
                 or 0
             )
 
     def ratings(self) -> "pd.DataFrame":
-        """The newest rating of each sample by each rater.
+        """The newest rating of each sample by each rater, where it was not taken back.
 
         Columns: id, made, sample, image_sha256, rater, value, seconds (NaN where not known).
         """
@@ -58,19 +67,20 @@ class LabelRecords:
             with self._file.reading() as database:
                 rows = database.execute(
                     f"SELECT {', '.join(columns)} FROM ratings WHERE id IN (SELECT max(id) FROM ratings "
-                    "GROUP BY rater, sample) ORDER BY sample, rater"
+                    "GROUP BY rater, sample) AND NOT withdrawn ORDER BY sample, rater"
                 ).fetchall()
         return pd.DataFrame(rows, columns=columns).astype({"id": int, "value": float, "seconds": float})
 
     def rated(self, rater: str) -> dict[str, tuple[str, float]]:
-        """A rater's newest ratings: the image's hash and the value, by sample."""
+        """A rater's newest ratings that were not taken back: the image's hash and the value, by sample."""
         if not self._file.path.exists():
             return {}
         with self._file.reading() as database:
             rows = database.execute(
-                "SELECT sample, image_sha256, value, max(id) FROM ratings WHERE rater = ? GROUP BY sample", (rater,)
+                "SELECT sample, image_sha256, value, withdrawn, max(id) FROM ratings WHERE rater = ? GROUP BY sample",
+                (rater,),
             )
-            return {sample: (image, value) for sample, image, value, _ in rows}
+            return {sample: (image, value) for sample, image, value, withdrawn, _ in rows if not withdrawn}
 
     def record_order(self, method: str, seed: int, samples: Sequence[str], parameters: Mapping[str, Any]) -> int:
         """Append an order of samples and how it was made, and return its number; the newest one, if it is the same."""

@@ -19,10 +19,13 @@ import { attend, bringBack, settle } from "./versions.js";
 
 const AGAIN = 2000;
 const NEWS = 30000;
+const MOMENT = 350; // how long a picture is seen before it can be judged: longer than a double click takes
+const JUDGING = ["rate", "verdict", "verdictName", "done", "finish", "judge", "fault", "accept", "take"];
 
 class App {
   constructor() {
     Object.assign(this, { items: [], index: -1, goal: -1, ticket: 0, kind: 2, instance: 1, clock: new Clock() });
+    this.rated = []; // the places of what was rated since the mode was entered, the last one last
     this.painter = new Painter(byId("canvas"), {
       rows: 1,
       columns: 1,
@@ -40,6 +43,7 @@ class App {
       accept: () => this.offers.accept(),
       take: (author) => this.offers.take(author),
       rate: (value) => this.#rate(Number(value)),
+      unrate: () => this.#unrate(),
       travel: (step) => this.open(this.goal + step),
       unlabelled: () => this.#nextOpen(),
       earlier: () => bringBack(this),
@@ -72,7 +76,13 @@ class App {
 
   /** Do what a key or a control stands for. */
   act(action, argument) {
+    if (this.doc?.flaw && JUDGING.includes(action)) return note(`${this.doc.flaw} It cannot be judged unseen.`);
     return this.actions[action](argument);
+  }
+
+  /** Whether the picture has been on show for long enough to be judged. */
+  get isSeen() {
+    return performance.now() - this.shown >= MOMENT;
   }
 
   /** The labels of the picture that is shown. */
@@ -82,7 +92,7 @@ class App {
 
   /** Show the picture at a place of the queue. */
   async open(index) {
-    if (!this.items[index]) return say(index < 0 ? "This is the first picture." : "This is the last picture.");
+    if (!this.items[index]) return this.#beyond(index);
     const ticket = ++this.ticket;
     const { sample } = this.items[index];
     this.goal = index;
@@ -104,15 +114,23 @@ class App {
     return this.doc;
   }
 
+  #beyond(index) {
+    byId("number").value = this.doc ? this.index + 1 : "";
+    if (index === -1) say("This is the first picture.");
+    else if (index === this.items.length) say("This is the last picture.");
+    else note(`There are ${this.items.length} pictures: choose one from 1 to ${this.items.length}.`);
+  }
+
   #show(doc, picture) {
     this.doc = doc;
+    this.shown = performance.now();
     this.painter.locked = this.mode === "rate" || !picture;
     this.painter.show({ ...doc, image: picture });
     this.instance = instancesOf(this.state).keys().next().value ?? 1;
     this.clock.start(doc.seconds);
     byId("number").value = this.index + 1;
     byId("of").textContent = `of ${this.items.length}`;
-    byId("prompt").textContent = doc.prompt ?? "";
+    this.panel.showPrompt(doc.prompt ?? "");
     note(doc.flaw);
     this.act("class", this.kind);
     this.panel.showState();
@@ -130,7 +148,8 @@ class App {
   async #enter(mode) {
     this.#leave();
     const ticket = ++this.ticket;
-    Object.assign(this, { mode, doc: null, items: [], index: -1, goal: -1, samples: new Samples(this.saver, mode) });
+    Object.assign(this, { mode, doc: null, items: [], index: -1, goal: -1, rated: [] });
+    this.samples = new Samples(this.saver, mode);
     this.painter.locked = true;
     this.#blank();
     this.place.mode = mode;
@@ -158,7 +177,8 @@ class App {
   // Nothing of a picture is seen, its prompt neither.
   #blank() {
     this.painter.show({ rows: 1, columns: 1 });
-    for (const id of ["of", "prompt"]) byId(id).textContent = "";
+    byId("of").textContent = "";
+    this.panel.showPrompt("");
     byId("number").value = "";
     note(null);
   }
@@ -221,13 +241,31 @@ class App {
   }
 
   #rate(value) {
+    if (!this.isSeen) return say("Look at this picture for a moment, then rate it.");
     this.saver.rate(this.doc, value, this.clock.seconds);
-    this.doc.rating = value;
-    this.items[this.index].done = true;
-    this.panel.showState();
-    this.#count();
+    this.rated.push(this.index);
+    this.#rerated(value);
     say(`Rated ${value}.`);
     return this.open(this.index + 1);
+  }
+
+  // The last rating is taken back, by a row of its own, and its picture shown; without one, that of this picture.
+  async #unrate() {
+    const place = this.rated.at(-1) ?? this.index;
+    if (place !== this.index && !await this.open(place)) return undefined;
+    const { doc } = this;
+    this.rated = this.rated.filter((one) => one !== place);
+    if (doc.rating === null) return note("There is no rating to take back.");
+    this.saver.rate(doc, doc.rating, this.clock.seconds, true);
+    this.#rerated(null);
+    return note("Its rating was taken back.");
+  }
+
+  #rerated(value) {
+    this.doc.rating = value;
+    this.items[this.index].done = value !== null;
+    this.panel.showState();
+    this.#count();
   }
 
   // The first place after `index` that is not done, from the front again where there is none; -1 where all are done.
@@ -294,6 +332,8 @@ class App {
 
   #key(event) {
     if (event.defaultPrevented || document.querySelector("dialog[open]") || !this.doc) return;
+    // A button that has the focus would be pressed again and again.
+    if (event.repeat && ["Enter", " "].includes(event.key) && event.target.matches?.("button")) event.preventDefault();
     const found = actionOf(event, this.mode);
     if (!found) return;
     event.preventDefault();

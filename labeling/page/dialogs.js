@@ -91,6 +91,11 @@ export function askRefused(where, message, count) {
   });
 }
 
+// What the file says in UTC, in the time of who looks at it.
+function localTime(utc) {
+  return new Date(`${utc.replace(" ", "T")}Z`).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+}
+
 /** The saved states of a picture, the newest first; `restore(revision)` is called with the one that is chosen. */
 export function showHistory(subject, items, restore) {
   const list = byId("history-list");
@@ -104,7 +109,7 @@ export function showHistory(subject, items, restore) {
   };
   list.replaceChildren(...items.map(({ revision, made: when, author, done, verdict, kinds }) => {
     const faults = kinds.map((kind) => faultWord(subject, kind));
-    const said = [when, author, verdictWord(subject, verdict), done && "done", ...faults].filter(Boolean).join(" · ");
+    const said = [localTime(when), author, verdictWord(subject, verdict), done && "done", ...faults].filter(Boolean).join(" · ");
     const button = make("button", { textContent: "Bring back", onclick: choose(revision) });
     return make("div", { className: "state" }, make("span", { textContent: said }), button);
   }));

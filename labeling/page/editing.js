@@ -27,6 +27,7 @@ export function editing(app) {
       const label = LABELS[app.kind];
       const tool = painter.tool === "eraser" ? "brush" : painter.tool;
       choose({ ink: { label, instance: label === 1 ? 0 : app.instance }, tool });
+      app.offers?.judge(label === 1 ? 0 : label);
     },
     tool: (tool) => choose({ tool }),
     brush: () => choose({ tool: "brush" }),
@@ -43,7 +44,10 @@ export function editing(app) {
     },
     newInstance: () => toInstance(Math.min(255, Math.max(0, ...instancesOf(app.state).keys()) + 1)),
     instanceNumber: (text) => (text === "new" ? act.newInstance() : toInstance(Number(text))),
-    judge: (label) => painter.push(judge(app.state, app.instance, Number(label))),
+    judge: (label) => {
+      if (!instancesOf(app.state).has(app.instance)) return say("Nothing is painted of it yet.");
+      return painter.push(judge(app.state, app.instance, Number(label)));
+    },
     fault: (kind) => {
       const { scope } = app.session.subject.kinds.find(({ name }) => name === kind);
       const faults = stepFault(app.state.faults, app.instance, kind, scope);
@@ -55,7 +59,7 @@ export function editing(app) {
     undo: () => painter.undo(),
     redo: () => painter.redo(),
     done: () => markDone(app, !app.state.done),
-    finish: () => markDone(app, true) && app.act("unlabelled"),
+    finish: () => app.isSeen && markDone(app, true) && app.act("unlabelled"),
     zoom: (factor) => painter.zoom(factor),
     fit: () => painter.fit(),
   };

@@ -11,12 +11,11 @@ export function nameOf(labels) {
   return labels.size === 1 ? NAMES[[...labels][0]] : "mixed";
 }
 
-/** The verdict that the cells amount to: bad if any instance is; null where there is none. */
+/** The verdict that the cells amount to: bad if any instance is; null where none is said to be good or bad. */
 export function verdictOf(state) {
   const labels = new Set([...instancesOf(state).values()].flatMap((each) => [...each]));
   if (labels.has(3)) return "bad";
-  if (labels.has(2)) return "good";
-  return labels.has(0) ? "unsure" : null;
+  return labels.has(2) ? "good" : null;
 }
 
 /** What has to be settled before a picture is done, one sentence each, in the words of the subject. */
@@ -30,7 +29,9 @@ export function problems(state, { noun, one, verdicts }) {
   }
   const cells = verdictOf(state);
   const verdict = verdicts[state.verdict];
-  if (!state.verdict) found.push(`Choose a verdict, or paint the ${noun}.`);
+  if (!state.verdict && instancesOf(state).size) {
+    found.push(`Say whether the ${noun} is ${verdicts.good} or ${verdicts.bad}, or choose a verdict.`);
+  } else if (!state.verdict) found.push(`Choose a verdict, or paint the ${noun}.`);
   else if (cells === "bad" && !state.verdict.startsWith("bad")) {
     found.push(`The verdict is ${verdict}, and ${one} is painted ${verdicts.bad}: change one of them.`);
   } else if (cells === "good" && state.verdict.startsWith("bad")) {

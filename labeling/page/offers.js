@@ -11,7 +11,7 @@ const PATIENCE = 120000; // networks are loaded for the first
 
 export class Offers {
   constructor(app) {
-    Object.assign(this, { app, chosen: null, others: [] });
+    Object.assign(this, { app, chosen: null, judged: 0, others: [] });
   }
 
   /** Begin with another picture: nothing is drawn. */
@@ -46,7 +46,15 @@ export class Offers {
     return had;
   }
 
-  /** What is drawn becomes part of the labels, as one stroke; the instances of a suggestion get the class in use. */
+  /** The annotator says what the suggestion that is drawn shows: its label, 2 (good), 3 (bad) or 0 (unsure). */
+  judge(label) {
+    if (this.chosen) this.judged = label;
+  }
+
+  /**
+   * What is drawn becomes part of the labels, as one stroke. A suggestion says where an instance is and not whether it
+   * is good: it is unsure, unless the annotator has said more while looking at it.
+   */
   accept() {
     const { app, chosen } = this;
     if (!chosen?.instances.some(Boolean)) return;
@@ -54,8 +62,9 @@ export class Offers {
       this.take(chosen.author);
       return;
     }
+    const { judged } = this;
     this.#draw(null);
-    app.painter.push(accept(app.state, chosen, app.kind === 1 ? 0 : app.painter.ink.label, app.painter.keep));
+    app.painter.push(accept(app.state, chosen, judged, app.painter.keep));
   }
 
   /** All that another annotator said becomes the state of the picture. */
@@ -68,7 +77,8 @@ export class Offers {
   async #fetch() {
     const { doc } = this;
     if (doc.suggestions) return;
-    byId("absent").textContent = "Looking…";
+    byId("absent").textContent = "Looking… The first time takes up to half a minute, while networks are loaded.";
+    say(byId("absent").textContent);
     try {
       const { items, absent } = await call(address(doc.sample, "/suggestions", doc.mode), { patience: PATIENCE });
       const map = (text) => text && new Float32Array(decode(text).buffer);
@@ -83,7 +93,7 @@ export class Offers {
   }
 
   #draw(offer) {
-    this.chosen = offer;
+    Object.assign(this, { chosen: offer, judged: 0 });
     this.app.painter.suggestion = offer;
     this.app.panel.showSuggestions(this.doc.suggestions ?? [LOOK], this.doc.absent ?? {}, offer);
     this.app.panel.markOther(offer);

@@ -7,7 +7,7 @@ import { capital, faultsText, verdictWord } from "./words.js";
 const BUTTONS = [
   ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["undo", "undo"], ["redo", "redo"],
   ["done", "done"], ["finish", "finish"], ["zoom-in", "zoom", 1.4], ["zoom-out", "zoom", 1 / 1.4], ["fit", "fit"],
-  ["accept", "accept"], ["dismiss", "suggest"], ["history-open", "earlier"], ["help-open", "help"],
+  ["accept", "accept"], ["dismiss", "suggest"], ["unrate", "unrate"], ["history-open", "earlier"], ["help-open", "help"],
 ];
 const INSTANCE_LABELS = [["good", 2], ["bad", 3], ["unsure", 0]];
 
@@ -73,9 +73,24 @@ export class Panel {
     for (const type of ["pointerdown", "pointerup", "pointercancel", "pointerleave"]) {
       byId("hide").addEventListener(type, () => app.act("hide", type === "pointerdown"));
     }
+    byId("prompt-all").addEventListener("click", () => this.#unfold(!byId("prompt").classList.contains("open")));
     byId("size").addEventListener("input", ({ target }) => (app.painter.size = Number(target.value)));
     byId("opacity").addEventListener("input", ({ target }) => (app.painter.opacity = target.value / 100));
     byId("keep").addEventListener("change", () => app.act("keep"));
+  }
+
+  /** Show a prompt: two lines of it, and all on request, so that the picture keeps its room. */
+  showPrompt(text) {
+    const prompt = byId("prompt");
+    prompt.textContent = text;
+    this.#unfold(false);
+    byId("prompt-all").hidden = prompt.scrollHeight <= prompt.clientHeight + 1;
+  }
+
+  #unfold(all) {
+    byId("prompt").classList.toggle("open", all);
+    byId("prompt-all").textContent = all ? "Less" : "All of it";
+    byId("prompt-all").setAttribute("aria-expanded", all);
   }
 
   /** Show what is chosen: class, tool, size. */
@@ -140,9 +155,12 @@ export class Panel {
     byId("absent").textContent = reasons.join(" ");
     byId("offer").hidden = !chosen;
     if (!chosen) return;
-    const what = chosen.author ? "Labels of" : chosen.instances.some(Boolean) ? "Suggestion:" : "Map:";
-    byId("offer-text").textContent = `${what} ${chosen.source}. Not part of your labels.`;
-    byId("accept").hidden = !chosen.instances.some(Boolean);
+    const hasInstances = chosen.instances.some(Boolean);
+    const what = chosen.author ? "Labels of" : hasInstances ? "Suggestion:" : "Map:";
+    const { good, bad } = this.subject.verdicts;
+    const taken = chosen.author || !hasInstances ? "" : `; accepted as unsure, unless you press 2 (${good}) or 3 (${bad}) first`;
+    byId("offer-text").textContent = `${what} ${chosen.source}. Not part of your labels${taken}.`;
+    byId("accept").hidden = !hasInstances;
   }
 
   /** Show what others said of the picture; `draw(canvas, other)` makes their thumbnails. */

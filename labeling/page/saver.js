@@ -100,9 +100,9 @@ export class Saver extends EventTarget {
     else this.drafting ??= setTimeout(() => this.#keepDraft(), DRAFT_EVERY);
   }
 
-  /** Save a rating of a document. */
-  rate({ sample, mode, sha }, value, seconds) {
-    this.#add({ ...this.#stamp(), kind: "rating", sample, mode, sha, value, seconds });
+  /** Save a rating of a document, or that it was `withdrawn`. */
+  rate({ sample, mode, sha }, value, seconds, withdrawn = false) {
+    this.#add({ ...this.#stamp(), kind: "rating", sample, mode, sha, value, seconds, withdrawn });
   }
 
   /** Settle a conflict: the saved state stays (null), or `state` follows it. */
@@ -201,7 +201,8 @@ export class Saver extends EventTarget {
     const common = { uid, annotator, image_sha256: sha, seconds };
     try {
       if (entry.kind === "rating") {
-        await call(address(sample, "/rating", mode), { body: { ...common, value: entry.value }, keepalive });
+        const { value, withdrawn = false } = entry;
+        await call(address(sample, "/rating", mode), { body: { ...common, value, withdrawn }, keepalive });
         this.#confirm(entry);
       } else {
         const { labels, instances, ...said } = unpacked(entry);

@@ -18,6 +18,7 @@ const SHORTCUTS = [
   ["K", "Keep other labels: paint on unlabelled cells only", "keep", PAINT],
   ["H", "Next {noun} (number)", "instance", PAINT],
   ["Shift+H", "New {noun}", "newInstance", PAINT],
+  ["G X", "All of the {noun} is {good}, {bad}", "judge", PAINT],
   ["Shift+1 … 5", "Verdict: {verdicts}", "verdict", PAINT],
   ["Q", "To the faults of the {noun}; Esc returns to the picture", "faults", PAINT],
   ["Ctrl+Z", "Undo a stroke", "undo", PAINT],
@@ -25,6 +26,7 @@ const SHORTCUTS = [
   ["S", "Show the next suggestion, or none", "suggest", PAINT],
   ["A", "Accept the suggestion shown, as one stroke", "accept", PAINT],
   ["1 2 3", "Rate 0, ½ or 1", "rate", ["rate"]],
+  ["Ctrl+Z", "Take the last rating back", "unrate", ["rate"]],
   ["N P", "Next, previous picture", "travel", EVERYWHERE],
   ["U", "Next picture that is not done", "unlabelled", EVERYWHERE],
   ["D", "Done, or not", "done", PAINT],
@@ -46,33 +48,56 @@ export function shortcutsOf(mode, { noun, classes, verdicts }) {
     noun,
     classes: capital(classes.map(({ name }) => name).join(", ")),
     verdicts: VERDICTS.map((verdict) => verdicts[verdict]).join(", "),
+    ...verdicts,
   };
   return SHORTCUTS.filter(([, , , modes]) => modes.includes(mode)).map(
-    ([keys, text]) => [keys, text.replace(/\{(\w+)\}/, (_, name) => words[name])]);
+    ([keys, text]) => [keys, text.replace(/\{(\w+)\}/g, (_, name) => words[name])]);
 }
 
 const PLAIN = {
   b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
-  h: ["instance"], H: ["newInstance"], q: ["faults"], s: ["suggest"], a: ["accept"],
+  h: ["instance"], g: ["judge", 2], x: ["judge", 3], q: ["faults"], s: ["suggest"], a: ["accept"],
   n: ["travel", 1], p: ["travel", -1],
   u: ["unlabelled"], d: ["done"], Enter: ["finish"], "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
   Home: ["fit"], l: ["hide", true], ",": ["opacity", -0.1], ".": ["opacity", 0.1], y: ["earlier"], "?": ["help"],
   Escape: ["escape"],
 };
 
+// Where a key is, for layouts on which it writes something else: the letters of a Latin layout are taken as they are
+// printed, and those of any other by their place.
+const PLACES = {
+  BracketLeft: "[", BracketRight: "]", Comma: ",", Period: ".", Equal: "+", Minus: "-", Slash: "?",
+};
+
+function keyOf({ key, code }) {
+  if (PLAIN[key]) return key;
+  if (/^[a-z]$/i.test(key)) return key.toLowerCase();
+  return /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? PLACES[code] ?? key;
+}
+
+// What goes on while its key is held. All else happens once for each time that a key is pressed.
+const HELD = ["size", "opacity", "zoom", "travel", "undo", "redo", "hide"];
+
 /** [action, argument] of a key event in a mode, or null. */
 export function actionOf(event, mode) {
+  const found = pressed(event, mode);
+  return event.repeat && !HELD.includes(found?.[0]) ? null : found;
+}
+
+function pressed(event, mode) {
   const typed = event.target.matches?.("input:not([type=range], [type=checkbox]), textarea");
-  const pressed = event.target.matches?.("button, summary, input") && event.key === "Enter";
-  if (typed || pressed || event.altKey) return null;
+  const enters = event.target.matches?.("button, summary, input") && event.key === "Enter";
+  if (typed || enters || event.altKey) return null;
   if (event.ctrlKey || event.metaKey) {
-    const key = event.key.toLowerCase();
-    if (mode === "rate" || !["z", "y"].includes(key)) return null;
+    const key = keyOf(event);
+    if (!["z", "y"].includes(key)) return null;
+    if (mode === "rate") return key === "z" && !event.shiftKey ? ["unrate"] : null;
     return [key === "y" || event.shiftKey ? "redo" : "undo"];
   }
   const digit = /^(Digit|Numpad)([1-5])$/.exec(event.code);
   if (digit) return digitAction(Number(digit[2]), event.shiftKey, mode);
-  const found = PLAIN[event.key] ?? PLAIN[event.key.toLowerCase()];
+  const key = keyOf(event);
+  const found = key === "h" && event.shiftKey ? ["newInstance"] : PLAIN[key];
   const works = ([, , act, modes]) => act === found?.[0] && modes.includes(mode);
   return found?.[0] === "escape" || SHORTCUTS.some(works) ? found : null;
 }

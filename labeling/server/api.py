@@ -183,7 +183,8 @@ def _explain_refusals(app: FastAPI) -> None:
     def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        sentence = f"{where}: {first['msg']}."[:300].encode("utf-8", "replace").decode()
+        said = first.get("ctx", {}).get("error", first["msg"])
+        sentence = f"{where}: {said}."[:300].encode("utf-8", "replace").decode()
         return JSONResponse({"error": sentence}, 400 if first["type"] == "json_invalid" else 422)
 
 

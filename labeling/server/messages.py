@@ -77,13 +77,14 @@ class Stroke(Write):
 
 
 class Rating(Write):
-    """How good a whole picture is."""
+    """How good a whole picture is; `withdrawn` takes such a rating back."""
 
     image_sha256: Sha256
     value: Annotated[
         float, Field(allow_inf_nan=False, json_schema_extra={"enum": list(RATINGS)}), AfterValidator(_rating)
     ]
     seconds: Seconds | None
+    withdrawn: bool = False
 
 
 class Class(BaseModel):

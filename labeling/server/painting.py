@@ -57,7 +57,9 @@ def problems(annotation: Annotation, subject: Subject) -> list[str]:
     ]
     painted = {name for said in instances.values() for name in said}
     change = "change one of them."
-    if not verdict:
+    if not verdict and instances:
+        found.append(f"Say whether the {noun} is {words['good']} or {words['bad']}, or choose a verdict.")
+    elif not verdict:
         found.append(f"Choose a verdict, or paint the {noun}.")
     elif "bad" in painted and not verdict.startswith("bad"):
         found.append(f"The verdict is {words[verdict]}, and {subject.one} is painted {words['bad']}: {change}")

@@ -145,6 +145,8 @@ class Session:
         if known is None and stroke.image_sha256 != row["image_sha256"]:
             raise Conflict(sample, stroke.base, self.labels.newest(sample, stroke.annotator, mode == "review"))
         rows, columns = tokens(row["height"], row["width"], self.side)
+        if known is None:
+            self.pictures.path(sample)  # nobody judges what cannot be seen
         if stroke.done and stroke.verdict is None:
             raise HandscopeError(f"A finished picture needs a verdict, and {sample} has none: give one.")
         annotation = Annotation(
@@ -200,11 +202,20 @@ class Session:
         return shown(state, state.image_sha256, *state.labels.shape)
 
     def rate(self, name: str, rating: m.Rating) -> None:
-        """Store a rating of a whole picture; HandscopeError where the picture is another one by now."""
+        """Store a rating of a whole picture; HandscopeError where it cannot be shown, or is another one by now."""
         sample = self.real(name)
         if rating.image_sha256 != self.run.metadata()[sample]["image_sha256"]:
             raise HandscopeError(f"The picture of {name} was generated anew since: load it again and rate it.")
-        self.labels.rate(sample, rating.image_sha256, rating.annotator, rating.value, rating.seconds, rating.uid)
+        self.pictures.path(sample)  # nobody rates what cannot be seen
+        self.labels.rate(
+            sample,
+            rating.image_sha256,
+            rating.annotator,
+            rating.value,
+            rating.seconds,
+            rating.uid,
+            rating.withdrawn,
+        )
 
     def progress(self, annotator: str | None) -> dict[str, Any]:
         """How far everybody is."""

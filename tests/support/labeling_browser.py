@@ -95,7 +95,7 @@ class Desk:
             if page.is_visible("#name"):
                 page.fill("#annotator", self.name)
                 page.press("#annotator", "Enter")
-            tab.until("app.doc")
+            tab.until("app.doc && app.isSeen")
         return tab
 
     def take(self, name: str) -> None:
@@ -204,7 +204,7 @@ class Tab:
 
     def picture(self, number: int) -> None:
         """Wait until a picture is shown, counted from 1; its number alone can be what a reload found in the field."""
-        self.until(f"app.doc && app.index === {number - 1}")
+        self.until(f"app.doc && app.index === {number - 1} && app.isSeen")
         expect(self.page.locator("#number")).to_have_value(str(number))
 
 

@@ -79,7 +79,15 @@ def test_suggestions_are_not_accepted_by_themselves(desk: Desk, tab: Tab) -> Non
     expect(tab.page.locator("#offer")).to_be_visible()
     tab.keys("a")
     labels, numbers = tab.grids()
-    assert (labels == np.where(hands, 3, 1)).all() and (numbers == hands).all()
+    assert (labels == np.where(hands, 0, 1)).all() and (numbers == hands).all(), "the pen's class is no judgement"
+    tab.keys("d")
+    expect(tab.page.locator("#note")).to_contain_text("Say whether the hand is good or bad")
+    assert not desk.newest(sample).done and desk.newest(sample).verdict == ""
+    tab.keys("x", "d")
+    tab.status("saved")
+    assert desk.newest(sample).done and desk.newest(sample).verdict == "bad"
+    tab.keys("Control+z", "Control+z", "Control+z", "s", "3", "a")
+    assert (tab.grids()[0] == np.where(hands, 3, 1)).all(), "said while the suggestion was seen"
     tab.keys("Control+z")
     assert not tab.grids()[0].any(), "one stroke"
     tab.keys("s", "s")
