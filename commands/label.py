@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+import tempfile
 import webbrowser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
@@ -74,13 +76,22 @@ def _label(arguments: argparse.Namespace, progress: Progress) -> None:
             )
         sys.stdout.flush()
         if not arguments.no_open and _has_screen():
-            webbrowser.open(place.address)
+            webbrowser.open(_door(Path(folder), place.address).as_uri())
 
     try:
-        serve(session, arguments.host, arguments.port, ready)
+        with tempfile.TemporaryDirectory() as folder:
+            serve(session, arguments.host, arguments.port, ready)
     except KeyboardInterrupt:
         print()
         say("label", LABEL.describe(run))
+
+
+def _door(folder: Path, address: str) -> Path:
+    """A page that leads to an address, for this user's eyes only: what a browser is started with, all can read."""
+    page = folder / "open.html"
+    page.touch(0o600)
+    page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8")
+    return page
 
 
 def _has_screen() -> bool:

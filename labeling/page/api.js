@@ -31,7 +31,8 @@ export async function call(path, { body, as = "json", keepalive = false, patienc
     throw new Unreachable("The server does not answer.");
   }
   if (answer.status >= 500 || answer.status === 408 || answer.status === 429) {
-    throw new Unreachable(`The server is in trouble (${answer.status}).`);
+    const said = await answer.json().catch(() => null);
+    throw new Unreachable(said?.error ?? `The server is in trouble (${answer.status}).`);
   }
   throw new Refused(answer.status, await answer.json().catch(() => null));
 }

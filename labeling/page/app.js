@@ -70,6 +70,8 @@ class App {
     this.panel.showTools();
     await this.saver.replay();
     await this.#enter(this.place.mode);
+    const { unreadable } = this.saver.journal;
+    if (unreadable) return note(`${unreadable} of the strokes kept in this browser cannot be read, and are left aside.`);
     const names = this.saver.absent.join(", ");
     return names && note(`Strokes of ${names} wait in this browser: they are sent when that name is chosen again.`);
   }

@@ -15,6 +15,7 @@ export class Journal {
     this.storage = storage;
     this.strokes = `handscope ${run} stroke `;
     this.drafts = `handscope ${run} draft `;
+    this.aside = `handscope ${run} unreadable `;
     this.tab = unique();
     // Held for as long as this page lives, by which another page knows that the draft is still being painted.
     navigator.locks?.request(this.drafts + this.tab, () => new Promise(() => {}));
@@ -59,7 +60,8 @@ export class Journal {
     const held = (await navigator.locks?.query())?.held.map(({ name }) => name) ?? [];
     for (const key of this.#keys(this.drafts)) {
       if (held.includes(key) || key === this.drafts + this.tab) continue;
-      this.put(JSON.parse(this.storage.getItem(key)));
+      const [entry] = this.#read(key);
+      if (entry) this.put(entry);
       this.storage.removeItem(key);
     }
   }
@@ -68,8 +70,35 @@ export class Journal {
     return Object.keys(this.storage).filter((key) => key.startsWith(prefix));
   }
 
+  /** How many entries could not be read; they stay in this browser, out of the way of the others. */
+  get unreadable() {
+    return this.#keys(this.aside).length;
+  }
+
   #read(prefix) {
-    return this.#keys(prefix).map((key) => JSON.parse(this.storage.getItem(key)));
+    return this.#keys(prefix).flatMap((key) => {
+      const text = this.storage.getItem(key);
+      const entry = parsed(text);
+      if (entry) return [entry];
+      this.storage.setItem(this.aside + key, text);
+      this.storage.removeItem(key);
+      return [];
+    });
+  }
+}
+
+// An entry of the journal, or null for what is none: part of one, or something else that was put under its name.
+function parsed(text) {
+  try {
+    const entry = JSON.parse(text);
+    const { kind, cells, labels, instances = entry.hands, value } = entry;
+    const named = ["uid", "annotator", "sample", "mode"].every((name) => typeof entry[name] === "string");
+    const grids = () => [labels, instances].every((text) => typeof text === "string" && unpack(text, cells));
+    const painted = kind === "stroke" && Number.isInteger(cells) && grids();
+    const rated = kind === "rating" && Number.isFinite(value);
+    return named && Number.isFinite(entry.at) && (painted || rated) ? entry : null;
+  } catch {
+    return null;
   }
 }
 

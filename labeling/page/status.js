@@ -13,7 +13,7 @@ const TEXT = {
 };
 const ADVICE = {
   saved: () => "Everything painted is on the server.",
-  offline: () => "The server does not answer. Strokes are kept in this browser and sent as soon as it does.",
+  offline: ({ message }) => `${message} Strokes are kept in this browser and sent as soon as they can be stored.`,
   full: () => "This browser's storage is full: leave this page open until the server answers.",
   conflict: () => "A picture was labelled in two places. Press to see both.",
   refused: ({ message }) => `${message} Press “Not accepted” to keep or discard it.`,

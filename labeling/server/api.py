@@ -19,8 +19,6 @@ from . import messages as m
 from .session import Missing, Session
 
 PAGE = Path(__file__).parents[1] / "page"
-ANNOTATOR = "handscope_annotator"
-"""The cookie that says who paints."""
 YEAR = 365 * 24 * 3600
 FOREVER = f"private, max-age={YEAR}, immutable"
 MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -37,6 +35,8 @@ def make_app(session: Session, cookie: str) -> FastAPI:
     """
     token = Depends(APIKeyCookie(name=cookie, scheme_name="token", auto_error=False))
     app = FastAPI(title="handscope label", version="1", docs_url=None, redoc_url=None, dependencies=[token])
+    # Who paints is said by a cookie, which all ports of a host share: each run has one of its own.
+    app.state.annotator = f"handscope_annotator_{session.run_id}"
     _explain_refusals(app)
     _serve_page(app)
     _serve_session(app, session)
@@ -78,7 +78,7 @@ def _serve_session(app: FastAPI, session: Session) -> None:
 
     @app.post("/api/annotator", responses=_refusals(400, 408, 413, 422))
     def annotator(who: m.Who, response: Response) -> m.Who:
-        response.set_cookie(ANNOTATOR, quote(who.name), max_age=YEAR, httponly=True, samesite="strict")
+        response.set_cookie(app.state.annotator, quote(who.name), max_age=YEAR, httponly=True, samesite="strict")
         return who
 
     @app.get("/api/queue", responses=_refusals(422))
@@ -196,7 +196,7 @@ def _conflict(conflict: Conflict, current: dict[str, Any]) -> Response:
 def _named(request: Request) -> str | None:
     """Who the browser says is painting."""
     try:
-        return _NAME.validate_python(unquote(request.cookies.get(ANNOTATOR, "")))
+        return _NAME.validate_python(unquote(request.cookies.get(request.app.state.annotator, "")))
     except ValidationError:
         return None
 

@@ -78,7 +78,9 @@ class Guard:
             if not self._is_token(asked[0]):
                 return _page(403, "This token is not the one of the running server.")
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
+            # Not "strict": a link in another site's page, such as a web terminal, would lose it on the way to the page.
+            # What writes must come from the page itself, by its Origin.
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             return answer
         if not self._is_token(cookie_parser(headers.get("cookie", "")).get(self.cookie, "")):
             if scope["path"] == "/":

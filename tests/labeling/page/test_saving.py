@@ -1,6 +1,8 @@
 """Nothing that was painted is lost: not with the page, the browser, the server, the network or the storage."""
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,44 @@ def test_a_stroke_that_changes_nothing_leaves_nothing_in_the_journal(desk: Desk,
     assert tab.page.evaluate(kept) == 0
     assert tab.ask("app.saver.drafting === null"), "nor is it kept later"
     assert desk.newest(tab.sample) is None
+
+
+def test_an_entry_that_cannot_be_read_does_not_hold_up_the_others(desk: Desk, tab: Tab) -> None:
+    desk.expected = OFFLINE
+    desk.context.set_offline(True)
+    tab.drag((5, 5), (5, 20))
+    painted, sample = cells(tab.grids()[0] == 2), tab.sample
+    prefix = tab.ask("app.saver.journal.strokes")
+    shapeless = {"uid": "x", "annotator": "a", "sample": "s", "mode": "paint", "at": 1, "kind": "stroke"}
+    bad = ["{", "null", "{}", json.dumps(shapeless)]
+    for number, text in enumerate(bad):
+        tab.page.evaluate("([key, text]) => localStorage.setItem(key, text)", [f"{prefix}bad{number}", text])
+    tab.page.evaluate("([key]) => localStorage.setItem(key, '[')", [f"{tab.ask('app.saver.journal.drafts')}gone"])
+    tab.page.close()
+    desk.context.set_offline(False)
+    again = desk.tab()
+    expect(again.page.locator("#note")).to_contain_text("5 of the strokes kept in this browser cannot be read")
+    assert again.sample == sample and again.stored(2) == painted != set()
+
+
+def test_a_link_in_another_site_leads_to_the_page(desk: Desk) -> None:
+    page = desk.context.new_page()
+    link = f'<a href="{desk.server.url}">label</a>'
+    page.route("http://terminal.test/", lambda route: route.fulfill(body=link, content_type="text/html"))
+    page.goto("http://terminal.test/")
+    page.click("a")
+    page.wait_for_selector("#name[open]")
+    assert "token" not in page.url
+    desk.requests.remove("http://terminal.test/")
+
+
+def test_a_disk_that_takes_no_labels_is_told_as_that(desk: Desk, tab: Tab) -> None:
+    desk.expected = "503"
+    said = {"error": "The disk is full: labels.sqlite could not be written."}
+    tab.page.route("**/strokes?*", lambda route: route.fulfill(status=503, json=said))
+    tab.drag((5, 5), (5, 20))
+    tab.status("offline")
+    expect(tab.page.locator("#status")).to_have_attribute("title", re.compile("The disk is full: .* kept in this"))
 
 
 def test_strokes_keep_their_order_where_the_clock_is_put_back(desk: Desk, tab: Tab) -> None:

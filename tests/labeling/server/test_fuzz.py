@@ -82,7 +82,7 @@ def test_every_operation_needs_the_token_and_says_so(name: str, address: str, co
     assert operation.definition.raw["security"] == [{"token": []}]
     method, path = name.split()
     assert "401" in operation.definition.raw["responses"]
-    (token,) = set(cookies) - {"handscope_annotator"}
+    (token,) = {name for name in cookies if not name.startswith("handscope_annotator")}
     for wrong in ("", f"{token}=", f"{token}={TOKEN[:-1]}", f"{token}={TOKEN}x", f"other={TOKEN}", f"{token}=\u00e9"):
         headers = {"cookie": wrong.encode()}
         url = address + path.format(sample="x", file="x", revision=1)

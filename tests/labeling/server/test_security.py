@@ -2,14 +2,17 @@
 
 import re
 import socket
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from handscope.commands.label import _door
 from handscope.labeling.server import security
 from handscope.labeling.server.connections import Connection
 from handscope.run.folder import Run
-from made_runs import TOKEN, Annotator, annotating, cells, serving
+from made_runs import TOKEN, Annotator, annotating, cells, make_run, serving
 
 
 def test_who_has_no_token_gets_nothing(address: str, run: Run) -> None:
@@ -28,7 +31,7 @@ def test_who_has_no_token_gets_nothing(address: str, run: Run) -> None:
         assert client.get("/api/session", params={"token": TOKEN}).status_code == 401, "only / takes it from an address"
         entered = client.get("/", params={"token": TOKEN})
         assert entered.status_code == 303 and entered.headers["location"] == "/"
-        assert re.search(r"^handscope_\w+=\S+; HttpOnly; Path=/; SameSite=strict$", entered.headers["set-cookie"])
+        assert re.search(r"^handscope_\w+=\S+; HttpOnly; Path=/; SameSite=lax$", entered.headers["set-cookie"])
         assert client.get("/api/session").status_code == 200
 
 
@@ -38,6 +41,22 @@ def test_two_servers_of_one_run_leave_each_other_their_cookies(run: Run) -> None
             client.get(f"{address}/", params={"token": TOKEN})
         assert len(client.cookies.jar) == 2, "a browser shares cookies between ports"
         assert [client.get(f"{address}/api/session").status_code for address in (first, second)] == [200, 200]
+
+
+def test_the_names_of_two_runs_are_told_apart(tmp_path: Path, run: Run) -> None:
+    other = make_run(tmp_path / "others")
+    with serving(run) as first, serving(other) as second, httpx.Client() as client:
+        for address, name in ((first, "ada"), (second, "ben")):
+            client.get(f"{address}/", params={"token": TOKEN})
+            client.post(f"{address}/api/annotator", json={"name": name})
+        said = [client.get(f"{address}/api/session").json()["annotator"] for address in (first, second)]
+    assert said == ["ada", "ben"], "a browser shares cookies between ports"
+
+
+def test_the_browser_is_started_without_the_token(tmp_path: Path) -> None:
+    page = _door(tmp_path, f"http://127.0.0.1:1/?token={TOKEN}")
+    assert TOKEN not in page.as_uri() and TOKEN in page.read_text()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600, "others on this machine cannot read it"
 
 
 def test_the_token_is_compared_in_constant_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
