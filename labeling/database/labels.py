@@ -43,6 +43,17 @@ class State(NamedTuple):
     seconds: float | None
 
 
+class Said(NamedTuple):
+    """What an author says of a sample as a whole."""
+
+    author: str
+    sample: str
+    image_sha256: str
+    done: bool
+    verdict: str
+    kinds: tuple[str, ...]
+
+
 class Conflict(HandscopeError):
     """Somebody wrote since: the state that a write was made on is no longer the newest one.
 
@@ -206,6 +217,32 @@ class Labels(LabelRecords):
                 {"author": author},
             )
             return [State(name, sample, image, bool(done), seconds) for name, sample, image, done, seconds, _ in rows]
+
+    def said(self, author: str | None = None) -> list[Said]:
+        """What an author, or anybody, last said of each sample; reads no grids, and leaves reviews out."""
+        if not self.path.exists():
+            return []
+        of_author = "" if author is None else "author = :author AND"
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT author, sample, image_sha256, done, verdict, kinds, max(id) FROM annotations "
+                f"WHERE {of_author} NOT review GROUP BY author, sample",
+                {"author": author},
+            )
+            return [
+                Said(name, sample, image, bool(done), verdict, tuple(json.loads(kinds)))
+                for name, sample, image, done, verdict, kinds, _ in rows
+            ]
+
+    def days(self) -> list[tuple[str, str, int]]:
+        """How many samples each author first finished on each day of this machine's calendar: (day, author, n)."""
+        if not self.path.exists():
+            return []
+        with self._file.reading() as database:
+            return database.execute(
+                "SELECT date(made, 'localtime') AS day, author, count(*) FROM (SELECT author, min(made) AS made "
+                "FROM annotations WHERE done AND NOT review GROUP BY author, sample) GROUP BY day, author ORDER BY day"
+            ).fetchall()
 
     def judgements(self) -> tuple[int, int]:
         """The newest revision that is no draft, and the newest rating: while both stay, so do all judgements."""

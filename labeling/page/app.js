@@ -4,6 +4,7 @@ import { Refused, Unreachable, call, read } from "./api.js";
 import { Clock } from "./clock.js";
 import { askName, closable, showHelp } from "./dialogs.js";
 import { editing } from "./editing.js";
+import { showGallery } from "./gallery.js";
 import { instancesOf } from "./grid.js";
 import { Journal } from "./journal.js";
 import { problems } from "./judgement.js";
@@ -46,6 +47,7 @@ class App {
       unrate: () => this.#unrate(),
       travel: (step) => this.open(this.goal + step),
       unlabelled: () => this.#nextOpen(),
+      gallery: () => showGallery(this),
       earlier: () => bringBack(this),
       help: () => showHelp(this.session.subject, this.mode),
       escape: () => this.offers.dismiss() || this.painter.canvas.focus(),

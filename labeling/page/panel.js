@@ -5,7 +5,7 @@ import { VERDICTS, nameOf } from "./judgement.js";
 import { capital, faultsText, verdictWord } from "./words.js";
 
 const BUTTONS = [
-  ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["undo", "undo"], ["redo", "redo"],
+  ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["gallery-open", "gallery"], ["undo", "undo"], ["redo", "redo"],
   ["done", "done"], ["finish", "finish"], ["zoom-in", "zoom", 1.4], ["zoom-out", "zoom", 1 / 1.4], ["fit", "fit"],
   ["accept", "accept"], ["dismiss", "suggest"], ["unrate", "unrate"], ["history-open", "earlier"], ["help-open", "help"],
 ];

@@ -28,6 +28,7 @@ const SHORTCUTS = [
   ["1 2 3", "Rate 0, ½ or 1", "rate", ["rate"]],
   ["Ctrl+Z", "Take the last rating back", "unrate", ["rate"]],
   ["N P", "Next, previous picture", "travel", EVERYWHERE],
+  ["V", "All pictures, to search and choose from", "gallery", PAINT],
   ["U", "Next picture that is not done", "unlabelled", EVERYWHERE],
   ["D", "Done, or not", "done", PAINT],
   ["Enter", "Done, and on to the next that is not", "finish", PAINT],
@@ -58,7 +59,7 @@ const PLAIN = {
   b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
   h: ["instance"], g: ["judge", 2], x: ["judge", 3], q: ["faults"], s: ["suggest"], a: ["accept"],
   n: ["travel", 1], p: ["travel", -1],
-  u: ["unlabelled"], d: ["done"], Enter: ["finish"], "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
+  v: ["gallery"], u: ["unlabelled"], d: ["done"], Enter: ["finish"], "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
   Home: ["fit"], l: ["hide", true], ",": ["opacity", -0.1], ".": ["opacity", 0.1], y: ["earlier"], "?": ["help"],
   Escape: ["escape"],
 };

@@ -92,6 +92,11 @@ def _serve_session(app: FastAPI, session: Session) -> None:
 
 
 def _serve_samples(app: FastAPI, session: Session) -> None:
+    @app.get("/api/gallery", responses=_refusals(422))
+    def gallery(request: Request, mode: m.Painting = "paint") -> m.Gallery:
+        who = _annotator(request)
+        return m.Gallery(annotator=who, items=[m.Seen(**item) for item in session.gallery(who, mode)])
+
     @app.get("/api/samples/{sample}", responses=_refusals(404, 422))
     def sample(request: Request, sample: str, mode: m.Mode = "paint") -> m.Sample:
         return m.Sample(**session.sample(sample, _annotator(request), mode))
@@ -106,6 +111,15 @@ def _serve_samples(app: FastAPI, session: Session) -> None:
         # Read at once, and not in parts as it is sent: the file may be replaced meanwhile.
         cached = FOREVER if sha else "private, no-cache"
         return Response(path.read_bytes(), media_type="image/png", headers={"cache-control": cached})
+
+    @app.get(
+        "/api/samples/{sample}/thumbnail",
+        response_class=Response,
+        responses={**_refusals(404, 422), 200: {"content": {"image/webp": {}}}},
+    )
+    def thumbnail(sample: str, sha: str | None = None) -> Response:
+        cached = FOREVER if sha else "private, no-cache"
+        return Response(session.thumbnail(sample), media_type="image/webp", headers={"cache-control": cached})
 
     @app.get("/api/samples/{sample}/suggestions", responses=_refusals(404, 422))
     async def suggestions(sample: str) -> m.SuggestionsSaid:

@@ -228,6 +228,33 @@ class Done(BaseModel):
     done: int
 
 
+class OnDay(Done):
+    day: str
+
+
+class Said(BaseModel):
+    author: str
+    verdict: str | None
+    kinds: list[str]
+    done: bool
+
+
+class Seen(BaseModel):
+    """A picture among all of them."""
+
+    sample: str
+    image_sha256: str
+    prompt: str
+    state: Literal["open", "draft", "done"]
+    said: list[Said]
+    automatic: bool
+    disputed: bool
+
+
+class Gallery(Answer):
+    items: list[Seen]
+
+
 class ProgressSaid(BaseModel):
     samples: int
     done: int
@@ -236,6 +263,7 @@ class ProgressSaid(BaseModel):
     rated: int
     seconds_per_image: float | None
     annotators: list[Done]
+    days: list[OnDay]
     agreement: list[dict[str, Any]]
 
 

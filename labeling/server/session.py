@@ -20,6 +20,7 @@ from ..suggestions.suggestion import Suggestions
 from . import messages as m
 from .blind import Blind
 from .comparing import Comparing
+from .overview import overview
 from .painting import PAINTED, check_finished, grid_of, shown
 from .pictures import Pictures
 
@@ -237,8 +238,20 @@ class Session:
             "rated": len(self.labels.rated(annotator)) if annotator else 0,
             "seconds_per_image": statistics.median(seconds) if seconds else None,
             "annotators": [{"name": name, "done": finished[name]} for name in names],
+            "days": [{"day": day, "name": name, "done": done} for day, name, done in self.labels.days()],
             "agreement": self.comparing.last().agreement,
         }
+
+    def gallery(self, annotator: str, mode: str) -> list[dict[str, Any]]:
+        """Every sample of a queue with what was said of it: see `overview`. In a review, of the whole run."""
+        rows, review = self.run.metadata(), mode == "review"
+        samples = list(self.order.samples) if review else self._painted_by(annotator, rows)
+        disputed = self.comparing.fresh().review if review else None
+        return overview(self.labels, [one for one in samples if one in rows], rows, annotator, disputed)
+
+    def thumbnail(self, name: str) -> bytes:
+        """A small picture of a sample."""
+        return self.pictures.thumbnail(self.real(name))
 
     def picture(self, name: str, sha: str | None) -> Path:
         """The file of a sample's picture; Missing where `sha` is not its hash any more."""
