@@ -47,7 +47,7 @@ def test_the_newest_wins_and_the_old_stays(tmp_path: Path) -> None:
     labels.add([annotation("b", "bad", 3)])
     assert {sample: current.verdict for sample, current in labels.current().items()} == {"a": "good", "b": "bad"}
     with sqlite3.connect(labels.path) as database:
-        assert database.execute("SELECT count(*) FROM annotations").fetchone() == (3,)
+        assert database.execute("SELECT count(*) FROM annotations").fetchone() == (4,)
         for change in ("DELETE FROM annotations", "UPDATE annotations SET verdict = 'good'"):
             with pytest.raises(sqlite3.IntegrityError, match="only appended"):
                 database.execute(change)
@@ -171,7 +171,7 @@ def test_a_file_of_the_second_version_is_brought_up_to_date(labels: Labels) -> N
     assert np.array_equal(labels.current()["a"].instances, HAND)
     assert labels.append(annotation("a", "good", author="x", source="hand"), first, "two") == 2
     with sqlite3.connect(labels.path) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+        assert database.execute("PRAGMA user_version").fetchone() == (4,)
         for change in ("DELETE FROM annotations", "UPDATE annotations SET instances = x''"):
             with pytest.raises(sqlite3.IntegrityError, match="only appended"):
                 database.execute(change)
