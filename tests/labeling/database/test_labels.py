@@ -164,10 +164,15 @@ def test_a_file_of_the_first_version_is_read_and_written_on(labels: Labels) -> N
 
 def test_a_file_of_the_second_version_is_brought_up_to_date(labels: Labels) -> None:
     first = labels.append(annotation("a", "bad", 3, author="x", source="hand"), None, "one")
+    labels.rate("a", "0" * 64, "ann", 0.5, None, "rated")
     with sqlite3.connect(labels.path) as database:
         database.execute("ALTER TABLE annotations RENAME COLUMN instances TO hands")
+        database.execute("ALTER TABLE ratings DROP COLUMN withdrawn")
         database.execute("PRAGMA user_version = 2")
     database.close()
+    assert labels.rated("ann") == {"a": ("0" * 64, 0.5)}
+    labels.rate("a", "0" * 64, "ann", 0.5, None, "taken back", withdrawn=True)
+    assert labels.rated("ann") == {} and labels.ratings().empty
     assert np.array_equal(labels.current()["a"].instances, HAND)
     assert labels.append(annotation("a", "good", author="x", source="hand"), first, "two") == 2
     with sqlite3.connect(labels.path) as database:
