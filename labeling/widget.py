@@ -3,34 +3,36 @@
 >>> from handscope.labeling.widget import label_widget
 >>> label_widget(run, "ada")                                             # doctest: +SKIP
 
-It needs anywidget: ``pip install 'handscope[notebook]'``. A browser's page keeps a journal of its own, and offers
-suggestions, fault kinds, ratings and reviews; this has the canvas and the verdict.
+It needs anywidget: ``pip install 'handscope[notebook]'``. Page and notebook speak one protocol, and keep the same
+journal in the browser: the kernel stands in the server's place. Suggestions, ratings and reviews are the page's.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-import numpy as np
+from pydantic import ValidationError
 
 from ..errors import HandscopeError
 from ..run.folder import Run
 from .database.annotation import Annotation
-from .database.labels import Conflict, Labels
-from .grid import grid
+from .database.labels import Conflict
 from .names import annotator_name
 from .order import make_order
-from .server.messages import SubjectSaid
-from .server.painting import PAINTED, check_finished
-from .server.pictures import Pictures
-from .subject import subject_of
+from .server import messages as m
+from .server.session import Session
 
 PAGE = Path(__file__).with_name("page")
-MODULES = ("grid", "view", "drawing", "surface", "gestures", "painter", "words", "judgement", "notebook")
+MODULES = (
+    *("grid", "view", "drawing", "surface", "gestures", "painter", "words", "judgement"),
+    *("api", "vault", "journal", "standing", "saver", "notebook"),
+)
 """Modules of the page in an order in which each comes after those that it imports."""
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
+_ADDRESS = re.compile(r"/api/samples/([^/?]+)(/strokes)?\?mode=paint")
 
 
 def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None) -> Any:
@@ -46,7 +48,8 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
     Returns
     -------
     anywidget.AnyWidget
-        `sample` is the one on show, `go(sample)` shows another.
+        `sample` is the one on show, `go(sample)` shows another, `annotation` is what is stored of it. Shown in several
+        cells or windows, each begins with what is stored by then.
 
     Raises
     ------
@@ -60,43 +63,38 @@ def label_widget(run: Run, annotator: str, samples: Sequence[str] | None = None)
         raise HandscopeError(
             "Painting in a notebook needs anywidget: pip install 'handscope[notebook]', or run `handscope label`."
         ) from error
-    annotator_name(annotator)
-    order = make_order(run, "random" if samples is None else "given", samples=samples)
-    if not order.samples:
-        raise HandscopeError("Expected at least one sample to label, found none.")
+    desk = Desk(run, annotator, samples)
 
     class LabelWidget(anywidget.AnyWidget):
         _esm = module()
         _css = (PAGE / "notebook.css").read_text(encoding="utf-8")
-        subject = traitlets.Dict().tag(sync=True)
-        shown = traitlets.Dict().tag(sync=True)
-        image = traitlets.Bytes().tag(sync=True)
-        labels = traitlets.Bytes().tag(sync=True)
-        instances = traitlets.Bytes().tag(sync=True)
+        session = traitlets.Dict().tag(sync=True)
+        sample = traitlets.Unicode(help="The sample on show.").tag(sync=True)
 
         def __init__(self) -> None:
-            super().__init__()
-            self._easel = Easel(run, annotator, order.samples)
+            super().__init__(session=desk.describe(), sample=desk.samples[0])
             self.on_msg(self._heard)
-            self.go(order.samples[0])
 
         @property
-        def sample(self) -> str:
-            """The sample on show."""
-            return self._easel.sample
+        def annotation(self) -> Annotation | None:
+            """What is stored of the sample on show, draft or not; None where nothing."""
+            return desk.session.labels.newest(self.sample, annotator)
 
         def go(self, sample: str) -> None:
             """Show a sample."""
-            self._easel.go(sample)
-            with self.hold_sync():
-                for name, value in self._easel.shown().items():
-                    setattr(self, name, value)
+            self.sample = sample
+
+        @traitlets.validate("sample")
+        def _known(self, proposal: Any) -> str:
+            return desk.known(proposal["value"])
 
         def _heard(self, _: Any, message: dict[str, Any], buffers: list[Any]) -> None:
-            if message.get("kind") == "stroke":
-                self.send(self._easel.stroke(message, buffers))
-            elif message.get("kind") == "step":
-                self.go(self._easel.beside(int(message["by"])))
+            if message.get("kind") != "ask":
+                return
+            status, said, picture = desk.answer(str(message["path"]), message.get("body"))
+            self.send({"kind": "answer", "id": message["id"], "status": status, "said": said}, picture)
+            if status == 201:
+                self.send({"kind": "written"})
 
     return LabelWidget()
 
@@ -118,88 +116,64 @@ def module(read: Callable[[str], str] | None = None) -> str:
     return "\n".join(parts)
 
 
-class Easel:
-    """The sample that somebody paints, and the labels that its strokes go to; knows nothing of widgets."""
+class Desk:
+    """The samples that somebody paints, and answers to what the painter asks; knows nothing of widgets.
 
-    def __init__(self, run: Run, annotator: str, samples: Sequence[str]) -> None:
-        self.run, self.annotator, self.samples = run, annotator, list(samples)
-        self.store, self.subject = Labels(run.labels_path), subject_of(run)
-        self.sample = self.samples[0]
-        self._pictures = Pictures(run)
-        self._shows = 0
-        self._bases: dict[str, int | None] = {}  # what the next stroke on a sample is made on
+    Attributes
+    ----------
+    session : Session
+        The run's, as the server of the page has it.
+    samples : list of str
+    """
 
-    def go(self, sample: str) -> None:
-        """Turn to a sample; HandscopeError where it is none of these."""
-        if sample not in self.samples:
-            raise HandscopeError(f"There is no sample {sample!r} among the {len(self.samples)} to label.")
-        self.sample = sample
-        self._shows += 1
+    def __init__(self, run: Run, annotator: str, samples: Sequence[str] | None = None) -> None:
+        self.annotator = annotator_name(annotator)
+        order = make_order(run, "random" if samples is None else "given", samples=samples)
+        if not order.samples:
+            raise HandscopeError("Expected at least one sample to label, found none.")
+        self.session, self.samples = Session(run, order), list(order.samples)
 
-    def beside(self, by: int) -> str:
-        """The sample so many places on; the first and the last have none beyond them."""
-        place = self.samples.index(self.sample) + by
-        return self.samples[min(max(place, 0), len(self.samples) - 1)]
-
-    def shown(self) -> dict[str, Any]:
-        """What the widget shows of the sample: its traits by name."""
-        row = self.run.metadata()[self.sample]
-        rows, columns = grid(self.run, self.sample)
-        state = self._state(self.sample)
-        empty = np.zeros((rows, columns), np.uint8)
-        self._bases[self.sample] = state.revision if state else None
-        usable = state is not None and self._fits(state)
-        labels, instances = (state.labels, state.instances) if state and usable else (empty, empty)
+    def describe(self) -> dict[str, Any]:
+        """What the painter needs to know before the first picture."""
+        said = self.session.describe(self.annotator)
         return {
-            "image": self._pictures.path(self.sample).read_bytes(),
-            "labels": labels.tobytes(),
-            "instances": instances.tobytes(),
-            "subject": SubjectSaid.of(self.subject).model_dump(),
-            "shown": {
-                "sample": self.sample,
-                "prompt": row["prompt"],
-                "rows": rows,
-                "columns": columns,
-                "place": self.samples.index(self.sample) + 1,
-                "of": len(self.samples),
-                "verdict": (state.verdict or None) if state and usable else None,
-                "done": bool(state and usable and state.done),
-                "state": "saved" if usable else "nothing painted yet",
-                "shows": self._shows,
-            },
+            "run_id": said["run_id"],
+            "annotator": self.annotator,
+            "subject": said["subject"].model_dump(),
+            "samples": self.samples,
         }
 
-    def stroke(self, message: dict[str, Any], buffers: Sequence[Any]) -> dict[str, Any]:
-        """Append one stroke to the labels, and say what became of it: kind saved or refused, and words."""
-        sample = str(message["sample"])
+    def known(self, sample: str) -> str:
+        """The sample; HandscopeError where it is none of these."""
+        if sample not in self.samples:
+            raise HandscopeError(f"There is no sample {sample!r} among the {len(self.samples)} to label.")
+        return sample
+
+    def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any], list[bytes]]:
+        """The answer to a request as the page makes it: status, JSON, and the picture where a sample was asked for."""
         try:
-            shape = grid(self.run, sample)
-            labels, instances = (np.frombuffer(bytes(buffer), np.uint8).reshape(shape) for buffer in buffers)
-            before = self._state(sample)
-            kept = before.faults if before and self._fits(before) else {}
-            made = Annotation(
-                sample,
-                self.run.metadata()[sample]["image_sha256"],
-                labels,
-                instances,
-                message["verdict"] or "",
-                author=self.annotator,
-                source=PAINTED,
-                done=bool(message["done"]),
-                faults={one: kinds for one, kinds in kept.items() if (labels[instances == one] == 3).any()},
-            )
-            check_finished(made, self.subject)
-            self._bases[sample] = self.store.append(made, self._bases.get(sample), str(message["uid"]))
+            return self._answer(path, body)
         except Conflict as conflict:
-            return {"kind": "refused", "said": f"not saved: {conflict} Another sample and back shows the newest."}
-        except (HandscopeError, ValueError) as error:
-            return {"kind": "refused", "said": f"not saved: {error}"}
-        return {"kind": "saved", "said": "saved"}
+            sample = _ADDRESS.fullmatch(path)
+            current = self._sample(unquote(sample[1])) if sample else None
+            return 409, {"error": str(conflict), "current": current}, []
+        except ValidationError as error:
+            first = error.errors()[0]
+            return 422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}."}, []
+        except HandscopeError as error:
+            return 422, {"error": str(error)}, []
+        except OSError as error:
+            return 503, {"error": str(error)}, []
 
-    def _state(self, sample: str) -> Annotation | None:
-        return self.store.newest(sample, self.annotator)
+    def _answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any], list[bytes]]:
+        asked = _ADDRESS.fullmatch(path)
+        if asked is None:
+            raise HandscopeError(f"The notebook's painter has no {path}: use the page.")
+        sample = self.known(unquote(asked[1]))
+        if not asked[2]:
+            return 200, self._sample(sample), [self.session.picture(sample, None).read_bytes()]
+        revision, new = self.session.write(sample, "paint", m.Stroke.model_validate(body))
+        return 201 if new else 200, {"revision": revision}, []
 
-    def _fits(self, state: Annotation) -> bool:
-        """Whether a state is of the image and the grid as they are now."""
-        same = state.image_sha256 == self.run.metadata()[state.sample]["image_sha256"]
-        return same and state.labels.shape == grid(self.run, state.sample)
+    def _sample(self, sample: str) -> dict[str, Any]:
+        return m.Sample(**self.session.sample(sample, self.annotator, "paint")).model_dump(mode="json")

@@ -17,7 +17,7 @@ from handscope.labeling.exchange.export import export_labels
 from handscope.labeling.exchange.importing import import_labels
 from handscope.labeling.subject import load_subject, set_subject, subject_of
 from handscope.labeling.suggestions.suggest import suggestions
-from handscope.labeling.widget import Easel
+from handscope.labeling.widget import Desk
 from handscope.organism.study.auto import label_auto
 from handscope.run.folder import Run
 from made_runs import annotating, cells, serving
@@ -130,7 +130,7 @@ def test_the_server_and_the_notebook_speak_of_it(birds, tmp_path):
     run = Run(shutil.copytree(birds.path, tmp_path / "run"))
     with serving(run, suggest=None) as address, annotating(address, "Cy") as cy:
         said = cy.get("session").json()["subject"]
-        assert said == Easel(run, "Cy", [run.samples()["sample"][0]]).shown()["subject"]
+        assert said == Desk(run, "Cy", [run.samples()["sample"][0]]).describe()["subject"]
         assert (said["noun"], said["question"], said["levels"][2]) == ("bird", "How sound is the bird?", "It could fly")
         assert said["kinds"][0] == {"name": "wing", "scope": "local", "word": "bent wing"}
         sample = cy.sample(cy.queue()[0]["sample"])

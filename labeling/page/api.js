@@ -55,3 +55,9 @@ export function address(sample, what, mode) {
 export function stateOf({ labels, instances, faults, verdict, done }) {
   return { labels: decode(labels), instances: decode(instances), faults, verdict, done };
 }
+
+/** What an error of the server means for the annotator. */
+export function explain({ status, message }) {
+  if (status !== 401) return message;
+  return "The server was started anew: open the address that it printed. This page goes on by itself then.";
+}

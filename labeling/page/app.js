@@ -1,6 +1,6 @@
 // The labelling page: which picture is shown, and what becomes of each stroke.
 
-import { Refused, Unreachable, call, read } from "./api.js";
+import { Refused, Unreachable, call, explain, read } from "./api.js";
 import { Clock } from "./clock.js";
 import { askName, closable, showHelp } from "./dialogs.js";
 import { editing } from "./editing.js";
@@ -15,7 +15,7 @@ import { Place } from "./place.js";
 import { Samples } from "./samples.js";
 import { Saver } from "./saver.js";
 import { actionOf } from "./shortcuts.js";
-import { explain, note, say, sayCell, showCounts, showStatus } from "./status.js";
+import { note, say, sayCell, showCounts, showStatus } from "./status.js";
 import { attend, bringBack, settle } from "./versions.js";
 
 const AGAIN = 2000;

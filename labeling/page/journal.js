@@ -1,9 +1,11 @@
-// Strokes that the server has not confirmed yet, in the browser's own storage: written before they are sent.
+// Strokes that the server has not confirmed yet, in the browser's own storage: written before they are sent. They are
+// written twice: at once where a closed tab finds them again (localStorage), and where a killed browser does (`Vault`).
 //
 // An entry is a plain object with a `uid`. A tab keeps, beside its entries, one draft: the stroke that is being
 // painted. A draft whose tab is gone becomes an entry like any other.
 
 import { pack, unpack } from "./grid.js";
+import { Vault } from "./vault.js";
 
 /** A name that nobody else will choose. */
 export function unique() {
@@ -16,6 +18,7 @@ export class Journal {
     this.strokes = `handscope ${run} stroke `;
     this.drafts = `handscope ${run} draft `;
     this.aside = `handscope ${run} unreadable `;
+    this.vault = new Vault(run);
     this.tab = unique();
     // Held for as long as this page lives, by which another page knows that the draft is still being painted.
     navigator.locks?.request(this.drafts + this.tab, () => new Promise(() => {}));
@@ -31,8 +34,19 @@ export class Journal {
     }
   }
 
+  /** Have the disk keep an entry too; true once it does, false where this browser keeps nothing. */
+  keep(entry) {
+    return this.vault.put(entry);
+  }
+
   remove(uid) {
     this.storage.removeItem(this.strokes + uid);
+    this.vault.remove(uid);
+  }
+
+  /** Bring back what a browser that was killed had kept. */
+  async restore() {
+    for (const entry of await this.vault.entries()) if (!this.has(entry.uid)) this.put(entry);
   }
 
   has(uid) {

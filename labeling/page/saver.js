@@ -4,10 +4,9 @@
 // revision that the one before it became. A stroke carries a uid, so that one which is sent twice is stored once. Where
 // the server holds a revision that the chain does not know, the chain stops until somebody has chosen (`resolve`).
 
-import { Refused, Unreachable, address, call, stateOf } from "./api.js";
+import { Refused, Unreachable, address, call, explain, stateOf } from "./api.js";
 import { encode, same } from "./grid.js";
 import { packed, unique, unpacked } from "./journal.js";
-import { explain } from "./status.js";
 
 const PAUSES = [500, 1000, 2000, 4000];
 const DRAFT_EVERY = 150;
@@ -18,10 +17,12 @@ export function chainOf({ mode, sample }) {
 }
 
 export class Saver extends EventTarget {
-  constructor(journal, annotator) {
+  /** `ask` is how the server is spoken to, as `call` does. */
+  constructor(journal, annotator, ask = call) {
     super();
-    Object.assign(this, { journal, annotator, entries: [], saved: new Map(), conflicts: new Map() });
-    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, latest: 0 });
+    Object.assign(this, { journal, annotator, ask, entries: [], saved: new Map(), conflicts: new Map() });
+    this.keeping = new Set(); // uids of entries that the disk does not have yet
+    Object.assign(this, { busy: false, failures: 0, trouble: null, full: false, frail: false, latest: 0 });
     addEventListener("online", () => this.hurry());
     addEventListener("pagehide", () => this.#send(this.#next(), true).catch(() => {}));
     addEventListener("storage", ({ key }) => key?.startsWith(journal.strokes) && this.#forgetResolved());
@@ -29,6 +30,7 @@ export class Saver extends EventTarget {
 
   /** Take up what earlier pages left in the journal. */
   async replay() {
+    await this.journal.restore();
     await this.journal.adopt();
     const known = new Set(this.entries.map(({ uid }) => uid));
     const left = this.journal.entries().filter(({ uid, annotator }) => annotator === this.annotator && !known.has(uid));
@@ -38,16 +40,20 @@ export class Saver extends EventTarget {
     this.pump();
   }
 
-  /** How things stand: name (saved, saving, offline, locked, refused, conflict or full), waiting, and a message. */
+  /**
+   * How things stand: name (saved, saving, offline, locked, refused, conflict or full), how many strokes are waiting,
+   * of how many the disk has no copy yet (keeping), whether it takes none (frail), and a message.
+   */
   get status() {
     const waiting = this.entries.length;
+    const keeping = this.entries.filter(({ uid }) => this.keeping.has(uid)).length;
     const { refused } = this;
     const name = this.full ? "full"
       : this.conflicts.size ? "conflict"
       : this.trouble ? this.trouble.name
       : refused ? "refused"
       : waiting ? "saving" : "saved";
-    return { name, waiting, message: this.trouble?.message ?? refused?.message ?? "" };
+    return { name, waiting, keeping, frail: this.frail, message: this.trouble?.message ?? refused?.message ?? "" };
   }
 
   /** What the server will not have of one picture, {sample, mode, message, count}; null where there is none. */
@@ -178,8 +184,18 @@ export class Saver extends EventTarget {
   #add(entry) {
     this.full = !this.journal.put(entry);
     this.entries.push(entry);
+    this.#keep(entry);
     this.#tell();
     this.pump();
+  }
+
+  #keep(entry) {
+    this.keeping.add(entry.uid);
+    this.journal.keep(entry).then((kept) => {
+      this.keeping.delete(entry.uid);
+      this.frail = !kept;
+      this.#tell();
+    });
   }
 
   #chain(chain) {
@@ -202,12 +218,12 @@ export class Saver extends EventTarget {
     try {
       if (entry.kind === "rating") {
         const { value, withdrawn = false } = entry;
-        await call(address(sample, "/rating", mode), { body: { ...common, value, withdrawn }, keepalive });
+        await this.ask(address(sample, "/rating", mode), { body: { ...common, value, withdrawn }, keepalive });
         this.#confirm(entry);
       } else {
         const { labels, instances, ...said } = unpacked(entry);
         const body = { ...common, base: entry.base, labels: encode(labels), instances: encode(instances), ...said };
-        const { revision } = await call(address(sample, "/strokes", mode), { body, keepalive });
+        const { revision } = await this.ask(address(sample, "/strokes", mode), { body, keepalive });
         this.#confirm(entry, revision);
       }
     } catch (error) {
@@ -240,6 +256,7 @@ export class Saver extends EventTarget {
     for (const next of this.#chain(chain).filter(({ after }) => after === entry.uid)) {
       Object.assign(next, { base: revision, after: null, from: this.saved.get(chain)?.state ?? null });
       this.journal.put(next);
+      this.#keep(next);
     }
   }
 

@@ -1,37 +1,15 @@
 // What the page says of itself: whether all is saved, how far the work is, and notes; aloud too, for screen readers.
 
 import { byId, make } from "./panel.js";
+import { standing } from "./standing.js";
 
-const TEXT = {
-  saved: () => "Saved",
-  saving: ({ waiting }) => `Saving ${waiting}`,
-  offline: ({ waiting }) => (waiting ? `Offline: ${waiting} kept here` : "Offline"),
-  locked: ({ waiting }) => `Locked out: ${waiting} kept here`,
-  refused: () => "Not accepted: choose",
-  conflict: () => "Conflict: choose",
-  full: () => "Not kept: storage full",
-};
-const ADVICE = {
-  saved: () => "Everything painted is on the server.",
-  offline: ({ message }) => `${message} Strokes are kept in this browser and sent as soon as they can be stored.`,
-  full: () => "This browser's storage is full: leave this page open until the server answers.",
-  conflict: () => "A picture was labelled in two places. Press to see both.",
-  refused: ({ message }) => `${message} Press “Not accepted” to keep or discard it.`,
-};
 const URGENT = ["locked", "refused", "full"];
 const PAUSE = 400;
-
-/** What an error of the server means for the annotator. */
-export function explain({ status, message }) {
-  if (status !== 401) return message;
-  return "The server was started anew: open the address that it printed. This page goes on by itself then.";
-}
 
 /** Show how the saver stands, at once; say it when it has settled. */
 export function showStatus(status) {
   const button = byId("status");
-  const text = TEXT[status.name](status);
-  const advice = ADVICE[status.name]?.(status) ?? status.message;
+  const { text, advice } = standing(status);
   Object.assign(button, { textContent: text, title: advice });
   if (button.dataset.state === status.name) return;
   if (URGENT.includes(status.name)) note(advice);

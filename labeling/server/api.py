@@ -25,18 +25,19 @@ MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".s
 _NAME: TypeAdapter[str] = TypeAdapter(m.Name)
 
 
-def make_app(session: Session, cookie: str) -> FastAPI:
+def make_app(session: Session, cookie: str, annotator: str = "handscope_annotator") -> FastAPI:
     """The application, without the guard that stands before it.
 
     Parameters
     ----------
     cookie : str
         The name of the guard's cookie, for the document.
+    annotator : str
+        The name of the cookie that says who paints. All ports of a host share cookies, so each run needs its own.
     """
     token = Depends(APIKeyCookie(name=cookie, scheme_name="token", auto_error=False))
     app = FastAPI(title="handscope label", version="1", docs_url=None, redoc_url=None, dependencies=[token])
-    # Who paints is said by a cookie, which all ports of a host share: each run has one of its own.
-    app.state.annotator = f"handscope_annotator_{session.run_id}"
+    app.state.annotator = annotator
     _explain_refusals(app)
     _serve_page(app)
     _serve_session(app, session)

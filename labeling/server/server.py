@@ -74,7 +74,8 @@ def serve(session: Session, host: str, port: int, ready: Callable[[Place], None]
 def make_server(session: Session, place: Place, ready: Callable[[Place], None]) -> uvicorn.Server:
     """A server that is still to be run, on a socket that listens at `place`."""
     cookie = f"handscope_{session.run_id}_{place.port}"
-    guard = Guard(make_app(session, cookie), place.token, cookie, place.host)
+    app = make_app(session, cookie, f"handscope_annotator_{session.run_id}")
+    guard = Guard(app, place.token, cookie, place.host)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,37 +1,44 @@
-"""The painter in a notebook: one module without imports, strokes in the store at once, and a real browser."""
+"""The painter in a notebook: one module without imports, the page's protocol with the kernel, and a real browser."""
 
 import sys
+from base64 import b64encode
 
 import numpy as np
 import pytest
 from handscope.errors import HandscopeError
 from handscope.labeling import widget
-from handscope.labeling.database.annotation import Annotation
 from handscope.labeling.database.labels import Labels
-from handscope.labeling.widget import Easel, label_widget, module
-from labeling_browser import chromium
+from handscope.labeling.widget import Desk, label_widget, module
+from labeling_browser import cells, chromium
+from playwright.sync_api import Page, expect
 
-# A stand-in for anywidget's model: traits that change, messages that are kept, and an answer to each stroke.
-HARNESS = """async ([source, traits]) => {
+# A stand-in for anywidget's model, in which `window.kernel` answers; each call makes one more view of it.
+HARNESS = """async ([source, session, sample]) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
-  const data = { shown: traits.shown, subject: traits.subject };
-  for (const name of ["image", "labels", "instances"]) data[name] = bytes(traits[name]);
-  const listeners = {};
-  window.sent = [];
+  const data = { session, sample };
+  const listeners = new Map();
+  const tell = (event, ...said) => (listeners.get(event) ?? []).forEach((act) => act(...said));
   window.model = {
     get: (name) => data[name],
-    set: (name, value) => { data[name] = value; listeners[`change:${name}`]?.(); },
-    on: (event, act) => { listeners[event] = act; },
-    off: (event) => { delete listeners[event]; },
-    send: (message, _, buffers) => {
-      window.sent.push({ ...message, grids: (buffers ?? []).map((one) => [...new Uint8Array(one)]) });
-      setTimeout(() => listeners["msg:custom"]?.({ kind: "saved", said: "saved" }), 5);
+    set: (name, value) => { data[name] = value; },
+    save_changes: () => tell("change:sample"),
+    on: (event, act) => listeners.set(event, [...listeners.get(event) ?? [], act]),
+    off: (event, act) => listeners.set(event, listeners.get(event).filter((one) => one !== act)),
+    send: async (message) => {
+      const answer = await window.kernel(message);
+      if (!answer) return;
+      const [status, said, picture] = answer;
+      const bytes = picture.map((text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer));
+      tell("msg:custom", { kind: "answer", id: message.id, status, said }, bytes);
+      if (status === 201) tell("msg:custom", { kind: "written" }, []);
     },
   };
-  const el = document.querySelector("#cell");
-  const widget = (await import(url)).default;
-  window.end = widget.render({ model: window.model, el });
+  window.widget = (await import(url)).default;
+  window.view = () => {
+    const el = document.body.appendChild(document.createElement("div"));
+    return window.widget.render({ model: window.model, el });
+  };
+  window.end = window.view();
 }"""
 
 
@@ -43,19 +50,22 @@ def run(finished_run, run_copy):
     return made
 
 
-def stroke(easel, sample, hand, **more):
+def stroke(desk, sample, row, base=None, **more):
+    """What the kernel answers to a stroke over a row of the four."""
     labels, hands = np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
-    labels[hand], hands[hand] = 3, 1
-    message = {"kind": "stroke", "uid": str(np.random.default_rng().random()), "sample": sample}
-    message |= {"verdict": "bad", "done": False, **more}
-    return easel.stroke(message, [memoryview(labels.tobytes()), memoryview(hands.tobytes())])
+    labels[row], hands[row] = 3, 1
+    grids = {name: b64encode(grid.tobytes()).decode() for name, grid in (("labels", labels), ("instances", hands))}
+    body = {"uid": f"uid-{np.random.default_rng().integers(10**12)}", "annotator": desk.annotator, "base": base}
+    body |= {"image_sha256": desk.session.run.metadata()[sample]["image_sha256"], "faults": {}, "seconds": None}
+    body |= {"verdict": "bad", "done": False, **grids, **more}
+    return desk.answer(f"/api/samples/{sample}/strokes?mode=paint", body)
 
 
 def test_the_modules_are_one_without_imports_or_names_twice():
     source = module()
     assert "import {" not in source and source.count("export ") == source.count("export default") == 1
     names = [line.split()[1].split("(")[0] for line in source.splitlines() if line.startswith(("class ", "function "))]
-    assert {"Painter", "Surface", "Stroke", "Notebook"} <= set(names) and len(names) == len(set(names))
+    assert {"Painter", "Surface", "Stroke", "Saver", "Notebook"} <= set(names) and len(names) == len(set(names))
 
 
 def test_a_module_that_would_be_missed_is_named():
@@ -66,68 +76,30 @@ def test_a_module_that_would_be_missed_is_named():
         module(read)
 
 
-def test_a_stroke_is_in_the_store_before_the_next(run):
-    first, second = run.samples()["sample"][:2]
-    easel = Easel(run, "ada", [first, second])
-    easel.go(first)
-    assert easel.shown()["shown"]["state"] == "nothing painted yet"
-    labels = Labels(run.labels_path)
-    for row in range(3):
-        assert stroke(easel, first, row) == {"kind": "saved", "said": "saved"}
-        newest = labels.newest(first, "ada")
-        assert newest is not None and newest.instances[row].all() and not newest.done and newest.source == "hand"
-    easel.go(second)
-    easel.shown()
-    # A stroke that was on its way when the next sample came goes where it was painted.
-    assert stroke(easel, first, 3, done=True)["kind"] == "saved"
-    assert stroke(easel, second, 0)["kind"] == "saved"
-    assert len(labels.history(first)) == 4 and set(labels.current()) == {first}
-    easel.go(first)
-    shown = easel.shown()
-    assert shown["shown"]["done"] and shown["shown"]["verdict"] == "bad"
-    assert np.frombuffer(shown["instances"], np.uint8).reshape(4, 4)[3].all()
-    assert easel.beside(1) == second and easel.beside(-1) == first
-
-
-def test_what_somebody_else_wrote_is_not_overwritten(run):
+def test_a_stroke_names_what_it_was_made_on_and_nothing_is_overwritten(run):
     sample = run.samples()["sample"][0]
-    one, other = Easel(run, "ada", [sample]), Easel(run, "ada", [sample])
-    one.shown(), other.shown()
-    assert stroke(one, sample, 0)["kind"] == "saved"
-    answer = stroke(other, sample, 1)
-    assert answer["kind"] == "refused" and "changed elsewhere" in answer["said"]
+    one, other = Desk(run, "ada", [sample]), Desk(run, "ada", [sample])
+    status, said, _ = stroke(one, sample, 0)
+    assert status == 201
+    status, conflict, _ = stroke(other, sample, 1)
+    assert status == 409 and "changed elsewhere" in conflict["error"]
+    assert conflict["current"]["revision"] == said["revision"]
     newest = Labels(run.labels_path).newest(sample, "ada")
     assert newest is not None and newest.instances[0].all() and not newest.instances[1].any()
-    other.shown()
-    assert stroke(other, sample, 1)["kind"] == "saved"
-
-
-def test_faults_given_in_the_page_stay(run):
-    sample = run.samples()["sample"][0]
-    image = run.metadata()[sample]["image_sha256"]
-    hands = np.zeros((4, 4), np.uint8)
-    hands[0] = 1
-    labels = np.where(hands > 0, 3, 1)
-    earlier = Annotation(sample, image, labels, hands, "bad", author="ada", source="hand", faults={1: ("joint",)})
-    Labels(run.labels_path).add([earlier])
-    easel = Easel(run, "ada", [sample])
-    easel.shown()
-    stroke(easel, sample, 2)
+    assert stroke(other, sample, 1, base=said["revision"], faults={"1": ["joint"]})[0] == 201
     newest = Labels(run.labels_path).newest(sample, "ada")
-    assert newest is not None and newest.faults == {1: ("joint",)}
+    assert newest.instances[1].all() and newest.faults == {1: ("joint",)}
 
 
 def test_what_cannot_be_is_refused_in_words(run, monkeypatch):
     sample = run.samples()["sample"][0]
-    easel = Easel(run, "ada", [sample])
-    easel.shown()
-    assert "verdict" in stroke(easel, sample, 0, verdict="fine")["said"]
-    answer = stroke(easel, sample, 0, verdict="good", done=True)
-    assert answer["kind"] == "refused" and "painted bad" in answer["said"]
-    short = easel.stroke({"uid": "a", "sample": sample, "verdict": None, "done": False}, [b"\0", b"\0"])
-    assert short["kind"] == "refused" and Labels(run.labels_path).newest(sample, "ada") is None
-    with pytest.raises(HandscopeError, match="no sample 'nobody'"):
-        easel.go("nobody")
+    desk = Desk(run, "ada", [sample])
+    for more in ({"verdict": "fine"}, {"labels": "AA=="}, {"verdict": "good", "done": True}, {"surplus": 1}):
+        status, said, _ = stroke(desk, sample, 0, **more)
+        assert status == 422 and said["error"]
+    assert desk.answer("/api/queue?mode=paint", None)[0] == 422
+    assert desk.answer("/api/samples/nobody?mode=paint", None)[0] == 422
+    assert Labels(run.labels_path).newest(sample, "ada") is None
     for name, message in (("", "printable"), ("handscope", "without looking")):
         with pytest.raises(HandscopeError, match=message):
             label_widget(run, name)
@@ -139,75 +111,146 @@ def test_what_cannot_be_is_refused_in_words(run, monkeypatch):
 def test_the_widget_speaks_with_the_store(run):
     samples = run.samples()["sample"][:3].tolist()
     shown = label_widget(run, "ada", samples)
-    assert shown.sample == samples[0] and shown.image[:4] == b"\x89PNG" and len(shown.labels) == 16
+    assert shown.sample == samples[0] and shown.session["samples"] == samples and shown.annotation is None
     answers = []
-    shown.send = answers.append
-    labels, hands = np.full((4, 4), 2, np.uint8), np.ones((4, 4), np.uint8)
-    message = {"kind": "stroke", "uid": "u", "sample": samples[0], "verdict": "good", "done": True}
-    shown._handle_custom_msg(message, [labels.tobytes(), hands.tobytes()])
-    assert answers == [{"kind": "saved", "said": "saved"}]
-    assert Labels(run.labels_path).current()[samples[0]].verdict == "good"
-    shown._handle_custom_msg({"kind": "step", "by": 2}, [])
-    assert shown.sample == samples[2] and shown.shown["place"] == 3
-    shown.go(samples[0])
-    assert shown.shown["verdict"] == "good" and shown.labels == labels.tobytes()
+    shown.send = lambda message, buffers=None: answers.append((message, buffers))
+    shown._handle_custom_msg({"kind": "ask", "id": "x", "path": f"/api/samples/{samples[0]}?mode=paint"}, [])
+    message, buffers = answers.pop()
+    assert message["id"] == "x" and message["status"] == 200 and message["said"]["revision"] is None
+    assert buffers[0][:4] == b"\x89PNG"
+    shown.go(samples[2])
+    assert shown.sample == samples[2]
+    with pytest.raises(HandscopeError, match="no sample 'nobody'"):
+        shown.go("nobody")
+    assert shown.sample == samples[2]
+
+
+@pytest.fixture
+def page(run):
+    """A notebook's page with one view of the widget; `run.desk` answers it, while there is one."""
+    samples = run.samples()["sample"][:2].tolist()
+    state = {"desk": Desk(run, "ada", samples)}
+
+    def kernel(message):
+        if state["desk"] is None:
+            return None
+        status, said, picture = state["desk"].answer(message["path"], message.get("body"))
+        return [status, said, [b64encode(one).decode() for one in picture]]
+
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 700, "height": 2600})
+        page.state, page.samples, page.wrong = state, samples, []
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.expose_function("kernel", kernel)
+        page.route("http://notebook.test/", lambda route: route.fulfill(body="<body>", content_type="text/html"))
+        begin(page)
+        yield page
+        assert not page.wrong
+
+
+def begin(page: Page) -> None:
+    """The page anew, as after a reload."""
+    page.goto("http://notebook.test/")
+    page.add_style_tag(content=(widget.PAGE / "notebook.css").read_text())
+    page.evaluate(HARNESS, [module(), Desk.describe(page.state.get("told") or page.state["desk"]), page.samples[0]])
+    page.state["told"] = page.state.get("told") or page.state["desk"]
+    page.wait_for_function("document.querySelector('.caption')?.textContent.startsWith('1 of 2')")
+
+
+def paint(page: Page, view: int, start: tuple[int, int], end: tuple[int, int], key: str = "3") -> None:
+    """A rectangle in one of the views."""
+    root = page.locator(".handscope-painter").nth(view)
+    root.get_by_role("button", name="rectangle").click()
+    page.keyboard.press(key)
+    box = root.locator("canvas").bounding_box()
+    side = box["width"] / 4
+    page.mouse.move(box["x"] + (start[1] + 0.5) * side, box["y"] + (start[0] + 0.5) * side)
+    page.mouse.down()
+    page.mouse.move(box["x"] + (end[1] + 0.5) * side, box["y"] + (end[0] + 0.5) * side)
+    page.mouse.up()
+
+
+def status(page: Page, text: str, view: int = 0) -> None:
+    page.wait_for_function(
+        "([view, text]) => document.querySelectorAll('.status')[view].value.startsWith(text)", arg=[view, text]
+    )
+
+
+def painted(run, sample: str) -> set[tuple[int, int]]:
+    newest = Labels(run.labels_path).newest(sample, "ada")
+    return set() if newest is None else cells(newest.labels == 3)
 
 
 @pytest.mark.browser
-def test_painting_in_a_browser(run):
-    """The one module in Chromium: a stroke by pointer and one by keys, undo, a verdict, and the next sample."""
-    from base64 import b64encode
+def test_painting_undoing_judging_and_going_on(run, page):
+    first, second = page.samples
+    paint(page, 0, (0, 0), (2, 1))
+    status(page, "Saved")
+    corner = {(row, column) for row in range(3) for column in range(2)}
+    assert painted(run, first) == corner
+    page.locator("canvas").focus()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+z")
+    status(page, "Saved")
+    assert painted(run, first) == corner and len(Labels(run.labels_path).history(first)) == 3
+    page.get_by_role("button", name="good?", exact=True).click()
+    page.get_by_role("button", name="done").click()
+    expect(page.locator(".note")).to_contain_text("painted bad")
+    page.get_by_role("button", name="bad?", exact=True).click()
+    page.get_by_role("button", name="done").click()
+    status(page, "Saved")
+    said = Labels(run.labels_path).newest(first, "ada")
+    assert (said.verdict, said.done) == ("bad?", True)
+    page.get_by_role("button", name="next").click()
+    page.wait_for_function("document.querySelector('.caption').textContent.startsWith('2 of 2')")
+    paint(page, 0, (3, 3), (3, 3))
+    status(page, "Saved")
+    assert painted(run, second) == {(3, 3)} and painted(run, first) == corner
+    page.evaluate("window.end()")
 
-    samples = run.samples()["sample"][:2].tolist()
-    easel = Easel(run, "ada", samples)
-    easel.go(samples[0])
 
-    def traits():
-        shown = easel.shown()
-        return {name: b64encode(value).decode() if isinstance(value, bytes) else value for name, value in shown.items()}
+@pytest.mark.browser
+def test_every_view_begins_with_what_is_stored_and_follows_it(run, page):
+    first, _ = page.samples
+    paint(page, 0, (0, 0), (1, 1))
+    status(page, "Saved")
+    page.evaluate("void window.view()")
+    page.wait_for_function("document.querySelectorAll('.caption')[1]?.textContent.startsWith('1 of 2')")
+    paint(page, 1, (3, 3), (3, 3))
+    status(page, "Saved", 1)
+    both = {(0, 0), (0, 1), (1, 0), (1, 1), (3, 3)}
+    assert painted(run, first) == both, "nothing of the first view is lost"
+    paint(page, 0, (3, 0), (3, 0))
+    status(page, "Saved")
+    assert painted(run, first) == both | {(3, 0)}, "nor of the second"
+    begin(page)
+    paint(page, 0, (0, 3), (0, 3))
+    status(page, "Saved")
+    assert painted(run, first) == both | {(3, 0), (0, 3)}, "nor after a reload"
 
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 700, "height": 900})
-        wrong = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.set_content(f'<style>{(widget.PAGE / "notebook.css").read_text()}</style><div id="cell"></div>')
-        page.evaluate(HARNESS, [module(), traits()])
-        page.wait_for_function("document.querySelector('.caption').textContent.startsWith('1 of 2')")
-        canvas = page.locator("canvas")
-        box = canvas.bounding_box()
-        side = box["width"] / 4
-        page.get_by_role("button", name="rectangle").click()
-        page.keyboard.press("3")
-        page.mouse.move(box["x"] + side / 2, box["y"] + side / 2)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 1.5 * side, box["y"] + 2.5 * side)
-        page.mouse.up()
-        page.wait_for_function("document.querySelector('.status').value === 'saved'")
-        sent = page.evaluate("window.sent")
-        expected = np.zeros((4, 4), int)
-        expected[:3, :2] = 3
-        assert [(one["sample"], one["verdict"], one["done"]) for one in sent] == [(samples[0], "bad", False)]
-        assert np.array_equal(np.reshape(sent[0]["grids"][0], (4, 4)), expected)
-        assert np.array_equal(np.reshape(sent[0]["grids"][1], (4, 4)), expected > 0)
-        easel.stroke(sent[0], [bytes(grid) for grid in sent[0]["grids"]])
-        assert (Labels(run.labels_path).newest(samples[0], "ada").labels == expected).all()
 
-        canvas.focus()
-        page.keyboard.press("Control+z")
-        assert not any(page.evaluate("window.sent.at(-1).grids[0]"))
-        page.keyboard.press("Control+Shift+z")
-        assert page.evaluate("window.sent.at(-1).grids[0]") == expected.ravel().tolist()
-        page.get_by_role("button", name="good?", exact=True).click()
-        page.get_by_role("button", name="done").click()
-        assert "painted bad" in page.locator(".status").text_content()
-        page.get_by_role("button", name="bad?", exact=True).click()
-        page.get_by_role("button", name="done").click()
-        assert page.evaluate("[window.sent.at(-1).verdict, window.sent.at(-1).done]") == ["bad?", True]
-        page.get_by_role("button", name="next").click()
-        assert page.evaluate("window.sent.at(-1)") == {"kind": "step", "by": 1, "grids": []}
-        easel.go(samples[1])
-        page.evaluate("([shown]) => window.model.set('shown', shown)", [traits()["shown"]])
-        page.wait_for_function("document.querySelector('.caption').textContent.startsWith('2 of 2')")
-        page.evaluate("window.end()")
-        browser.close()
-    assert not wrong
+@pytest.mark.browser
+def test_without_a_kernel_strokes_are_kept_and_sent_later(run, page):
+    first, _ = page.samples
+    desk, page.state["desk"] = page.state["desk"], None
+    paint(page, 0, (0, 0), (1, 1))
+    status(page, "Offline: 1 kept here")
+    assert painted(run, first) == set()
+    page.state["desk"] = desk
+    begin(page)
+    status(page, "Saved")
+    page.wait_for_function("!document.querySelector('.status').value.includes('kept')")
+    assert painted(run, first) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+@pytest.mark.browser
+def test_what_another_window_wrote_meanwhile_is_chosen_from(run, page):
+    first, _ = page.samples
+    desk = page.state["desk"]
+    assert stroke(desk, first, 3)[0] == 201  # of which the view has not heard
+    paint(page, 0, (0, 0), (0, 0))
+    status(page, "Conflict")
+    assert painted(run, first) == {(3, column) for column in range(4)}
+    page.get_by_role("button", name="save mine after it").click()
+    status(page, "Saved")
+    assert painted(run, first) == {(0, 0)} and len(Labels(run.labels_path).history(first)) == 2
