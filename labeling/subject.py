@@ -8,6 +8,7 @@ holds a copy of it in ``run.yaml``.
 ('hands', {'local'})
 """
 
+import base64
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,9 @@ DEFAULT = "hand"
 SELECTIONS = ("subject", "labelled", "all")
 """Which tokens of a sample are chosen: those of an instance, those with a label, or all."""
 FOLDER = Path(__file__).with_name("subjects")
+PICTURES = {".svg": "svg+xml", ".png": "png", ".webp": "webp", ".jpg": "jpeg"}
+"""Forms that the picture of a kind of fault may have, by the ending of its name."""
+LARGEST = 50_000
 SCOPES = ("local", "global")
 """A fault is seen in a part of an instance, or only in the whole of it."""
 
@@ -52,10 +56,16 @@ Verdict = Annotated[str, Field(pattern=r"^(good\??|bad\??|unsure)$")]
 
 @dataclass(frozen=True, config=_STRICT)
 class Kind:
-    """A kind of fault: where it is seen unless a label says otherwise, and the word for it (empty: its name)."""
+    """A kind of fault: where it is seen unless a label says otherwise, and the word for it (empty: its name).
+
+    `meaning` and `picture` explain it to annotators; a file names a picture that lies beside it, which is read into an
+    address of its own (``data:image/png;base64,…``).
+    """
 
     scope: Literal["local", "global"]
     word: str = ""
+    meaning: str = ""
+    picture: Annotated[str, Field(pattern="^(data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+)?$")] = ""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -109,6 +119,8 @@ class Subject:
         What prompts state. A report shows the rate of bad instances by each.
     suggestions : list of str
         Names of what may suggest a mask: see `labeling.suggestions.suggest`.
+    guide : list of str
+        What annotators are told before they begin: the rubric, a sentence or two each.
     judge : str or None
         What gives verdicts without a person: ``organism``, or nothing.
     """
@@ -124,6 +136,7 @@ class Subject:
     examples: str = ""
     facts: dict[Name, Fact] = Field(default_factory=dict)
     suggestions: list[Name] = Field(default_factory=lambda: ["probe"])
+    guide: list[Text] = Field(default_factory=list)
     judge: Literal["organism"] | None = None
 
     @property
@@ -214,7 +227,37 @@ def load_subject(name_or_path: str | os.PathLike[str]) -> Subject:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise HandscopeError(f"The subject {path} is not YAML in UTF-8 ({problem}): mend it there.") from error
-    return parse_subject(said, path)
+    return parse_subject(_with_pictures(said, path), path)
+
+
+def _with_pictures(said: Any, path: Path) -> Any:
+    """What a subject's file says, with the pictures that it names beside it in their place."""
+    kinds = said.get("kinds") if isinstance(said, Mapping) else None
+    if not isinstance(kinds, Mapping):
+        return said
+    read = {
+        name: {**kind, "picture": _picture(path, str(kind["picture"]))}
+        if isinstance(kind, Mapping) and kind.get("picture") and not str(kind["picture"]).startswith("data:")
+        else kind
+        for name, kind in kinds.items()
+    }
+    return {**said, "kinds": read}
+
+
+def _picture(subject: Path, name: str) -> str:
+    path, kind = subject.parent / name, PICTURES.get(Path(name).suffix.lower())
+    advice = f"give one of {', '.join(PICTURES)} in the folder of the subject, of at most {LARGEST // 1000} kB."
+    if kind is None or not path.resolve().is_relative_to(subject.parent.resolve()):
+        raise HandscopeError(f"The subject {subject} names a picture {name}, which it cannot have: {advice}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise HandscopeError(
+            f"The picture {path} of the subject {subject} could not be read ({error.strerror}): {advice}"
+        ) from error
+    if len(content) > LARGEST:
+        raise HandscopeError(f"The picture {path} has {len(content):,} bytes: {advice}")
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def parse_subject(said: Any, where: object) -> Subject:

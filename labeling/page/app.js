@@ -72,6 +72,10 @@ class App {
     this.panel.showTools();
     await this.saver.replay();
     await this.#enter(this.place.mode);
+    if (!this.place.isGuided) {
+      this.place.guided();
+      showHelp(this.session.subject, this.mode);
+    }
     const { unreadable } = this.saver.journal;
     if (unreadable) return note(`${unreadable} of the strokes kept in this browser cannot be read, and are left aside.`);
     const names = this.saver.absent.join(", ");

@@ -5,7 +5,7 @@ import { difference, rebase } from "./grid.js";
 import { Painter } from "./painter.js";
 import { byId, make } from "./panel.js";
 import { shortcutsOf } from "./shortcuts.js";
-import { faultWord, faultsText, verdictWord } from "./words.js";
+import { capital, faultWord, faultsText, verdictWord } from "./words.js";
 
 /** Close buttons of dialogs work from now on. */
 export function closable() {
@@ -109,7 +109,8 @@ export function showHistory(subject, items, restore) {
   };
   list.replaceChildren(...items.map(({ revision, made: when, author, done, verdict, kinds }) => {
     const faults = kinds.map((kind) => faultWord(subject, kind));
-    const said = [localTime(when), author, verdictWord(subject, verdict), done && "done", ...faults].filter(Boolean).join(" · ");
+    const said = [localTime(when), author, verdictWord(subject, verdict), done && "done", ...faults]
+      .filter(Boolean).join(" · ");
     const button = make("button", { textContent: "Bring back", onclick: choose(revision) });
     return make("div", { className: "state" }, make("span", { textContent: said }), button);
   }));
@@ -117,9 +118,34 @@ export function showHistory(subject, items, restore) {
   byId("history").showModal();
 }
 
-/** The keys that work in a mode. */
+/** What to do, what each fault means, and the keys that work in a mode. */
 export function showHelp(subject, mode) {
+  byId("guide").replaceChildren(...(mode === "rate" ? rating(subject) : painting(subject)),
+    ...subject.guide.map((text) => make("p", { textContent: text })));
+  byId("meanings").hidden = mode === "rate";
+  byId("meanings").replaceChildren(...subject.kinds.map(({ word, scope, meaning, picture }) => make("li", {},
+    picture ? make("img", { src: picture, alt: "", width: 72, height: 72 }) : "",
+    make("p", {}, make("b", { textContent: `${word} (${scope})` }), meaning && ` ${meaning}.`))));
   byId("keys").replaceChildren(make("dl", {}, ...shortcutsOf(mode, subject).flatMap(
     ([keys, text]) => [make("dt", {}, make("kbd", { textContent: keys })), make("dd", { textContent: text })])));
   byId("help").showModal();
+}
+
+function painting({ noun, one, classes, verdicts }) {
+  const [outside, good, bad, unsure] = classes.map(({ name }) => name);
+  return [
+    `Paint every cell that shows some of ${one}; a cell of which about a quarter is ${noun} counts. Choose the class `
+      + `before: ${good}, ${bad}, or ${unsure} where you cannot tell.`,
+    `“${capital(outside)}” says that you looked and there is none; a cell that stays unlabelled says nothing, and no `
+      + "analysis reads it.",
+    `Then say what is wrong, and give a verdict on the picture: ${verdicts.good} to ${verdicts.bad}, or `
+      + `${verdicts.unsure}.`,
+    "Every stroke is saved at once, in labels.sqlite of the run. Analyses read the pictures that are done.",
+  ].map((text) => make("p", { textContent: text }));
+}
+
+function rating({ question, levels }) {
+  const text = `${question} Rate each picture as a whole. Every rating is saved at once, and the newest counts.`;
+  const items = levels.map((level) => make("li", { textContent: level }));
+  return [make("p", { textContent: text }), make("ul", {}, ...items)];
 }

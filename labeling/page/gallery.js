@@ -25,7 +25,8 @@ export async function showGallery(app) {
     verdict: choices("Verdict", subject.verdicts, all.flatMap(({ said }) => said.map(({ verdict }) => verdict))),
     fault: choices("Fault", Object.fromEntries(subject.kinds.map(({ name, word }) => [name, word])),
       all.flatMap(({ said }) => said.flatMap(({ kinds }) => kinds.map(kindOf)))),
-    author: choices("Annotator", null, mode === "review" ? all.flatMap(({ said }) => said.map((one) => one.author)) : []),
+    author: choices("Annotator", null,
+      mode === "review" ? all.flatMap(({ said }) => said.map(({ author }) => author)) : []),
     special: choices("Others", { disputed: "disagree", automatic: "labelled automatically" },
       all.flatMap((one) => ["disputed", "automatic"].filter((name) => one[name]))),
   };

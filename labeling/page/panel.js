@@ -5,7 +5,8 @@ import { VERDICTS, nameOf } from "./judgement.js";
 import { capital, faultsText, verdictWord } from "./words.js";
 
 const BUTTONS = [
-  ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["gallery-open", "gallery"], ["undo", "undo"], ["redo", "redo"],
+  ["previous", "travel", -1], ["next", "travel", 1], ["unlabelled", "unlabelled"], ["gallery-open", "gallery"],
+  ["undo", "undo"], ["redo", "redo"],
   ["done", "done"], ["finish", "finish"], ["zoom-in", "zoom", 1.4], ["zoom-out", "zoom", 1 / 1.4], ["fit", "fit"],
   ["accept", "accept"], ["dismiss", "suggest"], ["unrate", "unrate"], ["history-open", "earlier"], ["help-open", "help"],
 ];
@@ -158,7 +159,8 @@ export class Panel {
     const hasInstances = chosen.instances.some(Boolean);
     const what = chosen.author ? "Labels of" : hasInstances ? "Suggestion:" : "Map:";
     const { good, bad } = this.subject.verdicts;
-    const taken = chosen.author || !hasInstances ? "" : `; accepted as unsure, unless you press 2 (${good}) or 3 (${bad}) first`;
+    const taken = chosen.author || !hasInstances ? ""
+      : `; accepted as unsure, unless you press 2 (${good}) or 3 (${bad}) first`;
     byId("offer-text").textContent = `${what} ${chosen.source}. Not part of your labels${taken}.`;
     byId("accept").hidden = !hasInstances;
   }

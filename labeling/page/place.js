@@ -13,6 +13,15 @@ export class Place {
     this.#keep("mode", mode);
   }
 
+  /** Whether the guide has been shown before, in this browser and of this run. */
+  get isGuided() {
+    return this.storage.getItem(`${this.prefix}guided`) !== null;
+  }
+
+  guided() {
+    this.#keep("guided", "yes");
+  }
+
   /** The sample that was shown last in a mode; null where there was none. */
   sample(mode) {
     return this.storage.getItem(this.prefix + mode);

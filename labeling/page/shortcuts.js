@@ -59,7 +59,8 @@ const PLAIN = {
   b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
   h: ["instance"], g: ["judge", 2], x: ["judge", 3], q: ["faults"], s: ["suggest"], a: ["accept"],
   n: ["travel", 1], p: ["travel", -1],
-  v: ["gallery"], u: ["unlabelled"], d: ["done"], Enter: ["finish"], "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
+  v: ["gallery"], u: ["unlabelled"], d: ["done"], Enter: ["finish"],
+  "+": ["zoom", 1.4], "=": ["zoom", 1.4], "-": ["zoom", 1 / 1.4],
   Home: ["fit"], l: ["hide", true], ",": ["opacity", -0.1], ".": ["opacity", 0.1], y: ["earlier"], "?": ["help"],
   Escape: ["escape"],
 };

@@ -104,6 +104,8 @@ class KindSaid(BaseModel):
     name: str
     scope: str
     word: str
+    meaning: str
+    picture: str
 
 
 class SubjectSaid(BaseModel):
@@ -116,6 +118,7 @@ class SubjectSaid(BaseModel):
     kinds: list[KindSaid]
     question: str
     levels: list[str]
+    guide: list[str]
 
     @classmethod
     def of(cls, subject: Subject) -> "SubjectSaid":
@@ -128,10 +131,14 @@ class SubjectSaid(BaseModel):
             classes=[Class(value=value, name=name, key=key) for value, name, key in named],
             verdicts=dict(subject.verdicts),
             kinds=[
-                KindSaid(name=name, scope=one.scope, word=subject.word(name)) for name, one in subject.kinds.items()
+                KindSaid(
+                    name=name, scope=one.scope, word=subject.word(name), meaning=one.meaning, picture=one.picture
+                )
+                for name, one in subject.kinds.items()
             ],
             question=subject.rating.question,
             levels=subject.rating.levels,
+            guide=subject.guide,
         )
 
 

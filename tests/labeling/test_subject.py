@@ -105,3 +105,28 @@ def test_a_damaged_section_names_the_file(tmp_path):
 def test_every_subject_that_is_brought_can_be_loaded_by_its_name():
     for path in FOLDER.glob("*.yaml"):
         assert load_subject(path.stem).name == path.stem
+
+
+def test_pictures_beside_a_subject_are_read_into_it(tmp_path):
+    (tmp_path / "wing.svg").write_text("<svg/>")
+    (tmp_path / "large.png").write_bytes(bytes(60_000))
+    (tmp_path.parent / "beyond.png").write_bytes(b"x")
+
+    def pictured(name):
+        kinds = {"wing": {"scope": "local", "picture": name}}
+        return load_subject(written(tmp_path, kinds=kinds, guide=["Count the wings."]))
+
+    subject = pictured("wing.svg")
+    assert subject.kinds["wing"].picture == "data:image/svg+xml;base64,PHN2Zy8+"
+    assert subject.guide == ["Count the wings."]
+    for name, said in (
+        ("no.svg", "could not be read"),
+        ("large.png", "60,000 bytes"),
+        ("../beyond.png", "cannot have"),
+        ("bird.yaml", "cannot have"),
+        ("data:text/html;base64,AAAA", "kinds.wing.picture"),
+    ):
+        with pytest.raises(HandscopeError, match=said):
+            pictured(name)
+    shipped = load_subject("hand")
+    assert all(kind.meaning and kind.picture for kind in shipped.kinds.values()) and shipped.guide

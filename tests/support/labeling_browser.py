@@ -21,6 +21,11 @@ expect.set_options(timeout=PATIENCE)
 SIDE = 64
 """Tokens along a side of the pictures."""
 OFFLINE = "Failed to load resource: net::ERR_"
+GUIDED = """Object.defineProperty(Storage.prototype, "getItem", {
+  value: ((real) => function (key) { return key.endsWith(" guided") ? "yes" : real.call(this, key); })(
+    Storage.prototype.getItem),
+});"""
+"""So that the guide does not open at the start."""
 KEPT = "app.painter.stroke && app.saver.drafting === null"
 """That all of the stroke under way is in the journal."""
 
@@ -74,10 +79,14 @@ class Server:
 class Desk:
     """One annotator's browser: tabs of the page, and a record of whatever should not have happened."""
 
-    def __init__(self, browser: Browser, server: Server, name: str, **settings: object) -> None:
+    def __init__(
+        self, browser: Browser, server: Server, name: str, guide: bool = False, **settings: object
+    ) -> None:
         self.server, self.name = server, name
         self.context: BrowserContext = browser.new_context(**({"viewport": {"width": 1400, "height": 900}} | settings))
         self.context.set_default_timeout(PATIENCE)
+        if not guide:
+            self.context.add_init_script(GUIDED)
         self.errors: list[str] = []
         self.expected = "^$"
         self.requests: list[str] = []
