@@ -33,7 +33,11 @@ class App {
       onStroke: (state) => this.#stroke(state),
       onProgress: (stroke) => this.#progressed(stroke),
       onCursor: (row, column) => sayCell(this.painter, this.session.subject, row, column),
-      onLook: () => this.panel?.showTools(),
+      onLook: () => {
+        this.panel?.showTools();
+        if (this.place) this.place.look = this.painter;
+      },
+      onPick: (row, column) => this.offers.grow(row, column),
     });
     this.painter.locked = true;
     this.actions = {
@@ -64,7 +68,10 @@ class App {
     }
     const { run_id: id, annotator } = this.session;
     byId("who").textContent = annotator;
-    this.place = new Place(id);
+    const place = new Place(id);
+    const { size = this.painter.size, opacity = this.painter.opacity } = place.look;
+    Object.assign(this.painter, { size, opacity });
+    this.place = place;
     this.saver = new Saver(new Journal(id), annotator);
     this.panel = new Panel(this);
     this.offers = new Offers(this);
@@ -144,6 +151,8 @@ class App {
     this.panel.showState();
     this.offers.show(doc, picture);
     this.#count();
+    const done = this.items[this.index].done ? "done" : "not done";
+    say(`Picture ${this.index + 1} of ${this.items.length}, ${done}.${doc.flaw ? ` ${doc.flaw}` : ""}`);
     this.#refresh();
   }
 

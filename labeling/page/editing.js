@@ -28,12 +28,13 @@ export function editing(app) {
       const tool = painter.tool === "eraser" ? "brush" : painter.tool;
       choose({ ink: { label, instance: label === 1 ? 0 : app.instance }, tool });
       app.offers?.judge(label === 1 ? 0 : label);
+      say(app.session.subject.classes.find(({ value }) => value === app.kind)?.name ?? "");
     },
-    tool: (tool) => choose({ tool }),
-    brush: () => choose({ tool: "brush" }),
-    eraser: () => choose({ tool: "eraser" }),
-    rectangle: () => choose({ tool: "rectangle" }),
-    fill: () => choose({ tool: "fill" }),
+    tool: (tool) => {
+      choose({ tool });
+      say(`${capital(tool === "pick" ? "region" : tool)}.`);
+    },
+    ...Object.fromEntries(["brush", "eraser", "rectangle", "fill", "pick"].map((tool) => [tool, () => act.tool(tool)])),
     size: (step) => (painter.size += step),
     opacity: (step) => (painter.opacity += step),
     keep: () => choose({ keep: !painter.keep }),
@@ -55,9 +56,13 @@ export function editing(app) {
     },
     faults: () => byId("faults").querySelector("button")?.focus(),
     verdict: (which) => act.verdictName(VERDICTS[which]),
-    verdictName: (verdict) => painter.push({ ...app.state, verdict: app.state.verdict === verdict ? null : verdict }),
-    undo: () => painter.undo(),
-    redo: () => painter.redo(),
+    verdictName: (name) => {
+      const verdict = app.state.verdict === name ? null : name;
+      painter.push({ ...app.state, verdict });
+      say(`Verdict: ${verdict ? app.session.subject.verdicts[verdict] : "none"}.`);
+    },
+    undo: () => say(painter.undo() ? "Undone." : "There is nothing to undo."),
+    redo: () => say(painter.redo() ? "Done again." : "There is nothing to redo."),
     done: () => markDone(app, !app.state.done),
     finish: () => app.isSeen && markDone(app, true) && app.act("unlabelled"),
     zoom: (factor) => painter.zoom(factor),

@@ -46,6 +46,21 @@ export class Offers {
     return had;
   }
 
+  /** Draw what grows from a cell. */
+  async grow(row, column) {
+    const { doc, app } = this;
+    try {
+      const path = `${address(doc.sample, "/region", doc.mode)}&row=${row}&column=${column}`;
+      const { tokens } = await call(path, { patience: PATIENCE });
+      if (doc !== this.doc) return;
+      const instances = decode(tokens).map((one) => one * app.instance);
+      this.#draw({ source: "region", labels: new Uint8Array(instances.length), instances, map: null });
+    } catch (error) {
+      if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
+      note(error.message);
+    }
+  }
+
   /** The annotator says what the suggestion that is drawn shows: its label, 2 (good), 3 (bad) or 0 (unsure). */
   judge(label) {
     if (this.chosen) this.judged = label;

@@ -5,7 +5,8 @@
 //
 // A stroke ends when the pointer is lifted; then `onStroke` gets the new state {labels, instances}, as it does after an
 // undo or redo. States are never changed afterwards. `onProgress` gets a stroke that is not finished yet (null when it
-// is given up), `onCursor` the row and column of the keyboard's cursor, `onLook` is told of a new size or opacity.
+// is given up), `onCursor` the row and column of the keyboard's cursor, `onLook` is told of a new size or opacity, and
+// `onPick` of the row and column of a cell that the tool "pick" was pressed on, which paints nothing.
 
 import { Gestures } from "./gestures.js";
 import { History, Stroke, anchor } from "./grid.js";
@@ -15,8 +16,8 @@ const LARGEST = 32;
 const IGNORE = () => {};
 
 export class Painter {
-  constructor(canvas, { onStroke = IGNORE, onProgress = IGNORE, onCursor = IGNORE, onLook = IGNORE, ...shown }) {
-    Object.assign(this, { canvas, onStroke, onProgress, onCursor, onLook });
+  constructor(canvas, { onStroke = IGNORE, onProgress = IGNORE, onCursor = IGNORE, onLook = IGNORE, onPick = IGNORE, ...shown }) {
+    Object.assign(this, { canvas, onStroke, onProgress, onCursor, onLook, onPick });
     Object.assign(this, { tool: "brush", ink: { label: 2, instance: 1 }, keep: false, locked: false });
     Object.assign(this, { stroke: null, hover: null, cell: null, brushSize: 3 });
     this.surface = new Surface(canvas, () => ({
@@ -123,6 +124,11 @@ export class Painter {
   begin(point) {
     const { rows, columns } = this.view;
     const { tool, ink, size, keep } = this;
+    if (tool === "pick") {
+      const [row, column] = point.map(Math.floor);
+      if (row >= 0 && column >= 0 && row < rows && column < columns) this.onPick(row, column);
+      return;
+    }
     this.stroke = new Stroke(this.history.now, rows, columns, { tool, ink: { ...ink }, size, keep });
     this.strokeTo(point);
   }

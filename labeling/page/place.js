@@ -13,6 +13,19 @@ export class Place {
     this.#keep("mode", mode);
   }
 
+  /** {size, opacity} of the brush and the labels as they were left; empty where they were not. */
+  get look() {
+    try {
+      return JSON.parse(this.storage.getItem(`${this.prefix}look`)) ?? {};
+    } catch {
+      return {};
+    }
+  }
+
+  set look({ size, opacity }) {
+    this.#keep("look", JSON.stringify({ size, opacity }));
+  }
+
   /** Whether the guide has been shown before, in this browser and of this run. */
   get isGuided() {
     return this.storage.getItem(`${this.prefix}guided`) !== null;

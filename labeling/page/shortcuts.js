@@ -14,6 +14,7 @@ const SHORTCUTS = [
   ["E", "Eraser", "eraser", PAINT],
   ["R", "Rectangle", "rectangle", PAINT],
   ["F", "Fill cells that hang together", "fill", PAINT],
+  ["C", "Region: press on the {noun}, and what looks alike around is suggested", "pick", PAINT],
   ["[ ]", "Smaller or larger brush; Ctrl + wheel too", "size", PAINT],
   ["K", "Keep other labels: paint on unlabelled cells only", "keep", PAINT],
   ["H", "Next {noun} (number)", "instance", PAINT],
@@ -56,7 +57,7 @@ export function shortcutsOf(mode, { noun, classes, verdicts }) {
 }
 
 const PLAIN = {
-  b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
+  b: ["brush"], e: ["eraser"], r: ["rectangle"], f: ["fill"], c: ["pick"], "[": ["size", -1], "]": ["size", 1], k: ["keep"],
   h: ["instance"], g: ["judge", 2], x: ["judge", 3], q: ["faults"], s: ["suggest"], a: ["accept"],
   n: ["travel", 1], p: ["travel", -1],
   v: ["gallery"], u: ["unlabelled"], d: ["done"], Enter: ["finish"],

@@ -204,6 +204,12 @@ class Suggested(BaseModel):
     score: float | None
 
 
+class Region(BaseModel):
+    """What a click suggests: 1 where a token belongs to it."""
+
+    tokens: Grid
+
+
 class SuggestionsSaid(BaseModel):
     items: list[Suggested]
     absent: dict[str, str]

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import HandscopeError
 from ...run.folder import Run
 from ..database.annotation import AUTOMATIC, REVIEW, Annotation
@@ -42,6 +44,10 @@ class Session:
         Who was named beforehand; others may come.
     suggest : callable, optional
         The suggestions for a sample of a run, such as `suggestions.suggest.suggestions`; none when left out.
+    grow : callable, optional
+        From a picture (uint8, height × width × 3), the form (rows, columns) of its grid, a row and a column, the bool
+        mask of what a click there suggests; `suggestions.region.region` when left out. A network that segments from
+        points goes here.
     """
 
     def __init__(
@@ -50,9 +56,10 @@ class Session:
         order: Order,
         annotators: Sequence[str] = (),
         suggest: Callable[[Run, str], Suggestions] | None = None,
+        grow: Callable[..., np.ndarray] | None = None,
     ) -> None:
         self.run, self.order, self.annotators = run, order, tuple(map(annotator_name, annotators))
-        self.subject, self.ask = subject_of(run), suggest
+        self.subject, self.ask, self.grow = subject_of(run), suggest, grow
         self.labels, self.pictures = Labels(run.labels_path), Pictures(run)
         self.comparing = Comparing(run, self.labels)
         where = str(run.path.resolve())
@@ -267,6 +274,28 @@ class Session:
             return Suggestions()
         with self._one_at_a_time:
             return self.ask(self.run, sample)
+
+    def region(self, name: str, row: int, column: int) -> np.ndarray:
+        """What a click on a token of a sample suggests: bool, of the form of the grid.
+
+        Raises
+        ------
+        HandscopeError
+            The grid has no such token, or what grows the region gave no mask of the grid.
+        """
+        sample = self.real(name)
+        said = self.run.metadata()[sample]
+        shape = tokens(said["height"], said["width"], self.side)
+        if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+            raise HandscopeError(f"Expected a token of {shape[0]} by {shape[1]}, found row {row}, column {column}.")
+        grow = self.grow
+        if grow is None:
+            from ..suggestions.region import region as grow  # scipy, for which nobody who opens the page should wait
+        with self._one_at_a_time:
+            found = np.asarray(grow(self.run.image(sample), shape, row, column))
+        if found.shape != shape:
+            raise HandscopeError(f"Expected a mask of {shape[0]} by {shape[1]} tokens, found {found.shape}.")
+        return found.astype(bool)
 
     def real(self, name: str) -> str:
         """The sample of a name in a URL, which may be the opaque one of a rating; Missing where there is none."""

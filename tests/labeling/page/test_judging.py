@@ -166,3 +166,15 @@ def test_a_long_prompt_leaves_the_picture_its_room(desk: Desk, tab: Tab) -> None
     tab.page.click("#prompt-all")
     assert room() > 280, "a phone held sideways"
     assert tab.page.evaluate("document.documentElement.scrollHeight") <= 390
+
+
+def test_a_click_suggests_a_region_and_paints_nothing(desk: Desk, tab: Tab) -> None:
+    sample = tab.sample
+    tab.keys("c")
+    tab.drag((20, 20))
+    expect(tab.page.locator("#offer")).to_contain_text("Suggestion: region")
+    assert not tab.grids()[0].any() and not tab.grids()[1].any() and desk.newest(sample) is None
+    tab.keys("3", "a")
+    tab.status("saved")
+    assert desk.newest(sample).labels[20, 20] == 3 and desk.newest(sample).instances[20, 20] == 1
+    assert tab.ask("app.painter.tool") == "pick", "the next part is a click away"

@@ -136,3 +136,22 @@ def test_the_policy_of_the_page_allows_nothing_inline(desk: Desk, tab: Tab) -> N
     assert json.loads(tab.page.evaluate("JSON.stringify([...document.querySelectorAll('[style]')].length)")) == 0
     for url in set(desk.requests):
         assert re.match(rf"http://127\.0\.0\.1:{desk.server.port}/", url)
+
+
+def test_what_is_chosen_is_said_aloud_and_the_brush_stays_as_it_was(tab: Tab) -> None:
+    said = tab.page.locator("#spoken")
+    for key, words in (
+        ("3", "bad hand"),
+        ("e", "Eraser."),
+        ("Shift+1", "Verdict: good."),
+        ("Control+z", "Undone."),
+        ("Control+z", "nothing to undo"),
+        ("n", "Picture 2 of 8, not done."),
+    ):
+        tab.keys(key)
+        expect(said).to_contain_text(words)
+    tab.keys("]", "]", ".")
+    look = tab.ask("[app.painter.size, app.painter.opacity]")
+    tab.page.reload()
+    tab.picture(2)
+    assert tab.ask("[app.painter.size, app.painter.opacity]") == look and look[0] == 5
