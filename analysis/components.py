@@ -18,6 +18,9 @@ __all__ = ["PCA", "ContrastivePCA", "signed"]
 
 Array = NDArray[np.float64]
 
+ROWS = 512
+"""Rows that are centred at a time: as many as a processor's cache holds."""
+
 
 class PCA(SklearnPCA):
     """scikit-learn's PCA, which can also be fitted to a covariance that was gathered while tokens streamed by."""
@@ -87,7 +90,8 @@ class ContrastivePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         HandscopeError
             The shapes do not fit, a set has fewer than two rows, or a value is NaN or infinite.
         """
-        first, second = rows_of(foreground, "foreground"), rows_of(background, "background")
+        kind = np.result_type(*(getattr(side, "dtype", np.float64) for side in (foreground, background)), np.float32)
+        first, second = rows_of(foreground, "foreground", kind), rows_of(background, "background", kind)
         if first.shape[1] != second.shape[1]:
             raise HandscopeError(
                 "Foreground and background must be arrays of shape (n, width) of one width; "
@@ -98,12 +102,12 @@ class ContrastivePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 "Contrastive components need at least two rows on each side; "
                 f"there are {len(first)} of foreground and {len(second)} of background."
             )
-        mean = first.mean(0)
-        first, second = first - mean, second - second.mean(0)
+        means = [part.mean(0, dtype=np.float64) for part in (first, second)]
+        mean = means[0]
         if len(first) + len(second) >= first.shape[1]:
-            covariances = [part.T @ part / (len(part) - 1) for part in (first, second)]
-            return self.fit_covariances(covariances[0], covariances[1], mean)
+            return self.fit_covariances(_covariance(first, mean), _covariance(second, means[1]), mean)
         # Fewer rows than channels: all variance lies in the span of the rows, and outside it the difference is 0.
+        first, second = first - mean, second - means[1]
         basis = np.linalg.svd(np.concatenate([first, second]), full_matrices=False)[2]
         first, second = first @ basis.T, second @ basis.T
         self.fit_covariances(first.T @ first / (len(first) - 1), second.T @ second / (len(second) - 1), mean @ basis.T)
@@ -146,9 +150,18 @@ class ContrastivePCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return len(self.components_)
 
 
-def rows_of(x: Any, name: str) -> Array:
-    """`x` as float64 of shape (n, width), or a HandscopeError that says what is wrong with it."""
-    rows = np.asarray(x, np.float64)
+def _covariance(rows: NDArray[Any], mean: Array) -> Array:
+    """Covariance, n - 1 below, of rows of which a few at a time are centred and multiplied, in their own precision."""
+    scatter = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), ROWS):
+        part = rows[start : start + ROWS] - mean.astype(rows.dtype)
+        scatter += part.T @ part
+    return scatter / (len(rows) - 1)
+
+
+def rows_of(x: Any, name: str, kind: Any = np.float64) -> NDArray[Any]:
+    """`x` of shape (n, width) in some precision, or a HandscopeError that says what is wrong with it."""
+    rows = np.asarray(x, kind)
     if rows.ndim != 2:
         raise HandscopeError(f"Expected {name} of shape (n, width), found shape {rows.shape}.")
     if not np.isfinite(rows).all():
