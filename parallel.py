@@ -99,6 +99,9 @@ def each(
 def _pool(workers: int) -> Executor:
     if sys.platform != "linux":
         return ThreadPoolExecutor(workers)
+    # What earlier work has freed goes back to the system, where the allocator would keep it beside what workers take.
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
     return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin)
 
 

@@ -88,13 +88,13 @@ def run_baselines(
             x_t[step].append(path.noisy(index)[places].float().mean(0).numpy())
             clean[step].append(predicted[places].mean(0))
             flat[step].append(predicted.ravel())
-    images = np.stack([run.image(sample) for sample in names]) / 255
+    final = np.concatenate([image_statistics(run.image(sample)[None] / 255) for sample in names])
     rows = run.metadata()
     baselines = [
         Baseline("prompt", None, prompt_words([rows[sample]["prompt"] for sample in names])),
         Baseline("position", None, masks),
         Baseline("noise", None, np.stack(noise)),
-        Baseline("final_image", None, image_statistics(images)),
+        Baseline("final_image", None, final),
     ]
     for step in steps:
         statistics = x0.xs(step, level="step").loc[names, list(STATISTICS)].to_numpy()

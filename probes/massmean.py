@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .linear import DRAFT, Array, LinearProbe, fittable
+from .linear import DRAFT, Array, LinearProbe, Scorer, fittable, mean_row
 
 
 class MassMeanProbe(LinearProbe):
@@ -50,3 +50,14 @@ class MassMeanProbe(LinearProbe):
             w[chosen] = theta * length[:, None]
             b[chosen] = np.log(bad / good) - length * (at_high + at_low) / 2 - w[chosen] @ centre.astype(x.dtype)
         return w, b
+
+    def scorer(self, x: Array, weights: Array, new: Array) -> Scorer:
+        return _MassMeanScorer(self, x, weights, new)
+
+
+class _MassMeanScorer(Scorer):
+    def order(self, labels: Array, l2: Array) -> Array:
+        """By the sum of the bad rows, taken from the mean of all: the difference of the means, but for its length."""
+        mean = mean_row(self.x, self.weights)
+        sums = (labels * self.weights).astype(self.x.dtype) @ (self.x - mean)
+        return np.repeat((sums @ (self.new - mean).T)[:, None], l2.shape[1], 1)

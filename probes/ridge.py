@@ -101,7 +101,7 @@ class _Rows:
         """``(scatter + l2)⁻¹ columns``."""
         system = self.scatter.copy()
         system[np.diag_indices(len(system))] += l2
-        factor = cho_factor(system, overwrite_a=True, check_finite=False)
+        factor = cho_factor(system.T, overwrite_a=True, check_finite=False)  # its transpose needs no copy for Fortran
         solved: Array = cho_solve(factor, columns, check_finite=False)
         return solved
 
@@ -155,10 +155,11 @@ class _RidgeScorer(Scorer):
             sums = (labels - (labels @ weight / weight.sum())[:, None]) * root
         else:  # the rows add up to 0, and so need no centred targets
             sums = (labels * root) @ self.rows.x
+        if (l2 == l2[0]).all():
+            return (sums @ np.hstack([self.reads(float(value)) for value in l2[0]])).reshape(*l2.shape, -1)
         out = np.empty((*l2.shape, len(self.new)), self.x.dtype)
         for place, column in enumerate(l2.T):
             for value in np.unique(column):
                 these = column == value
-                part = sums if these.all() else sums[these]
-                out[these, place] = part @ self.reads(float(value))
+                out[these, place] = sums[these] @ self.reads(float(value))
         return out

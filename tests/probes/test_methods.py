@@ -137,3 +137,28 @@ def test_what_is_no_probe_is_refused_in_a_sentence_and_never_run(tmp_path):
     with pytest.raises(HandscopeError, match="missing"):
         load_probe(tmp_path / "missing.safetensors")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("probe", [*KINDS, RidgeProbe(0.1)])
+@pytest.mark.parametrize("width", [5, 90])
+@pytest.mark.parametrize("many", [3, 40])
+def test_a_scorer_orders_rows_as_the_fits_do(probe, width, many):
+    rng = np.random.default_rng(0)
+    x, new, weights = rng.normal(size=(60, width)), rng.normal(size=(17, width)), rng.uniform(0.5, 2, 60)
+    labels = (rng.random((many, 60)) < 0.4).astype(float)
+    l2 = np.tile([30.0, getattr(probe, "l2", 1.0)], (many, 1))
+    l2[1] = l2[1, ::-1]  # each labelling has penalties of its own
+    w, b = (
+        np.stack(part)
+        for part in zip(
+            *(probe.fit_many(x, labels, weights[None], np.zeros(many, int), column, 1e-12) for column in l2.T),
+            strict=True,
+        )
+    )
+    centre = w @ (weights @ x / weights.sum()) + b
+    expected = np.moveaxis(w @ new.T + (b - centre)[..., None], 0, 1)
+    scorer = probe.scorer(x, weights, new)
+    for found in (scorer.scores(labels, l2), scorer.order(labels, l2)):
+        lengths = np.linalg.norm(found, axis=-1), np.linalg.norm(expected, axis=-1)
+        np.testing.assert_allclose((found * expected).sum(-1) / np.prod(lengths, axis=0), 1, atol=1e-6)
+    np.testing.assert_allclose(scorer.scores(labels, l2), expected, rtol=1e-3, atol=2e-3)
