@@ -148,9 +148,9 @@ GAIN = {
     "auc_baseline": "held-out AUC of the first of two probes",
     "auc_both": "held-out AUC of the second, which has more to read",
     "added": "the gain",
-    "lo": "lower end of its 95% interval, from draws of prompts",
+    "lo": "lower end of its 95% interval, by a jackknife over prompts",
     "hi": "upper end",
-    "p": "share of draws of prompts without a gain",
+    "p": "of no gain, one-sided, by a jackknife over prompts",
     "p_floor": "the smallest p that so many draws could have given",
     "q": "false discovery rate over the rows of the table",
     "within_*": "the same over pairs of samples of one prompt",
@@ -270,6 +270,7 @@ ANALYZE = Stage(
             CELL
             | {"sigma": "noise level at the step", "n_prompts": "prompts", "n_mixed": MIXED}
             | COUNTS
+            | {"dom_student_*": "p and q of an AUC of 1/2 whatever the spread: of the AUC over its standard error"}
             | MEANS
             | DISTANCE
             | {

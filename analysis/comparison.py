@@ -15,6 +15,7 @@ from .moments import Moments
 from .statistics.auc import auc
 from .statistics.intervals import bootstrap_auc
 from .statistics.nulls import p_floor, p_value, permuted_labels
+from .statistics.studentised import studentised_auc
 from .subject_tokens import groups_of
 from .two_sample import classifier_two_sample_test
 
@@ -64,7 +65,7 @@ class Comparison:
         x = sums.vectors[self.rows]
         labels = np.concatenate([self.y[None], self.labellings])
         scores = held_out_projections(x, labels, self.fold)
-        values = auc(scores, labels, self.fold)
+        values, student = auc(scores, labels, self.fold), studentised_auc(scores, labels, self.fold)
         low, high = bootstrap_auc(scores[0], self.y, self.groups, self.fold, seed=seed, null=values[1:])
         return {
             "dom_auc": float(values[0]),
@@ -74,6 +75,8 @@ class Comparison:
             "dom_null_sd": float(np.nanstd(values[1:])),
             "dom_p": p_value(values[0], values[1:]),
             "dom_p_floor": p_floor(self.y, self.labellings, values[1:]),
+            "dom_student_p": p_value(student[0], student[1:]),
+            "dom_student_p_floor": p_floor(self.y, self.labellings, student[1:]),
             "dom_auc_in_sample": float(auc(x @ difference_of_means(x[self.y == 1], x[self.y == 0]), self.y)),
             "dom_within_auc": float(auc(scores[0], self.y, self.groups)),
         }

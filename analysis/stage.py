@@ -77,12 +77,14 @@ def analyze(
 
     Returns
     -------
-    The table of cells.csv. `dom` is the difference of means, `db` the Bhattacharyya distance in nats, `c2st` the
-    classifier two-sample test. AUCs are of projections of sample vectors (the mean of a sample's tokens of the subject)
-    on directions fitted without their fold; `dom_auc_in_sample` alone is not. `db` is in-sample too, and `db_excess`,
-    with its interval `db_lo` to `db_hi`, is what remains of it above the null; `n_mixed` pictures have good and bad
-    instances. `massive_channels` were left out, and so were `constant_channels`, which do not vary in one class; both
-    are numbers joined by semicolons. `reason` says why a number is missing.
+    The table of cells.csv. `dom` is the difference of means (the null of `dom_p` is that good and bad are of one
+    distribution, that of `dom_student_p` an AUC of 1/2 whatever their spread: `studentised_auc`), `db` the
+    Bhattacharyya distance in nats, `c2st` the classifier two-sample test. AUCs are of projections of sample vectors
+    (the mean of a sample's tokens of the subject) on directions fitted without their fold; `dom_auc_in_sample` alone is
+    not. `db` is in-sample too, and `db_excess`, with its interval `db_lo` to `db_hi`, is what remains of it above the
+    null; `n_mixed` pictures have good and bad instances. `massive_channels` were left out, and so were
+    `constant_channels`, which do not vary in one class; both are numbers joined by semicolons. `reason` says why a
+    number is missing.
 
     Raises
     ------

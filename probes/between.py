@@ -83,21 +83,10 @@ class _Judged:
         both = np.intersect1d(codes(groups)[y == 1], codes(groups)[y == 0])
         return cls(
             result.within_auc if within else result.auc,
-            without_each(PairWins.of(result.scores, y, groups, result.fold), within),
+            PairWins.of(result.scores, y, groups, result.fold).without_each(within),
             widening(result.scores, y, groups, null, strata, within, seed),
             max((len(both) if within else rarer_groups(y, groups)) - 1, 1),
         )
-
-
-def without_each(pairs: PairWins, within: bool) -> Array:
-    """AUCs without the samples of one group each: shape (groups,), NaN where no pair is left."""
-    won, all_ = (_without(table, within) for table in (pairs.wins, pairs.pairs))
-    return np.divide(won, all_, out=np.full(len(won), np.nan), where=all_ > 0.5)
-
-
-def _without(table: Array, within: bool) -> Array:
-    own = np.diag(table)
-    return own.sum() - own if within else table.sum() - table.sum(0) - table.sum(1) + own
 
 
 def _steps(cells: list[Cell]) -> list[tuple[Cell, Cell]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..analysis.statistics.arrays import binary, numbers
+from ..analysis.statistics.folds import codes
 from ..analysis.statistics.nulls import p_value
 from ..analysis.statistics.rates import wilson
 from ..errors import HandscopeError
@@ -27,7 +28,8 @@ class Calibration:
         after Wilson, as if samples were independent)
     ece : expected calibration error, the mean of |observed - predicted| over samples. It is above 0 for a predictor
         that is calibrated perfectly, the more so the fewer samples there are
-    null : array of shape (draws,), the error of labels drawn with the predicted probabilities
+    null : array of shape (draws,), the error by chance
+    p_floor : the smallest p that the null could have given
     slope, intercept : of the logistic regression of the labels on the log-odds. Calibrated ones have 1 and 0; a slope
         below 1 says that the probe is too sure
     """
@@ -35,6 +37,7 @@ class Calibration:
     table: pd.DataFrame
     ece: float
     null: Array
+    p_floor: float
     slope: float
     intercept: float
 
@@ -49,18 +52,33 @@ class Calibration:
         return p_value(self.ece, self.null)
 
 
-def calibration(scores: ArrayLike, y: ArrayLike, bins: int = 10, draws: int = 1000, seed: int = 0) -> Calibration:
+def calibration(
+    scores: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    bins: int = 10,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Calibration:
     """The reliability of held-out log-odds.
 
     Parameters
     ----------
     scores, y : arrays of shape (n,); log-odds of bad, and 1 for bad and 0 for good
+    groups : array of shape (n,), the prompt of each sample; each sample is its own group when left out
     bins : of about equal numbers of samples
 
     Raises
     ------
     HandscopeError
         There are fewer samples than bins, or only one class.
+
+    Notes
+    -----
+    The null is a wild bootstrap over groups (Cameron, Gelbach and Miller 2008): what each group has more or fewer of
+    bad samples than stated, in each bin, is kept, and each group has a sign by chance. Of probabilities that are right,
+    p ≤ 0.05 in 4 to 7 of 100 data sets with 8 to 32 prompts and labels that are alike in them (ICC 0 to 0.3), where
+    labels drawn one by one gave 5 to 26 (bench/validity/coverage.py).
     """
     scores, y = numbers(scores, "log-odds").astype(np.float64), binary(y)
     if len(y) < bins or y.min() == y.max():
@@ -69,22 +87,22 @@ def calibration(scores: ArrayLike, y: ArrayLike, bins: int = 10, draws: int = 10
             f"{int((y == 0).sum())} good and {int(y.sum())} bad. Ask for fewer bins, or label more samples."
         )
     order = np.argsort(scores, kind="stable")
+    group = np.arange(len(y)) if groups is None else codes(groups, len(y))[order]
     scores, y = scores[order], y[order]
     chance = _chance(scores)
     starts = np.arange(bins) * len(y) // bins
     size = np.diff(np.append(starts, len(y)))
-
-    def error(labels: Array) -> Array:
-        gap = np.add.reduceat(labels - chance, starts, axis=-1)
-        return np.abs(gap).sum(-1) / len(y)
-
-    drawn = (np.random.default_rng(seed).random((draws, len(y))) < chance).astype(float)
+    more = np.zeros((int(group.max()) + 1, bins))
+    np.add.at(more, (group, np.repeat(np.arange(bins), size)), y - chance)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, len(more)))
+    null = np.abs(signs @ more).sum(1) / len(y)
     bad = np.add.reduceat(y, starts)
     low, high = wilson(bad, size)
     predicted = np.add.reduceat(chance, starts) / size
     table = pd.DataFrame({"n": size, "predicted": predicted, "observed": bad / size, "lo": low, "hi": high})
     slope, intercept = platt(scores, y, smooth=False)
-    return Calibration(table, float(error(y)), error(drawn), slope, intercept)
+    floor = max(1 / (1 + draws), 2.0 ** (1 - len(more)))
+    return Calibration(table, float(np.abs(more.sum(0)).sum() / len(y)), null, floor, slope, intercept)
 
 
 def platt(scores: ArrayLike, y: ArrayLike, smooth: bool = True) -> tuple[float, float]:

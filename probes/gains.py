@@ -27,9 +27,6 @@ WIDE = "x0_flat"
 """The baseline with so many features that a block's would drown among them in one fit: the log-odds of two fits
 are added instead. "all" holds every other baseline, in one fit."""
 
-DRAWS = 2000
-"""Draws of prompts behind an interval, at least."""
-
 INSTEAD = "block"
 """Names the rows that take a block as the baseline, and ask what `WIDE` would gain in its place."""
 
@@ -83,7 +80,6 @@ def gains(
         (x, norm), at = cells[cell], of_steps[cell.step]
         narrow, added, conditional = at.features, [], []
         joined = np.hstack([*narrow.values(), norm[:, None]])
-        draws = max(DRAWS, 20 * len(cells) * (len(NESTED) + 3))  # as many as the smallest of so many p takes
         block = held_out_scores(LogisticProbe(l2), x, y[None], fold)[0]
         pairs = {name: (at.alone[name], logits(np.hstack([image, x]))) for name, image in narrow.items()}
         pairs["norm"] = logits(norm[:, None]), logits(np.hstack([norm[:, None], x]))
@@ -92,7 +88,7 @@ def gains(
         pairs[INSTEAD] = block, at.wide
         for name, (before, both) in pairs.items():
             row = {"block": str(cell.block), "step": cell.step, "baseline": name}
-            added.append(row | compared(before, both, y, groups, fold, seed, draws))
+            added.append(row | compared(before, both, y, groups, fold))
         for name, offset in at.offsets.items():
             gain = conditional_gain(offset, x, y, groups, l2, permutations=permutations, seed=seed)
             row = {"block": str(cell.block), "step": cell.step, "baseline": name}
@@ -115,13 +111,11 @@ class _Step:
     offsets: dict[str, Offset]
 
 
-def compared(
-    before: Array, both: Array, y: Array, groups: Array, fold: Array, seed: int, draws: int = DRAWS
-) -> dict[str, float]:
+def compared(before: Array, both: Array, y: Array, groups: Array, fold: Array) -> dict[str, float]:
     """A row of added.csv, without names and without q."""
     row: dict[str, float] = {}
     for prefix, within in (("", False), ("within_", True)):
-        gain = compare(before, both, y, groups, fold, within=within, bootstraps=draws, seed=seed)
+        gain = compare(before, both, y, groups, fold, within=within)
         row |= {
             f"{prefix}auc_baseline": gain.auc_baseline,
             f"{prefix}auc_both": gain.auc_both,

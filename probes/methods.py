@@ -89,7 +89,9 @@ def other_methods(
     return tables
 
 
-def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+def calibration_rows(
+    result: CrossValidation, y: NDArray[Any], groups: NDArray[Any], seed: int
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Calibration as the probe gives its log-odds ("raw") and after Platt inside the training folds ("platt").
 
     Returns
@@ -99,7 +101,7 @@ def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tup
     bins = max(2, min(10, len(y) // FEWEST_IN_BIN))
     rows, tables = [], []
     for name, scores in (("raw", result.scores), ("platt", result.log_odds)):
-        measured = calibration(scores, y, bins, seed=seed)
+        measured = calibration(scores, y, groups, bins, seed=seed)
         rows.append(
             {
                 "log_odds": name,
@@ -108,7 +110,7 @@ def calibration_rows(result: CrossValidation, y: NDArray[Any], seed: int) -> tup
                 "null_sd": measured.null.std(),
                 "excess": measured.excess,
                 "p": measured.p,
-                "p_floor": 1 / (1 + len(measured.null)),
+                "p_floor": measured.p_floor,
                 "q": np.nan,
                 "slope": measured.slope,
                 "intercept": measured.intercept,

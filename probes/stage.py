@@ -76,11 +76,11 @@ def probe(
     can help; both have intervals from draws of prompts, a permutation null, p, and q over the cells (or baselines) of a
     subset. In added.csv `added` is the gain in held-out AUC when the block joins the baseline's features, and
     `within_added` that of pairs within a prompt; whole_picture.csv has, in the same columns, the gain of a probe of the
-    whole predicted picture (x0_flat) over that of the block. Their p is the share of draws of prompts without a gain,
-    with the fits as they are; conditional.csv has a permutation null, see `conditional_gain`. The other tables are of
-    sure samples: chosen.csv (`chosen_cells`), pairs_of_cells.csv (`pairs_of_cells`), methods.csv (`other_methods`),
-    calibration.csv and reliability.csv (`calibration_rows`), probe_transfer.csv (`probe_transfer`) and, where the store
-    has all tokens, block_flat.csv (`block_flat`).
+    whole predicted picture (x0_flat) over that of the block. Their p is one-sided, of no gain (`compare`);
+    conditional.csv has a permutation null, see `conditional_gain`. The other tables are of sure samples: chosen.csv
+    (`chosen_cells`), pairs_of_cells.csv (`pairs_of_cells`), methods.csv (`other_methods`), calibration.csv and
+    reliability.csv (`calibration_rows`), probe_transfer.csv (`probe_transfer`) and, where the store has all tokens,
+    block_flat.csv (`block_flat`).
 
     Raises
     ------
@@ -224,7 +224,7 @@ def _sure_tables(
 ) -> dict[str, pd.DataFrame]:
     """The tables that are of sure samples only."""
     y, groups = sure.y, sure.groups
-    tables = _calibration_tables(judged, y, settings["seed"])
+    tables = _calibration_tables(judged, y, groups, settings["seed"])
     tables["chosen"] = chosen_cells(judged.cells, y, groups, settings["seed"])
     tables["pairs_of_cells"] = pairs_of_cells(judged.cells, y, groups, settings["seed"])
     methods = other_methods(list(sure.vectors.values()), y, groups, progress, **settings)
@@ -339,11 +339,13 @@ def _transfer(
     return table.drop(columns=["fitted", "judged"])
 
 
-def _calibration_tables(judged: _Judged, y: NDArray[Any], seed: int) -> dict[str, pd.DataFrame]:
+def _calibration_tables(
+    judged: _Judged, y: NDArray[Any], groups: NDArray[Any], seed: int
+) -> dict[str, pd.DataFrame]:
     rows: list[dict[str, Any]] = []
     bins: list[pd.DataFrame] = []
     for cell, result in judged.cells.items():
-        summary, curve = calibration_rows(result, y, seed)
+        summary, curve = calibration_rows(result, y, groups, seed)
         rows += [_place(cell) | row for row in summary]
         bins.append(curve.assign(**_place(cell)))
     return {

@@ -64,7 +64,7 @@ def block_flat(
         row: dict[str, Any] = {"block": str(cell.block), "step": cell.step, "features": x.shape[1]}
         pairs = {"added": (picture, picture + result.scores), "instead": (result.scores, picture)}
         for name, (before, after) in pairs.items():
-            comparison = compared(before, after, y, groups, fold, seed)
+            comparison = compared(before, after, y, groups, fold)
             row |= {f"{name}_{key}": value for key, value in comparison.items()}
         gain = conditional_gain(offset, x, y, groups, l2, permutations=permutations, seed=seed)
         row |= {

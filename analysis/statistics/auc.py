@@ -142,6 +142,14 @@ class PairWins:
         """The same for pairs inside one group, whose draws come whole: shape (draws, n_groups) to (draws,)."""
         return _ratio(weights @ np.diag(self.wins), weights @ np.diag(self.pairs))
 
+    def without_each(self, within: bool = False) -> NDArray[np.float64]:
+        """AUCs without the samples of one group each, for a jackknife: shape (n_groups,); NaN where no pair is left."""
+        left = []
+        for table in (self.wins, self.pairs):
+            own = np.diag(table)
+            left.append(own.sum() - own if within else table.sum() - table.sum(0) - table.sum(1) + own)
+        return np.divide(left[0], left[1], out=np.full(len(left[0]), np.nan), where=left[1] > 0.5)
+
 
 def _paired(scores: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Scores and labels of one shape."""

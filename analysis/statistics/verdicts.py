@@ -136,7 +136,7 @@ def corrected_rate(
     flagged = binary(flagged, "verdicts")
     if not len(flagged):
         raise HandscopeError("Expected verdicts to correct the rate of, found none.")
-    group, n = codes(groups, len(flagged)), len(flagged)
+    group, n = codes(groups, len(flagged)), float(len(flagged))
     (hit, missed, false, passed), share = counts.total(), float(flagged.mean())
     bad, good = hit + missed, false + passed
     rate = float(rogan_gladen(share, sensitivity(counts.total()), specificity(counts.total())))

@@ -9,17 +9,29 @@ stores of tokens.
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from multiprocessing import Pool
 
 import numpy as np
 import pandas as pd
-from handscope.analysis.statistics.folds import check_folds, grouped_folds
+from handscope.analysis import Moments, auc, bhattacharyya_test, grouped_folds, p_value, permuted_labels
+from handscope.analysis.directions import held_out_projections
+from handscope.analysis.statistics.folds import check_folds
+from handscope.analysis.statistics.studentised import studentised_auc
 from handscope.analysis.statistics.verdicts import Counts, corrected_rate
 from handscope.errors import HandscopeError
-from handscope.probes import MassMeanProbe, cross_validate
-from handscope.probes.between import pairs_of_cells
-from scipy.stats import beta
+from handscope.probes import (
+    MassMeanProbe,
+    RidgeProbe,
+    calibration,
+    compare,
+    cross_validate,
+    cross_validate_tokens,
+    held_out_scores,
+    pairs_of_cells,
+)
+from scipy.special import logit
+from scipy.stats import beta, norm
 from threadpoolctl import threadpool_limits
 
 WIDTH = 16
@@ -83,6 +95,101 @@ class _Key(tuple):
     step = property(lambda self: self[1])
 
 
+# Gains
+
+
+def gains(rng: np.random.Generator, prompts: int, each: int, known: float, more: float) -> Drawn:
+    """What 16 channels add to 4 that are known, beside the gain to be expected of such fits."""
+    truth = _expected_gain(prompts, each, known, more)
+    y, groups, fold = labels_of(rng, prompts, each)
+    for within, prefix in ((False, ""), (True, "within ")):
+        found = compare(*_fits(rng.spawn(1)[0], y, groups, fold, known, more), y, groups, fold, within=within)
+        if not np.isnan(found.p):
+            yield f"{prefix}covers", found.interval[0] <= truth[within] <= found.interval[1]
+            yield f"{prefix}called", found.p <= 0.05
+
+
+def _fits(rng: np.random.Generator, y: np.ndarray, groups: np.ndarray, fold: np.ndarray, *shifts: float) -> list:
+    """Held-out scores of the channels that are known, and of all."""
+    x = clustered(rng, groups, WIDTH + 4, 0.3).astype(np.float32)
+    x += y[:, None].astype(np.float32) * np.repeat([shifts[0] / 2, shifts[1] / 4], [4, WIDTH]).astype(np.float32)
+    return [held_out_scores(RidgeProbe(30.0), part, y[None], fold)[0] for part in (x[:, :4], x)]
+
+
+@cache
+def _expected_gain(prompts: int, each: int, known: float, more: float) -> dict[bool, float]:
+    """Mean gains of 400 other data sets, over all pairs and within prompts."""
+    rng, sums = np.random.default_rng(99), []
+    for _ in range(400):
+        y, groups, fold = labels_of(rng, prompts, each)
+        before, both = _fits(rng, y, groups, fold, known, more)
+        sums.append([float(auc(both, y, by) - auc(before, y, by)) for by in (fold, groups)])
+    mean = np.nanmean(sums, 0)
+    return {False: mean[0], True: mean[1]}
+
+
+# Calibration
+
+
+def calibrated(rng: np.random.Generator, prompts: int, each: int, icc: float) -> Drawn:
+    """Probabilities that are right, of labels whose prompts share what nothing predicts."""
+    groups = np.repeat(np.arange(prompts), each)
+    shown = clustered(rng, groups, 1, 0.5)[:, 0]
+    chance = norm.cdf(-0.4 + 0.6 * shown)
+    y = (-0.4 + 0.6 * shown + clustered(rng, groups, 1, icc)[:, 0] > 0).astype(float)
+    seed = int(rng.integers(1000))
+    yield "called, prompts as groups", calibration(logit(chance), y, groups, seed=seed).p <= 0.05
+    yield "called, samples as independent", calibration(logit(chance), y, seed=seed).p <= 0.05
+
+
+# Directions and distances
+
+
+def spread(rng: np.random.Generator, n: int, n_bad: int, times: float, shift: float) -> Drawn:
+    """Bad samples have so many times the spread of good ones."""
+    y = (np.arange(n) < n_bad).astype(float)
+    x = rng.normal(size=(n, 32)) * np.where(y, times, 1.0)[:, None]
+    x[:, :4] += shift / 2 * y[:, None]
+    seed = int(rng.integers(1000))
+    fold = grouped_folds(np.arange(n), 5, seed)
+    labels = np.concatenate([y[None], permuted_labels(y, np.arange(n), 99, seed, fold)])
+    scores = held_out_projections(x, labels, fold)
+    for name, test in (("AUC", auc), ("studentised", studentised_auc)):
+        values = test(scores, labels, fold)
+        yield f"called, {name}", p_value(values[0], values[1:]) <= 0.05
+
+
+SIZES = {"one": [1, 1, 2, 3, 4, 6, 8, 10, 14, 20, 30, 60], "six": [4, 6, 10, 20, 30, 60]}
+
+
+def unequal(rng: np.random.Generator, sizes: str, shift: float) -> Drawn:
+    """The distance of tokens where prompts have very different numbers of samples."""
+    groups = np.repeat(np.arange(len(SIZES[sizes])), SIZES[sizes])
+    while True:
+        y = (rng.random(len(groups)) < rng.beta(0.75, 0.75, groups.max() + 1)[groups]).astype(int)
+        if 5 <= y.sum() <= len(y) - 5:
+            break
+    sample = np.repeat(np.arange(len(y)), 8)
+    means = clustered(rng, groups, share=0.5) + shift / 4 * y[:, None]
+    moments = Moments.by(means[sample] + 1.5 * rng.normal(size=(len(sample), WIDTH)), sample, len(y))
+    yield "called", bhattacharyya_test(moments, y, groups, 99, 5, int(rng.integers(1000))).p <= 0.05
+
+
+def hands(rng: np.random.Generator, same: float) -> Drawn:
+    """Two hands a picture that are alike, with labels that agree so much beyond chance, and nothing to find."""
+    picture = np.repeat(np.arange(96), 2)
+    first, second = rng.random((2, 96)) < 0.4
+    second = np.where(rng.random(96) < same, first, second)
+    y, prompt = np.stack([first, second], 1).ravel().astype(float), picture // 6
+    x = np.sqrt(0.6) * rng.normal(size=(96, 12))[picture] + np.sqrt(0.4) * rng.normal(size=(192, 12))
+    seed = int(rng.integers(1000))
+    for name, groups in (("prompts", prompt), ("prompts and pictures", np.stack([prompt, picture], 1))):
+        found = cross_validate_tokens(
+            RidgeProbe(10.0), x, y, np.arange(192), groups, permutations=39, bootstraps=2, seed=seed
+        )
+        yield f"called, groups of {name}", found.p <= 0.05
+
+
 # Corrected rates
 
 
@@ -114,6 +221,46 @@ EXPERIMENTS: dict[str, tuple[Callable[..., Drawn], dict[str, tuple]]] = {
             "32 prompts of 10, AUC .5": (32, 10, 0.0),
             "32 prompts of 10, AUC .9": (32, 10, 2.4),
         },
+    ),
+    "gains": (
+        gains,
+        {
+            "8 prompts of 16, gain .04": (8, 16, 0.8, 0.8),
+            "12 prompts of 12, gain .03": (12, 12, 0.8, 0.8),
+            "32 prompts of 12, no gain": (32, 12, 0.8, 0.5),
+            "32 prompts of 12, gain .03": (32, 12, 0.8, 0.8),
+        },
+    ),
+    "calibrated": (
+        calibrated,
+        {
+            "8 prompts of 20, ICC .3": (8, 20, 0.3),
+            "12 prompts of 20, ICC .3": (12, 20, 0.3),
+            "32 prompts of 16, ICC .3": (32, 16, 0.3),
+            "32 prompts of 16, ICC 0": (32, 16, 0.0),
+        },
+    ),
+    "spread": (
+        spread,
+        {
+            "190 bad of 509, twice the spread": (509, 190, 2.0, 0.0),
+            "20 bad of 200, twice the spread": (200, 20, 2.0, 0.0),
+            "60 bad of 200, the same spread": (200, 60, 1.0, 0.0),
+            "60 bad of 200, the same spread, means .8 apart": (200, 60, 1.0, 0.8),
+        },
+    ),
+    "unequal": (
+        unequal,
+        {
+            "12 prompts of 1 to 60, nothing": ("one", 0.0),
+            "12 prompts of 1 to 60, means .8 apart": ("one", 0.8),
+            "12 prompts of 1 to 60, means 1.6 apart": ("one", 1.6),
+            "6 prompts of 4 to 60, nothing": ("six", 0.0),
+        },
+    ),
+    "hands": (
+        hands,
+        {"labels agree by chance": (0.0,), "labels agree in .6 beyond chance": (0.6,), "labels agree": (1.0,)},
     ),
     "corrected": (
         corrected,

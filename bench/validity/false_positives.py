@@ -173,7 +173,7 @@ def fooled(world: World, permutations: int, seed: int) -> list[dict]:
             "classifier": comparison.classifier(sums, seed)["c2st_p"],
             "probe": probe.p,
             "probe within prompts": probe.within_p,
-            "gain over a baseline": compare(before, after, y, groups, fold, seed=seed).p,
+            "gain over a baseline": compare(before, after, y, groups, fold).p,
         }
         rows += [{"store": seed, "cell": number, "test": name, "p": p} for name, p in found.items()]
     return rows

@@ -18,7 +18,8 @@ from tables import check_columns
 
 COLUMNS = [
     "block", "step", "sigma", "n_good", "n_bad", "n_prompts", "n_mixed", "dom_auc", "dom_lo", "dom_hi",
-    "dom_null_mean", "dom_null_sd", "dom_p", "dom_p_floor", "dom_q", "dom_auc_in_sample", "dom_within_auc", "db",
+    "dom_null_mean", "dom_null_sd", "dom_p", "dom_p_floor", "dom_q", "dom_student_p", "dom_student_p_floor",
+    "dom_student_q", "dom_auc_in_sample", "dom_within_auc", "db",
     "db_mean_term", "db_variance_term", "db_null_mean", "db_null_sd", "db_excess", "db_lo", "db_hi", "db_z", "db_p",
     "db_p_floor", "db_q", "c2st_auc", "c2st_lo", "c2st_hi", "c2st_accuracy", "c2st_null_mean", "c2st_null_sd",
     "c2st_p", "c2st_p_floor", "c2st_q", "pca_var1", "pca_var2", "massive_channels", "constant_channels", "shared_auc",

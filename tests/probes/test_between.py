@@ -8,7 +8,6 @@ from handscope.analysis import auc
 from handscope.analysis.statistics.auc import PairWins
 from handscope.analysis.statistics.folds import check_folds, grouped_folds
 from handscope.probes import MassMeanProbe, cross_validate, pairs_of_cells
-from handscope.probes.between import without_each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +40,7 @@ def test_the_jackknife_leaves_one_prompt_out_after_the_other(seed: int, within: 
     groups, fold = rng.integers(0, 6, 40), rng.integers(0, 2, 6)
     scores, y = rng.integers(0, 9, 40), rng.integers(0, 2, 40)
     fold = fold[groups]
-    found = without_each(PairWins.of(scores, y, groups, fold), within)
+    found = PairWins.of(scores, y, groups, fold).without_each(within)
     strata = groups if within else fold
     expected = [auc(scores[groups != g], y[groups != g], strata[groups != g]) for g in np.unique(groups)]
     np.testing.assert_allclose(found, expected)

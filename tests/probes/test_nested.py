@@ -13,6 +13,8 @@ from handscope.probes.held_out_ridge import PENALTIES, HeldOutRidge
 from handscope.probes.nested import GRID, best_threshold, grid_scores, nested_scores
 from handscope.probes.tokens import cross_validate_tokens, token_wins
 from handscope.probes.transfer import probe_transfer
+from scipy.special import logit
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -161,6 +163,22 @@ def test_calibration_knows_a_calibrated_predictor_from_one_that_is_too_sure():
     assert sure.ece == pytest.approx(slow / 300)
     with pytest.raises(HandscopeError, match="3 bad"):
         calibration([0.0, 1, 2], [1, 1, 1])
+
+
+def test_labels_that_are_alike_in_a_prompt_are_not_wrong_probabilities():
+    """Probabilities are right over all prompts, while the labels of one share a part that nothing predicts."""
+    prompts, called = np.repeat(np.arange(24), 12), np.zeros(2)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        shown = np.sqrt(0.5) * (rng.normal(size=24)[prompts] + rng.normal(size=len(prompts)))
+        hidden = np.sqrt(0.3) * rng.normal(size=24)[prompts] + np.sqrt(0.7) * rng.normal(size=len(prompts))
+        chance = norm.cdf(-0.4 + 0.6 * shown)
+        y = (-0.4 + 0.6 * shown + hidden > 0).astype(int)
+        for place, groups in enumerate((None, prompts)):
+            called[place] += calibration(logit(chance), y, groups, draws=199, seed=seed).p <= 0.05
+    assert called[0] >= 18 and called[1] <= 16
+    few = calibration(logit(chance), y, prompts % 5)
+    assert few.p_floor == 1 / 16 and few.p >= 1 / 16  # five signs, and their opposites say the same
 
 
 def test_platt_in_the_training_folds_mends_a_probe_that_is_too_sure():
