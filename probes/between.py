@@ -48,7 +48,7 @@ def pairs_of_cells(cells: Mapping[Cell, CrossValidation], y: Array, groups: Arra
     of Student's t with one degree of freedom less than there are prompts of the rarer class, or of prompts with both.
     What a block is compared with is the best of its step on the same samples, which alone makes a difference. So it is
     judged by the largest of all differences of that block from the others (Hsu 1984), drawn with the jackknife's
-    covariances; the interval is that of all these differences at once. Where cells are equally good, p ≤ 0.05 in 1 to 5
+    covariances; the interval is that of all these differences at once. Where cells are equally good, p ≤ 0.05 in 0 to 6
     of 100 comparisons of steps and of blocks (bench/validity/coverage.py).
     """
     tables = []

@@ -27,7 +27,7 @@ def studentised_auc(scores: ArrayLike, labels: ArrayLike, strata: ArrayLike) -> 
     -----
     The null of a permutation test of the AUC itself is that both classes have one distribution. Where their means are
     equal and only their spread differs, it is not that an AUC of 1/2 is called too often by chance of the labels, but
-    that the AUC of such classes varies more, or less, than permuted labels say: p ≤ 0.05 in 8 to 16 of 100 data sets
+    that the AUC of such classes varies more, or less, than permuted labels say: p ≤ 0.05 in 6 to 16 of 100 data sets
     whose bad samples, the fewer, have 1.5 to 2 times the spread. Over its standard error, that of DeLong, DeLong and
     Clarke-Pearson (1988) from the placements of each class among the other, permuted labels say it right for all
     classes with an AUC of 1/2 (Neubert and Brunner 2007; Chung and Romano 2013): 3 to 7 of 100, and as many as the AUC
