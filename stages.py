@@ -333,7 +333,7 @@ ANALYZE = Stage(
     ),
     files=("analysis/cells.safetensors",),
     settings=STATISTICS,
-    version=4,
+    version=5,
     figures=(
         "grid_direction", "grid_distance", "distance_parts", "planes", "components", "cosines", "contrasts",
         "gaussianity", "transfer",
@@ -552,7 +552,7 @@ PROBE = Stage(
     ),
     files=("probes/*.safetensors",),
     settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed", "primary": "primary"},
-    version=9,
+    version=10,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
     designs=("own",),
     section="honest The honest question: more than meets the eye?",
