@@ -70,6 +70,7 @@ def block_flat(
         row |= {
             "conditional_added": gain.added,
             "conditional_null": float(np.nanmean(gain.null)) - gain.auc_baseline,
+            "conditional_null_sd": float(np.nanstd(gain.null)),
             "conditional_p": gain.p,
             "conditional_p_floor": gain.p_floor,
         }
