@@ -20,8 +20,9 @@ from ..run.trajectory import Trajectory
 from .worklist import Batch
 
 TOLERANCE = {torch.float32: 0.002, torch.bfloat16: 0.05}
-"""How far a step may be off, as a share of its length, by the dtype of the latents. On the machine that drew the
-pictures, at the same batch size, the same model is off by nothing."""
+"""How far a step may be off, as a share of its length, by the dtype of the model. On the machine that drew the
+pictures, at the same batch size, the same model is off by nothing; `bench/validity/agreement.py` has what other kernels
+and changes of a model do."""
 
 
 def check_first(model: Model, run: Run, todo: Sequence[Batch]) -> None:

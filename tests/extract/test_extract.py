@@ -1,5 +1,6 @@
 """Extraction by both roads, in parts, and with the proof that labels belong to what is read."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -184,7 +185,7 @@ def test_a_part_that_is_none_is_refused(shard: str, finished_run, capsys: pytest
     assert ended.value.code == 2 and "1/8" in capsys.readouterr().err
 
 
-def test_temporary_files_of_killed_processes_go_and_of_other_parts_stay(tiny_model, extracted_run, run_copy) -> None:
+def test_temporary_files_of_killed_processes_go_and_others_stay(tiny_model, extracted_run, run_copy) -> None:
     run = run_copy(extracted_run)
     folder = run.activations_dir / "shards"
     mine = next(sample for sample in run.samples()["sample"] if in_part(sample, (1, 2)))
@@ -193,7 +194,9 @@ def test_temporary_files_of_killed_processes_go_and_of_other_parts_stay(tiny_mod
     for path in files.values():
         path.touch()
     os.utime(files["old"], (time.time() - 7200,) * 2)
-    extract(tiny_model, run, PLAN, shard=(1, 2))
+    with open(files[theirs]) as being_written:
+        fcntl.flock(being_written, fcntl.LOCK_SH)  # as its writer holds it
+        extract(tiny_model, run, PLAN, shard=(1, 2))
     assert [path.exists() for path in files.values()] == [False, True, False]
     extract(tiny_model, run, PLAN)
     assert not files[theirs].exists()
