@@ -249,7 +249,9 @@ def load(
     quantisation: str | None = None,
     base: str | None = None,
 ) -> Model:
-    """Load a pipeline of a known family: FLUX.1 dev, schnell, Krea, Kontext (as text to image), or a finetune of one.
+    """Load a pipeline of a known family: FLUX.1, FLUX.2, Stable Diffusion 3 and 3.5, Qwen-Image, Z-Image or Sana.
+
+    Finetunes load as what they are made of; one that edits pictures, such as FLUX.1 Kontext, as text to image.
 
     Text encoders and transformer come to a GPU when they are first called: encode the prompts first (`generate` does),
     and the two are never there together.
