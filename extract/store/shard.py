@@ -186,7 +186,9 @@ def reading(path: Path) -> Iterator[h5py.File]:
                     "them anew."
                 )
             yield file
-    except (OSError, KeyError, RuntimeError, TypeError) as error:  # TypeError: of types that numpy lacks
+    except HandscopeError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # of types and forms that numpy lacks
         refuse_unusable(error, path)
         state = "is truncated or damaged" if path.exists() else "is missing"
         raise DamagedError(

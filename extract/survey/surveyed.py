@@ -143,7 +143,9 @@ def reading(path: Path) -> Iterator[h5py.File]:
                     "and run survey again."
                 )
             yield file
-    except (OSError, KeyError, RuntimeError, TypeError) as error:  # TypeError: of types that numpy lacks
+    except HandscopeError:
+        raise
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # of types and forms that numpy lacks
         refuse_unusable(error, path)
         raise DamagedError(
             f"{path} is truncated or damaged: remove it and run survey again, which makes it anew."

@@ -60,6 +60,8 @@ SHARDS = {
     "a plan that is none": lambda file: file.attrs.update({"plan": "[1]"}),
     "a plan that is no JSON": lambda file: file.attrs.update({"plan": "{"}),
     "no width": lambda file: file.attrs.__delitem__("width"),
+    "a table of one value": lambda file: (file.__delitem__("tokens"), file.create_dataset("tokens", data=3)),
+    "a type in place of a table": lambda file: (file.__delitem__("steps"), file.__setitem__("steps", np.dtype("i4"))),
     "no steps": lambda file: file.__delitem__("steps"),
 }
 
@@ -81,12 +83,25 @@ def test_a_damaged_shard(what, shard):
     assert check(shard)
 
 
+@pytest.mark.parametrize("form", [np.dtype("i4"), 3])
+def test_a_damaged_survey(form, tmp_path):
+    from handscope.extract.survey.surveyed import SCHEMA, reading, write_moments
+
+    path = tmp_path / "s.h5"
+    write_moments(path, np.zeros((1, 2, 3, 4)), [3], np.zeros(1, "i4"), {"schema": SCHEMA})
+    with h5py.File(path, "r+") as file:
+        del file["moments"]
+        file["moments"] = form
+    with pytest.raises(DamagedError, match=r"s\.h5 is truncated or damaged"), reading(path) as file:
+        file["moments"][:]
+
+
 def test_a_damaged_store(store):
     with h5py.File(store, "r+") as file:
         kept = file["sample_attrs"][:]
         del file["sample_attrs"]
         file.create_dataset("sample_attrs", data=["{", *kept[1:]], dtype=h5py.string_dtype())
-    with pytest.raises(DamagedError, match=r"store\.h5 is damaged .Expecting"):
+    with pytest.raises(DamagedError, match=r"store\.h5 is .*damaged"):
         read(store)
 
 
