@@ -51,7 +51,7 @@ def permuted_labels(
     Prompts change places with those of about their size only, `ALIKE`, and what one has more than the other is dealt
     out among them, so that there are always as many bad samples as there were. A prompt that is like no other in size
     keeps its own labels, permuted inside. With prompts of 1 to 60 samples, a shift of 1.6 standard deviations is called
-    by the Bhattacharyya distance in 98% of stores; it was in 15% while prompts of all sizes changed places, since the
+    by the Bhattacharyya distance in 93% of stores; it was in 15% while prompts of all sizes changed places, since the
     few labels of a small one, given to a large one, made a null of large distances (bench/validity/coverage.py).
 
     Instances of a picture are alike too: labels are permuted inside pictures, and pictures with as many instances

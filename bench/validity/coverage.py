@@ -142,6 +142,17 @@ def calibrated(rng: np.random.Generator, prompts: int, each: int, icc: float) ->
     yield "called, samples as independent", calibration(logit(chance), y, seed=seed).p <= 0.05
 
 
+def mended(rng: np.random.Generator, prompts: int, each: int, icc: float) -> Drawn:
+    """Log-odds that are calibrated inside the training folds."""
+    y, groups, _ = labels_of(rng, prompts, each, icc)
+    x = clustered(rng, groups, share=0.5)
+    x[:, 0] += 0.8 * y
+    found = cross_validate(RidgeProbe(10.0), x, y, groups, permutations=0, bootstraps=2)
+    seed = int(rng.integers(1000))
+    yield "called, prompts as groups", calibration(found.log_odds, y, groups, seed=seed).p <= 0.05
+    yield "called, samples as independent", calibration(found.log_odds, y, seed=seed).p <= 0.05
+
+
 # Directions and distances
 
 
@@ -159,7 +170,11 @@ def spread(rng: np.random.Generator, n: int, n_bad: int, times: float, shift: fl
         yield f"called, {name}", p_value(values[0], values[1:]) <= 0.05
 
 
-SIZES = {"one": [1, 1, 2, 3, 4, 6, 8, 10, 14, 20, 30, 60], "six": [4, 6, 10, 20, 30, 60]}
+SIZES = {
+    "twelve": [1, 1, 2, 3, 4, 6, 8, 10, 14, 20, 30, 60],
+    "six": [4, 6, 10, 20, 30, 60],
+    "forty": np.maximum(1, np.exp(np.random.default_rng(0).normal(1.2, 1.0, 40)).round()).astype(int).tolist(),
+}
 
 
 def unequal(rng: np.random.Generator, sizes: str, shift: float) -> Drawn:
@@ -240,6 +255,7 @@ EXPERIMENTS: dict[str, tuple[Callable[..., Drawn], dict[str, tuple]]] = {
             "32 prompts of 16, ICC 0": (32, 16, 0.0),
         },
     ),
+    "mended": (mended, {"32 prompts of 16, ICC .2": (32, 16, 0.2), "12 prompts of 20, ICC .2": (12, 20, 0.2)}),
     "spread": (
         spread,
         {
@@ -252,10 +268,12 @@ EXPERIMENTS: dict[str, tuple[Callable[..., Drawn], dict[str, tuple]]] = {
     "unequal": (
         unequal,
         {
-            "12 prompts of 1 to 60, nothing": ("one", 0.0),
-            "12 prompts of 1 to 60, means .8 apart": ("one", 0.8),
-            "12 prompts of 1 to 60, means 1.6 apart": ("one", 1.6),
+            "12 prompts of 1 to 60, nothing": ("twelve", 0.0),
+            "12 prompts of 1 to 60, means .8 apart": ("twelve", 0.8),
+            "12 prompts of 1 to 60, means 1.6 apart": ("twelve", 1.6),
             "6 prompts of 4 to 60, nothing": ("six", 0.0),
+            "6 prompts of 4 to 60, means 1.6 apart": ("six", 1.6),
+            "40 prompts of log-normal sizes, nothing": ("forty", 0.0),
         },
     ),
     "hands": (
