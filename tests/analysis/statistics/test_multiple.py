@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from handscope.analysis import benjamini_hochberg, family_p, p_value, resolvable
+from handscope.analysis.statistics.multiple import holm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
@@ -63,3 +64,10 @@ def test_what_can_be_resolved_is_what_is_called_alone_at_its_floor(permutations,
     p = np.append(1 / (permutations + 1), np.ones(family - 1))
     assert resolvable(p[0], family) == (benjamini_hochberg(p)[0] <= 0.05 + 1e-12)
     assert not resolvable(float("nan"), family)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_that_of_statsmodels_and_passes_by_missing_values(p: list[float]) -> None:
+    adjusted = holm([*p, np.nan])
+    np.testing.assert_allclose(adjusted[:-1], multipletests(p, method="holm")[1], atol=1e-12)
+    assert np.isnan(adjusted[-1])

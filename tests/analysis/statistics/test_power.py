@@ -10,7 +10,16 @@ import pytest
 from handscope.analysis.statistics.auc import auc
 from handscope.analysis.statistics.effects import auc_of_d, d_of_auc, effect_size
 from handscope.analysis.statistics.folds import grouped_folds
-from handscope.analysis.statistics.power import auc_sd, design_effect, held_out_auc, needed, null_sd, power, power_table
+from handscope.analysis.statistics.power import (
+    auc_sd,
+    design_effect,
+    detectable,
+    held_out_auc,
+    needed,
+    null_sd,
+    power,
+    power_table,
+)
 from handscope.errors import HandscopeError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +196,12 @@ def test_tokens_as_the_unit_would_be_fooled(bench):
         comparison = bench.compared(tokens, grouped_folds(tokens.groups, 5), 39, seed)
         fooled += comparison.direction(bench.sums_of(Means(x)), seed)["dom_p"] <= 0.05
     assert fooled >= 18
+
+
+@pytest.mark.parametrize(("alpha", "target"), [(0.05, 0.8), (0.05 / 48, 0.8), (0.05, 0.95)])
+def test_what_is_detectable_has_that_power(alpha: float, target: float) -> None:
+    auc = detectable(float(null_sd(190, 319, 5)), 0.5, alpha, target)
+    assert power(auc, 190, 319, alpha=alpha) == pytest.approx(target, abs=0.02)
 
 
 @pytest.mark.slow
