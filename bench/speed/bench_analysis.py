@@ -1,6 +1,10 @@
-"""CPU seconds and peak memory of the analyze and probe stages, on a synthetic run of the demo's size.
+"""Seconds and peak memory of the analyze and probe stages, on a synthetic run of the demo's size or of FLUX's width.
 
     python bench/speed/bench_analysis.py [--samples 600] [--blocks 6] [--repeats 3]
+    python bench/speed/bench_analysis.py --samples 200 --width 3072 --share 0.1 --repeats 1
+
+Wall time, and CPU time of this process and of the workers that it forks. The peaks are of this process and of the
+largest worker, which shares what this one had read.
 
 Decoding predicted clean images is left out: that is the autoencoder's time, not the statistics'.
 """
@@ -23,12 +27,14 @@ from handscope.extract.picture_statistics import STATISTICS
 from handscope.extract.store.consolidate import consolidate
 from handscope.extract.store.shard import STEP, TOKEN, write_shard
 from handscope.labeling.database.labels import Annotation, Labels
+from handscope.parallel import cores
 from handscope.probes import probe
 from handscope.run.folder import Run, sample_id
 from handscope.run.trajectory import Trajectory
 from PIL import Image
 
 GRID, STEPS, WIDTH = 12, 20, 128
+SELF, CHILDREN = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 READ = [20, 19, 18, 17, 15, 12, 8, 3]
 
 
@@ -96,26 +102,35 @@ def synthetic_run(
     return run
 
 
+def cpu_seconds() -> float:
+    return sum(sum(resource.getrusage(who)[:2]) for who in (SELF, CHILDREN))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=600)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--width", type=int, default=WIDTH)
+    parser.add_argument("--share", type=float, default=0.35, help="of the tokens that are the subject's")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = synthetic_run(Path(folder) / "run", options.samples, options.blocks)
-        seconds: dict[str, list[float]] = {"analyze": [], "probe": []}
-        for _ in range(options.repeats):
-            for path in [*run.analysis_dir.glob("*.json"), *run.probes_dir.glob("*.json")]:
-                path.unlink()
-            for name, stage in (("analyze", lambda: analyze(run)), ("probe", lambda: probe(run))):
-                begin = time.process_time()
-                stage()
-                seconds[name].append(time.process_time() - begin)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        size = f"{options.samples} samples, {options.blocks * len(READ)} cells, width {WIDTH}"
-        medians = {name: round(statistics.median(values), 1) for name, values in seconds.items()}
-        print(f"{size}: median CPU seconds {medians} of {options.repeats} repeats, peak {peak:.2f} GB")
+        path = Path(folder) / "run"
+        run = synthetic_run(path, options.samples, options.blocks, width=options.width, hand_share=options.share)
+        wall: dict[str, list[float]] = {"analyze": [], "probe": []}
+        processor: dict[str, list[float]] = {"analyze": [], "probe": []}
+        for seed in range(options.repeats):  # another seed makes the stages stale
+            for name, stage in (("analyze", analyze), ("probe", probe)):
+                begin, used = time.perf_counter(), cpu_seconds()
+                stage(run, seed=seed)
+                wall[name].append(time.perf_counter() - begin)
+                processor[name].append(cpu_seconds() - used)
+        size = f"{options.samples} samples, {options.blocks * len(READ)} cells, width {options.width}, {cores()} cores"
+        print(f"{size}: medians of {options.repeats}")
+        for name in wall:
+            print(f"  {name}: {statistics.median(wall[name]):.1f} s, CPU {statistics.median(processor[name]):.1f} s")
+        own, worker = (resource.getrusage(who).ru_maxrss / 2**20 for who in (SELF, CHILDREN))
+        print(f"  peak {own:.2f} GB, of the largest worker {worker:.2f} GB")
         shutil.rmtree(run.path)
 
 
