@@ -247,7 +247,10 @@ class Run:
             There is no such sample, or its file is missing, damaged, or another picture than the one
             that was generated.
         """
-        path, expected = self.image_path(sample), self._row(sample)["image_sha256"]
+        path, row = self.image_path(sample), self._row(sample)
+        expected, made, again = row["image_sha256"], "generated", "run generate again, which makes it anew"
+        if is_given(row):
+            made, again = "given", "import it again"
         try:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
@@ -255,13 +258,13 @@ class Run:
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
             refuse_unusable(error, path)
             state = "is damaged: remove it and" if path.exists() else "is missing:"
-            raise HandscopeError(f"The image {path} {state} run generate again, which makes it anew.") from error
+            raise HandscopeError(f"The image {path} {state} {again}.") from error
         file = (state.st_mtime_ns, state.st_size, expected)
         if self._compared.get(sample) != file:  # once for each file: it costs a fortieth of reading it
             if hashlib.sha256(pixels).hexdigest() != expected:
                 raise HandscopeError(
-                    f"The picture {path} is not the one that was generated (its pixels have another hash): remove it "
-                    "and run generate again, which makes it anew."
+                    f"The picture {path} is not the one that was {made} (its pixels have another hash): remove it and "
+                    f"{again}."
                 )
             self._compared[sample] = file
         return pixels

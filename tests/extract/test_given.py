@@ -8,6 +8,7 @@ import handscope as hs
 import numpy as np
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 from handscope import figures
 from handscope.analysis import analyze
 from handscope.errors import HandscopeError
@@ -79,7 +80,7 @@ def test_encoding_undoes_decoding_where_the_autoencoder_can(tiny_model) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_model.pipe, "vae", Copies())
-        patch.setattr(Copies, "config", type("Config", (), {"scaling_factor": 1.7, "shift_factor": -0.4}))
+        patch.setattr(Copies, "config", FrozenDict(scaling_factor=1.7, shift_factor=-0.4))
         latents = tiny_model.encode_image(picture)
         again = tiny_model.decode(latents, 32, 48)
     blurred = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(picture, 4), scale_factor=4)
@@ -184,5 +185,5 @@ def test_another_picture_in_its_place_is_refused(tiny_model, given_run, run_copy
     run = run_copy(given_run)
     one, other = list(run.metadata())[:2]
     shutil.copy(run.image_path(other), run.image_path(one))
-    with pytest.raises(HandscopeError, match="is another picture than was given"):
+    with pytest.raises(HandscopeError, match="is not the one that was given .* remove it and import it again"):
         hs.extract(tiny_model, run, PLAN)
