@@ -198,6 +198,8 @@ class Model:
 
         When there were new ones, the text encoders leave the device afterwards, as `release` says.
         """
+        if not len(self._encoded):
+            self.check()  # whose encoders these are: a later look forgets what others have made
         negative = [] if self.family.negative is None else [self.family.negative]
         if encode(self.family, self.pipe, [*prompts, *negative], self._encoded, self.device, progress):
             self.release()

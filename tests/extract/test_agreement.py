@@ -367,6 +367,9 @@ def test_a_model_that_was_cast_after_loading_is_refused(
 
 
 def test_embeddings_of_other_text_encoders_are_forgotten(model: Model, tmp_path: Path) -> None:
+    encoded = model.encode(PROMPTS[:1])
+    model.check()
+    assert PROMPTS[0] in encoded
     first = generate(model, Run(tmp_path / "a"), PROMPTS[:1], [0], steps=2)
     fresh = load(model.name)
     with encoders(model), encoders(fresh):
