@@ -536,6 +536,41 @@ PROBE = Stage(
             optional=True,
         ),
         Table(
+            "analysis/nonlinear.csv",
+            CELL
+            | {"auc_linear": "held-out AUC of a linear probe of the whole predicted picture"}
+            | {
+                "auc_baseline": "and of a nonlinear one: boosting and kernels on the picture's axes and statistics",
+                "auc_both": "of the nonlinear one with the block beside it", "added": "the gain",
+                "null_*": "mean and standard deviation of the gain of permuted rows",
+                "p": "share of permuted rows that gain as much", "p_floor": SCORE["p_floor"], "q": GAIN["q"],
+                "within_*": GAIN["within_*"],
+                "conditional_*": "bits a sample that the block adds, with their 95% interval over prompts",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/information.csv",
+            {
+                "what": "what is read: the rate of bad alone, the predicted picture, or a block", "step": "its step",
+                "usable_*": "usable information, in bits a sample, held out, and its 95% interval over prompts",
+                "codelength": "bits that it takes to tell all verdicts, prompt after prompt", "n": "verdicts",
+                "compression": "verdicts for each of these bits",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/selectivity.csv",
+            CELL
+            | {
+                "auc_seen": "held-out AUC of the verdicts on new samples of prompts that were seen",
+                "control*": "the same of labels that prompts are given at random: mean, standard deviation",
+                "auc": "held-out AUC of the verdicts on prompts that were not seen",
+                "selectivity": "auc_seen less control",
+            },
+            optional=True,
+        ),
+        Table(
             "analysis/block_flat.csv",
             CELL
             | {"features": "numbers that the probe reads: all tokens, each with its place"}

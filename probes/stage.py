@@ -21,6 +21,7 @@ from ..parallel import each
 from ..progress import Progress, quiet
 from ..run.record import fresh, made_from, set_fresh
 from ..stages import PROBE
+from .accessible import accessible_tables
 from .baselines import Baseline, random_projection, run_baselines
 from .between import pairs_of_cells
 from .chosen import chosen_cells
@@ -79,8 +80,9 @@ def probe(
     whole predicted picture (x0_flat) over that of the block. Their p is one-sided, of no gain (`compare`);
     conditional.csv has a permutation null, see `conditional_gain`. The other tables are of sure samples: chosen.csv
     (`chosen_cells`), pairs_of_cells.csv (`pairs_of_cells`), methods.csv (`other_methods`), calibration.csv and
-    reliability.csv (`calibration_rows`), probe_transfer.csv (`probe_transfer`) and, where the store has all tokens,
-    block_flat.csv (`block_flat`).
+    reliability.csv (`calibration_rows`), nonlinear.csv, information.csv and selectivity.csv of the middle step
+    (`accessible_tables`), probe_transfer.csv (`probe_transfer`) and, where the store has all tokens, block_flat.csv
+    (`block_flat`).
 
     Raises
     ------
@@ -231,6 +233,7 @@ def _sure_tables(
     tables["methods"] = pd.concat([_placed(sure.vectors, table) for table in methods], ignore_index=True)
     measured = {cell: (x, sure.norms[cell]) for cell, x in sure.vectors.items()}
     tables |= _gain_tables(*gains(measured, sure.baselines, y, groups, L2, **settings, progress=progress))
+    tables |= accessible_tables(sure.vectors, sure.baselines, y, groups, L2, **settings, progress=progress)
     tables["probe_transfer"] = _transfer(sure.vectors, y, groups, settings, progress)
     if has_all_tokens(sure.store):
         names = sure.table["sample"].tolist()

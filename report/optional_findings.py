@@ -9,6 +9,7 @@ import pandas as pd
 from ..analysis.statistics.multiple import benjamini_hochberg, resolvable
 from ..analysis.statistics.power import detectable, power_table
 from ..figures import LEVEL
+from .accessible import accessible
 from .claims import GAIN, SCORE, TARGET, Claim, Columns, Verdict, claim_of, of_parts
 from .outcomes import decided_later, mended
 from .results import Results
@@ -22,7 +23,10 @@ METHOD_NAMES = {"logistic": "logistic", "ridge": "ridge", "mass_mean": "differen
 
 def optional_findings(results: Results) -> list[Claim]:
     """What the tables that are there allow."""
-    makers = (_power, _everywhere, _scopes, _gaussian, _methods, _calibrated, _places, _survey, _later, _mended)
+    makers = (
+        _power, _everywhere, _scopes, _gaussian, _methods,
+        _calibrated, _places, accessible, _survey, _later, _mended,
+    )  # fmt: skip
     return [claim for make in makers for claim in make(results)]
 
 
