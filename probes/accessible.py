@@ -18,7 +18,7 @@ from .description_length import online_codelength, usable_information
 from .gains import WIDE, described
 from .logistic import LogisticProbe
 from .nested import GRID
-from .nonlinear import beside, curved, nonlinear_offset, picture_axes
+from .nonlinear import beside, fourier, nonlinear_offset, picture_axes, polynomial
 from .ridge import RidgeProbe
 from .selectivity import selectivity
 
@@ -85,7 +85,8 @@ def _told_by_pictures(
 ) -> list[dict[str, Any]]:
     """Rows of information.csv that no block is needed for."""
     rows: list[dict[str, Any]] = [{"what": "rate", "codelength": online_codelength(None, y, groups, seed)}]
-    for what, offset, x in (("x0_flat", linear, flat), ("x0_nonlinear", nonlinear, curved(z, seed))):
+    features = np.hstack([polynomial(z), fourier(z, seed)])
+    for what, offset, x in (("x0_flat", linear, flat), ("x0_nonlinear", nonlinear, features)):
         information = _named("usable", usable_information(offset.held_out, y, groups, offset.fold))
         rows.append({"what": what, **information, "codelength": online_codelength(x, y, groups, seed)})
     return rows

@@ -13,7 +13,7 @@ from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import codes
 from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
 from .calibration import rising
-from .held_out_ridge import HeldOutRidge
+from .held_out_ridge import AxisRidge, HeldOutRidge
 from .linear import LinearProbe
 from .nested import Nested, nested_scores
 from .solver import logistic
@@ -75,7 +75,7 @@ class Offset:
     held_out: Array
     inner: Array
     fold: NDArray[np.intp]
-    explained: HeldOutRidge
+    explained: HeldOutRidge | AxisRidge
 
     @classmethod
     def of(

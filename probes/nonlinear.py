@@ -12,7 +12,7 @@ from ..analysis.components import PCA
 from ..analysis.statistics.folds import codes, grouped_folds
 from .calibration import rising
 from .conditional import Offset
-from .held_out_ridge import HeldOutRidge
+from .held_out_ridge import AxisRidge
 from .nested import GRID
 from .ridge import RidgeProbe
 from .solver import logistic
@@ -59,11 +59,14 @@ def picture_axes(pictures: ArrayLike, *more: ArrayLike, seed: int = 0) -> Array:
     return standard
 
 
-def curved(z: Array, seed: int = 0) -> Array:
-    """Features (n, k) beside their squares, products of the leading ones, and random waves of all of them.
+def polynomial(z: Array) -> Array:
+    """Features (n, k) beside their squares and the products of the leading ones: the least curved of functions."""
+    first, second = np.triu_indices(min(LEADING, z.shape[1]), 1)
+    return np.hstack([z, np.square(z), z[:, first] * z[:, second]])
 
-    A ridge probe of the waves is one with Gaussian kernels; squares and products are what the least curved of functions
-    need, and cost fewer samples to learn than waves do.
+
+def fourier(z: Array, seed: int = 0) -> Array:
+    """Random waves of features (n, k): a ridge probe of these is one with Gaussian kernels.
 
     Notes
     -----
@@ -78,13 +81,11 @@ def curved(z: Array, seed: int = 0) -> Array:
         np.cos(z @ rng.normal(size=(z.shape[1], WAVES)) / (width * median) + rng.uniform(0, 2 * np.pi, WAVES))
         for width in WIDTHS
     ]
-    first, second = np.triu_indices(min(LEADING, z.shape[1]), 1)
-    products = z[:, first] * z[:, second]
-    return np.hstack([z, np.square(z), products, *waves])
+    return np.hstack(waves)
 
 
 def nonlinear_offset(z: Array, y: Array, groups: ArrayLike, fold: NDArray[np.intp], seed: int = 0) -> Offset:
-    """Calibrated logits of a nonlinear baseline: the mean of gradient boosting and of ridge on `curved` features.
+    """Calibrated logits of a nonlinear baseline: the mean of gradient boosting and two ridge probes.
 
     Parameters
     ----------
@@ -93,27 +94,31 @@ def nonlinear_offset(z: Array, y: Array, groups: ArrayLike, fold: NDArray[np.int
 
     Returns
     -------
-    Offset, held out by `fold` as that of a linear baseline. What a block is freed of is what the curved features
-    predict of it, so that a block that is a function of the picture, linear or not, has nothing left to add where that
-    function can be learnt from so many samples.
+    Offset, held out by `fold` as that of a linear baseline. One ridge probe reads
+    `polynomial` features, the other `fourier` ones beside them. What a block is freed of is what these predict
+    of each of its principal axes, so that a block that is a function of the picture, linear or not, has little left to
+    add where that function can be learnt from so many samples.
     """
     y, group = np.asarray(y, np.float64), codes(groups)
-    features = curved(z, seed)
-    smooth = Offset.of(RidgeProbe(), features, y, groups, fold, seed, GRID)
-    held_out, inner = np.empty(len(y)), np.full(smooth.inner.shape, np.nan)
+    plain = polynomial(z)
+    several = [plain, np.hstack([plain, fourier(z, seed)])]
+    ridges = [Offset.of(RidgeProbe(), features, y, groups, fold, seed, GRID) for features in several]
+    known_scores = np.mean([ridge.inner for ridge in ridges], axis=0)
+    new_scores = np.mean([ridge.held_out for ridge in ridges], axis=0)
+    held_out, inner = np.empty(len(y)), np.full(known_scores.shape, np.nan)
     for place, one in enumerate(np.unique(fold)):
         kept, test = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
         # The inner folds are those of `nested_scores`, so that both baselines have seen the same.
-        within = grouped_folds(group[kept], min(smooth.inner.shape[0], len(np.unique(group[kept]))), seed)
+        within = grouped_folds(group[kept], min(len(inner), len(np.unique(group[kept]))), seed)
         boosted = np.empty(len(kept))
         for part in np.unique(within):
             known, left = kept[within != part], kept[within == part]
             boosted[within == part] = _boosted(z[known], y[known], z[left])
-        both = _mean(boosted, smooth.inner[place, kept], y[kept])
-        new = _mean(_boosted(z[kept], y[kept], z[test]), smooth.held_out[test], y[kept], boosted)
+        both = _mean(boosted, known_scores[place, kept], y[kept])
+        new = _mean(_boosted(z[kept], y[kept], z[test]), new_scores[test], y[kept], boosted)
         slope, intercept = rising(both, y[kept])
         inner[place, kept], held_out[test] = slope * both + intercept, slope * new + intercept
-    return Offset(held_out, inner, fold, HeldOutRidge(features, fold))
+    return Offset(held_out, inner, fold, AxisRidge(several, fold))
 
 
 def beside(offset: Offset, x: ArrayLike, y: ArrayLike, l2: float) -> Array:

@@ -9,7 +9,7 @@ from handscope.probes.baselines import Baseline
 from handscope.probes.conditional import Offset, conditional_gain
 from handscope.probes.description_length import ORDERS, SHARES, online_codelength, usable_information
 from handscope.probes.nested import GRID
-from handscope.probes.nonlinear import LEADING, WAVES, WIDTHS, beside, curved, nonlinear_offset, picture_axes
+from handscope.probes.nonlinear import WAVES, WIDTHS, beside, fourier, nonlinear_offset, picture_axes, polynomial
 from handscope.probes.ridge import RidgeProbe
 from handscope.probes.selectivity import selectivity
 from handscope.progress import quiet
@@ -62,11 +62,8 @@ def test_an_offset_is_held_out(baseline: Offset) -> None:
 
 def test_waves_approach_a_gaussian_kernel() -> None:
     z = np.random.default_rng(0).normal(size=(30, 3))
-    features = curved(z)
-    np.testing.assert_array_equal(features[:, 3:6], z**2)
-    np.testing.assert_array_equal(features[:, 6:9], z[:, [0, 0, 1]] * z[:, [1, 2, 2]])
-    assert LEADING > 3
-    waves = features[:, 9:]
+    np.testing.assert_array_equal(polynomial(z), np.hstack([z, z**2, z[:, [0, 0, 1]] * z[:, [1, 2, 2]]]))
+    waves = fourier(z)
     assert waves.shape == (30, WAVES * len(WIDTHS))
     apart = np.square(z[:, None] - z).sum(-1)
     median = np.sqrt(np.median(apart[np.triu_indices(30, 1)]))
