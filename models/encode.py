@@ -104,7 +104,7 @@ class Encoded:
         said = hashlib.sha256()
         for name, tensor in sorted(self._read(prompt).items()):
             said.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            said.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            said.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return said.hexdigest()[:32]
 
     def _written(self, embeddings: dict[str, Tensor]) -> Path:

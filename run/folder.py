@@ -257,11 +257,11 @@ class Run:
             state = path.stat()
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
             refuse_unusable(error, path)
-            state = "is damaged: remove it and" if path.exists() else "is missing:"
-            raise HandscopeError(f"The image {path} {state} {again}.") from error
+            flaw = "is damaged: remove it and" if path.exists() else "is missing:"
+            raise HandscopeError(f"The image {path} {flaw} {again}.") from error
         file = (state.st_mtime_ns, state.st_size, expected)
         if self._compared.get(sample) != file:  # once for each file: it costs a fortieth of reading it
-            if hashlib.sha256(pixels).hexdigest() != expected:
+            if hashlib.sha256(pixels.data).hexdigest() != expected:
                 raise HandscopeError(
                     f"The picture {path} is not the one that was {made} (its pixels have another hash): remove it and "
                     f"{again}."

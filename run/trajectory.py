@@ -121,7 +121,7 @@ def checksum(tensors: Iterable[Tensor]) -> str:
     """A checksum of what is in the tensors, which tells damage and not forgery."""
     hasher = xxhash.xxh3_128()
     for tensor in tensors:
-        hasher.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        hasher.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"xxh3-128:{hasher.hexdigest()}"
 
 

@@ -141,7 +141,7 @@ def _serve_samples(app: FastAPI, session: Session) -> None:
 
     @app.get("/api/samples/{sample}/region", responses=_refusals(404, 422))
     def region(sample: str, row: int, column: int) -> m.Region:
-        return m.Region(tokens=session.region(sample, row, column).astype(np.uint8).tobytes())
+        return m.Region(tokens=session.grown(sample, row, column).astype(np.uint8).tobytes())
 
     @app.get("/api/samples/{sample}/history", responses=_refusals(404, 422))
     def history(request: Request, sample: str, mode: m.Painting = "paint") -> m.History:

@@ -275,7 +275,7 @@ class Session:
         with self._one_at_a_time:
             return self.ask(self.run, sample)
 
-    def region(self, name: str, row: int, column: int) -> np.ndarray:
+    def grown(self, name: str, row: int, column: int) -> np.ndarray:
         """What a click on a token of a sample suggests: bool, of the form of the grid.
 
         Raises
@@ -288,11 +288,10 @@ class Session:
         shape = tokens(said["height"], said["width"], self.side)
         if not (0 <= row < shape[0] and 0 <= column < shape[1]):
             raise HandscopeError(f"Expected a token of {shape[0]} by {shape[1]}, found row {row}, column {column}.")
-        grow = self.grow
-        if grow is None:
-            from ..suggestions.region import region as grow  # scipy, for which nobody who opens the page should wait
+        from ..suggestions.region import region  # scipy, for which nobody who opens the page should wait
+
         with self._one_at_a_time:
-            found = np.asarray(grow(self.run.image(sample), shape, row, column))
+            found = np.asarray((self.grow or region)(self.run.image(sample), shape, row, column))
         if found.shape != shape:
             raise HandscopeError(f"Expected a mask of {shape[0]} by {shape[1]} tokens, found {found.shape}.")
         return found.astype(bool)

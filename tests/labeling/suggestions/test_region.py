@@ -40,11 +40,11 @@ def test_a_network_takes_its_place_and_is_held_to_the_grid(finished_run):
     def nothing(image, shape, row, column):
         return np.zeros(shape)
 
-    assert not Session(finished_run, order, grow=nothing).region(sample, 0, 0).any()
+    assert not Session(finished_run, order, grow=nothing).grown(sample, 0, 0).any()
     for grow, cell, said in (
         (lambda *_: np.zeros((2, 2)), (0, 0), "mask of 4 by 4 tokens"),
         (nothing, (4, 0), "row 4"),
         (nothing, (0, -1), "column -1"),
     ):
         with pytest.raises(HandscopeError, match=said):
-            Session(finished_run, order, grow=grow).region(sample, *cell)
+            Session(finished_run, order, grow=grow).grown(sample, *cell)
