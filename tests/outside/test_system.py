@@ -154,7 +154,7 @@ def test_a_file_that_may_not_be_read_is_said_to_be_that(name, open_path):
     assert path.read_bytes() == b"whatever is in it"
 
 
-@pytest.mark.parametrize("name", READERS.keys() - {"record.json", "commitment"})
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"record.json", "commitment"}))
 def test_the_same_file_is_damaged_once_it_can_be_read(name, open_path):
     path = open_path / name
     path.write_bytes(b"whatever is in it")
