@@ -20,7 +20,7 @@ from handscope.report.findings import findings
 from handscope.report.optional_plates import optional_plates
 from handscope.report.page import _rates, flat, report
 from handscope.report.results import Results
-from handscope.report.words import CHANCE
+from handscope.report.words import CHANCE, signed
 from handscope.run.folder import Run
 from handscope.stages import TABLES
 from invented import gain, invented, scores, with_optional
@@ -160,7 +160,8 @@ def test_the_page_says_what_the_tables_of_the_stages_say(reported):
     assert f"{bad} of {judged}" in text and f"A study of {len(run.samples())} pictures" in text
     cells = pd.read_csv(run.analysis_dir / "cells.csv")
     top = cells.loc[cells["db_excess"].idxmax()]
-    assert f"The largest, in {top.block} at step {top.step}, is excess {top.db_excess:+.2f} nats" in text
+    excess = signed(top.db_excess).replace("−", "-")
+    assert f"The largest, in {top.block} at step {top.step}, is excess {excess} nats" in text
     null = f"{top.db_null_mean:.2f} ± {top.db_null_sd:.2f}"
     assert f"permuted verdicts give {null} nats, so of the raw {top.db:.2f}" in text
     shared = pd.read_csv(run.analysis_dir / "shared.csv").iloc[0]
