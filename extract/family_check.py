@@ -71,7 +71,7 @@ class Checked:
 
 def check_model(
     model: Model,
-    prompts: tuple[str, str] = ("an open hand", "a blue bird on a branch"),
+    prompts: tuple[str, str] = ("an open hand", "a blue boat on a lake"),
     steps: int = 3,
     guidance: float = 3.5,
     size: tuple[int, int] | None = None,

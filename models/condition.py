@@ -171,7 +171,7 @@ def _scale(arguments: Mapping[str, Any]) -> float:
 
 
 def _autocast(device: torch.device) -> str:
-    if not torch.is_autocast_enabled(device.type):
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
         return ""
     return str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
 

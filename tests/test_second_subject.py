@@ -132,7 +132,10 @@ def test_the_server_and_the_notebook_speak_of_it(birds, tmp_path):
         said = cy.get("session").json()["subject"]
         assert said == Desk(run, "Cy", [run.samples()["sample"][0]]).describe()["subject"]
         assert (said["noun"], said["question"], said["levels"][2]) == ("bird", "How sound is the bird?", "It could fly")
-        assert said["kinds"][0] == {"name": "wing", "scope": "local", "word": "bent wing"}
+        assert said["kinds"][0] == {
+            "name": "wing", "scope": "local", "word": "bent wing",
+            "meaning": "", "picture": "",
+        }
         sample = cy.sample(cy.queue()[0]["sample"])
         done = {"verdict": "good", "done": True}
         refused = cy.stroke(sample, cells(sample, 3), **done)

@@ -82,8 +82,8 @@ def files(path: Path) -> list[Path]:
     return found
 
 
-def parts(path: Path) -> list[Part]:
-    """The samples of one file, in its order.
+def parts(path: Path, own: bool = False) -> list[Part]:
+    """The samples of one file, in its order; `own` is a file that this process is writing, and holds the lock of.
 
     Raises
     ------
@@ -91,8 +91,8 @@ def parts(path: Path) -> list[Part]:
         The file is truncated or not of this schema.
     """
     try:
-        return _parts(path)
-    except DamagedError:
+        return _parts(path, own)
+    except HandscopeError:
         raise
     except ValueError as error:  # of names and attributes that are not text, or not JSON
         raise DamagedError(
@@ -124,8 +124,8 @@ def described(part: Part) -> tuple[Plan, int]:
         ) from error
 
 
-def _parts(path: Path) -> list[Part]:
-    with reading(path) as file:
+def _parts(path: Path, own: bool) -> list[Part]:
+    with reading(path, own) as file:
         attrs = dict(file.attrs)
         steps, (tokens, labels), written = file["steps"][:], tokens_of(file), mark(attrs)
         if isinstance(file["activations"], h5py.Dataset):

@@ -168,8 +168,10 @@ def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[h5py.File]:
+def reading(path: Path, own: bool = False) -> Iterator[h5py.File]:
     """Open an HDF5 file of this schema, or of 0.3's, for reading.
+
+    `own` is a file that this process is writing: its lock says nothing of others.
 
     Raises
     ------
@@ -179,7 +181,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
         It is locked, forbidden, or its disk fails.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=not own) as file:
             if file.attrs.get("schema") not in (SCHEMA, OLD_SCHEMA):
                 raise DamagedError(
                     f"Expected activations of schema {SCHEMA} in {path}, found {file.attrs.get('schema')}: extract "

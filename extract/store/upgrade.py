@@ -102,9 +102,9 @@ def _replace(file: h5py.File, name: str, table: np.ndarray) -> None:
 
 def _compare(copy: Path, path: Path) -> None:
     """Refuse a copy whose activations are not those that were written."""
-    own = parts(copy)
+    own = parts(copy, own=True)
     found = [Checksum(part.head["checksum"]) for part in own]
-    with reading(copy) as file:
+    with reading(copy, own=True) as file:
         data = activations(file)
         for number, cell in enumerate(Plan.from_json(own[0].attrs["plan"]).cells):
             for part, checksum in zip(own, found):

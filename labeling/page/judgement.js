@@ -29,7 +29,7 @@ export function problems(state, { noun, one, verdicts }) {
   }
   const cells = verdictOf(state);
   const verdict = verdicts[state.verdict];
-  if (!state.verdict && instancesOf(state).size) {
+  if (!state.verdict && !cells && instancesOf(state).size) {
     found.push(`Say whether the ${noun} is ${verdicts.good} or ${verdicts.bad}, or choose a verdict.`);
   } else if (!state.verdict) found.push(`Choose a verdict, or paint the ${noun}.`);
   else if (cells === "bad" && !state.verdict.startsWith("bad")) {

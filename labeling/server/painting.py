@@ -57,7 +57,7 @@ def problems(annotation: Annotation, subject: Subject) -> list[str]:
     ]
     painted = {name for said in instances.values() for name in said}
     change = "change one of them."
-    if not verdict and instances:
+    if not verdict and painted == {"unsure"}:
         found.append(f"Say whether the {noun} is {words['good']} or {words['bad']}, or choose a verdict.")
     elif not verdict:
         found.append(f"Choose a verdict, or paint the {noun}.")

@@ -76,6 +76,12 @@ class Planted:
     def samples(self) -> pd.DataFrame:
         return self.table
 
+    def check_drawn(self, what: str) -> None:
+        """All were drawn."""
+
+    def prompts_as_seen(self) -> dict[str, str]:
+        return {prompt: prompt for prompt in self.table["prompt"]}
+
     def metadata(self) -> dict[str, dict]:
         return self.table.set_index("sample", drop=False).to_dict("index")
 

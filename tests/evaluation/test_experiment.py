@@ -1,5 +1,6 @@
 """The experiment end to end on a random FLUX: every arm draws, nothing is drawn twice, the table is of the files."""
 
+import hashlib
 import mmap
 from dataclasses import replace
 
@@ -240,6 +241,7 @@ def planted_arms(folder, finished_run) -> list[str]:
             image = finished_run.image(sample).copy()
             image[0, 0] = value
             Image.fromarray(image).save(run.image_path(sample))
+            rows[sample]["image_sha256"] = hashlib.sha256(image.tobytes()).hexdigest()
         run.write_metadata(rows)
     return names
 

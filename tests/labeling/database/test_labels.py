@@ -47,7 +47,7 @@ def test_the_newest_wins_and_the_old_stays(tmp_path: Path) -> None:
     labels.add([annotation("b", "bad", 3)])
     assert {sample: current.verdict for sample, current in labels.current().items()} == {"a": "good", "b": "bad"}
     with sqlite3.connect(labels.path) as database:
-        assert database.execute("SELECT count(*) FROM annotations").fetchone() == (4,)
+        assert database.execute("SELECT count(*) FROM annotations").fetchone() == (3,)
         for change in ("DELETE FROM annotations", "UPDATE annotations SET verdict = 'good'"):
             with pytest.raises(sqlite3.IntegrityError, match="only appended"):
                 database.execute(change)

@@ -136,7 +136,8 @@ def test_labels_follow_the_picture_and_not_the_seed(run, labelled, monkeypatch):
     Image.fromarray(run.image(other)[:, ::-1]).save(run.image_path(other))
     metadata = run.metadata()
     for sample in (slight, other):
-        metadata[sample]["image_sha256"] = hashlib.sha256(run.image(sample).tobytes()).hexdigest()
+        with Image.open(run.image_path(sample)) as changed:
+            metadata[sample]["image_sha256"] = hashlib.sha256(changed.tobytes()).hexdigest()
     run.write_metadata(metadata)
     judge = fit(np.zeros((4, 1)), np.array([0, 1, 0, 1]), ["area"], {"trusted": False}, (0.5, 0.5))
     monkeypatch.setattr(auto.ShippedLabels, "load", lambda: shipped)
