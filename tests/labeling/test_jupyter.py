@@ -76,8 +76,15 @@ def views(page: Page) -> Locator:
 
 
 def execute(page: Page, cell: int) -> None:
-    page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".cm-content").click()
-    page.keyboard.press("Shift+Enter")
+    """Run a cell; asked again where JupyterLab had no connection to its kernel yet."""
+    cells_of = page.locator(".jp-Notebook .jp-CodeCell")
+    expect(cells_of).to_have_count(2)
+    for _ in range(20):
+        cells_of.nth(cell).locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_timeout(1500)
+        if cells_of.nth(cell).locator(".jp-InputPrompt").inner_text() != "[ ]:":
+            return
 
 
 def paint(page: Page, view: int, row: int, column: int) -> None:
