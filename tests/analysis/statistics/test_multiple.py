@@ -66,6 +66,7 @@ def test_what_can_be_resolved_is_what_is_called_alone_at_its_floor(permutations,
     assert not resolvable(float("nan"), family)
 
 
+@settings(max_examples=12)  # an eighth of a second each in statsmodels
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels_and_passes_by_missing_values(p: list[float]) -> None:
     adjusted = holm([*p, np.nan])
