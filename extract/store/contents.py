@@ -124,8 +124,8 @@ def described(part: Part) -> tuple[Plan, int]:
         ) from error
 
 
-def _parts(path: Path, own: bool) -> list[Part]:
-    with reading(path, own) as file:
+def _parts(path: Path, held: bool) -> list[Part]:
+    with reading(path, held) as file:
         attrs = dict(file.attrs)
         steps, (tokens, labels), written = file["steps"][:], tokens_of(file), mark(attrs)
         if isinstance(file["activations"], h5py.Dataset):

@@ -34,7 +34,7 @@ def test_closed_form_is_the_integral_of_the_root_of_both_densities(m1, s1, m2, s
         0
     ]
     found = bhattacharyya(gaussian_moments([m1, 0], [s1, 1]), gaussian_moments([m2, 0], [s2, 1]))
-    assert found.distance == pytest.approx(-np.log(coefficient), abs=1e-6)
+    assert found.distance == pytest.approx(-np.log(coefficient), abs=1e-6, rel=1e-6)
 
 
 def test_closed_form_agrees_with_monte_carlo():

@@ -148,14 +148,14 @@ def test_a_server_killed_in_mid_stroke_gets_the_stroke_later(browser: Browser, t
     tab.move(8, 9)
     tab.page.mouse.up()
     tab.status("offline")
-    assert "1 kept here" in tab.page.inner_text("#status")
+    expect(tab.page.locator("#status")).to_contain_text("1 kept here")
     tab.drag((11, 0), (11, 11))
     painted = tab.grids()[0]
     tab.keys("n")
     tab.picture(2)
     tab.drag((3, 3), (3, 3))
     second = tab.sample
-    assert "3 kept here" in tab.page.inner_text("#status")
+    expect(tab.page.locator("#status")).to_contain_text("3 kept here")
     if left == "tab is closed":
         tab.page.close()
     server.start()
@@ -189,7 +189,7 @@ def test_strokes_made_offline_are_sent_in_their_order(desk: Desk, tab: Tab) -> N
     tab.keys("3")
     tab.drag((7, 7), (9, 9))
     tab.keys("Enter")
-    assert "5 kept here" in tab.page.inner_text("#status")
+    expect(tab.page.locator("#status")).to_contain_text("5 kept here")
     tab.picture(3)
     tab.page.fill("#number", "7")  # which nobody has fetched ahead
     tab.page.press("#number", "Enter")
