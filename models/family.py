@@ -6,7 +6,7 @@ architecture. A family is added by `register`, from a module of its own.
 
 There are two sizes of families. One without `pipelines` is read around a pipeline call of the user's own: it needs its
 block lists, `width`, `lengths` and `call_grid`, and `model_timestep` where runs may follow each other. One with
-`pipelines` is loaded, generated with and replayed as well, and needs the rest; `handscope.models.families.common` has
+`pipelines` is loaded, generated with and replayed as well, and needs the rest; `handscope.models.families.flow` has
 what flow matching models share.
 
 Outside a family, latents are *packed*: of shape (batch, tokens, channels), a row for each token of the token grid, row

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..family import Family, Lengths
-from .common import cells, needed
+from .flow import cells, needed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
-from .common import Flow, decoded, euler_times, falling, needed, parted_by_ids, shift_by_size
+from .flow import Flow, decoded, euler_times, falling, needed, parted_by_ids, shift_by_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
 from ..packing import packed
-from .common import Flow, decoded, euler_times, falling, modes, needed, parted_by_ids
+from .flow import Flow, decoded, euler_times, falling, modes, needed, parted_by_ids
 
 if TYPE_CHECKING:
     from torch import Tensor

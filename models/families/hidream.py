@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import HandscopeError
 from ..family import BlockList, Lengths
 from .around import Around
-from .common import needed
+from .flow import needed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

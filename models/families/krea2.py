@@ -8,7 +8,7 @@ from typing import Any
 
 from ..family import BlockList
 from .around import Around, grid_by_ids
-from .common import needed
+from .flow import needed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

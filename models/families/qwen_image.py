@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
 from ..packing import packed
-from .common import Flow, decoded, euler_times, falling, modes, needed, shift_by_size
+from .flow import Flow, decoded, euler_times, falling, modes, needed, shift_by_size
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
-from .common import Flow, cells, decoded, euler_times, needed
+from .flow import Flow, cells, decoded, euler_times, needed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
-from .common import Flow, cells, decoded, euler_times, falling, needed, shift_by_size
+from .flow import Flow, cells, decoded, euler_times, falling, needed, shift_by_size
 
 if TYPE_CHECKING:
     from torch import Tensor
