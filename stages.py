@@ -460,8 +460,8 @@ PROBE = Stage(
             | {"baseline": BASELINE}
             | {name: GAIN[name] for name in ("auc_baseline", "auc_both", "added")}
             | {"null_*": "mean and standard deviation of the gain of permuted rows"}
-            | {"p": "share of permuted rows that gain as much", "p_floor": SCORE["p_floor"]}
-            | {name: GAIN[name] for name in ("q", "within_*")},
+            | {"p": "share of permuted rows that gain as much"}
+            | {name: SCORE[name] for name in ("p_floor", "p_family", "q", "within_*")},
             optional=True,
         ),
         Table(
@@ -587,7 +587,7 @@ PROBE = Stage(
     ),
     files=("probes/*.safetensors",),
     settings={"permutations": "probe_permutations", "folds": "folds", "seed": "seed", "primary": "primary"},
-    version=10,
+    version=11,
     figures=("grid_probe", "curves", "added", "methods", "reliability", "probe_transfer", "power"),
     designs=("own",),
     section="honest The honest question: more than meets the eye?",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.statistics.folds import codes, grouped_folds
+from ..analysis.statistics.multiple import family_p
 from ..parallel import each
 from ..progress import Progress
 from .baselines import Baseline
@@ -41,7 +43,7 @@ def gains(
     permutations: int,
     seed: int,
     progress: Progress,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Compare each cell, given as vectors and norms, with each baseline, on the same folds and draws of prompts.
 
     Baselines, alone and joined by a block, have ridge probes that choose their penalty inside the training folds; a
@@ -49,7 +51,7 @@ def gains(
 
     Returns
     -------
-    The rows of added.csv with those of whole_picture.csv, and the rows of conditional.csv.
+    The rows of added.csv with those of whole_picture.csv, and conditional.csv.
     """
     fold = grouped_folds(groups, folds, seed)
 
@@ -76,7 +78,7 @@ def gains(
             },
         )
 
-    def of_cell(cell: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def of_cell(cell: Any) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], Conditional]]]:
         (x, norm), at = cells[cell], of_steps[cell.step]
         narrow, added, conditional = at.features, [], []
         joined = np.hstack([*narrow.values(), norm[:, None]])
@@ -92,13 +94,23 @@ def gains(
         for name, offset in at.offsets.items():
             gain = conditional_gain(offset, x, y, groups, l2, permutations=permutations, seed=seed)
             row = {"block": str(cell.block), "step": cell.step, "baseline": name}
-            conditional.append(row | described(gain))
+            conditional.append((row, gain))
         return added, conditional
 
     steps = sorted({cell.step for cell in cells})
     of_steps = dict(zip(steps, each(of_step, steps, progress, "probe baselines"), strict=True))
     found = each(of_cell, list(cells), progress, "compare with baselines")
-    return [row for added, _ in found for row in added], [row for _, conditional in found for row in conditional]
+    return [row for added, _ in found for row in added], _conditional([pair for _, pairs in found for pair in pairs])
+
+
+def _conditional(gains: list[tuple[dict[str, Any], Conditional]]) -> pd.DataFrame:
+    """conditional.csv: the gains of all rows were judged by the same permutations, and so by the largest among all."""
+    table = pd.DataFrame([row | described(gain) for row, gain in gains])
+    for prefix in ("", "within_"):
+        gained = [getattr(gain, f"{prefix}null") - getattr(gain, f"{prefix}auc_baseline") for _, gain in gains]
+        where = table.columns.get_loc(f"{prefix}p_floor") + 1
+        table.insert(where, f"{prefix}p_family", family_p(table[f"{prefix}added"], np.stack(gained, 1)))
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +141,7 @@ def compared(before: Array, both: Array, y: Array, groups: Array, fold: Array) -
 
 
 def described(gain: Conditional) -> dict[str, float]:
-    """A row of conditional.csv, without names and without q."""
+    """A row of conditional.csv, without names, and without what is corrected over rows."""
     row: dict[str, float] = {}
     for prefix, null in (("", gain.null), ("within_", gain.within_null)):
         before, both = getattr(gain, f"{prefix}auc_baseline"), getattr(gain, f"{prefix}auc_both")

@@ -312,17 +312,18 @@ def _discovered(table: pd.DataFrame, by: str) -> pd.DataFrame:
     return table
 
 
-def _gain_tables(added: list[dict[str, Any]], conditional: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+def _gain_tables(added: list[dict[str, Any]], conditional: pd.DataFrame) -> dict[str, pd.DataFrame]:
     found = pd.DataFrame(added)
     instead = found["baseline"] == INSTEAD
     tables = {
         "added": found[~instead].copy(),
         "whole_picture": found[instead].drop(columns="baseline"),
-        "conditional": pd.DataFrame(conditional),
+        "conditional": conditional,
     }
     for table in tables.values():
         for prefix in ("", "within_"):
-            where = table.columns.get_loc(f"{prefix}p_floor") + 1
+            before = "p_family" if f"{prefix}p_family" in table else "p_floor"
+            where = table.columns.get_loc(f"{prefix}{before}") + 1
             table.insert(where, f"{prefix}q", benjamini_hochberg(table[f"{prefix}p"]))
     return tables
 

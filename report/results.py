@@ -118,8 +118,8 @@ class Results:
 
     @cached_property
     def prefix(self) -> str:
-        """``within_``, the columns of pairs within a prompt, if there are any; else empty, the columns of all pairs."""
-        return "within_" if self.probe_of("sure")["within_auc"].notna().any() else ""
+        """As `headline` says."""
+        return headline(self.probe_of("sure"))
 
     @cached_property
     def best_block(self) -> str:
@@ -129,13 +129,7 @@ class Results:
 
     def n(self, prefix: str) -> str:
         """What was counted: ``n = 509 of 32 prompts``, or for pairs within a prompt ``n = 509, 2,031 pairs of …``."""
-        row, order = self.probe_of("sure").iloc[0], self.order
-        n = f"n = {int(row['n_good'] + row['n_bad'])}"
-        if prefix != "within_":
-            return f"{n} of {order['prompt'].nunique()} prompts"
-        bad = order.groupby("prompt")["bad"].agg(["sum", "count"])
-        pairs = bad["sum"] * (bad["count"] - bad["sum"])
-        return f"{n}, {int(pairs.sum()):,} pairs of {int((pairs > 0).sum())} prompts"
+        return counted(self.probe_of("sure"), self.order, prefix)
 
     def probe_of(self, subset: str) -> pd.DataFrame:
         """Probes fitted to the samples of a subset, ``sure`` or ``all``."""
@@ -159,6 +153,29 @@ class Results:
     def steps(self) -> list[int]:
         """The steps that were read, noisiest first."""
         return sorted({int(step) for step in self.cells["step"]}, reverse=True)
+
+
+def headline(probes: pd.DataFrame) -> str:
+    """The prefix of the AUC that is shown first, of the rows of probes.csv.
+
+    ``within_``, the columns of pairs within a prompt, if there are any; else empty, the columns of all pairs.
+    """
+    return "within_" if probes["within_auc"].notna().any() else ""
+
+
+def counted(rows: pd.DataFrame, order: pd.DataFrame | None, prefix: str) -> str:
+    """What rows with n_good and n_bad count, of the samples of samples.csv, where that is there.
+
+    ``n = 509 of 32 prompts``, or for pairs within a prompt ``n = 509, 2,031 pairs of 30 prompts``.
+    """
+    n = f"n = {int(rows['n_good'].iloc[0] + rows['n_bad'].iloc[0])}"
+    if order is None:
+        return n
+    if prefix != "within_":
+        return f"{n} of {order['prompt'].nunique()} prompts"
+    bad = order.groupby("prompt")["bad"].agg(["sum", "count"])
+    pairs = bad["sum"] * (bad["count"] - bad["sum"])
+    return f"{n}, {int(pairs.sum()):,} pairs of {int((pairs > 0).sum())} prompts"
 
 
 def separable(row: Any, prefix: str = "") -> bool:

@@ -4,6 +4,9 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
 
     from ..extract.estimate import Estimate
     from ..extract.store.check import StoreInfo
@@ -115,26 +118,31 @@ def duration(seconds: float) -> str:
 
 def analyzed(run: "Run") -> str:
     """In how many cells the difference-of-means direction separates held-out samples."""
-    return _told(run, "cells", "dom_", "the difference of means")
+    return _told(run, "cells", lambda _: "dom_", "the difference of means")
 
 
 def probed(run: "Run") -> str:
-    """In how many cells a linear probe separates held-out samples."""
-    return _told(run, "probes", "", "a linear probe")
+    """In how many cells a linear probe separates held-out samples: by the AUC that the report's first page shows."""
+    from .results import headline
+
+    return _told(run, "probes", headline, "a linear probe")
 
 
-def _told(run: "Run", name: str, prefix: str, what: str) -> str:
+def _told(run: "Run", name: str, prefix_of: "Callable[[pd.DataFrame], str]", what: str) -> str:
     """The finding that a table with a row a cell makes, in the words of the report."""
     from dataclasses import replace
 
     import pandas as pd
 
     from .claims import SCORE, claim_of
+    from .results import counted
 
     path = run.analysis_dir / f"{name}.csv"
     rows = pd.read_csv(path)
     rows = rows[rows["subset"] == "sure"] if "subset" in rows else rows
-    n = f"n = {rows['n_good'].iloc[0] + rows['n_bad'].iloc[0]}"
+    prefix = prefix_of(rows)
+    order = run.analysis_dir / "samples.csv"
+    n = counted(rows, pd.read_csv(order) if order.exists() else None, prefix)
     claim = claim_of("", what, f"{what} tells bad samples from good ones", n, rows, replace(SCORE, prefix=prefix))
     return f"{claim.brief} In {path}"
 

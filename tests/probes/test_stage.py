@@ -181,6 +181,7 @@ def test_the_other_tables_say_what_they_are_of(probed):
     probes = pd.read_csv(probed.analysis_dir / "probes.csv").query("subset == 'sure'")
     assert set(bins) == {probes["n_good"].iloc[0] + probes["n_bad"].iloc[0]}
     assert read["conditional"].groupby("baseline").size().to_dict() == {"all": 9, "x0_flat": 9}
+    assert (read["conditional"]["p_family"] >= read["conditional"]["p"]).all()
     transfer = read["probe_transfer"]
     own = transfer[
         (transfer["fitted_block"] == transfer["judged_block"]) & (transfer["fitted_step"] == transfer["judged_step"])
@@ -214,3 +215,12 @@ def test_a_store_with_all_tokens_is_probed_with_its_places(probed, run_copy, tin
     extract(tiny_model, copy, Plan(["single.0"], [2], of=4))
     probe(copy, permutations=5, folds=4)
     assert not (copy.analysis_dir / "block_flat.csv").exists()
+
+
+def test_the_command_line_counts_what_the_report_counts(probed):
+    from handscope.report.results import Results
+    from handscope.stages import PROBE
+
+    results = Results.read(probed)
+    assert results.prefix == "within_", "prompts repeat in this run"
+    assert results.n("within_") in PROBE.describe(probed)
