@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .extract.generate import generate
     from .extract.hooks import edit
     from .extract.store.store import ActivationStore
+    from .labeling.database.annotation import Annotation
     from .labeling.database.labels import Labels
     from .models.family import blocks
     from .models.model import load
@@ -25,6 +26,7 @@ __version__ = "0.3.0"
 
 __all__ = [
     "ActivationStore",
+    "Annotation",
     "HandscopeError",
     "Labels",
     "Plan",
@@ -41,6 +43,7 @@ __all__ = [
 
 _HOMES = {
     "ActivationStore": ".extract.store.store",
+    "Annotation": ".labeling.database.annotation",
     "Labels": ".labeling.database.labels",
     "Plan": ".extract.address",
     "Run": ".run.folder",
@@ -53,9 +56,24 @@ _HOMES = {
 }
 
 
+_ROOMS = (
+    "analysis",
+    "anatomy",
+    "evaluation",
+    "extract",  # also what `extract` is: importing a part of a package would displace a function of its name
+    "figures",
+    "guidance",
+    "labeling",
+    "models",
+    "organism",
+    "probes",
+    "report",
+)
+
+
 def __getattr__(name: str) -> Any:
-    if name == "extract":  # the subpackage, which can be called: importing a part of it would displace a function
-        return importlib.import_module(".extract", __name__)
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name], __name__), name)
@@ -64,4 +82,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_ROOMS})

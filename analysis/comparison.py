@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..brief import brief
 from .class_parts import CellSums
 from .directions import difference_of_means, held_out_projections
 from .distance import bhattacharyya_test
@@ -39,6 +40,8 @@ class Comparison:
     groups: NDArray[np.object_]
     fold: NDArray[np.intp]
     labellings: Array
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, table: pd.DataFrame, rows: NDArray[np.intp], permutations: int, seed: int) -> Comparison:

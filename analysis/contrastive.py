@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import SpectralClustering
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .components import ContrastivePCA, rows_of, signed
@@ -48,6 +49,8 @@ class Sweep:
     chosen: Array
     mean: Array
     scale: Array
+
+    __repr__ = brief
 
     def transform(self, x: ArrayLike, alpha: float) -> Array:
         """Coordinates at one of `alphas` of rows that may be new: shape (n, width) to (n, n_components)."""

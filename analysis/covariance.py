@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .components import rows_of
 from .distance import Bhattacharyya
@@ -31,6 +32,8 @@ class Gaussian:
     mean: Array
     diagonal: Array
     factors: Array
+
+    __repr__ = brief
 
     @property
     def covariance(self) -> Array:

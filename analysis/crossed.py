@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .statistics.arrays import numbers
 from .statistics.folds import codes, two_way_folds
@@ -46,6 +47,8 @@ class CrossedScore:
     within_draws: Array
     widening: float
     groups: int
+
+    __repr__ = brief
 
     @property
     def p(self) -> float:
@@ -91,6 +94,8 @@ class CrossedComparison:
     splits: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
     labels: Array
     weights: Array
+
+    __repr__ = brief
 
     @classmethod
     def of(

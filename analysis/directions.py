@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .moments import Moments
 from .scatter import Scatter
@@ -96,6 +97,8 @@ class Plane:
 
     mean: NDArray[np.float64]
     axes: NDArray[np.float64]
+
+    __repr__ = brief
 
     def transform(self, x: ArrayLike) -> NDArray[np.float64]:
         """Coordinates in the plane: shape (n, width) to (n, 2), the first growing from bad to good."""

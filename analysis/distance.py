@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .moments import Moments
 from .statistics.arrays import binary
@@ -61,6 +62,8 @@ class BhattacharyyaTest:
     null: NDArray[np.float64]
     interval: tuple[float, float]
     p_floor: float
+
+    __repr__ = brief
 
     @property
     def excess(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..files import atomic, check_readable, refuse_unusable
 
@@ -41,6 +42,8 @@ class Moments:
     count: NDArray[np.float64]
     mean: NDArray[np.float64]
     m2: NDArray[np.float64]
+
+    __repr__ = brief
 
     @property
     def variance(self) -> NDArray[np.float64]:

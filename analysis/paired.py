@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .directions import massive_channels
 from .statistics.arrays import numbers
@@ -66,6 +67,8 @@ class PairedEffect:
     difference: Array
     massive: NDArray[np.intp]
 
+    __repr__ = brief
+
     def beyond(self, other: PairedEffect) -> tuple[float, float, float]:
         """How much larger d_z is than that of another cell of the same pairs, with its 95% interval."""
         values = np.append(self.dz - other.dz, self.dz_without - other.dz_without)
@@ -91,6 +94,8 @@ class PairedComparison:
     unit: NDArray[np.intp]
     fold: NDArray[np.intp]
     signs: Array
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, prompt_pairs: ArrayLike, flips: int = 9999, folds: int = 5, seed: int = 0) -> PairedComparison:

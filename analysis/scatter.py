@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .moments import Moments, MomentTotals, host, load_arrays, save_arrays, wide
 
@@ -41,6 +42,8 @@ class Scatter:
     count: NDArray[np.float64]
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
+
+    __repr__ = brief
 
     @property
     def covariance(self) -> NDArray[np.float64]:

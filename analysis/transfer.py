@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..parallel import each
 from ..progress import Progress, quiet
@@ -51,6 +52,8 @@ class SharedDirection:
     mean_p: float
     p_floor: float
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -75,6 +78,8 @@ class Transfer:
     p_family: Array
     p_floor: float
     shared: SharedDirection
+
+    __repr__ = brief
 
     def table(self) -> pd.DataFrame:
         """One row a pair: block_a, step_a, block_b, step_b, auc, null_mean, null_sd, p, its floor, p_family, and q over

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from ..brief import brief
 from ..errors import HandscopeError
 from .statistics.arrays import binary, numbers
 from .statistics.auc import auc
@@ -38,6 +39,8 @@ class TwoSampleTest:
     accuracy: float
     null: Array
     scores: Array
+
+    __repr__ = brief
 
     @property
     def p(self) -> float:

@@ -123,6 +123,11 @@ class Plan:
         object.__setattr__(self, "call", call)
         self._check()
 
+    def __repr__(self) -> str:
+        usual = {"stream": "image", "at": "output", "call": "cond"}
+        rest = "".join(f", {name}={value!r}" for name in usual if (value := getattr(self, name)) != usual[name])
+        return f"Plan({[str(block) for block in self.blocks] or None}, {list(self.steps)}, of={self.of}{rest})"
+
     def _check(self) -> None:
         if not is_count(self.of):
             raise HandscopeError(f"A plan is made for a run of at least one step, found of={self.of!r}.")

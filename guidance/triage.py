@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import reading
@@ -45,6 +46,8 @@ class Look:
     latents: Tensor
     clean: Tensor
     activations: dict[str, Tensor]
+
+    __repr__ = brief
 
 
 class Selector(Protocol):
@@ -81,6 +84,8 @@ class Chosen:
     attempts: NDArray[np.int64]
     accepted: NDArray[np.bool_]
     calls: float
+
+    __repr__ = brief
 
 
 def triage(

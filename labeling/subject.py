@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..files import refuse_unusable
 from ..plain_yaml import PlainLoader
@@ -138,6 +139,8 @@ class Subject:
     suggestions: list[Name] = Field(default_factory=lambda: ["probe"])
     guide: list[Text] = Field(default_factory=list)
     judge: Literal["organism"] | None = None
+
+    __repr__ = brief
 
     @property
     def one(self) -> str:

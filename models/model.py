@@ -61,6 +61,13 @@ class Model:
     loaded: Loaded | None = field(default=None, repr=False)
     _encoded: Encoded = field(default_factory=Encoded, init=False, repr=False)
 
+    def __repr__(self) -> str:
+        how = ", ".join([str(self.dtype).removeprefix("torch."), *filter(None, (self.quantisation, self.offload))])
+        return (
+            f"<Model {self.name!r}: {self.family.name}, {len(self.blocks)} blocks of width {self.stream_width}, "
+            f"{how} on {self.device}>"
+        )
+
     @property
     def folder(self) -> Path:
         """Where the pipeline's files lie."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ..brief import brief
 from ..extract.picture_statistics import STATISTICS, image_statistics
 from ..progress import Progress, quiet
 
@@ -25,6 +26,8 @@ class Baseline:
     name: str
     step: int | None
     x: Array
+
+    __repr__ = brief
 
 
 def prompt_words(prompts: ArrayLike) -> Array:

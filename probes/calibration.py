@@ -13,6 +13,7 @@ from ..analysis.statistics.arrays import binary, numbers
 from ..analysis.statistics.folds import codes
 from ..analysis.statistics.nulls import p_value
 from ..analysis.statistics.rates import wilson
+from ..brief import brief
 from ..errors import HandscopeError
 
 Array = NDArray[Any]
@@ -40,6 +41,8 @@ class Calibration:
     p_floor: float
     slope: float
     intercept: float
+
+    __repr__ = brief
 
     @property
     def excess(self) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..analysis.statistics.auc import auc
 from ..analysis.statistics.folds import codes
 from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
+from ..brief import brief
 from .calibration import rising
 from .held_out_ridge import AxisRidge, HeldOutRidge
 from .linear import LinearProbe
@@ -41,6 +42,8 @@ class Conditional:
     within_null: Array
     p_floor: float
     within_p_floor: float
+
+    __repr__ = brief
 
     @property
     def added(self) -> float:

@@ -16,6 +16,7 @@ from ..analysis.statistics.auc import PairWins, auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval, rarer_groups
 from ..analysis.statistics.nulls import p_floor, p_value, permuted_labels
+from ..brief import brief
 from ..errors import HandscopeError
 from .calibration import rising
 from .linear import features
@@ -61,6 +62,8 @@ class CrossValidation:
     balanced_interval: tuple[float, float]
     log_odds: Array
     l2: Array
+
+    __repr__ = brief
 
     @property
     def p(self) -> float:

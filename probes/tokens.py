@@ -14,6 +14,7 @@ from ..analysis.statistics.auc import PairWins, auc
 from ..analysis.statistics.folds import check_folds, codes, grouped_folds
 from ..analysis.statistics.intervals import bootstrap_auc, bootstrap_weights, interval
 from ..analysis.statistics.nulls import p_value, permuted_labels
+from ..brief import brief
 from ..errors import HandscopeError
 from .crossval import judge
 from .linear import LinearProbe, features
@@ -54,6 +55,8 @@ class TokenCrossValidation:
     token_scores: Array
     fold: NDArray[np.intp]
     l2: Array
+
+    __repr__ = brief
 
     @property
     def p(self) -> float:

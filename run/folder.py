@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -64,11 +66,32 @@ def check_name(sample: str, prompt: str, named: str) -> None:
         )
 
 
+SHOWN = 6
+"""Pictures of a run that a notebook shows."""
+
+
 class Run:
     """A run folder, made if it is missing.
 
     >>> run = Run("runs/demo")                    # doctest: +SKIP
     >>> run.samples().prompt.nunique()            # doctest: +SKIP
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The folder; the others lie in it.
+    samples_dir, metadata_path : pathlib.Path
+        Pictures, and the file with a line for each.
+    trajectories_dir, noised_dir : pathlib.Path
+        Latents before each step; and those that `extract` made of given pictures.
+    labels_path : pathlib.Path
+        The annotations, for `Labels`.
+    activations_dir : pathlib.Path
+        For `ActivationStore`.
+    analysis_dir, figures_dir, probes_dir : pathlib.Path
+        Tables, figures, and probes that were fitted.
+    report_path, settings_path : pathlib.Path
+        ``report.html``, and ``run.yaml``, which `settings` reads.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -97,6 +120,19 @@ class Run:
         self._compared: dict[str, tuple[int, int, str]] = {}
         self._read: tuple[tuple[int, int], dict[str, dict[str, Any]]] = ((0, 0), {})
         self._expected: tuple[int, dict[str, str]] = (0, {})
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.path)!r}: {len(self.metadata()):,} samples>"
+
+    def _repr_html_(self) -> str:
+        """The line of `repr`, and the first pictures."""
+        shown = "".join(
+            f'<img src="data:image/png;base64,{b64encode(self.image_path(sample).read_bytes()).decode()}" '
+            f'alt="{escape(sample)}" title="{escape(row["prompt"])}" width="96">'
+            for sample, row in list(self.metadata().items())[:SHOWN]
+            if self.image_path(sample).exists()
+        )
+        return f"<code>{escape(repr(self))}</code><br>{shown}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..files import atomic, check_readable, order_header, refuse_unusable
 from .trajectory import checksum
@@ -42,6 +43,8 @@ class Noised:
     sigmas: Tensor
     timesteps: Tensor
     model_timesteps: Tensor
+
+    __repr__ = brief
 
     def noisy(self, i: int) -> Tensor:
         """The latents that went into the transformer at index i, (tokens, channels)."""

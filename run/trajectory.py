@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..brief import brief
 from ..errors import HandscopeError
 from ..files import atomic, check_readable, order_header, refuse_unusable
 from ..models.clean import clean_between, velocity_between
@@ -44,6 +45,8 @@ class Trajectory:
     timesteps: Tensor
     model_timesteps: Tensor
     prediction: str = "flow"
+
+    __repr__ = brief
 
     @property
     def noise(self) -> Tensor:

@@ -17,6 +17,7 @@ NO_ROOM = {"bench", "build", "datasets", "docs", "notebooks", "runs", "tests"}
 
 ORDER = """
     errors
+    brief
     files
     plain_yaml
     progress

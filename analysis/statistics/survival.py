@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import CensoredData, ecdf
 
+from ...brief import brief
 from ...errors import HandscopeError
 from .arrays import binary, numbers
 from .folds import codes
@@ -31,6 +32,8 @@ class Survival:
     high: NDArray[np.float64]
     n: int
     events: int
+
+    __repr__ = brief
 
     @property
     def median(self) -> float | None:

@@ -85,6 +85,13 @@ class ActivationStore:
         paths = [part.path for part in self.parts]
         self._file = np.cumsum([path != before for path, before in zip(paths, [None, *paths])])
 
+    def __repr__(self) -> str:
+        blocks = len(dict.fromkeys(cell.block for cell in self.cells))
+        return (
+            f"<ActivationStore: {len(self.samples):,} samples, {len(self.records):,} tokens of width {self.width}, "
+            f"{len(self.cells)} cells ({blocks} blocks × {len(self.cells) // blocks} steps)>"
+        )
+
     def read(
         self,
         block: str | Block,

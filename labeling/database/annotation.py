@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...brief import brief
 from ...errors import HandscopeError
 
 VERDICTS = ("good", "good?", "bad?", "bad", "unsure")
@@ -75,6 +76,8 @@ class Annotation:
     seconds: float | None = None
     revision: int | None = None
     made: str | None = None
+
+    __repr__ = brief
 
     @property
     def review(self) -> bool:

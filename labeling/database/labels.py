@@ -87,6 +87,13 @@ class Labels(LabelRecords):
         self.path = Path(path)
         self._file = LabelFile(self.path)
 
+    def __repr__(self) -> str:
+        if not self.path.exists():
+            return f"<Labels in {str(self.path)!r}: none yet>"
+        counts = self.table()["verdict"].value_counts()
+        said = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none yet"
+        return f"<Labels in {str(self.path)!r}: {said}>"
+
     def kept_open(self) -> AbstractContextManager[None]:
         """Keep the file open in between: for a server, whose threads read and write it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
