@@ -1,4 +1,4 @@
-"""Where and when a residual stream is read: blocks, steps, streams, cells and the plan of a capture.
+"""Where and when a residual stream is read: blocks, sites inside them, steps, streams, cells and the plan of a capture.
 
 Steps count what remains, as in the source study: of 20, step 20 is the first and noisiest and step 1 the last.
 """
@@ -17,23 +17,28 @@ STREAMS = ("image", "text")
 SIDES = ("output", "input")
 CALLS = ("cond", "uncond", "both")
 _CHOICES = {"stream": STREAMS, "at": SIDES, "call": CALLS}  # the first of each is the default
-_BLOCK = re.compile(r"([a-z_][a-z0-9_]*)\.(0|[1-9][0-9]*)")
+_NUMBER = "0|[1-9][0-9]*"
+_BLOCK = re.compile(rf"([a-z_][a-z0-9_]*)\.({_NUMBER})(?::([a-z][a-z0-9]*(?:\.(?:gated|{_NUMBER}))?))?")
 
 
 @dataclass(frozen=True, order=True)
 class Block:
     """One block: its kind, which is one of its model's family, and its number in that list, counted from 0.
 
-    In FLUX.1, ``double.12`` is ``transformer_blocks[12]`` and ``single.8`` is ``single_transformer_blocks[8]``.
+    In FLUX.1, ``double.12`` is ``transformer_blocks[12]`` and ``single.8`` is ``single_transformer_blocks[8]``. A site
+    inside it stands behind a colon: ``double.12:attn``, ``double.12:mlp.gated``, ``double.12:q.3`` (docs/store.md).
 
     >>> Block.parse("double.12")
-    Block(kind='double', index=12)
+    Block(kind='double', index=12, site='')
     >>> str(Block("single", 8))
     'single.8'
+    >>> Block.parse("double.1:q.3").head
+    3
     """
 
     kind: str
     index: int
+    site: str = ""
 
     @classmethod
     def parse(cls, name: "str | Block") -> "Block":
@@ -42,20 +47,36 @@ class Block:
         Raises
         ------
         HandscopeError
-            The name is not a kind, a dot and a number.
+            The name is not a kind, a dot and a number, and perhaps a colon and a site.
         """
         if isinstance(name, Block):
             return name
         match = _BLOCK.fullmatch(name) if isinstance(name, str) else None
         if match is None:
             raise HandscopeError(
-                "Expected a block such as double.12 or single.8 (a kind, a dot, a number counted from 0), found "
-                f"{name!r}: name it as diffusers counts it."
+                "Expected a block such as double.12 or single.8 (a kind, a dot, a number counted from 0), or a site in "
+                f"one such as double.12:attn.gated, found {name!r}: name it as diffusers counts it."
             )
-        return cls(match[1], int(match[2]))
+        return cls(match[1], int(match[2]), match[3] or "")
+
+    @property
+    def whole(self) -> "Block":
+        """The block itself, of a site inside it."""
+        return Block(self.kind, self.index)
+
+    @property
+    def gated(self) -> bool:
+        """Whether it is a site behind its gate."""
+        return self.site.endswith(".gated")
+
+    @property
+    def head(self) -> int | None:
+        """The head of a site of one head."""
+        last = self.site.rpartition(".")[2]
+        return int(last) if last.isdecimal() else None
 
     def __str__(self) -> str:
-        return f"{self.kind}.{self.index}"
+        return f"{self.kind}.{self.index}" + (f":{self.site}" if self.site else "")
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,7 @@ class Plan:
     Parameters
     ----------
     blocks : sequence of str or Block, optional
-        ``["double.1", "single.3"]``. None: every block of the model, once the plan meets one; see `on`.
+        ``["double.1", "single.3:q"]``. None: every block of the model, once the plan meets one; see `on`.
     steps : sequence of int
         Steps that remain, each from `of` (pure noise in) down to 1 (the last).
     of : int
@@ -148,6 +169,9 @@ class Plan:
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise HandscopeError(f"Expected {name} to be {' or '.join(valid)}, found {getattr(self, name)!r}.")
+        inside = next((block for block in self.blocks if block.site and self.at != "output"), None)
+        if inside is not None:
+            raise HandscopeError(f"{inside} is a place of its own and has no {self.at}: plan at='output'.")
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -212,7 +236,7 @@ class Plan:
         """
         if not self.blocks:
             raise HandscopeError("The plan names no block yet: take plan.on(model.blocks), which names every one.")
-        missing = [str(block) for block in self.blocks if str(block) not in valid]
+        missing = [str(block.whole) for block in self.blocks if str(block.whole) not in valid]
         if missing:
             raise HandscopeError(
                 f"The model has no block {', '.join(missing)}; it has {_ranges(valid)}. Name one of these."

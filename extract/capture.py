@@ -45,8 +45,8 @@ def capture(transformer: Any, plan: Plan, tokens: Tokens = None, reduce: Reduce 
     tokens : bool array, optional
         Tokens to keep of the plan's stream; tokens of a reference picture (Kontext) are never among them. Of shape
         (n_tokens,) or (rows, columns), the same for every image of the batch: a cell is then of shape (batch, kept,
-        width). Of shape (batch, n_tokens), which may differ from image to image: a cell is then of shape (all kept,
-        width), image after image. None keeps every token.
+        width), at queries, keys and values (batch, kept, heads, head_dim). Of shape (batch, n_tokens), which may differ
+        from image to image: a cell is then of shape (all kept, width), image after image. None keeps every token.
     reduce : function, optional
         Called with the selected tokens on the device, of a shape as above; what it returns is copied to the CPU instead
         of them.
@@ -108,7 +108,7 @@ def reading(
         family = counter.family
         plan = plan.on(list(family.blocks(transformer)), family.carrying(transformer, plan.stream))
         reader.seen = seen = Seen(plan, counter.calls)
-        hooks.enter_context(visiting(transformer, counter, plan, reader.read))
+        hooks.enter_context(visiting(transformer, counter, plan, reader.read, edits=False))
         yield seen
 
 
@@ -128,7 +128,7 @@ class _Reader:
     @cached_property
     def deepest(self) -> str:
         """The last block of the plan to run, where calls end there."""
-        wanted = set(map(str, self.seen.plan.blocks))
+        wanted = {str(block.whole) for block in self.seen.plan.blocks}
         return next(name for name in reversed(blocks(self.transformer)) if name in wanted) if self.stop else ""
 
     @cached_property
@@ -163,8 +163,13 @@ class _Reader:
         if self.reduce is not None:
             rows = self.reduce(rows)
         self.seen.put(block, call.step, *self.copy(rows))
-        if str(block) == self.deepest and not self.goes_on:
+        if str(block.whole) == self.deepest and not self.goes_on and self._all_read(call.step):
             raise DeepestReachedError
+
+    def _all_read(self, step: int) -> bool:
+        """Whether the deepest block is read in a call, with all sites inside it."""
+        blocks = [block for block in self.seen.plan.blocks if str(block.whole) == self.deepest]
+        return len(blocks) == 1 or all(self.seen.has(block, step) for block in blocks)
 
     def _narrow(self, call: Call) -> None:
         """Let the block at which every call ends compute only the tokens that are read of it."""

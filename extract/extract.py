@@ -251,8 +251,11 @@ def _write_batches(
 
 
 def _bits(seen: Seen, plan: Plan, counts: np.ndarray) -> list[np.ndarray]:
-    """Bits of bfloat16 of each sample, (cells, tokens, width), from cells of shape (tokens of all samples, width)."""
-    cells = seen.take()
+    """Bits of bfloat16 of each sample, (cells, tokens, width), from cells of shape (tokens of all samples, width).
+
+    Values by head, (tokens of all samples, heads, head_dim), lie one head behind the other.
+    """
+    cells = {cell: rows.flatten(1) for cell, rows in seen.take().items()}
     width = next(iter(cells.values())).shape[-1]
     bits = [np.empty((len(plan.cells), count, width), np.uint16) for count in counts]
     for number, cell in enumerate(plan.cells):

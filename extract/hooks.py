@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import HandscopeError
 from ..models.calls import named
 from ..models.family import BlockList, Family, Lengths, hookable
+from ..models.sites import inside
 from .address import Block, Cell, Plan
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def edit(
     transformer : torch.nn.Module
         A transformer of a family that handscope knows.
     plan : Plan
-        Where: at the output of its blocks, or their input. ``call="both"`` edits unconditional calls like conditional
-        ones.
+        Where: at the output of its blocks, their input, or sites inside them. ``call="both"`` edits unconditional calls
+        like conditional ones.
     change : function
         ``change(values, cell)`` is called once for each cell, on the device, in the transformer's dtype. `values` is of
-        shape (batch, kept tokens, width), or as `tokens` says; what is returned must be of that shape, and is cast to
-        that dtype. Gradients pass.
+        shape (batch, kept tokens, width), or as `tokens` says; at queries, keys and values (…, heads, head_dim). It
+        returns values of that shape, which are cast to that dtype. Gradients pass.
     tokens : bool array, optional
         Tokens of the plan's stream, as in `capture`: of shape (n_tokens,) or (rows, columns), the same for every image;
         or of shape (batch, n_tokens), and `values` is then of shape (all kept, width), image after image. All tokens by
@@ -295,51 +296,85 @@ None leaves it."""
 
 
 @contextmanager
-def visiting(transformer: Any, counter: Counter, plan: Plan, visit: Visit) -> Iterator[None]:
-    """Call `visit` at the blocks and steps of a plan, with the plan's stream of the plan's calls, a view.
+def visiting(transformer: Any, counter: Counter, plan: Plan, visit: Visit, edits: bool = True) -> Iterator[None]:
+    """Call `visit` at the blocks, sites and steps of a plan, with the plan's stream of the plan's calls, a view.
+
+    Parameters
+    ----------
+    edits : bool
+        Whether `visit` may return anything but None.
 
     Raises
     ------
     HandscopeError
-        The model lacks a block, or the block the stream. In a call: a block's streams have another form.
+        The model lacks a block, or the block the site or the stream. In a call: a block's streams have another form.
     """
     family = counter.family
     modules, width = family.blocks(transformer), family.stream_width(transformer)
     plan.check(list(modules))
 
-    def reached(site: _Site, tensors: Sequence[object]) -> tuple[int, Tensor] | None:
-        """The tensor of a block that was changed: its place among them, and what takes its place."""
+    def active() -> bool:
+        return counter.call is not None and counter.call.step in plan.steps and counter.own()
+
+    def visited(block: Block, whole: Tensor, part: Sequence[str]) -> Tensor | None:
+        """The tensor of the streams `part` after the visits; None where none changed it."""
         call = counter.call
-        if call is None or call.step not in plan.steps or not counter.own():
-            return None
-        place, part = site.found(tensors, call.lengths, width)
-        whole: Any = tensors[place]
+        assert call is not None
         changed = whole
         for side in call.rows:
             if plan.call in (side, "both"):
                 index = call.index(part, plan.stream, side)
-                new = visit(call, side, site.block, whole[index])
+                new = visit(call, side, block, whole[index])
                 if new is not None:
                     changed = _put(changed, index, new)
-        return None if changed is whole else (place, changed)
+        return None if changed is whole else changed
+
+    def reached(side: _Side, tensors: Sequence[object]) -> tuple[int, Tensor] | None:
+        """The tensor of a block that was changed: its place among them, and what takes its place."""
+        if not active():
+            return None
+        assert counter.call is not None
+        place, part = side.found(tensors, counter.call.lengths, width)
+        whole: Any = tensors[place]
+        changed = visited(side.block, whole, part)
+        return None if changed is None else (place, changed)
+
+    def entered(block: Block, values: Tensor, part: tuple[str, ...]) -> Tensor | None:
+        """The same of a site inside a block, or of one head of it."""
+        assert counter.call is not None
+        shape, expected = values.shape, _longest(part, counter.call.lengths)
+        if shape[1] != expected or shape[2:].numel() != width:
+            raise HandscopeError(
+                f"Expected {block} to be of {expected} tokens and {width} wide ({', '.join(part)}), found shape "
+                f"{tuple(shape)}: this version of diffusers, or a hook, orders it otherwise."
+            )
+        if block.head is None:
+            return visited(block, values, part)
+        changed = visited(block, values[:, :, block.head], part)
+        return None if changed is None else _put(values, (slice(None), slice(None), block.head), changed)
 
     # Compiled blocks run these as they are: traced, they would be compiled anew for each step.
     untraced = torch.compiler.disable
     with ExitStack() as hooks:
         for block in plan.blocks:
+            module = modules[str(block.whole)]
+            if block.site:
+                place = family.site(transformer, str(block.whole), block.site, plan.stream)
+                enter = partial(entered, block)
+                hooks.enter_context(inside(module, place, block.gated, width, active, enter, edits))
+                continue
             last = f"{block.kind}.{block.index + 1}" not in modules
-            site = _Site(block, family.list_of(block.kind), plan.at, plan.stream, last)
-            module = modules[str(block)]
+            side = _Side(block, family.list_of(block.kind), plan.at, plan.stream, last)
             if plan.at == "input":
-                hook = untraced(partial(_entering, site, reached))
+                hook = untraced(partial(_entering, side, reached))
                 hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
-                hooks.enter_context(module.register_forward_hook(untraced(partial(_leaving, site, reached))))
+                hooks.enter_context(module.register_forward_hook(untraced(partial(_leaving, side, reached))))
         yield
 
 
-class _Site:
-    """One side of one block, and where a stream is there."""
+class _Side:
+    """One side of one block, and where a stream is there: its input or its output."""
 
     def __init__(self, block: Block, blocks: BlockList, at: str, stream: str, last: bool) -> None:
         self.block, self.at, self.stream = block, at, stream
@@ -394,12 +429,12 @@ def _longest(part: Sequence[str], lengths: Lengths) -> int:
     return max(sum(_of_row(length, row) for length in of) for row in range(rows))
 
 
-_Reached = Callable[[_Site, Sequence[object]], tuple[int, Tensor] | None]
+_Reached = Callable[[_Side, Sequence[object]], tuple[int, Tensor] | None]
 
 
-def _leaving(site: _Site, reached: _Reached, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+def _leaving(side: _Side, reached: _Reached, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     tensors = output if isinstance(output, tuple) else (output,)
-    changed = reached(site, tensors)
+    changed = reached(side, tensors)
     if changed is None:
         return None
     place, tensor = changed
@@ -407,13 +442,13 @@ def _leaving(site: _Site, reached: _Reached, module: nn.Module, args: tuple[Any,
 
 
 def _entering(
-    site: _Site, reached: _Reached, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    side: _Side, reached: _Reached, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    changed = reached(site, [kwargs.get(name, *args[i : i + 1]) for name, i in site.names])
+    changed = reached(side, [kwargs.get(name, *args[i : i + 1]) for name, i in side.names])
     if changed is None:
         return None
     place, tensor = changed
-    name, i = site.names[place]
+    name, i = side.names[place]
     if name in kwargs:
         return args, kwargs | {name: tensor}
     return (*args[:i], tensor, *args[i + 1 :]), kwargs

@@ -56,6 +56,10 @@ class Seen:
         self._cells[cell] = rows, copied
         self._reached.add(cell)
 
+    def has(self, block: Block, step: int) -> bool:
+        """Whether a cell was read."""
+        return Cell(block, step) in self._reached
+
     @property
     def unreached(self) -> list[Cell]:
         """Cells of the plan that were not read."""

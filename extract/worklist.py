@@ -273,6 +273,7 @@ def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise HandscopeError(f"Expected a part such as (1, 8), the first of eight, found {shard}: count from 1.")
     plan.check(model.blocks)
+    _check_sites(model, plan)
     if plan.call != "cond":
         raise HandscopeError(
             "An extraction reads the conditional side of a run: plan call='cond', or capture around a pipeline call of "
@@ -282,6 +283,20 @@ def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:
         raise HandscopeError(
             f"Prompts of {model.family.name} differ in their numbers of text tokens, which a store does not hold: plan "
             "stream='image', or capture around a pipeline call of your own."
+        )
+
+
+def _check_sites(model: Model, plan: Plan) -> None:
+    """Refuse sites that a block does not have, and cells of several widths, which one shard does not hold."""
+    widths = {}
+    for block in plan.blocks:
+        given = model.transformer, str(block.whole), block.site, plan.stream
+        widths[str(block)] = model.family.site_width(*given) if block.site else model.stream_width
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{block} ({width})" for block, width in widths.items())
+        raise HandscopeError(
+            f"A store holds values of one width, and the plan names {found}: extract single heads into a run of their "
+            "own, or all heads of a site."
         )
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import HandscopeError
 from .packing import in_places, packed
+from .sites import Site, site_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,8 @@ class BlockList:
         Other forms of what a block returns, in other versions of diffusers.
     lacking : tuple of str
         Streams that the last block has no output of: it gives None there.
+    sites : tuple of Site
+        Places inside a block that can be read and edited.
 
     Notes
     -----
@@ -74,6 +77,7 @@ class BlockList:
     gives: Form
     also: tuple[Form, ...] = ()
     lacking: tuple[str, ...] = ()
+    sites: tuple[Site, ...] = ()
 
     def forms(self, at: str) -> tuple[Form, ...]:
         """The streams in each tensor at the ``input`` or the ``output`` of a block, in every form that is known."""
@@ -185,6 +189,25 @@ class Family:
     def list_of(self, kind: str) -> BlockList:
         """The list of the blocks of a kind."""
         return next(blocks for blocks in self.lists if blocks.kind == kind)
+
+    def site(self, transformer: Any, name: str, site: str, stream: str) -> Site:
+        """The place inside a block: of ``double.1`` the site ``attn.gated`` or ``q.3``, of a stream.
+
+        Raises
+        ------
+        HandscopeError
+            The block has no such site; the message names those that it has.
+        """
+        kind, _, index = name.rpartition(".")
+        blocks, modules = self.list_of(kind), self.blocks(transformer)
+        lacking = () if f"{kind}.{int(index) + 1}" in modules else blocks.lacking
+        return site_of(blocks.sites, modules[name], f"{name}:{site}", stream, lacking)
+
+    def site_width(self, transformer: Any, name: str, site: str, stream: str) -> int:
+        """Numbers a token at a site: those of one head, or the stream's width; errors are those of `site`."""
+        found, width = self.site(transformer, name, site, stream), self.stream_width(transformer)
+        one = site.rpartition(".")[2].isdecimal()
+        return width // found.head_count(self.blocks(transformer)[name]) if one else width
 
     def stream_width(self, transformer: Any) -> int:
         """Width of the residual streams."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
+from ..sites import Gate, Site, by_head
 from .flow import Flow, decoded, euler_times, falling, needed, parted_by_ids, shift_by_size
 
 if TYPE_CHECKING:
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 # A block is called by keyword, and under gradient checkpointing by position.
 _TAKES = {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image", "reference")}
 _GIVES = (("text",), ("image", "reference"))
+_TEXT, _IMAGE = _GIVES
+_DOUBLE = (
+    Site("attn", _IMAGE, ("attn",), part=0, gate=Gate("norm1", 1)),
+    Site("attn", _TEXT, ("attn",), part=1, gate=Gate("norm1_context", 1)),
+    Site("mlp", _IMAGE, ("ff",), gate=Gate("norm1", 4)),
+    Site("mlp", _TEXT, ("ff_context",), gate=Gate("norm1_context", 4)),
+    *by_head(_IMAGE, "attn"),
+    *by_head(_TEXT, "attn", added=True),
+)
+_BOTH = (*_TEXT, *_IMAGE)
+# One projection puts out what attention and MLP give together.
+_SINGLE = (Site("both", _BOTH, ("proj_out",), gate=Gate("norm", 1)), *by_head(_BOTH, "attn"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,8 +166,8 @@ FAMILY = Flux(
         ("FluxPipeline", "FluxKontextPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"), "diffusers:FluxPipeline"
     ),
     lists=(
-        BlockList("double", "transformer_blocks", _TAKES, _GIVES),
-        BlockList("single", "single_transformer_blocks", _TAKES, _GIVES),
+        BlockList("double", "transformer_blocks", _TAKES, _GIVES, sites=_DOUBLE),
+        BlockList("single", "single_transformer_blocks", _TAKES, _GIVES, sites=_SINGLE),
     ),
     width="inner_dim",
     encoders=("text_encoder", "text_encoder_2"),

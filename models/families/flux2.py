@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
 from ..packing import packed
+from ..sites import Gate, Site, by_head
 from .flow import Flow, decoded, euler_times, falling, modes, needed, parted_by_ids
 
 if TYPE_CHECKING:
@@ -130,6 +131,25 @@ class Flux2(Flow):
 
 
 _TEXT_IMAGE = ("text", "image", "reference")
+_TEXT, _IMAGE = ("text",), ("image", "reference")
+# Shift, scale and gate of the attention, then of the MLP.
+_OF_IMAGE, _OF_TEXT = ("temb_mod_img", 2), ("temb_mod_txt", 3)
+_DOUBLE = (
+    Site("attn", _IMAGE, ("attn",), part=0, gate=Gate(argument=_OF_IMAGE, chunk=2, of=6)),
+    Site("attn", _TEXT, ("attn",), part=1, gate=Gate(argument=_OF_TEXT, chunk=2, of=6)),
+    Site("mlp", _IMAGE, ("ff",), gate=Gate(argument=_OF_IMAGE, chunk=5, of=6)),
+    Site("mlp", _TEXT, ("ff_context",), gate=Gate(argument=_OF_TEXT, chunk=5, of=6)),
+    *by_head(_IMAGE, "attn"),
+    *by_head(_TEXT, "attn", added=True),
+)
+_QUERY, _KEY, _ = by_head(_TEXT_IMAGE, "attn")
+# One projection makes queries, keys, values and the MLP's input, another puts out attention and MLP together.
+_SINGLE = (
+    Site("both", _TEXT_IMAGE, ("attn",), gate=Gate(argument=("temb_mod", 2), chunk=2, of=3)),
+    _QUERY,
+    _KEY,
+    Site("v", _TEXT_IMAGE, ("attn.to_qkv_mlp_proj",), chunk=2, heads="attn"),
+)
 
 FAMILY = Flux2(
     name="FLUX.2",
@@ -150,6 +170,7 @@ FAMILY = Flux2(
             "transformer_blocks",
             {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image", "reference")},
             (("text",), ("image", "reference")),
+            sites=_DOUBLE,
         ),
         BlockList(
             "single_transformer_blocks",
@@ -157,6 +178,7 @@ FAMILY = Flux2(
             {("hidden_states", 0): _TEXT_IMAGE},
             (_TEXT_IMAGE,),
             also=((("text",), ("image", "reference")),),
+            sites=_SINGLE,
         ),
     ),
     width="inner_dim",

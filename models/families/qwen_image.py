@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
 from ..packing import packed
+from ..sites import Gate, Site, by_head
 from .flow import Flow, decoded, euler_times, falling, modes, needed, shift_by_size
 
 if TYPE_CHECKING:
@@ -131,6 +132,16 @@ def _filled_up(texts: Any) -> tuple[Tensor, Tensor]:
     return text, mask
 
 
+_TEXT, _IMAGE = ("text",), ("image", "reference")
+_SITES = (
+    Site("attn", _IMAGE, ("attn",), part=0, gate=Gate("img_mod", chunk=2, of=6)),
+    Site("attn", _TEXT, ("attn",), part=1, gate=Gate("txt_mod", chunk=2, of=6)),
+    Site("mlp", _IMAGE, ("img_mlp",), gate=Gate("img_mod", chunk=5, of=6)),
+    Site("mlp", _TEXT, ("txt_mlp",), gate=Gate("txt_mod", chunk=5, of=6)),
+    *by_head(_IMAGE, "attn"),
+    *by_head(_TEXT, "attn", added=True),
+)
+
 FAMILY = QwenImage(
     name="Qwen-Image",
     transformer="QwenImageTransformer2DModel",
@@ -149,6 +160,7 @@ FAMILY = QwenImage(
             "transformer_blocks",
             {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image", "reference")},
             (("text",), ("image", "reference")),
+            sites=_SITES,
         ),
     ),
     width="inner_dim",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
+from ..sites import Gate, Site, by_head
 from .flow import Flow, cells, decoded, euler_times, needed
 
 if TYPE_CHECKING:
@@ -111,6 +112,15 @@ class Sana(Flow):
         return decoded(vae, placed / vae.config.scaling_factor)
 
 
+_IMAGE = ("image",)
+_GATE = {"argument": ("timestep", 4), "of": 6, "table": "scale_shift_table"}
+_SITES = (
+    Site("attn", _IMAGE, ("attn1",), gate=Gate(chunk=2, **_GATE)),
+    Site("cross", _IMAGE, ("attn2",)),
+    Site("mlp", _IMAGE, ("ff",), form="places", gate=Gate(chunk=5, **_GATE)),
+    *by_head(_IMAGE, "attn1"),
+)
+
 FAMILY = Sana(
     name="Sana",
     transformer="SanaTransformer2DModel",
@@ -119,7 +129,7 @@ FAMILY = Sana(
         "SanaSprintPipeline": "it steps with noise of its own, by a scheduler whose steps a trajectory is not read as",
     },
     lists=(
-        BlockList("transformer_blocks", "transformer_blocks", {("hidden_states", 0): ("image",)}, (("image",),)),
+        BlockList("transformer_blocks", "transformer_blocks", {("hidden_states", 0): _IMAGE}, (_IMAGE,), sites=_SITES),
     ),
     width="inner_dim",
     encoders=("text_encoder",),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
+from ..sites import Gate, Site, by_head
 from .flow import Flow, cells, decoded, euler_times, needed, shift_by_size
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ class StableDiffusion3(Flow):
         return decoded(vae, placed / vae.config.scaling_factor + vae.config.shift_factor)
 
 
+_TEXT, _IMAGE = ("text",), ("image",)
+_SITES = (
+    Site("attn", _IMAGE, ("attn",), part=0, gate=Gate("norm1", 1)),
+    Site("attn", _TEXT, ("attn",), part=1, gate=Gate("norm1_context", 1)),
+    Site("second", _IMAGE, ("attn2",), gate=Gate("norm1", 6)),
+    Site("mlp", _IMAGE, ("ff",), gate=Gate("norm1", 4)),
+    Site("mlp", _TEXT, ("ff_context",), gate=Gate("norm1_context", 4)),
+    *by_head(_IMAGE, "attn", form="heads"),
+    *by_head(_TEXT, "attn", added=True, form="heads"),
+)
+
 FAMILY = StableDiffusion3(
     name="SD3",
     transformer="SD3Transformer2DModel",
@@ -111,6 +123,7 @@ FAMILY = StableDiffusion3(
             {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image",)},
             (("text",), ("image",)),
             lacking=("text",),
+            sites=_SITES,
         ),
     ),
     refuses={"skip_layers": "Skip-layer guidance makes a further call that leaves out blocks"},

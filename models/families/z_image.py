@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
+from ..sites import Gate, Site, by_head
 from .flow import Flow, cells, decoded, euler_times, falling, needed, shift_by_size
 
 if TYPE_CHECKING:
@@ -102,7 +103,13 @@ def _filled_up(count: int) -> int:
 
 
 def _list(name: str, streams: tuple[str, ...]) -> BlockList:
-    return BlockList(name, name, {("x", 0): streams}, (streams,))
+    gate = "adaLN_modulation"  # scale and gate of the attention, then of the MLP; context refiners have none
+    sites = (
+        Site("attn", streams, ("attention_norm2",), gate=Gate(gate, chunk=1, of=4, tanh=True)),
+        Site("mlp", streams, ("ffn_norm2",), gate=Gate(gate, chunk=3, of=4, tanh=True)),
+        *by_head(streams, "attention"),
+    )
+    return BlockList(name, name, {("x", 0): streams}, (streams,), sites=sites)
 
 
 FAMILY = ZImage(
