@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import HandscopeError
 from ..progress import Progress
 from ..stages import ANATOMY
 from .verb import add_verb, say
@@ -49,6 +50,18 @@ def add(verbs: Any) -> None:
         help="of `anatomy calibrate`; or general or organism, which are shipped (default general)",
     )
     _networks(verb)
+    verb.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="a CSV with path, x0, y0, x1, y1 in pixels, a row a box: hands that another detector, or a person, found",
+    )
+    verb.add_argument(
+        "--max-hands", type=int, default=2, metavar="N", help="most hands a picture; the surest are kept (default 2)"
+    )
+    verb.add_argument(
+        "--json", action="store_true", help="print scores.json, and nothing else, for other programs to read"
+    )
 
     text = "measure how far each method agrees with a person's labels, and fit `calibrated` to them"
     verb = add_verb(inner, "calibrate", _calibrate, text)
@@ -81,6 +94,8 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
 
     calibration = Calibration.load(arguments.calibration) if arguments.calibration else None
     found = find_pictures(arguments.pictures, besides=arguments.out)
+    if arguments.max_hands < 1:
+        raise HandscopeError(f"Expected --max-hands of 1 and more, found {arguments.max_hands}.")
     scores, read, _ = score_files(
         found.pictures,
         arguments.out,
@@ -88,15 +103,33 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
         calibration=calibration,
         networks=arguments.networks,
         search=arguments.search,
+        max_hands=arguments.max_hands,
         raised=raised_by_prompts(found.pictures),
+        boxes=_boxes(arguments.boxes, found.pictures) if arguments.boxes else None,
         pixels=pixels_by_metadata(found.pictures),
         progress=progress,
     )
+    if arguments.json:
+        print((arguments.out / "scores.json").read_text(encoding="utf-8"), end="", flush=True)
+        return
     say("score", _summary(scores))
     if calibration is not None:
         say("rate", _corrected(scores, calibration))
     _say_skipped(found, read)
     say("", f"tables and sheets are in {arguments.out}")
+
+
+def _boxes(path: Path, pictures: "Sequence[Path]") -> dict[Path, list[list[float]]]:
+    """The boxes of a file by the pictures that are looked at."""
+    from ..anatomy.read.boxes import read_boxes
+
+    given = read_boxes(path)
+    boxes = {picture: given[picture.resolve()] for picture in pictures if picture.resolve() in given}
+    if not boxes:
+        raise HandscopeError(
+            f"{path} has boxes for none of the {len(pictures)} pictures: its paths are read from its own folder."
+        )
+    return boxes
 
 
 def _summary(scores: "Scores") -> str:
@@ -133,18 +166,21 @@ def _corrected(scores: "Scores", calibration: "Calibration") -> str:
 
 
 def _say_skipped(found: "Found", read: "Read") -> None:
+    from ..anatomy.read.pictures import shown
+
     for one in read.skipped[:NAMED]:
-        say("skipped", f"{one.path}: {one.reason}")
+        say("skipped", f"{shown(one.path)}: {one.reason}")
     if len(read.skipped) > NAMED:
         say("skipped", f"and {len(read.skipped) - NAMED} more, named in skipped.csv")
     if found.others:
-        say("others", f"{len(found.others)} files are not pictures by their names, {found.others[0].name} among them")
+        first = shown(found.others[0].name)
+        say("others", f"{len(found.others)} files are not pictures by their names, {first} among them")
 
 
 def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..anatomy.judge.calibrate import calibrate
     from ..anatomy.judge.stage import examine_files
-    from ..anatomy.read.pictures import find_pictures
+    from ..anatomy.read.pictures import find_pictures, shown
     from ..files import atomic, sha256
     from .anatomy_known import labels_of, pixels_by_metadata
 
@@ -184,7 +220,7 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
     for name, part in (("agreement", result.agreement), ("reliability", result.curve), ("rates", result.rates)):
         with atomic(arguments.out / f"{name}.csv") as temporary:
             part.to_csv(temporary, index=False)
-    held_out = result.held_out.assign(path=[str(read.paths[place]) for place in result.held_out["place"]])
+    held_out = result.held_out.assign(path=[shown(read.paths[place]) for place in result.held_out["place"]])
     with atomic(arguments.out / "held_out.csv") as temporary:
         held_out.drop(columns="place").to_csv(temporary, index=False)
     _draw_reliability(result, arguments.out)

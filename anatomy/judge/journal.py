@@ -1,4 +1,8 @@
-"""What was read of every picture of a folder, one JSON line a picture: work that is killed goes on where it was."""
+"""What was read of every picture of a folder, one JSON line a picture: work that is killed goes on where it was.
+
+Several processes may write into one: each line is added by one write at the end of the file, and a half line, as a
+process leaves that is killed while it writes, costs its own picture only.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import HandscopeError
+from ...files import append
 
 NAME = "journal.jsonl"
 
@@ -28,6 +33,7 @@ class Journal:
     path: Path
     settings: Mapping[str, Any]
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _seen: int = 0  # bytes of the file that are in `entries`
 
     @classmethod
     def open(cls, folder: Path, settings: Mapping[str, Any]) -> Journal:
@@ -38,34 +44,48 @@ class Journal:
         HandscopeError
             What is there was made with other settings, or is no journal.
         """
-        path = folder / NAME
-        journal = cls(path, dict(settings))
-        if not path.exists() or path.stat().st_size == 0:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = cls(folder / NAME, dict(settings))
+        journal.refresh()
+        if not journal._seen:  # no file, or not even its first line; two that begin it at once leave that line twice
+            journal.path.write_bytes(b"")
             journal._append([dict(settings)])
-            return journal
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        try:
-            lines = [json.loads(line) for line in whole.split(b"\n")[:-1]]
-            made = lines[0] if lines else None
-            entries = {line["path"]: line for line in lines[1:]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise HandscopeError(
-                f"{path} is damaged ({error}): remove it, and the pictures are looked at again."
-            ) from error
-        if made is not None and made != journal.settings:
-            differing = [f"{key} {made.get(key)!r}" for key, value in settings.items() if made.get(key) != value]
-            raise HandscopeError(
-                f"{folder} holds what was read with {', '.join(differing) or 'other settings'}, which does not mix "
-                "with what is asked for now: name another folder with --out, or remove this one."
-            )
-        if len(whole) < len(data):  # killed while it wrote: the half line goes, and its picture is looked at again
-            os.truncate(path, len(whole))
-        if made is None:
-            journal._append([dict(settings)])
-        journal.entries.update(entries)
         return journal
+
+    def refresh(self) -> None:
+        """Take in what was added to the file, by whichever process."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self._seen)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.split(b"\n")[:-1]):
+            first = self._seen == number == 0
+            try:
+                entry = json.loads(line)
+                if not isinstance(entry, dict):
+                    raise ValueError("a line is no JSON object")
+            except ValueError as error:
+                if first:
+                    raise HandscopeError(
+                        f"{self.path} is damaged ({error}): remove it, and the pictures are looked at again."
+                    ) from error
+                continue  # a half line: its picture is looked at again
+            if first or "path" not in entry:
+                self._check(entry)
+            else:
+                self.entries[entry["path"]] = entry
+        self._seen += len(whole)
+
+    def _check(self, made: Mapping[str, Any]) -> None:
+        if made == self.settings:
+            return
+        differing = [f"{key} {made.get(key)!r}" for key, value in self.settings.items() if made.get(key) != value]
+        raise HandscopeError(
+            f"{self.path.parent} holds what was read with {', '.join(differing) or 'other settings'}, which does not "
+            "mix with what is asked for now: name another folder with --out, or remove this one."
+        )
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
         """Append entries, on disk when it returns; all but the last are whole if it is killed on the way."""
@@ -73,7 +93,12 @@ class Journal:
         self.entries.update({entry["path"]: entry for entry in entries})
 
     def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        with open(self.path, "ab") as file:
-            file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        append(self.path, (self._torn() + text).encode())
+
+    def _torn(self) -> str:
+        """What ends the half line of a process that was killed while it wrote, where the file ends in one."""
+        with open(self.path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            return "\n" if size and file.read() != b"\n" else ""

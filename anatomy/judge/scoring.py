@@ -1,6 +1,6 @@
 """Whether hands are plausible: the verdict of a method on each hand of a batch of pictures.
 
-    scores = score(images)                    # (n, 3, h, w) in [0, 1], or a list of pictures of any sizes
+    scores = score(images)                    # any pictures: tensors, arrays, PIL, paths
     scores.table()                            # a row a hand, and one for each picture without a hand that was found
 """
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ...errors import HandscopeError
-from ..measure.examine import Examined, Search, examine
-from ..read.detect import Detector
+from ..measure.examine import Examined, examine
+from ..read.detect import Detector, Search
+from ..read.given import single_precision
 from ..read.networks import Size
 from .calibration import Calibration
 from .reasons import violations
@@ -24,6 +25,8 @@ from .words import WORDS, by_kind
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..read.given import Images
 
 Method = Literal["calibrated", "any-violation", "paper"]
 METHODS: tuple[Method, ...] = ("calibrated", "any-violation", "paper")
@@ -106,8 +109,9 @@ COLUMNS = (
 ).split()
 
 
+@single_precision()
 def score(
-    images: Tensor | Sequence[Tensor],
+    images: Images,
     method: Method = "calibrated",
     *,
     networks: Size = "full",
@@ -122,7 +126,8 @@ def score(
 
     Parameters
     ----------
-    images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
+    images : n pictures: a tensor or array (n, 3, h, w) or (n, h, w, 3) of bytes or of numbers in [0, 1], or a list of
+        such pictures of any sizes, PIL pictures and paths of files
     method : "calibrated", "any-violation" or "paper"
     networks : "full", or "lite", which is faster and less exact
     search, boxes, detector, max_hands : as in `detect`
@@ -136,7 +141,7 @@ def score(
     Raises
     ------
     HandscopeError
-        The method is unknown, or a picture is not a float tensor (3, h, w) of finite values in [0, 1].
+        The method, the networks or the search are unknown, a picture is none, or `raised` or `boxes` do not fit.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...files import atomic
 from ...progress import Progress, quiet
-from ..read.pictures import Picture, read_picture
+from ..read.pictures import Picture, read_picture, shown
 from ..read.skeleton import CHAINS
 from .scoring import NOT_FOUND, Scores
 
@@ -39,7 +39,7 @@ def draw_sheets(scores: Scores, paths: Sequence[Path], folder: Path, progress: P
         written.append(path)
         progress("sheets", sheet + 1, number)
     for old in set(folder.glob("sheet_*.png")) - set(written):
-        old.unlink()
+        old.unlink(missing_ok=True)  # another process may tidy at the same time
     return written
 
 
@@ -109,7 +109,8 @@ def _write(sheet: Image.Image, at: tuple[int, int], scores: Scores, path: Path, 
     pen.rectangle((at[0] - 2, at[1] - 2, at[0] + TILE + 1, at[1] + TILE + 1), outline=COLOURS[outcome], width=3)
     title = outcome if verdict is None or verdict.score is None else f"{outcome} {verdict.score:.2f}"
     pen.text((at[0], at[1] + TILE + 4), title, fill=COLOURS[outcome], font=_font(13, bold=True))
-    name = path.name if len(path.name) <= 15 else f"{path.name[:7]}…{path.name[-7:]}"
+    name = shown(path.name)
+    name = name if len(name) <= 15 else f"{name[:7]}…{name[-7:]}"
     pen.text((at[0] + TILE, at[1] + TILE + 5), name, fill="#555555", font=_font(11), anchor="ra")
     reasons = [NOT_FOUND] if verdict is None else verdict.reasons
     lines = [line for reason in reasons for line in wrap(reason, 44)]

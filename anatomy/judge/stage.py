@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ...errors import HandscopeError
@@ -18,10 +19,12 @@ from ...files import atomic, sha256
 from ...labeling.subject import subject_of
 from ...progress import Progress, quiet
 from ...run.folder import Run
-from ..measure.examine import Examined, Search, examine
+from ..measure.examine import Examined, examine
+from ..read.detect import Search
 from ..read.networks import Size
-from ..read.pictures import Picture, Skipped, read_picture
+from ..read.pictures import Picture, Skipped, read_picture, shown
 from .calibration import Calibration
+from .claims import Claims
 from .journal import Journal
 from .scoring import Method, Scores, judge
 from .sheet import draw_sheets
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 TOGETHER = 16  # pictures in a batch
 PIXELS = 2**24  # of a batch: a large picture goes alone
+WAIT = 0.2  # seconds between looks at what other processes are doing
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +60,17 @@ def examine_files(
     search: Search = "thorough",
     max_hands: int = 2,
     raised: Mapping[Path, int] | None = None,
-    boxes: Mapping[Path, Sequence[float]] | None = None,
+    boxes: Mapping[Path, Sequence[float] | Sequence[Sequence[float]]] | None = None,
     pixels: Mapping[Path, str] | None = None,
     progress: Progress = quiet,
 ) -> Read:
-    """Examine every picture that the journal in the folder `out` does not hold yet.
+    """Examine every picture that the journal in the folder `out` does not hold yet; several processes share the work.
 
     Parameters
     ----------
     paths : pictures, as `find_pictures` gives them
     raised : how many digits a picture should show raised, where that is known
-    boxes : x0, y0, x1, y1, in pixels of the file as it is seen upright, of the hand that is meant
+    boxes : x0, y0, x1, y1, in pixels of the file as it is seen upright, of the hand that is meant, or of several
     pixels : SHA-256 of the pixels that a picture should have, where that is known; another picture is skipped
 
     Returns
@@ -75,25 +79,36 @@ def examine_files(
     """
     settings = {"networks": networks, "search": search, "hands": max_hands, "weights": weights_hash()}
     journal = Journal.open(out, {"handscope_journal": 1, **settings})
-    raised, boxes = raised or {}, boxes or {}
-    skipped: list[Skipped] = []
-    for batch in _batches(_unread(paths, journal, raised, boxes, pixels or {}, skipped)):
-        examined = examine(
-            [picture.tensor() for picture in batch],
-            networks=networks,
-            search=search,
-            max_hands=max_hands,
-            raised=[raised.get(picture.path) for picture in batch],
-            boxes=[_box(boxes.get(picture.path), picture.scale) for picture in batch],
-        )
-        rows: list[list[dict[str, Any]]] = [[] for _ in batch]
-        for i, record in zip(examined.hands.image.tolist(), examined.records(), strict=True):
-            rows[i].append(record)
-        journal.add(
-            [_entry(picture, hands, raised, boxes) for picture, hands in zip(batch, rows, strict=True)]
-        )
-        done = sum(str(path) in journal.entries for path in paths)
-        progress("hands", done, len(paths))
+    raised, boxes = raised or {}, {path: np.reshape(one, (-1, 4)).tolist() for path, one in (boxes or {}).items()}
+    claims, skipped = Claims(out), []
+    try:
+        left = list(paths)
+        while left:
+            others: list[Path] = []
+            wanted = _unread(left, journal, raised, boxes, pixels or {}, skipped, claims, others)
+            for batch in _batches(wanted):
+                examined = examine(
+                    [picture.tensor() for picture in batch],
+                    networks=networks,
+                    search=search,
+                    max_hands=max_hands,
+                    raised=[raised.get(picture.path) for picture in batch],
+                    boxes=[_boxes(boxes.get(picture.path), picture.scale) for picture in batch],
+                )
+                rows: list[list[dict[str, Any]]] = [[] for _ in batch]
+                for i, record in zip(examined.hands.image.tolist(), examined.records(), strict=True):
+                    rows[i].append(record)
+                journal.add([_entry(picture, hands, raised, boxes) for picture, hands in zip(batch, rows, strict=True)])
+                for picture in batch:
+                    claims.release(str(picture.path))
+                claims.renew()
+                progress("hands", sum(str(path) in journal.entries for path in paths), len(paths))
+            if len(others) == len(left):
+                time.sleep(WAIT)  # all that is left is being looked at by another process
+            left = others
+            journal.refresh()
+    finally:
+        claims.end()
     left_out = {one.path for one in skipped}
     read = [path for path in paths if path not in left_out]
     entries = [journal.entries[str(path)] for path in read]
@@ -107,11 +122,20 @@ def _unread(
     boxes: Mapping,
     pixels: Mapping[Path, str],
     skipped: list[Skipped],
+    claims: Claims,
+    others: list[Path],
 ) -> Iterator[Picture]:
-    """Pictures that the journal does not hold as they are now; what cannot be read goes to `skipped`."""
+    """Pictures that the journal does not hold as they are now, claimed; what cannot be read goes to `skipped`, what
+    another process is looking at to `others`."""
     for path in paths:
-        entry = journal.entries.get(str(path))
-        if entry is not None and entry["asked"] == _asked(path, raised, boxes) and _is(path, entry["sha256"]):
+        if _known(path, journal, raised, boxes):
+            continue
+        if not claims.take(str(path)):
+            others.append(path)
+            continue
+        journal.refresh()
+        if _known(path, journal, raised, boxes):  # another process has finished it since
+            claims.release(str(path))
             continue
         picture = read_picture(path)
         if isinstance(picture, Skipped):
@@ -120,11 +144,17 @@ def _unread(
             skipped.append(Skipped(path, "its pixels are not those of the sample that it is named after"))
         else:
             yield picture
+            continue
+        claims.release(str(path))
 
 
-def _is(path: Path, expected: str) -> bool:
+def _known(path: Path, journal: Journal, raised: Mapping, boxes: Mapping) -> bool:
+    """Whether the journal holds a picture as it is now, read as it is asked for."""
+    entry = journal.entries.get(str(path))
+    if entry is None or entry["asked"] != _asked(path, raised, boxes):
+        return False
     try:
-        return sha256(path) == expected
+        return bool(sha256(path) == entry["sha256"])
     except OSError:
         return False
 
@@ -142,7 +172,7 @@ def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
 
 
 def _asked(path: Path, raised: Mapping, boxes: Mapping) -> list[Any]:
-    return [raised.get(path), [round(float(side), 2) for side in boxes.get(path, ())]]
+    return [raised.get(path), [round(float(side), 2) for box in boxes.get(path, ()) for side in box]]
 
 
 def _entry(picture: Picture, hands: list[dict[str, Any]], raised: Mapping, boxes: Mapping) -> dict[str, Any]:
@@ -159,8 +189,8 @@ def _entry(picture: Picture, hands: list[dict[str, Any]], raised: Mapping, boxes
     }
 
 
-def _box(box: Sequence[float] | None, scale: float) -> torch.Tensor | None:
-    return None if box is None else torch.tensor([[float(side) * scale for side in box]])
+def _boxes(boxes: Sequence[Sequence[float]] | None, scale: float) -> torch.Tensor | None:
+    return None if boxes is None else torch.tensor(boxes, dtype=torch.float32) * scale
 
 
 @cache
@@ -178,7 +208,9 @@ def score_files(
     calibration: Calibration | None = None,
     networks: Size = "full",
     search: Search = "thorough",
+    max_hands: int = 2,
     raised: Mapping[Path, int] | None = None,
+    boxes: Mapping[Path, Sequence[float] | Sequence[Sequence[float]]] | None = None,
     pixels: Mapping[Path, str] | None = None,
     progress: Progress = quiet,
 ) -> tuple[Scores, Read, pd.DataFrame]:
@@ -190,7 +222,15 @@ def score_files(
     instead of its number, and what was done to it on reading. Coordinates are in pixels of the file, upright.
     """
     read = examine_files(
-        paths, out, networks=networks, search=search, raised=raised, pixels=pixels, progress=progress
+        paths,
+        out,
+        networks=networks,
+        search=search,
+        max_hands=max_hands,
+        raised=raised,
+        boxes=boxes,
+        pixels=pixels,
+        progress=progress,
     )
     if not read.paths:
         raise HandscopeError(_nothing(read.skipped))
@@ -203,7 +243,7 @@ def score_files(
     with atomic(out / "skipped.csv") as temporary:
         import pandas as pd
 
-        pd.DataFrame([(str(one.path), one.reason) for one in read.skipped], columns=["path", "reason"]).to_csv(
+        pd.DataFrame([(shown(one.path), one.reason) for one in read.skipped], columns=["path", "reason"]).to_csv(
             temporary, index=False
         )
     draw_sheets(scores, read.paths, out / "sheets", progress)
@@ -231,8 +271,8 @@ def score_run(run: Run, progress: Progress = quiet) -> None:
 def _nothing(skipped: Sequence[Skipped]) -> str:
     first = skipped[0]
     return (
-        f"None of {len(skipped)} pictures could be read, so there is nothing to score; the first is {first.path}: "
-        f"{first.reason}."
+        f"None of {len(skipped)} pictures could be read, so there is nothing to score; the first is "
+        f"{shown(first.path)}: {first.reason}."
     )
 
 
@@ -242,7 +282,7 @@ def _table(scores: Scores, read: Read) -> pd.DataFrame:
     for name in ("x", "y", "size"):
         if name in table:
             table[name] /= [read.entries[i]["scale"] for i in image]
-    table.insert(0, "path", [os.fspath(read.paths[i]) for i in image])
+    table.insert(0, "path", [shown(read.paths[i]) for i in image])
     table["notes"] = ["; ".join(read.entries[i]["notes"]) for i in image]
     return table
 
@@ -253,7 +293,7 @@ def _document(scores: Scores, read: Read, table: pd.DataFrame) -> dict[str, Any]
     for entry in read.entries:
         for k, record in enumerate(entry["hands"], 1):
             points = [[round(c / entry["scale"], 2) for c in point] for point in record["points"]]
-            hands[entry["path"], k] = points
+            hands[shown(entry["path"]), k] = points
     rows = []
     for row in table.to_dict("records"):
         if row["hand"] == 0:
@@ -263,6 +303,6 @@ def _document(scores: Scores, read: Read, table: pd.DataFrame) -> dict[str, Any]
     return {
         "method": scores.method,
         "hands": rows,
-        "undetected": [str(read.paths[i]) for i in scores.undetected],
-        "skipped": [{"path": str(one.path), "reason": one.reason} for one in read.skipped],
+        "undetected": [shown(read.paths[i]) for i in scores.undetected],
+        "skipped": [{"path": shown(one.path), "reason": one.reason} for one in read.skipped],
     }

@@ -135,7 +135,7 @@ def load_count() -> CountNetwork:
             network.threshold = float(json.loads(file.metadata()["handscope"])["threshold"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise HandscopeError(f"The weights in {WEIGHTS} cannot be read ({error}): install handscope again.") from error
-    return network.eval().requires_grad_(False)
+    return network.float().eval().requires_grad_(False)
 
 
 def count_region(region: Tensor) -> Tensor:

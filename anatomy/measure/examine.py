@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...errors import HandscopeError
-from ..read.detect import Detector, detect
+from ..read.detect import Detector, Search, detect
+from ..read.given import as_pictures, single_precision
 from ..read.hands import TENSORS, Hands
 from ..read.networks import Size
 from ..read.regions import crop
@@ -23,8 +25,11 @@ from .count import Count, count_evidence, count_fingers, count_region, digits
 from .evidence import evidence
 from .ratios import digit_ratios
 
-Search = Literal["thorough", "plain"]
+if TYPE_CHECKING:
+    from ..read.given import Images
+
 CROP = 96  # pixels of the crop that fingers are counted in
+DIGITS = 5  # that a hand can raise
 GEOMETRY = {"region": (4,), "points": (21, 3), "world": (21, 3), "presence": (), "right": ()}
 
 
@@ -57,6 +62,8 @@ class Examined:
 
     def matrix(self, names: Sequence[str]) -> Tensor:
         """Columns of evidence, float64 of shape (m, n_names); HandscopeError where one is not gathered any more."""
+        if not len(self.hands):  # records of no hands do not say what was gathered
+            return torch.zeros(0, len(names), dtype=torch.float64)
         unknown = [name for name in names if name not in self.evidence]
         if unknown:
             raise HandscopeError(
@@ -104,8 +111,9 @@ class Examined:
         )
 
 
+@single_precision()
 def examine(
-    images: Tensor | Sequence[Tensor],
+    images: Images,
     *,
     networks: Size = "full",
     search: Search = "thorough",
@@ -118,7 +126,7 @@ def examine(
 
     Parameters
     ----------
-    images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
+    images : n pictures, as `as_pictures` takes them
     networks, search, boxes, detector, max_hands : as in `detect`
     raised : for each picture how many digits it should show raised, where a prompt says so, or None. A hand that shows
         three fingers is sound, and wrong where four were asked for
@@ -126,20 +134,21 @@ def examine(
     Raises
     ------
     HandscopeError
-        A picture is not a float tensor (3, h, w) of finite values in [0, 1], or `raised` is not one entry a picture.
+        A picture is none, the search is unknown, or `raised` is not a number from 0 to 5, or None, for each picture.
     """
-    hands = detect(images, networks=networks, search=search, boxes=boxes, detector=detector, max_hands=max_hands)
-    return examine_hands(images, hands, raised)
+    pictures = as_pictures(images)
+    _check_raised(raised, len(pictures))
+    hands = detect(
+        pictures, networks=networks, search=search, boxes=boxes, detector=detector, max_hands=max_hands
+    )
+    return examine_hands(pictures, hands, raised)
 
 
-def examine_hands(
-    images: Tensor | Sequence[Tensor], hands: Hands, raised: Sequence[int | None] | None = None
-) -> Examined:
+@single_precision()
+def examine_hands(images: Images, hands: Hands, raised: Sequence[int | None] | None = None) -> Examined:
     """The same for hands that were found before."""
-    if raised is not None and len(raised) != len(images):
-        raise HandscopeError(
-            f"Expected the number of raised digits of each of {len(images)} pictures (or None), found {len(raised)}."
-        )
+    images = as_pictures(images)
+    _check_raised(raised, len(images))
     with torch.no_grad():
         count = count_fingers(crop(images, count_region(hands.region), CROP, hands.image).cpu())
         values = {**{name: value.cpu() for name, value in evidence(images, hands).items()}, **count_evidence(count)}
@@ -155,6 +164,19 @@ def examine_hands(
             count.relation.amax(1),
             {name: value.float() for name, value in values.items()},
         )
+
+
+def _check_raised(raised: Sequence[int | None] | None, pictures: int) -> None:
+    if raised is None:
+        return
+    if not isinstance(raised, Sequence) or isinstance(raised, str) or len(raised) != pictures:
+        found = len(raised) if isinstance(raised, Sequence) else repr(raised)
+        raise HandscopeError(
+            f"Expected the number of raised digits of each of {pictures} pictures (or None) as a list, found {found}."
+        )
+    for number in raised:
+        if number is not None and not (isinstance(number, Integral) and 0 <= number <= DIGITS):
+            raise HandscopeError(f"A hand raises 0 to {DIGITS} digits, or None where nobody says; found {number!r}.")
 
 
 def raised_evidence(count: Count, arcs: Tensor, raised: Sequence[int | None]) -> dict[str, Tensor]:

@@ -11,18 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from ...errors import HandscopeError
+from .given import as_pictures, single_precision
 from .hands import Hands
 from .networks import LANDMARK_INPUT, LandmarkNetwork, PalmNetwork, Size, load_landmarks, load_palm
 from .palm import Palms, distinct, find_palms, overlap, whole
 from .regions import box_region, crop, hand_region, landmark_region, place, turned
 
-SLACK = 0.25  # values of a picture may overshoot [0, 1] by this much: resampling does
+if TYPE_CHECKING:
+    from .given import Images
+
 BATCH = 32  # pictures or crops that go through a network at once
 # What the search makes do with at first, since both landmark networks then have to be sure at a second look.
 LOW = 0.1  # probability of a palm
@@ -31,6 +34,9 @@ SURE = 0.75  # presence at the second
 CANDIDATES = 8  # palms of a picture that a pass of the search looks into
 SAME = 0.4  # hands whose landmarks' boxes overlap by more are one
 EIGHT = 8  # turns in which a picture, or a box, is looked at
+
+
+Search = Literal["thorough", "plain"]
 
 
 class Detector(Protocol):
@@ -43,12 +49,13 @@ class Detector(Protocol):
     def __call__(self, image: Tensor) -> Tensor: ...
 
 
+@single_precision()
 def detect(
-    images: Tensor | Sequence[Tensor],
+    images: Images,
     *,
     threshold: float = 0.5,
     networks: Size = "full",
-    search: Literal["thorough", "plain"] = "thorough",
+    search: Search = "thorough",
     boxes: Sequence[Tensor | None] | None = None,
     detector: Detector | None = None,
     max_hands: int = 2,
@@ -57,7 +64,8 @@ def detect(
 
     Parameters
     ----------
-    images : float (n, 3, h, w) in [0, 1], or a list of n pictures (3, h, w) of any sizes
+    images : n pictures, as `as_pictures` takes them: (n, 3, h, w) in [0, 1], or a list of tensors, arrays, PIL
+        pictures or paths
     threshold : least probability of a palm (in the plain pass) and of a hand's presence (always)
     search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms, turned views, tiles,
         each through both palm networks, and only for pictures that are still without a hand. What it finds has to
@@ -74,13 +82,12 @@ def detect(
     Raises
     ------
     HandscopeError
-        A picture is not a float tensor (3, h, w) in [0, 1], or `boxes` are not one entry a picture.
+        A picture is none, the search or the networks are unknown, or `boxes` are not one entry a picture.
     """
-    pictures = _pictures(images)
+    check_search(search)
+    pictures = as_pictures(images)
     if boxes is not None and len(boxes) != len(pictures):
         raise HandscopeError(f"Expected boxes for each of {len(pictures)} pictures (or None), found {len(boxes)}.")
-    if not pictures:
-        raise HandscopeError("There are no pictures to look at.")
     with torch.no_grad():
         device = str(pictures[0].device)
         palm, landmarks = _networks(networks, device)
@@ -106,6 +113,12 @@ def detect(
         surest = turns.presence.reshape(-1, EIGHT).argmax(1) + EIGHT * torch.arange(len(box), device=box.device)
         seen = _read_all(pictures, landmark_region(turns.select(surest).points), image, landmarks, "box")
         return _best(Hands.cat([hands, seen]), threshold, max_hands)
+
+
+def check_search(search: str) -> None:
+    """HandscopeError for a search that there is not."""
+    if search not in get_args(Search):
+        raise HandscopeError(f"There is no search {search!r}: choose one of {', '.join(get_args(Search))}.")
 
 
 def read(
@@ -142,22 +155,6 @@ def read(
 @cache
 def _networks(size: Size, device: str) -> tuple[PalmNetwork, LandmarkNetwork]:
     return load_palm(size).to(device), load_landmarks(size).to(device)
-
-
-def _pictures(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    for i, image in enumerate(images):
-        if image.dim() != 3 or len(image) != 3 or not image.is_floating_point() or 0 in image.shape:
-            raise HandscopeError(
-                f"Expected pictures as float tensors (3, height, width) in [0, 1]; number {i} is "
-                f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}."
-            )
-        low, high = (float(end) for end in image.aminmax())
-        if not (low >= -SLACK and high <= 1 + SLACK):  # not a number fails as well
-            raise HandscopeError(
-                f"Expected pictures with values in [0, 1]; those of number {i} go from {low:g} to {high:g}. "
-                "Divide bytes by 255, and bring [-1, 1] to [0, 1]."
-            )
-    return [image.float() for image in images]
 
 
 def _without(hands: Hands, pictures: Sequence[Tensor]) -> list[int]:

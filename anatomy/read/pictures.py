@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from torch import Tensor
 
 from ...errors import HandscopeError
 
-SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
+SUFFIXES = frozenset(".avif .bmp .gif .heic .heif .jfif .jpeg .jpg .jp2 .pgm .png .ppm .tif .tiff .webp".split())
 SMALLEST = 32  # pixels of the shorter side: below it no hand can be told from a blot
 LONGEST = 4096  # pixels of the longer side that are kept
 DECODED = 64 * 2**20  # pixels that are decoded at most, 256 MB in Pillow's memory
 FILE_BYTES = 512 * 2**20
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of the files that phones call HEIC: at bytes 8 to 12, after the word ftyp."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,8 @@ def read_picture(path: str | os.PathLike[str]) -> Picture | Skipped:
         return Skipped(path, f"it could not be read ({error.strerror})")
     if not data:
         return Skipped(path, "the file is empty")
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC and not _reads_heic():
+        return Skipped(path, "it is HEIC, which needs pillow-heif: pip install 'handscope[heic]'")
     try:
         with warnings.catch_warnings():
             # Pillow warns of sizes, which are looked at below, and of damaged EXIF, which then turns nothing.
@@ -145,8 +150,24 @@ def read_picture(path: str | os.PathLike[str]) -> Picture | Skipped:
     return Picture(path, hashlib.sha256(data).hexdigest(), pixels, scale, tuple(notes))
 
 
-class _TooMuch(Exception):
-    """A picture of a size or kind that is not read."""
+@cache
+def _reads_heic() -> bool:
+    """Whether pillow-heif is installed, which then reads it for Pillow."""
+    try:
+        import pillow_heif  # type: ignore[import-not-found]
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    r"""A path as text that every file and terminal takes: a byte of its name that is no UTF-8 is written ``\xe9``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+class _TooMuch(HandscopeError):
+    """A picture of a size or kind that is not read; a phrase that follows its name and a colon."""
 
 
 def _decode(data: bytes) -> tuple[NDArray[np.uint8], float, list[str]]:
@@ -173,7 +194,7 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8], float, list[str]]:
             notes.append(f"the first of {frames} frames")
             image.seek(0)
         image.load()
-        rgb = _rgb(ImageOps.exif_transpose(image), notes)
+        rgb = upright(image, notes)
     if max(rgb.size) > LONGEST:
         rgb.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX, reducing_gap=2.0)
     if min(rgb.size) < SMALLEST:
@@ -183,6 +204,14 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8], float, list[str]]:
     if scale < 1:
         notes.append(f"made {1 / scale:.3g} times smaller, from {width:,} × {height:,} pixels")
     return np.array(rgb), scale, notes  # a copy: Pillow's own is read-only, which torch warns of
+
+
+def upright(image: Image.Image, notes: list[str] | None = None) -> Image.Image:
+    """A PIL picture of any mode as RGB, turned as its EXIF says; what was done to it is added to `notes`.
+
+    Raises HandscopeError for values whose white is not known, as a phrase that follows its name and a colon.
+    """
+    return _rgb(ImageOps.exif_transpose(image), [] if notes is None else notes)
 
 
 def _rgb(image: Image.Image, notes: list[str]) -> Image.Image:

@@ -84,6 +84,31 @@ def test_score_says_what_it_left_out(folder: Path, scored: Path, handscope: Run)
     assert set(pd.read_csv(scored / "scores.csv")["outcome"]) <= {"plausible", "implausible", "undetected"}
 
 
+def test_json_is_printed_for_other_programs(folder: Path, scored: Path, handscope: Run) -> None:
+    said = handscope("anatomy", "score", folder, "--out", scored, "--search", "plain", "--json")
+    assert json.loads(said) == json.loads((scored / "scores.json").read_text(encoding="utf-8"))
+
+
+def test_boxes_and_the_most_hands(folder: Path, tmp_path: Path, handscope: Run) -> None:
+    """A second hand beside the one of a render is found only where a box says so, and two only where two may be."""
+    one = np.array(Image.open(folder / "good_00.png"))
+    small = Image.fromarray(one).resize((24, 24))
+    wide = Image.fromarray(np.concatenate([one, np.tile(one[:1, :1], (*one.shape[:2], 1))], 1))
+    wide.paste(small, (one.shape[1] + 40, 60))
+    wide.save(tmp_path / "two.png")
+    x = one.shape[1] + 40
+    (tmp_path / "boxes.csv").write_text(f"path,x0,y0,x1,y1\ntwo.png,{x},60,{x + 24},84\n")
+    options = ("anatomy", "score", tmp_path / "two.png", "--search", "plain", "--json", "--out")
+    boxes = ("--boxes", tmp_path / "boxes.csv")
+    both = json.loads(handscope(*options, tmp_path / "both", *boxes))["hands"]
+    assert sorted(hand["found_by"] for hand in both) == ["box", "palm"]
+    single = json.loads(handscope(*options, tmp_path / "one", *boxes, "--max-hands", 1))["hands"]
+    assert len(single) == 1
+    assert "--max-hands of 1 and more" in handscope(*options, tmp_path / "no", "--max-hands", 0, status=2)
+    said = handscope("anatomy", "score", folder, "--out", tmp_path / "no", *boxes, status=2)
+    assert "has boxes for none of the" in said
+
+
 def test_methods_share_what_was_read(folder: Path, scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a picture was looked at again")

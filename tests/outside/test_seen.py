@@ -143,6 +143,7 @@ def test_swapped_pictures_are_not_read_as_each_other(finished_run, run_copy, tmp
 
 
 def test_anatomy_skips_a_picture_that_is_anothers(finished_run, run_copy, tmp_path):
+    from handscope.anatomy.judge.claims import Claims
     from handscope.anatomy.judge.journal import Journal
     from handscope.anatomy.judge.stage import _unread
 
@@ -151,7 +152,7 @@ def test_anatomy_skips_a_picture_that_is_anothers(finished_run, run_copy, tmp_pa
     shutil.copy(second, first)
     skipped = []
     paths, journal = [first, second, third], Journal.open(tmp_path, {"a": 1})
-    read = list(_unread(paths, journal, {}, {}, pixels_by_metadata(paths), skipped))
+    read = list(_unread(paths, journal, {}, {}, pixels_by_metadata(paths), skipped, Claims(tmp_path), []))
     assert [one.path for one in read] == [second, third] and "another" not in skipped[0].reason
     assert skipped[0].path == first and "its pixels are not those of the sample" in skipped[0].reason
 

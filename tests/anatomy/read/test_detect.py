@@ -305,7 +305,7 @@ def test_read_passes_gradients_to_the_picture_and_the_region(photo: Tensor) -> N
 
 def test_errors_name_the_picture() -> None:
     fine = torch.zeros(3, 8, 8)
-    for wrong in (torch.zeros(4, 8, 8), torch.zeros(8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
+    for wrong in (torch.zeros(4, 8, 8), torch.zeros(8, 8), torch.zeros(3, 8, 8, dtype=torch.int64)):
         with pytest.raises(HandscopeError, match="number 1 is"):
             detect([fine, wrong])
     for value in (255.0, -1.0, math.nan):

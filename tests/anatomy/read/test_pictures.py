@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handscope.anatomy.read.pictures import DECODED, LONGEST, Picture, Skipped, find_pictures, read_picture
+from handscope.anatomy.read.boxes import read_boxes
+from handscope.anatomy.read.pictures import DECODED, LONGEST, Picture, Skipped, find_pictures, read_picture, shown
 from handscope.errors import HandscopeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -280,3 +281,44 @@ def test_nothing_to_look_at(tmp_path: Path) -> None:
         find_pictures([tmp_path])
     with pytest.raises(HandscopeError, match="no picture or folder"):
         find_pictures([tmp_path / "gone"])
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"hevc"])
+def test_heic_is_named_for_what_it_is(tmp_path: Path, brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handscope.anatomy.read.pictures._reads_heic", lambda: False)
+    for name in ("phone.heic", "renamed.jpg"):
+        (tmp_path / name).write_bytes(b"\x00\x00\x00\x18ftyp" + brand + bytes(100))
+        assert skipped(tmp_path / name) == "it is HEIC, which needs pillow-heif: pip install 'handscope[heic]'"
+    assert [path.name for path in find_pictures([tmp_path]).pictures] == ["phone.heic", "renamed.jpg"]
+
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    left_red().save(tmp_path / "phone.heic", quality=95)
+    assert near(read(tmp_path / "phone.heic").pixels[24, 8], RED, 20)
+
+
+def test_a_path_is_shown_as_text() -> None:
+    assert shown("café.png") == "café.png"
+    assert shown(Path(os.fsdecode(b"caf\xe9.png"))) == "caf\\xe9.png"
+
+
+def test_boxes_of_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "boxes.csv"
+    table.write_text("path,x0,y0,x1,y1,score\na.png,1,2,3.5,4,.9\na.png,5,5,9,9,.5\ndeeper/b.png,0,0,1,1,\n")
+    assert read_boxes(table) == {
+        tmp_path / "a.png": [[1, 2, 3.5, 4], [5, 5, 9, 9]],
+        tmp_path / "deeper" / "b.png": [[0, 0, 1, 1]],
+    }
+    for text, said in (
+        ("path,x0,y0,x1\n", "y1 is missing"),
+        ("path,x0,y0,x1,y1\na.png,1,1,2,2\na.png,3,1,2,2\n", "line 3 has 3, 1, 2, 2"),
+        ("path,x0,y0,x1,y1\na.png,one,1,2,2\n", "line 2 has one"),
+        ("path,x0,y0,x1,y1\na.png,1,1,nan,2\n", "line 2"),
+    ):
+        table.write_text(text)
+        with pytest.raises(HandscopeError, match=said):
+            read_boxes(table)
+    with pytest.raises(HandscopeError, match="There are no boxes"):
+        read_boxes(tmp_path / "gone.csv")
