@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
+import made_circuit
 import made_tiny
 import pytest
 from made_once import made_once
@@ -51,6 +52,17 @@ def tiny_model(tiny_pipe_folder: Path):
     from handscope.models.model import load
 
     return load(str(tiny_pipe_folder))
+
+
+@pytest.fixture(scope="session")
+def circuit_model(tiny_pipe_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The tiny pipeline with a circuit made by hand, as a `Model`: see made_circuit.py."""
+    from handscope.models.model import load
+
+    def make(folder: Path) -> None:
+        made_circuit.make_circuit(folder, tiny_pipe_folder)
+
+    return load(str(made_once(tmp_path_factory, "circuit", make)))
 
 
 @pytest.fixture(scope="session")
