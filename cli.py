@@ -6,9 +6,10 @@ import os
 import signal
 import sqlite3
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,10 @@ from .commands import (
     survey,
     watch,
 )
+from .commands.verb import speak
 from .errors import HandscopeError, HandscopeWarning
 from .files import FULL, system_number
-from .progress import bars
+from .progress import bars, quiet
 from .stages import STAGES
 
 GROUPS = (
@@ -80,11 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(argv: Sequence[str] | None) -> int:
+    arguments = argparse.Namespace(verbose=False)
     try:
         arguments = _parser().parse_args(argv)
         if "" in (sys.argv[1:] if argv is None else argv):
             raise HandscopeError("One of the arguments is empty: give a name or a value in its place.")
-        with bars() as progress:
+        speak(arguments)
+        with nullcontext(quiet) if arguments.quiet else bars() as progress:
             return arguments.verb(arguments, progress) or 0
     except BrokenPipeError:
         raise
@@ -92,6 +96,8 @@ def _status(argv: Sequence[str] | None) -> int:
         print("\nInterrupted; what was finished is kept. Run the same command again to go on.", file=sys.stderr)
         return 130
     except HandscopeError as error:
+        if arguments.verbose:
+            traceback.print_exc()
         return _refuse(str(error))
     except (OSError, sqlite3.OperationalError) as error:
         return _refuse(_system_message(error))
@@ -109,10 +115,40 @@ def _parser() -> argparse.ArgumentParser:
         "can be killed at any point: the same command again goes on where it stopped.",
     )
     parser.add_argument("--version", action="version", version=f"handscope {__version__}")
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        metavar="SHELL",
+        help="print what lets a shell complete commands, as in eval \"$(handscope --completion bash)\"",
+    )
     verbs = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
     for group in GROUPS:
         group.add(verbs)
     return parser
+
+
+class _Completion(argparse.Action):
+    """Prints the completions of a shell, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.exit(_refuse("Completions need shtab: pip install 'handscope[completion]'."))
+        if values not in shtab.SUPPORTED_SHELLS:
+            parser.exit(_refuse(f"Expected one of {', '.join(shtab.SUPPORTED_SHELLS)}, found {values!r}."))
+        _complete_paths(parser, shtab.FILE)
+        parser.exit(print(shtab.complete(parser, values)) or 0)
+
+
+def _complete_paths(parser: argparse.ArgumentParser, how: Any) -> None:
+    """Let every argument that is no choice be completed as a path, in all verbs."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _complete_paths(inner, how)
+        elif action.nargs != 0 and not action.choices:
+            action.complete = how  # type: ignore[attr-defined]
 
 
 def _names(always: bool) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
 from .run.design import DESIGNS
 from .run.record import fresh, made_from, set_fresh
-from .stages import GENERATE, LABEL, LABELS, STAGES, Stage
+from .stages import ANALYZE, GENERATE, LABEL, LABELS, PROBE, STAGES, Stage
 from .study_file import (
     Blocks,
     Folder,
@@ -155,8 +155,8 @@ class Study(BaseModel):
         return prompts_of_pairs(given)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> "Study":
-        """Read a study.
+    def from_yaml(cls, path: str | Path, changed: Mapping[str, Any] | None = None) -> "Study":
+        """Read a study, with some of its keys `changed`.
 
         Paths of prompts, a subject or a model are relative to the YAML file, the run folder to the current directory.
 
@@ -166,7 +166,7 @@ class Study(BaseModel):
             The file is missing or not YAML in UTF-8, a key is unknown or missing, or a value does not fit its key.
         """
         path = Path(path)
-        given = parse(path)
+        given = parse(path) | dict(changed or {})
         try:
             study = cls.model_validate(given, context={"beside": path.parent}, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -208,6 +208,35 @@ class Study(BaseModel):
             settings["steps"] = [step for step in settings["steps"] if step < self.steps]
         return settings
 
+    def left(self) -> list[tuple[Stage, bool]]:
+        """The stages of this study, and whether each has something to do; nothing is done."""
+        return [(stage, self._entry(stage) is None) for stage in self.chosen]
+
+    def check_size(self) -> None:
+        """Refuse, before anything is drawn, a study that its own statistics would refuse after all was labelled."""
+        prompts, samples = len(set(self.prompts)), len(set(self.prompts)) * len(set(self.seeds))
+        if ANALYZE not in self.chosen and PROBE not in self.chosen:
+            return
+        from .labeling.table import FEWEST
+
+        if prompts < self.folds:
+            raise HandscopeError(
+                f"The study has {prompts} prompt{'s' if prompts > 1 else ''}, and {self.folds} folds each hold out "
+                f"prompts that the others have: give at least {self.folds} prompts, or fewer folds."
+            )
+        if samples < 2 * FEWEST:
+            raise HandscopeError(
+                f"The study has {samples} samples, and its statistics need at least {FEWEST} good and {FEWEST} bad "
+                "ones: give more seeds or prompts."
+            )
+
+    def _noted(self, stage: Stage) -> dict[str, Any]:
+        return noted_settings(self.settings_of(stage), self if stage is GENERATE else None)
+
+    def _entry(self, stage: Stage) -> dict[str, Any] | None:
+        """What the record says of a stage that is complete."""
+        return fresh(self.folder, stage, made_from(self.folder, stage, self._noted(stage)))
+
     def run(self, progress: Progress = quiet) -> list[StageResult]:
         """Run every stage that is not complete, in the order of `handscope.stages.STAGES`.
 
@@ -224,19 +253,19 @@ class Study(BaseModel):
 
     def stages(self, progress: Progress = quiet) -> Iterator[StageResult]:
         """`run`, one stage at a time."""
+        self.check_size()
         work = _Work(self, progress)
         if self.subject is not None:
             from .labeling.subject import load_subject, set_subject
 
             set_subject(work.run, load_subject(self.subject))
         for stage in self.chosen:
-            settings = self.settings_of(stage)
-            noted = noted_settings(settings, self if stage is GENERATE else None)
-            entry = fresh(self.folder, stage, made_from(self.folder, stage, noted))
+            entry = self._entry(stage)
             if entry is not None:
                 yield StageResult(stage.name, False, entry.get("summary") or stage.describe(work.run))
                 continue
-            yield StageResult(stage.name, True, perform(stage, self.folder, noted, partial(work.do, stage, settings)))
+            do = partial(work.do, stage, self.settings_of(stage))
+            yield StageResult(stage.name, True, perform(stage, self.folder, self._noted(stage), do))
 
 
 def perform(stage: Stage, folder: Path, noted: dict[str, Any], do: Callable[[], object]) -> str:

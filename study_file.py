@@ -1,6 +1,7 @@
 """The YAML file of a study: how it is read, and what each of its values may be."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -140,6 +141,9 @@ def _prompts(value: Any, info: ValidationInfo) -> Any:
 
 
 def _seeds(value: Any) -> Any:
+    if isinstance(value, str) and (span := re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", value)):
+        first, last = map(int, span.groups())
+        value = {"first": first, "count": last - first + 1}
     if isinstance(value, dict) and set(value) == {"first", "count"} and all(map(_is_whole, value.values())):
         if value["count"] < 1:
             raise ValueError("{first: 0, count: 12} with a count of at least 1")
@@ -190,7 +194,7 @@ Pairs = Annotated[
 Seeds = Annotated[
     tuple[int, ...],
     BeforeValidator(_seeds),
-    Field(description="a list of whole numbers, or {first: 0, count: 12}"),
+    Field(description="a list of whole numbers, {first: 0, count: 12}, or 0-11"),
 ]
 Seed = Annotated[int, Strict(), Field(ge=0, le=LAST_SEED, description=f"a whole number from 0 to {LAST_SEED}")]
 FromOne = Annotated[int, Strict(), Field(ge=1, description="a whole number of at least 1")]

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from ..progress import Progress
-from .verb import add_verb, open_run, say
+from .verb import add_verb, open_run, say, show
 
 
 def add(verbs: Any) -> None:
@@ -57,11 +57,13 @@ def _agreement(arguments: argparse.Namespace, progress: Progress) -> None:
     if table.empty:
         say("labels", f"no sample in {run.path} was labelled or rated by two annotators, so nothing can be compared")
         return
+    lines = []
     for row in table.itertuples():
         of = f"(n = {row.samples}, {_counted(row.prompts, 'prompt')})"
         value = f"{row.value:.2f}" if row.value == row.value else row.note
         bounds = f" ({row.low:.2f} to {row.high:.2f})" if row.low == row.low else ""
-        print(f"{row.measure:13} {row.of:24} {value}{bounds} {of}")
+        lines.append(f"{row.measure:13} {row.of:24} {value}{bounds} {of}")
+    show("\n".join(lines), agreement=table.to_dict("records"))
     paths = [run.analysis_dir / name for name in ("agreement.csv", "to_review.csv")]
     for path, written in zip(paths, (table, queue)):
         write_csv(path, written)

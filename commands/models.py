@@ -1,13 +1,14 @@
 """``handscope models``: which models can be read, and whether one is read right."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
 from .options import number, whole
-from .verb import add_verb, say
+from .verb import add_verb, say, show
 
 TESTED = "diffusers 0.42.1"
 """On which versions the tests run the tiny models of every family (constraints.txt)."""
@@ -36,8 +37,8 @@ def _list(arguments: argparse.Namespace, progress: Progress) -> None:
         kinds = ", ".join(f"{blocks.kind}.N" for blocks in family.lists)
         rows.append((family.name, family.transformer, kinds, "all stages" if family.pipelines else "capture and edits"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]))
+    lines = ["  ".join([*(text.ljust(width) for text, width in zip(row, widths)), row[3]]) for row in rows]
+    show("\n".join(lines), families=[dict(zip(rows[0], row)) for row in rows[1:]])
     say("models", f"{_tested()}; handscope models check FOLDER tries a model of your own")
 
 
@@ -66,5 +67,5 @@ def _check(arguments: argparse.Namespace, progress: Progress) -> int:
         checked = check_model(model, guidance=arguments.guidance, **asked)
     else:
         checked = check_pipeline(open_any(Path(find(arguments.folder, None, None).folder)), **asked)
-    print(checked)
+    show(str(checked), **asdict(checked), passed=checked.passed)
     return 0 if checked.passed else 1

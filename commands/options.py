@@ -125,11 +125,18 @@ def names(text: str) -> list[str]:
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    try:
-        return [whole(name) for name in names(text)]
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers such as 20,12,3, found {text!r}") from None
+    """Whole numbers and spans of them, either way, with commas between: ``20,12,3`` or ``20-15,1``."""
+    found = []
+    for name in names(text):
+        span = re.fullmatch(r"([0-9]{1,4})-([0-9]{1,4})", name)
+        try:
+            first, last = map(int, span.groups()) if span else [whole(name)] * 2
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(
+                f"expected whole numbers such as 20,12,3 or 20-15, found {text!r}"
+            ) from None
+        found += range(first, last + 1) if first <= last else range(first, last - 1, -1)
+    return found
 
 
 def part(text: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..progress import Progress
 from .options import number
-from .verb import add_verb, open_run
+from .verb import add_verb, open_run, show
 
 
 def add(verbs: Any) -> None:
@@ -23,10 +23,11 @@ def _power(arguments: argparse.Namespace, progress: Progress) -> None:
     results = Results.read(run)
     plural = results.subject.plural
     table = power_table(results.tested, arguments.auc, arguments.power)
-    print(f"To see a held-out AUC of {arguments.auc:g} (p ≤ 0.05) with a chance of {arguments.power:.0%}:")
-    for row in table.itertuples():
-        print(
-            f"  {row.test}: {row.needed:,} labelled {plural} for one cell, {row.needed_first:,} for the first of "
-            f"{row.cells} cells (n = {row.n_good + row.n_bad} gives {row.power:.0%} and {row.power_first:.0%}; "
-            f"design effect {row.design_effect:.2f})"
-        )
+    lines = [f"To see a held-out AUC of {arguments.auc:g} (p ≤ 0.05) with a chance of {arguments.power:.0%}:"]
+    lines += [
+        f"  {row.test}: {row.needed:,} labelled {plural} for one cell, {row.needed_first:,} for the first of "
+        f"{row.cells} cells (n = {row.n_good + row.n_bad} gives {row.power:.0%} and {row.power_first:.0%}; "
+        f"design effect {row.design_effect:.2f})"
+        for row in table.itertuples()
+    ]
+    show("\n".join(lines), auc=arguments.auc, power=arguments.power, tests=table.to_dict("records"))

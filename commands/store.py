@@ -1,12 +1,13 @@
 """``handscope store``: look after activations on disk."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
-from .verb import add_verb, say
+from .verb import add_verb, say, show
 
 
 def add(verbs: Any) -> None:
@@ -34,7 +35,7 @@ def _check(arguments: argparse.Namespace, progress: Progress) -> int:
 
     problems = check(path, progress)
     for problem in problems:
-        print(problem)
+        show(str(problem), path=problem.path, what=problem.what)
     if not problems:
         say("check", f"nothing is wrong in {path}")
         return 0
@@ -47,7 +48,8 @@ def _info(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..extract.store.check import info
     from ..report.summary import stored
 
-    print(stored(info(path)))
+    found = info(path)
+    show(stored(found), **asdict(found))
 
 
 def _consolidate(arguments: argparse.Namespace, progress: Progress) -> None:

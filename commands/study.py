@@ -1,26 +1,90 @@
-"""``handscope study``: every stage from one YAML file."""
+"""``handscope study``: every stage from one YAML file; ``init`` begins such a file."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ..errors import HandscopeError
+from ..plain_yaml import PlainLoader
 from ..progress import Progress
-from .verb import add_verb, say
+from .verb import add_verb, remark, say
+
+TEMPLATE = Path(__file__).parent.parent / "datasets" / "template.yaml"
 
 
 def add(verbs: Any) -> None:
-    """Add ``study``."""
+    """Add ``study`` and ``init``."""
     verb = add_verb(verbs, "study", _study, "run every stage of a study, and only what is missing of it")
-    verb.add_argument("file", metavar="FILE.yaml", help="the study; datasets/demo.yaml is one")
+    verb.add_argument("file", metavar="FILE.yaml", help="the study; datasets/demo.yaml is one, and init begins one")
+    verb.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a key of the file, otherwise"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
+
+    verb = add_verb(verbs, "init", _init, "write a study file to begin with, every key explained")
+    verb.add_argument("file", metavar="FILE.yaml", help="the file to write")
+    verb.add_argument("--model", default="organism", help="organism, a pipeline folder or a hub id (default organism)")
+    verb.add_argument("--prompts", default="study", metavar="FILE", help="a text file with one prompt a line")
+    verb.add_argument("--run", metavar="RUN", help="the run folder (default runs/NAME of the file)")
+    verb.add_argument("--subject", default="hand", help="what is labelled: hand, or a YAML file that says it")
 
 
 def _study(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..study import Study
 
-    study = Study.from_yaml(arguments.file)
+    study = Study.from_yaml(arguments.file, dict(arguments.set))
+    if arguments.dry_run:
+        _say_left(study)
+        return
     ran = []
     for result in study.stages(progress):
         ran.append(result.ran)
         say(result.stage, result.summary if result.ran else f"complete: {result.summary}")
     if not any(ran):
-        print(f"Nothing to do: every stage of {study.folder} is complete.")
-    print(f"The report is {(study.folder / 'report.html').resolve()}")
+        remark(f"Nothing to do: every stage of {study.folder} is complete.")
+    remark(f"The report is {(study.folder / 'report.html').resolve()}")
+
+
+def _say_left(study: Any) -> None:
+    study.check_size()
+    begun = False
+    for stage, todo in study.left():
+        # What a stage reads is about to change where one before it has something to do.
+        begun = begun or todo
+        say(stage.name, f"to do: {stage.help}" if begun else "complete")
+
+
+def _init(arguments: argparse.Namespace, progress: Progress) -> None:
+    path = Path(arguments.file)
+    if path.exists():
+        raise HandscopeError(f"{path} is there already, and is left as it is: give another name.")
+    organism = arguments.model == "organism"
+    said = {
+        "run": arguments.run or f"runs/{path.stem}",
+        "model": arguments.model,
+        "prompts": arguments.prompts,
+        "subject": arguments.subject,
+        "labels": "auto" if organism and arguments.subject == "hand" else "existing",
+    }
+    lines = TEMPLATE.read_text(encoding="utf-8").splitlines(keepends=True)
+    for place, line in enumerate(lines):
+        key = line.partition(":")[0]
+        if key in said:
+            comment = line[line.index(" #") :] if " #" in line else "\n"
+            lines[place] = yaml.safe_dump({key: said[key]}, allow_unicode=True, width=1000).rstrip("\n") + comment
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.writelines(lines)
+    say("init", f"{path}; look through it, then: handscope study {path}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise argparse.ArgumentTypeError(f"expected a key and its value such as device=cuda, found {text!r}")
+    try:
+        return key.strip(), yaml.load(value, PlainLoader)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"expected a value as in the file behind {key}=, found {value!r}") from None

@@ -6,7 +6,7 @@ from typing import Any
 from ..progress import Progress
 from ..stages import SURVEY
 from .options import at_least, model_of, model_options, part, statistics_options
-from .verb import add_stage, open_run, perform, say
+from .verb import add_stage, open_run, perform, remark, say
 
 
 def add(verbs: Any) -> None:
@@ -58,4 +58,4 @@ def _survey(arguments: argparse.Namespace, progress: Progress) -> None:
         temporary.write_text(plan.to_json() + "\n", encoding="utf-8")
     blocks, steps = ", ".join(map(str, plan.blocks)), ", ".join(map(str, plan.steps))
     say("zoom", f"{len(plan.cells)} cells chosen by the map, {blocks} at steps {steps}: to extract them, run")
-    print(f"handscope extract {run.path} --plan {path}", flush=True)
+    remark(f"handscope extract {run.path} --plan {path}")

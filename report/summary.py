@@ -25,12 +25,19 @@ def generated(run: "Run") -> str:
 
 
 def labelled(run: "Run") -> str:
-    """How many samples have which verdict."""
-    from ..labeling.database.labels import Labels
+    """How many samples have which verdict, and how many pairs of a bad and a good one of the same prompt there are."""
+    from ..labeling.table import SUBSETS, sample_table
 
-    verdicts = Labels(run.labels_path).table()["verdict"].value_counts()
+    table = sample_table(run)
+    verdicts = table["verdict"].value_counts()
     counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
-    return f"{verdicts.sum()} labels in {run.labels_path}: {counts}"
+    sure = table[table["verdict"].isin(SUBSETS["sure"])]
+    bad = sure.groupby("prompt")["bad"].agg(["sum", "count"])
+    pairs = bad["sum"] * (bad["count"] - bad["sum"])
+    return (
+        f"{verdicts.sum()} labels in {run.labels_path}: {counts}; {int(pairs.sum()):,} pairs of a bad and a good one "
+        f"in {int((pairs > 0).sum())} of {len(bad)} prompts"
+    )
 
 
 def extracted(run: "Run") -> str:
