@@ -253,7 +253,8 @@ class Study(BaseModel):
 
     def stages(self, progress: Progress = quiet) -> Iterator[StageResult]:
         """`run`, one stage at a time."""
-        self.check_size()
+        if self._entry(GENERATE) is None:
+            self.check_size()
         work = _Work(self, progress)
         if self.subject is not None:
             from .labeling.subject import load_subject, set_subject
@@ -346,8 +347,9 @@ class _Work:
             stage.do()(self.run, progress=self.progress)
         elif not self.run.labels_path.exists():
             raise HandscopeError(
-                f"The study says labels: existing, and there is no {self.run.path / LABELS}: "
-                "label the samples, or say labels: auto, and run the same command again."
+                f"The study says labels: existing, and there is no {self.run.path / LABELS}: handscope label "
+                f"{self.run.path} opens a page to paint them on, handscope labels import takes those that you have; "
+                "then run the same command again."
             )
 
     def _extract(self, stage: Stage, settings: dict[str, Any]) -> None:

@@ -4,10 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import HandscopeError
-from ..plain_yaml import PlainLoader
 from ..progress import Progress
 from .verb import add_verb, remark, say
 
@@ -60,6 +57,8 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
     path = Path(arguments.file)
     if path.exists():
         raise HandscopeError(f"{path} is there already, and is left as it is: give another name.")
+    import yaml
+
     organism = arguments.model == "organism"
     said = {
         "run": arguments.run or f"runs/{path.stem}",
@@ -81,6 +80,10 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    from ..plain_yaml import PlainLoader
+
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise argparse.ArgumentTypeError(f"expected a key and its value such as device=cuda, found {text!r}")

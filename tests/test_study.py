@@ -240,7 +240,7 @@ def test_a_run_of_0_3_is_shown_as_it_is_and_made_again_alike(
 def test_existing_labels_are_asked_for(tiny_pipe_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     settings = {"run": str(tmp_path / "run"), "model": str(tiny_pipe_folder), "labels": "existing", **SETTINGS}
-    path.write_text(yaml.safe_dump(settings | {"prompts": PROMPTS[:1], "seeds": [0]}), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings | {"prompts": PROMPTS[:3], "seeds": [0, 1, 2, 3]}), encoding="utf-8")
     stages = Study.from_yaml(path).stages()
     assert next(stages).stage == "generate"
     with pytest.raises(HandscopeError, match=r"labels: existing.*labels\.sqlite"):
