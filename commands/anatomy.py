@@ -62,6 +62,9 @@ def add(verbs: Any) -> None:
     verb.add_argument(
         "--json", action="store_true", help="print scores.json, and nothing else, for other programs to read"
     )
+    verb.add_argument(
+        "--fiftyone", action="store_true", help="also write fiftyone/data.json and labels.json, which FiftyOne imports"
+    )
 
     text = "measure how far each method agrees with a person's labels, and fit `calibrated` to them"
     verb = add_verb(inner, "calibrate", _calibrate, text)
@@ -109,6 +112,8 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
         pixels=pixels_by_metadata(found.pictures),
         progress=progress,
     )
+    if arguments.fiftyone:
+        _write_fiftyone(arguments.out)
     if arguments.json:
         print((arguments.out / "scores.json").read_text(encoding="utf-8"), end="", flush=True)
         return
@@ -117,6 +122,18 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
         say("rate", _corrected(scores, calibration))
     _say_skipped(found, read)
     say("", f"tables and sheets are in {arguments.out}")
+
+
+def _write_fiftyone(out: Path) -> None:
+    import json
+
+    from ..anatomy.integrations.fiftyone import fiftyone_labels
+    from ..files import atomic
+
+    document = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    for name, part in zip(("data", "labels"), fiftyone_labels(document)):
+        with atomic(out / "fiftyone" / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(part, indent=1) + "\n", "utf-8")
 
 
 def _boxes(path: Path, pictures: "Sequence[Path]") -> dict[Path, list[list[float]]]:

@@ -288,7 +288,10 @@ def _table(scores: Scores, read: Read) -> pd.DataFrame:
 
 
 def _document(scores: Scores, read: Read, table: pd.DataFrame) -> dict[str, Any]:
-    """The table as JSON, with the landmarks of each hand, and lists of what has no verdict."""
+    """The table as JSON, with the landmarks of each hand, the pictures, and lists of what has no verdict.
+
+    Sizes and coordinates are in pixels of the files, upright.
+    """
     hands: dict[tuple[str, int], list[list[float]]] = {}
     for entry in read.entries:
         for k, record in enumerate(entry["hands"], 1):
@@ -300,8 +303,14 @@ def _document(scores: Scores, read: Read, table: pd.DataFrame) -> dict[str, Any]
             continue
         clean = {key: value for key, value in row.items() if value == value}
         rows.append(clean | {"landmarks": hands[row["path"], row["hand"]]})
+    pictures = [
+        {"path": shown(path), "outcome": outcome}
+        | {side: round(entry[side] / entry["scale"]) for side in ("width", "height")}
+        for path, entry, outcome in zip(read.paths, read.entries, scores.outcomes(), strict=True)
+    ]
     return {
         "method": scores.method,
+        "pictures": pictures,
         "hands": rows,
         "undetected": [shown(read.paths[i]) for i in scores.undetected],
         "skipped": [{"path": shown(one.path), "reason": one.reason} for one in read.skipped],

@@ -1,0 +1,1 @@
+"""The score where people draw, keep and look at pictures: diffusers, ComfyUI, datasets, FiftyOne."""
