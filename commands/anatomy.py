@@ -1,13 +1,14 @@
 """``handscope anatomy``: score the hands of pictures, and measure how far a score can be trusted."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
 from ..stages import ANATOMY
-from .verb import add_verb, say
+from .verb import add_verb, remark, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +59,6 @@ def add(verbs: Any) -> None:
     )
     verb.add_argument(
         "--max-hands", type=int, default=2, metavar="N", help="most hands a picture; the surest are kept (default 2)"
-    )
-    verb.add_argument(
-        "--json", action="store_true", help="print scores.json, and nothing else, for other programs to read"
     )
     verb.add_argument(
         "--fiftyone", action="store_true", help="also write fiftyone/data.json and labels.json, which FiftyOne imports"
@@ -115,7 +113,7 @@ def _score(arguments: argparse.Namespace, progress: Progress) -> None:
     if arguments.fiftyone:
         _write_fiftyone(arguments.out)
     if arguments.json:
-        print((arguments.out / "scores.json").read_text(encoding="utf-8"), end="", flush=True)
+        show("", **json.loads((arguments.out / "scores.json").read_text(encoding="utf-8")))
         return
     say("score", _summary(scores))
     if calibration is not None:
@@ -243,7 +241,7 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
     _draw_reliability(result, arguments.out)
     _say_agreement(result, labels)
     say("", f"calibration.json, tables and reliability.png are in {arguments.out}; to use it, run")
-    print(f"handscope anatomy score FOLDER --calibration {arguments.out / 'calibration.json'} --out DIR", flush=True)
+    remark(f"handscope anatomy score FOLDER --calibration {arguments.out / 'calibration.json'} --out DIR")
 
 
 def _scaled(box: "Sequence[float] | None", scale: float) -> "list[float] | None":
