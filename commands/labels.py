@@ -1,10 +1,16 @@
 """``handscope labels``: take labels elsewhere, bring them back, and see how far annotators agree."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from ..errors import HandscopeError
 from ..progress import Progress
-from .verb import add_verb, open_run, say, show
+from .options import names
+from .verb import add_verb, open_run, remark, say, show
+
+SHOWN = 5
+"""Matched labels that an import shows before it writes."""
 
 
 def add(verbs: Any) -> None:
@@ -23,8 +29,18 @@ def add(verbs: Any) -> None:
         "--everyone", action="store_true", help="every annotator's labels, not only those that count for the run"
     )
 
-    verb = add_verb(verbs, "import", _import, "append labels that were exported, of the same images and grid", True)
-    verb.add_argument("path", metavar="PATH", help="what labels export wrote")
+    verb = add_verb(verbs, "import", _import, "append labels of the run's pictures, from handscope or elsewhere", True)
+    verb.add_argument(
+        "path",
+        metavar="PATH",
+        help="what labels export wrote; or a CSV, JSONL, Parquet, COCO, FiftyOne's or Label Studio's JSON, .npz or a "
+        "folder of masks",
+    )
+    verb.add_argument("--good", type=names, default=[], metavar="LIST", help="what these labels call good")
+    verb.add_argument("--bad", type=names, default=[], metavar="LIST", help="what they call bad")
+    verb.add_argument("--author", default="imported", help="whose they are, where they do not say (default imported)")
+    verb.add_argument("--skip-unknown", action="store_true", help="pass over pictures that are no samples of the run")
+    verb.add_argument("--dry-run", action="store_true", help="show what would be added, and add nothing")
 
     add_verb(verbs, "agreement", _agreement, "how far annotators agree, and on which samples they do not", True)
 
@@ -40,9 +56,20 @@ def _export(arguments: argparse.Namespace, progress: Progress) -> None:
 
 def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    from ..labeling.exchange.importing import import_labels
+    from ..labeling.exchange.elsewhere import match_labels
+    from ..labeling.exchange.importing import import_labels, ours
 
-    done = import_labels(run, arguments.path)
+    how = {name: getattr(arguments, name) for name in ("good", "bad", "author", "skip_unknown")}
+    if not ours(Path(arguments.path)):
+        matched = match_labels(run, arguments.path, **how)
+        for one in matched[:SHOWN]:
+            remark(f"  {one}")
+        if arguments.dry_run:
+            say("labels", f"{_counted(len(matched), 'label')} of {arguments.path} would be added; nothing was")
+            return
+    elif arguments.dry_run:
+        raise HandscopeError(f"{arguments.path} is what labels export wrote, which needs no look: leave out --dry-run.")
+    done = import_labels(run, arguments.path, **how)
     left = [f"{done.known} were here already"] if done.known else []
     left += [f"{done.older} were left, since their authors have labelled them here since"] if done.older else []
     say("labels", "; ".join([f"{_counted(done.added, 'annotation')} of {arguments.path} added", *left]))

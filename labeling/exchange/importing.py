@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ...run.folder import Run
 from ..database.annotation import Annotation
 from ..database.labels import Labels
 from ..grid import grid
+from .elsewhere import AUTHOR, match_labels
 from .export import LIST, ending
 from .pixels import CATEGORIES, gather, grids
 from .record import FACTS, annotation, unflat
@@ -54,26 +55,35 @@ class Imported:
     older: int
 
 
-def import_labels(run: Run, path: str | os.PathLike[str]) -> Imported:
-    """Append the labels of a file, or of a folder of PNGs, that `export_labels` wrote, all of them or none.
+def import_labels(
+    run: Run,
+    path: Any,
+    good: Sequence[str] = (),
+    bad: Sequence[str] = (),
+    author: str = AUTHOR,
+    skip_unknown: bool = False,
+) -> Imported:
+    """Append labels to a run's, all of them or none: those that `export_labels` wrote, or that other tools did.
 
-    Each becomes its author's newest, with ``, imported from FILE`` behind its source and the time at which it was
-    judged. It then counts as any newest label does: over what others said before, and under a review.
+    What handscope wrote keeps its authors and the times at which it was judged; what others did is read by
+    `match_labels`, and takes `good`, `bad`, `author` and `skip_unknown`. Each becomes its author's newest, with
+    ``, imported from FILE`` behind its source. It then counts as any newest label does: over what others said before,
+    and under a review.
+
+    Parameters
+    ----------
+    path : path of a file or a folder, or a ``datasets.Dataset``
 
     Raises
     ------
     HandscopeError
-        The file is missing, damaged or of no such format; or one of its annotations is of a sample that the run lacks,
+        The labels are missing, damaged or of no form that is known; or one of them is of a sample that the run lacks,
         of another image, or on another grid.
     """
-    path = Path(path)
-    if not path.exists():
-        raise HandscopeError(f"There are no labels at {path}: check the name.")
-    if ending(path) not in READERS or path.is_dir() != (ending(path) == ""):
-        raise HandscopeError(
-            f"Expected labels in a file ending in {', '.join(filter(None, READERS))}, or in a folder, found {path}."
-        )
-    found = list(_checked(run, path))
+    if isinstance(path, str | os.PathLike) and ours(Path(path)):
+        found = list(_checked(run, Path(path)))
+    else:
+        found = [one.annotation for one in match_labels(run, path, good, bad, author, skip_unknown)]
     labels = Labels(run.labels_path)
     new = []
     known = older = 0
@@ -87,6 +97,29 @@ def import_labels(run: Run, path: str | os.PathLike[str]) -> Imported:
             new.append(one)
     labels.add(new)
     return Imported(len(new), known, older)
+
+
+def ours(path: Path) -> bool:
+    """Whether labels are in a form that `export_labels` writes, by what is in them and not by their name alone."""
+    if not path.is_file():
+        return (path / LIST).is_file()
+    try:
+        if ending(path) == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return "image_sha256" in file.files
+        if ending(path) == ".json":
+            whole = json.loads(path.read_text(encoding="utf-8"))
+            images = whole.get("images") if isinstance(whole, dict) else None
+            return isinstance(images, list) and any("judgements" in image for image in images)
+        if ending(path) in (".csv", ".csv.gz"):
+            return {"image_sha256", "author"} <= set(pd.read_csv(path, nrows=0))
+        if ending(path) == ".parquet":
+            from pyarrow import parquet
+
+            return {"image_sha256", "author"} <= set(parquet.read_schema(path).names)
+    except (*DAMAGED, ImportError):
+        return True  # which says what is wrong with it
+    return False
 
 
 def _checked(run: Run, path: Path) -> Iterator[Annotation]:

@@ -20,12 +20,12 @@ from ...models.model import Model
 from ...progress import Progress, quiet
 from ...run.folder import Run, is_given
 from ...run.prompts import check_seeds, own_seed
-from ..database.annotation import VERDICTS, Annotation
+from ..database.annotation import Annotation
 from ..database.labels import Labels
-from ..subject import Subject, subject_of
+from ..subject import subject_of
 from .fit import WAYS, Fit, fitted
 from .importing import same_judgement
-from .pixels import share
+from .on_grid import on_grid, verdicts
 from .sources import Source, sources
 
 AUTHOR = "given"
@@ -33,7 +33,6 @@ AUTHOR = "given"
 LEFT_OUT = "left_out.csv"
 NAMED = 5
 """Bad pictures that a refusal names before it counts the rest."""
-_LABEL = {"good": 2, "good?": 2, "bad?": 3, "bad": 3, "unsure": 0}
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def import_pictures(
     """
     plan = _settings(model, run, steps, guidance, height, width, fit, noises, seed, batch_size)
     found, told = sources(Path(folder))
-    verdict = _verdicts(subject_of(run), found, good, bad, told)
+    verdict = verdicts(subject_of(run), found, good, bad, told)
     grid = model.grid(plan["height"], plan["width"])
     ready: dict[str, _Ready] = {}
     left_out: dict[str, str] = {}
@@ -211,25 +210,6 @@ def _settings(
     return {"steps": steps, "guidance": float(guidance), "height": height, "width": width, "noises": noises}
 
 
-def _verdicts(
-    subject: Subject, found: Sequence[Source], good: Sequence[str], bad: Sequence[str], told: Path
-) -> Callable[[str], str]:
-    """A function from what the folder says to a verdict; "" for what is to be passed over."""
-    known = {"": "", subject.classes.outside: ""}
-    known |= {subject.classes.good: "good", subject.classes.bad: "bad", subject.classes.unsure: "unsure"}
-    known |= {subject.noun: "unsure"} | {word: verdict for verdict, word in subject.verdicts.items()}
-    known |= {verdict: verdict for verdict in VERDICTS}
-    known |= dict.fromkeys(good, "good") | dict.fromkeys(bad, "bad")
-    every = sorted({said for one in found for said in (one.said, *(region.said for region in one.regions))})
-    unknown = [said for said in every if said not in known]
-    if unknown and not (good or bad):
-        raise HandscopeError(
-            f"{told} says {', '.join(map(repr, unknown[:NAMED]))}, which is no verdict that handscope knows: say which "
-            "are good and which are bad, with --good and --bad; others are then passed over."
-        )
-    return lambda said: known.get(said, "")
-
-
 def _read(
     source: Source,
     size: tuple[int, int],
@@ -251,7 +231,7 @@ def _read(
     if group is not None and source.columns.get(group) in (None, ""):
         raise HandscopeError(f"it has no value in the column {group!r}, by which pictures are to be grouped")
     shared = source.prompt if group is None else str(source.columns[group])
-    labels, instances, judged = _tokens(source, fit, original, grid, verdict)
+    labels, instances, judged = on_grid(source, fit, original, grid, verdict)
     digest = sha256(fit.picture(picture).tobytes())
     told = source.prompt if source.prompt is not None else prompt
     return _Ready(source, digest, fit, told, shared or source.name, labels, instances, judged)
@@ -271,35 +251,6 @@ def _opened(path: Path) -> Image.Image:
         raise HandscopeError("it is not there") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise HandscopeError(f"it could not be read ({next(iter(str(error).splitlines()), type(error))})") from error
-
-
-def _tokens(
-    source: Source, fit: Fit, original: tuple[int, int], grid: tuple[int, int], verdict: Callable[[str], str]
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Labels and instances on the token grid, and the verdict on the whole; "" where nothing is said."""
-    labels, instances = np.zeros(grid, np.uint8), np.zeros(grid, np.uint8)
-    whole = verdict(source.said) or verdict(str(source.columns.get("folder", "")))
-    judged = [(verdict(region.said) or ("" if region.said else whole), region) for region in source.regions]
-    kept = [(said or "unsure", region) for said, region in judged if said or not region.said]
-    masks = [(said, mask) for said, region in kept for mask in region.masks(original)]
-    if not masks:
-        if whole and not source.regions:
-            instances[share(fit.inside().astype(np.float32), *grid) >= 0.5] = 1
-            labels[instances > 0] = _LABEL[whole]
-        return labels, instances, whole if instances.any() else ""
-    shares = np.stack([share(fit.mask(mask), *grid) for _, mask in masks])
-    if len(masks) > 255:
-        raise HandscopeError(f"it has {len(masks)} instances, and a picture has at most 255")
-    best = shares.argmax(0)
-    for number, (said, _) in enumerate(masks):
-        own = (best == number) & (shares[number] >= 0.5)
-        if not own.any() and shares[number].any():
-            own = shares[number] == shares[number].max()
-        instances[own], labels[own] = number + 1, _LABEL[said]
-    if not instances.any():
-        raise HandscopeError("all that is labelled in it is cut away: say --fit pad")
-    shown = [masks[number - 1][0] for number in np.unique(instances) if number]
-    return labels, instances, whole or next(one for one in ("bad", "bad?", "unsure", "good?", "good") if one in shown)
 
 
 def _refuse(left_out: dict[str, str], count: int, told: Path, skip_bad: bool) -> None:

@@ -120,16 +120,16 @@ def _told_by(folder: Path) -> Path | None:
 def _read_lines(path: Path) -> list[Source]:
     """An imagefolder's ``metadata.jsonl``."""
     lines = path.read_text(encoding="utf-8").split("\n")
-    return _together(path, [json.loads(line) for line in lines if line.strip()])
+    return together(path, [json.loads(line) for line in lines if line.strip()])
 
 
 def _read_csv(path: Path) -> list[Source]:
     """A CSV file: one row a picture, or one an instance."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        return _together(path, list(csv.DictReader(file)))
+        return together(path, list(csv.DictReader(file)))
 
 
-def _together(table: Path, rows: Sequence[Mapping[str, Any]]) -> list[Source]:
+def together(table: Path, rows: Sequence[Mapping[str, Any]]) -> list[Source]:
     """One source a picture, from rows of which several may be of one."""
     found: dict[str, Source] = {}
     for row in rows:
@@ -161,15 +161,15 @@ def _regions(folder: Path, row: Mapping[str, Any]) -> Iterable[Region]:
         yield Region(lambda size: _mask_file(folder / mask, size), said)
     box = [row.get(name) for name in BOX]
     if all(value not in (None, "") for value in box):
-        yield _boxed([float(str(value)) for value in box], said)
+        yield boxed([float(str(value)) for value in box], said)
     elif row.get("bbox"):
-        yield _boxed(json.loads(row["bbox"]) if isinstance(row["bbox"], str) else row["bbox"], said)
+        yield boxed(json.loads(row["bbox"]) if isinstance(row["bbox"], str) else row["bbox"], said)
     objects = row.get("objects")
     if objects:
         objects = json.loads(objects) if isinstance(objects, str) else objects
         names = next((objects[key] for key in ("category", "categories", "label") if key in objects), None)
         for i, one in enumerate(objects["bbox"]):
-            yield _boxed(one, said if names is None else str(names[i]))
+            yield boxed(one, said if names is None else str(names[i]))
 
 
 def _read_coco(path: Path) -> list[Source]:
@@ -180,7 +180,7 @@ def _read_coco(path: Path) -> list[Source]:
     for one in whole["annotations"]:
         said = categories.get(one.get("category_id"), "")
         drawn = one.get("segmentation")
-        region = _boxed(one["bbox"], said) if not drawn else Region(_segment(drawn), said)
+        region = boxed(one["bbox"], said) if not drawn else Region(_segment(drawn), said)
         regions.setdefault(one["image_id"], []).append(region)
     found = []
     for image in whole["images"]:
@@ -200,7 +200,7 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return next((str(row[name]) for name in names if row.get(name) not in (None, "")), None)
 
 
-def _boxed(box: Sequence[float], said: str) -> Region:
+def boxed(box: Sequence[float], said: str) -> Region:
     left, top, width, height = (float(value) for value in box)
 
     def masks(size: Size) -> list[Mask]:
@@ -223,12 +223,17 @@ def _segment(drawn: Any) -> Callable[[Size], list[Mask]]:
     def masks(size: Size) -> list[Mask]:
         if isinstance(drawn, dict):
             return [_sized(decode(drawn), size)]
-        canvas = Image.new("1", size[::-1])
-        for polygon in drawn:
-            ImageDraw.Draw(canvas).polygon([float(value) for value in polygon], fill=1)
-        return [np.asarray(canvas, bool)]
+        return [polygon([list(map(float, corners)) for corners in drawn], size)]
 
     return masks
+
+
+def polygon(drawn: Sequence[Sequence[Any]], size: Size) -> Mask:
+    """The mask of polygons, each a list of corners, or of their numbers one after the other, in pixels."""
+    canvas = Image.new("1", size[::-1])
+    for corners in drawn:
+        ImageDraw.Draw(canvas).polygon(list(corners), fill=1)
+    return np.asarray(canvas, bool)
 
 
 def _mask_file(path: Path, size: Size) -> list[Mask]:
