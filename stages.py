@@ -593,6 +593,75 @@ PROBE = Stage(
     section="honest The honest question: more than meets the eye?",
 )
 
+BEYOND = "moved less that of a control, of the pairs that have both: n, 95% interval, p, q"
+
+PATCH = Stage(
+    name="patch",
+    help="activations exchanged between samples, cell by cell, with controls: which of them carry a fault",
+    command="patch RUN",
+    function="report.patching.patch_and_draw",
+    summary="report.patching.summary",
+    needs="the organism",
+    reads=(*SAMPLES, *ACTIVATIONS, "analysis/probes.csv", LABELS),
+    tables=(
+        Table(
+            "analysis/patch.csv",
+            {
+                "direction": "both; into bad: good donors into bad recipients; into good: the other way",
+                "arm": "what is put in: of the donor, its values or its latents; or of a control or window",
+            }
+            | CELL
+            | {
+                "n": "pairs", "prompts": "prompts",
+                "moved": "how far the judge's probability of bad moves towards the donor's class",
+                "moved_*": "its 95% interval over prompts", "p": "of no move, one-sided, by the signs of prompts",
+                "p_family": "p adjusted for all cells of the direction and arm", "q": SCORE["q"],
+                "tokens": "tokens that are exchanged, in the mean",
+                "judged": "share of verdicts that change towards the donor's class, less those that change away",
+                "way*": "share of the way from recipient to donor: of latents at the tokens, and of shapes",
+                "outside": "mean change of pixels elsewhere, in levels of 0 to 255",
+                "beyond_*": BEYOND,
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/patch_first_order.csv",
+            CELL
+            | {
+                "n": "pairs",
+                "exact*": "share of the way to the donor that the clean picture predicted at the step goes; interval",
+                "estimate*": "the same from its gradient: attribution patching",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/patch_agreement.csv",
+            {
+                "causal": "a map of effects", "other": "the map beside it", "rho": "rank correlation over cells",
+                "lo": "lower end of its 95% interval, from draws of prompts", "hi": "upper end", "cells": "cells",
+                "worst": "cells that differ most in rank, and by how much",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/patch_pairs.csv",
+            {
+                "pair": "its number and direction", "prompt": "its prompt", "recipient": "sample", "donor": "sample",
+                "toward": "1 where the donor is bad, -1 where it is good",
+                "own": "another sample of the recipient's verdict", "other": "donor of another prompt",
+            },
+            optional=True,
+        ),
+    ),
+    files=("patch/parts/*.csv", "patch/strips/*.png", "figures/patch.*", "figures/patch_*"),
+    settings={"seed": "seed"},
+    defaults={"pairs": 200, "controls": 200, "windows": 0},
+    model=True,
+    always=False,
+    designs=("own",),
+    section="patch Which activations carry the fault?",
+)  # fmt: skip
+
 COMMIT = Stage(
     name="commit",
     help="when each sample was decided, from its trajectory",
@@ -736,8 +805,8 @@ REPORT = Stage(
     summary="report.summary.reported",
     reads=(
         "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes, *CROSSED.writes,
-        *(table.path for stage in (SURVEY, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
-        "figures/commitment.png", "figures/mend*.png",
+        *(table.path for stage in (SURVEY, PATCH, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
+        "figures/commitment.png", "figures/mend*.png", "figures/patch*.png",
     ),
     files=(
         "report.html", "figures/overview.*",
@@ -747,7 +816,9 @@ REPORT = Stage(
     sources=("stages.py", "report/*", "figures/*.py"),
 )  # fmt: skip  # fmt: skip
 
-STAGES = (GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT)
+STAGES = (
+    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, PATCH, COMMIT, TRIAGE, MEND, ANATOMY, REPORT,
+)  # fmt: skip
 """In the order in which `study` runs them."""
 
 TABLES: dict[str, tuple[Table, Stage]] = {table.name: (table, stage) for stage in STAGES for table in stage.tables}

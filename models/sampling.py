@@ -1,6 +1,7 @@
 """A model's own steps, one at a time: for what must look between them, or leave samples out on the way."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +46,20 @@ class Sampling:
         self.height, self.width = height or model.height, width or model.width
         self.sigmas, self.timesteps = model.family.schedule(model.pipe, steps, self.height, self.width)
         self.calls = 0
+        self._given: tuple[tuple[str, ...], Any] = ((), None)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Initial latents of seeds, (batch, tokens, channels): those of `generate`."""
         drawn = [self.model.noise(seed, self.height, self.width) for seed in seeds]
         kept = torch.float32 if self.model.family.keeps_float32 else self.model.dtype
         return torch.stack(drawn).to(self.model.device, kept)
+
+    def inputs(self, prompts: Sequence[str]) -> Any:
+        """What does not change from step to step in the calls of these prompts: made once for those that go on."""
+        if self._given[0] != tuple(prompts):
+            given = self.model.family.inputs(self.model, prompts, self.guidance, self.height, self.width)
+            self._given = tuple(prompts), given
+        return self._given[1]
 
     @torch.no_grad()
     def step(self, latents: Tensor, prompts: Sequence[str], index: int) -> tuple[Tensor, Tensor]:
@@ -64,8 +73,7 @@ class Sampling:
         if not 0 <= index < self.steps:
             raise HandscopeError(f"Expected an index of 0 to {self.steps - 1}, found {index}.")
         model, family = self.model, self.model.family
-        inputs = family.inputs(model, prompts, self.guidance, self.height, self.width)
-        outputs = family.call(model.transformer, latents, self.timesteps[index], inputs)
+        outputs = family.call(model.transformer, latents, self.timesteps[index], self.inputs(prompts))
         output = family.predicted(outputs, self.guidance)
         self.calls += (2 if family.guided(model.pipe, self.guidance) else 1) * len(latents)
         # As the scheduler steps: in float32, rounded once.

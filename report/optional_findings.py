@@ -11,7 +11,7 @@ from ..analysis.statistics.power import detectable, power_table
 from ..figures import LEVEL
 from .accessible import accessible
 from .claims import GAIN, SCORE, TARGET, Claim, Columns, Verdict, claim_of, of_parts
-from .outcomes import decided_later, mended
+from .outcomes import decided_later, mended, patched
 from .results import Results
 from .words import number, percent, place
 
@@ -25,7 +25,7 @@ def optional_findings(results: Results) -> list[Claim]:
     """What the tables that are there allow."""
     makers = (
         _power, _everywhere, _scopes, _gaussian, _methods,
-        _calibrated, _places, accessible, _survey, _later, _mended,
+        _calibrated, _places, accessible, _survey, _patched, _later, _mended,
     )  # fmt: skip
     return [claim for make in makers for claim in make(results)]
 
@@ -227,6 +227,11 @@ def _survey(results: Results) -> list[Claim]:
         parts=[distance],
     )
     return [claim]
+
+
+def _patched(results: Results) -> list[Claim]:
+    table = results.table("patch")
+    return [] if table.empty else [patched(table)]
 
 
 def _later(results: Results) -> list[Claim]:

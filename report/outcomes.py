@@ -1,6 +1,8 @@
-"""Claims of the stages that look at when pictures are decided, and at what mends them."""
+"""Claims of the stages that look at when pictures are decided, at what mends them, and at what carries a fault."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from .claims import Claim, Columns, claim_of
 
 STEPS = Columns("difference", name="difference", null=0.0, unit="steps")
 FALL = Columns("fall", name="a fall of", null=0.0, unit="points")
+MOVED = Columns("moved", name="probability of bad moved by", null=0.0)
 
 
 def own_tolerance(summary: pd.DataFrame) -> pd.DataFrame:
@@ -60,3 +63,40 @@ def mended(arms: pd.DataFrame, subject: Subject) -> Claim:
         each="arm",
         notes=["By the organism's judge: a blind look decides."],
     )
+
+
+def patched(table: pd.DataFrame) -> Claim:
+    """Whether activations of the other class move the verdict, and more than the latents of the same region do."""
+    every = table[(table["arm"] == "donor") & (table["direction"] == "both")]
+    moved = _moved(every, "moved", "the donor's activations")
+    parts = [_moved(every, f"beyond_{name}", words) for name, words in BEYOND.items() if f"beyond_{name}" in every]
+    beyond = next((part for part in parts if part.topic == BEYOND["latents"]), None)
+    if beyond is None:
+        return moved
+    return replace(
+        beyond,
+        question="Which activations carry the fault?",
+        topic="interchange",
+        says="put into a sample, a donor's activations move the verdict towards the donor's class, and further than "
+        "the donor's noisy latents of the same region do at the same step",
+        parts=(moved, *(part for part in parts if part is not beyond)),
+        notes=("By the organism's judge; one cell at a time, and a later block may write anew what was changed.",),
+    )
+
+
+BEYOND = {
+    "latents": "beyond the latents of the region",
+    "own_class": "beyond a donor of the recipient's own class",
+    "other_prompt": "beyond a donor of another prompt",
+    "elsewhere": "beyond as many tokens elsewhere",
+}
+
+
+def _moved(every: pd.DataFrame, name: str, words: str) -> Claim:
+    rows = every.dropna(subset=[name])
+    kept = {"block": rows["block"], "step": rows["step"], "moved": rows[name]}
+    test = "" if name == "moved" else f"{name}_"
+    ends = {"lo": rows[f"{name}_lo"], "hi": rows[f"{name}_hi"], "p": rows[f"{test}p"], "q": rows[f"{test}q"]}
+    n = rows["n" if name == "moved" else f"{name}_n"].max() if len(rows) else 0
+    says = f"{words} move the judged verdict towards the donor's class"
+    return claim_of(words, words, says, f"n = {int(n)} pairs", pd.DataFrame({**kept, **ends}), MOVED)

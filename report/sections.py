@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ..stages import ANATOMY, COMMIT, MEND, STAGES, SURVEY, TRIAGE, Stage
+from ..stages import ANATOMY, COMMIT, MEND, PATCH, STAGES, SURVEY, TRIAGE, Stage
 from .outcomes import STEPS, own_tolerance
 from .results import Results
-from .words import percent, signed
+from .words import number, percent, signed
 
 SHOWN = 6
 """Rows of a long table that are shown; all are in its file."""
@@ -67,6 +67,50 @@ def _survey(results: Results) -> Section:
             "survey_distance": f"How much further apart the two clouds of {results.subject.noun} tokens are than with "
             "permuted verdicts.",
         },
+    )
+
+
+def _patched(results: Results) -> Section:
+    table = results.table("patch")
+    counts = table[table["direction"] == "both"].groupby("arm", sort=False)["n"].max()
+    main = table[(table["arm"] == "donor") & (table["direction"] == "both")].sort_values("moved", ascending=False)
+    rows = [
+        (
+            f"{row.block}, step {row.step:.0f}",
+            f"{number(row.moved)} ({number(row.moved_lo)} to {number(row.moved_hi)}; q = {row.q:.2g})",
+            percent(row.way),
+            *(
+                f"{signed(getattr(row, name))} ({signed(getattr(row, f'{name}_lo'))} to "
+                f"{signed(getattr(row, f'{name}_hi'))}; q = {getattr(row, f'{name}_q'):.2g}; n = "
+                f"{getattr(row, f'{name}_n'):.0f})"
+                if pd.notna(getattr(row, name, None))
+                else ""
+                for name in ("beyond_latents", "beyond_own_class")
+            ),
+        )
+        for row in main.head(SHOWN).itertuples()
+    ]
+    agreement = [
+        f"{row.causal} and {row.other}: {number(row.rho)} ({number(row.lo)} to {number(row.hi)}) over {row.cells:.0f} "
+        f"cells, furthest apart {row.worst}"
+        for row in results.table("patch_agreement").dropna(subset=["rho"]).itertuples()
+    ]
+    return Section(
+        PATCH,
+        "A recipient is drawn on from its own latents at a step, with a donor's activations at the tokens of both. "
+        "Donors are of the other verdict, the same prompt and another noise, and every pair is of one that is good and "
+        "one that is bad. The effect is how far the judge's probability of bad moves towards the donor's class. Pairs: "
+        + ", ".join(f"{count:.0f} {arm}" for arm, count in counts.items())
+        + ". "
+        + ("Rank correlations over cells: " + "; ".join(agreement) + "." if agreement else ""),
+        {
+            "patch": "What a probe knows in each cell; what the donor's activations do there; how far the picture "
+            "follows; and what they do beyond controls.",
+            "patch_strips": "Recipient, donor, and what became of the recipient at each cell: the first two pairs, "
+            "whatever they show.",
+        },
+        ("Cell", "Moved", "Share of the way", "Beyond the latents", "Beyond its own class"),
+        rows,
     )
 
 
@@ -166,6 +210,7 @@ def _anatomy(results: Results) -> Section:
 
 _MAKERS: dict[str, Callable[[Results], Section]] = {
     "survey": _survey,
+    "patch": _patched,
     "commit": _commitment,
     "triage": _triage,
     "mend": _mended,

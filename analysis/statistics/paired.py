@@ -87,13 +87,13 @@ def paired_rates(before: ArrayLike, after: ArrayLike, groups: ArrayLike, seed: i
     size, bad_before, bad_after = (np.bincount(group, values) for values in (np.ones(len(a)), a, b))
     change = bad_after - bad_before
     difference = float(change.sum() / len(a))
-    half = _half_width((change - size * difference) / len(a))
+    half = half_width((change - size * difference) / len(a))
     low, high = max(-1.0, difference - half), min(1.0, difference + half)
     ratio = ratio_low = ratio_high = float("nan")
     if a.any():
         ratio = float(b.mean() / a.mean())
     if a.any() and b.any():
-        half = _half_width(bad_after / b.sum() - bad_before / a.sum())
+        half = half_width(bad_after / b.sum() - bad_before / a.sum())
         ratio_low, ratio_high = ratio * np.exp(-half), ratio * np.exp(half)
     return Paired(
         n=len(a),
@@ -135,7 +135,7 @@ def exchange_p(change: ArrayLike, seed: int = 0) -> float:
     return float((1 + (np.abs(signs @ changed) >= observed).sum()) / (1 + FLIPS))
 
 
-def _half_width(influence: NDArray[np.float64]) -> float:
+def half_width(influence: NDArray[np.float64]) -> float:
     """Half of a 95% interval, from what each prompt contributes to the deviation of an estimate: shape (prompts,)."""
     m = len(influence)
     if m < 2:

@@ -44,6 +44,27 @@ def flagged_noise(noise: Tensor, flagged: bool) -> Tensor:
     return noise
 
 
+SITES = [f"double.{i}:{site}" for i in (0, 1) for site in ("attn.gated", "mlp.gated")]
+SITES += [f"single.{i}:both.gated" for i in (0, 1, 2)]
+"""All that joins the stream."""
+
+
+def circuit_pairs(model: Any) -> tuple[Any, Any, Any, Any]:
+    """An `Interchange`, eight recipients without the flag, donors of other noises with it, and the flagged tokens."""
+    import numpy as np
+    from handscope.guidance.interchange import Interchange
+    from made_tiny import PROMPTS
+
+    interchange = Interchange(model, STEPS, 3.5, 32, 32)
+    drawn = []
+    for flagged in (False, True):
+        noise = flagged_noise(interchange.sampling.noise(range(8 * flagged, 8 * flagged + 8)), flagged)
+        drawn.append(interchange.drawn(PROMPTS, noise))
+    masks = np.zeros((8, 16), bool)
+    masks[:, list(FLAGGED)] = True
+    return interchange, *drawn, masks
+
+
 def _wire(model: Any) -> None:
     for part in (model.x_embedder, model.context_embedder, model.proj_out, model.norm_out.linear):
         _clear(part)
