@@ -47,7 +47,22 @@ def with_requested(run) -> Results:
     ]  # fmt: skip
     hands = [("implausible", f"two fingers fused {said}") for said in ("(+2.8); too long", "(+0.1)")]
     hands.append(("plausible", ""))
+    patch = [
+        {
+            "direction": direction, "arm": arm, "block": block, "step": step, "n": 40, "prompts": 20, "way": 0.12,
+            "moved": 0.2 - step / 100, "moved_lo": 0.05, "moved_hi": 0.3, "p": 0.001, "q": 0.01, "p_family": 0.01,
+            "beyond_latents": 0.02, "beyond_latents_lo": -0.01, "beyond_latents_hi": 0.05, "beyond_latents_n": 40,
+            "beyond_latents_p": 0.2, "beyond_latents_q": 0.4,
+        }
+        for direction in ("both", "into bad")
+        for arm, block in (("donor", "double.1"), ("donor", "single.3"), ("latents", "")) for step in (4, 2)
+    ]  # fmt: skip
+    agree = {"causal": "moved", "other": "probe", "rho": 0.3, "lo": -0.1, "hi": 0.6, "cells": 4, "worst": "double.1/4"}
     made = {
+        "patch": patch,
+        "patch_first_order": [{"block": "double.1", "step": 4, "n": 40, "exact": 0.1, "estimate": 0.2}],
+        "patch_agreement": [agree],
+        "patch_pairs": [{"pair": "000-", "recipient": "a", "donor": "b"}],
         "commitment": [{"sample": "a", "region": "hand"}],
         "commitment_summary": regions,
         "triage": [plain | {"cost": 1.0, "calls_per_good": 29.0}, *looks],
@@ -68,6 +83,11 @@ def test_a_section_is_there_where_its_tables_are(tmp_path):
     assert list(found) == [stage.section.split()[0] for stage in OWN if stage.section and not stage.always]
     assert set(found["survey"].figures) == {"survey_probe", "survey_distance"}
     assert set(found["mend"].figures) == {"mend", "mend_pairs"} and found["commit"].figures == {}
+    first = found["patch"].rows[0]
+    assert first[0] == "double.1, step 2" and first[1].startswith("0.18 (0.05 to 0.30; q = 0.01)")
+    assert first[3] == "+0.02 (−0.01 to +0.05; q = 0.4; n = 40)" and first[4] == ""
+    said = found["patch"].text
+    assert "40 donor, 40 latents" in said and "moved and probe: 0.30 (−0.10 to 0.60)" in said
     hand, palm = found["commit"].rows
     assert hand[:4] == ("hand", "3 px", "step 17 (16 to 18)", "+1.50 steps (p = 0.01)")
     assert palm[2] == "no median: half were not decided before the end"
