@@ -74,6 +74,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def listed(folder: Path) -> set[str]:
+    """Names of the files in a folder, none where there is no folder: one look, however many there are."""
+    try:
+        return {*os.listdir(folder)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder, and none that `atomic` is writing now.
 

@@ -1,4 +1,4 @@
-"""The same work for many items on all cores: results in their order, and the same ones at any number of workers."""
+"""The same work for many items on all cores, or on a cluster: the same results at any number of workers."""
 
 import ctypes
 import itertools
@@ -7,24 +7,88 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from .errors import HandscopeError
+from .errors import HandscopeError, HandscopeWarning
 from .progress import Progress, quiet
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """An item that a cluster has tried twice, and that is left out so that the rest can go on.
+
+    Attributes
+    ----------
+    item : as it was given, or a part of it (see `Cluster`)
+    error : what became of it the last time
+    """
+
+    item: Any
+    error: Exception
+
+
+def warn_of_failed(stage: str, failed: Sequence[Failed]) -> None:
+    """Name the samples that a cluster left out."""
+    if failed:
+        names = [sample for one in failed for sample in one.item.samples]
+        warnings.warn(
+            f"{stage}: {len(names)} samples were tried twice and set aside: {', '.join(names)}. The first said: "
+            f"{failed[0].error}. The same command tries them again.",
+            HandscopeWarning,
+            stacklevel=4,
+        )
+
+
+class Cluster(Protocol):
+    """Workers on other machines. An item with a method ``parts`` is tried in parts before it is left out."""
+
+    def finished(
+        self, work: Callable[[Any], Any], items: Sequence[Any], stage: str, progress: Progress
+    ) -> Iterator[tuple[int, Any]]:
+        """As the function `finished`."""
+
+
+_crew: ContextVar[int | Cluster | None] = ContextVar("crew", default=None)
 _tasks: dict[int, tuple[Callable[[Any], Any], Sequence[Any]]] = {}
 """What is being worked on: a forked worker has it from the start, so that it is told numbers only."""
 
 _number = itertools.count()
 _worker = False
+
+
+@contextmanager
+def workers(crew: int | Cluster) -> Iterator[None]:
+    """Who does the work of the block: so many processes of this machine, or a cluster.
+
+    >>> with workers(4):                                                 # doctest: +SKIP
+    ...     handscope.extract(model, run, plan)
+
+    Results are the same whoever does it. Without it, one process a core; a model on a GPU, and one of more than
+    `models.model.LARGE` bytes, stays in this process, and torch takes the cores.
+    """
+    if isinstance(crew, int) and crew < 1:
+        raise HandscopeError(f"Expected at least one worker, found {crew}.")
+    before = _crew.set(crew)
+    try:
+        yield
+    finally:
+        _crew.reset(before)
+
+
+def on_cluster() -> bool:
+    """Whether a cluster does the work."""
+    return not _worker and not isinstance(_crew.get(), int | None)
 
 
 def cores() -> int:
@@ -33,6 +97,13 @@ def cores() -> int:
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes(items: int, shared: bool = True) -> int:
+    """How many processes work on so many items here; one where what they work with cannot be shared by forking."""
+    crew = _crew.get()
+    asked = crew if isinstance(crew, int) else cores() if shared else 1
+    return 1 if _worker else min(asked, items)
 
 
 def each(
@@ -47,8 +118,7 @@ def each(
 
     Parameters
     ----------
-    work : must depend on its item alone, so that the order in which items are done changes nothing: a random generator
-        is made anew for each. What it returns can be pickled
+    work, items : as in `finished`
     progress, stage : called as ``progress(stage, done, total)`` before the first result and after each, by this process
     done, total : where to begin counting, and of how many, where these items are part of something larger
 
@@ -56,38 +126,69 @@ def each(
     ------
     HandscopeError
         A worker was killed; whatever `work` raises is raised here too.
+    """
+    total = done + len(items) if total is None else total
+    progress(stage, done, total)
+    results: dict[int, Result] = {}
+    for place, result in finished(work, items, stage, progress=progress):
+        if isinstance(result, Failed):
+            raise result.error
+        results[place] = result
+        progress(stage, done + len(results), total)
+    return [results[place] for place in range(len(items))]
+
+
+def finished(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    stage: str = "",
+    shared: bool = True,
+    progress: Progress = quiet,
+) -> Iterator[tuple[int, Result | Failed]]:
+    """Results as they are done, each with the place of its item in `items`.
+
+    Parameters
+    ----------
+    work : must depend on its item alone, so that the order in which items are done changes nothing: a random generator
+        is made anew for each. What it returns can be pickled; for a cluster, it itself and the items too
+    shared : whether forked processes can share what `work` has; no model on a GPU can be
+    progress : told what each worker of a cluster has done
+
+    Raises
+    ------
+    HandscopeError
+        A worker was killed; whatever `work` raises is raised here too. A cluster yields `Failed` instead where it is an
+        item's fault.
 
     Notes
     -----
     On Linux workers are forked, so that nothing is copied or imported and what they took goes back to the system when
     they end. Elsewhere they are threads, which wait for each other in Python: 1.3 times as fast on two cores, where
-    forked ones are 1.8 times.
+    forked ones are 1.8 times. Each has one thread, so that there are never more of them than cores.
     """
-    total = done + len(items) if total is None else total
-    progress(stage, done, total)
-    workers = 1 if _worker else min(cores(), len(items))
-    if workers < 2:
-        results = []
-        for item in items:
-            results.append(work(item))
-            progress(stage, done + len(results), total)
-        return results
+    crew = _crew.get()
+    if not _worker and crew is not None and not isinstance(crew, int):
+        yield from crew.finished(work, items, stage, progress)
+        return
+    number = processes(len(items), shared)
+    if number < 2:
+        for place, item in enumerate(items):
+            yield place, work(item)
+        return
     task = next(_number)
     _tasks[task] = work, items
     try:
-        with _pool(workers) as pool, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            waiting = [pool.submit(_do, task, place) for place in range(len(items))]
+        with _pool(number) as pool:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+                waiting = {pool.submit(_do, task, place): place for place in range(len(items))}  # all are forked here
             try:
-                results = []
-                for one in waiting:
-                    results.append(one.result())
-                    progress(stage, done + len(results), total)
-                return results
+                for one in as_completed(waiting):
+                    yield waiting[one], one.result()
             except BrokenProcessPool as error:
                 raise HandscopeError(
                     f"A process that worked on {stage or 'this'} was killed, probably for want of memory: "
-                    "OMP_NUM_THREADS=1 works with one process."
+                    "--workers 1 works with one process."
                 ) from error
             finally:
                 for one in waiting:  # after an error or Ctrl-C, what has not begun is not begun

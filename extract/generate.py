@@ -17,13 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import HandscopeError, HandscopeWarning
-from ..files import atomic
+from ..files import atomic, listed
 from ..models.calls import named
 from ..models.family import hookable
 from ..models.model import Model
+from ..parallel import Failed, finished, on_cluster, warn_of_failed
 from ..progress import Progress, quiet
 from ..run.design import design_of, noise_owners
 from ..run.folder import Run, check_name, sample_id
+from ..run.part import Part, check_part, in_part
 from ..run.prompts import check_prompts, check_seeds, own_seed
 from ..run.trajectory import Trajectory
 from .address import is_count, plain_int
@@ -42,6 +44,7 @@ def generate(
     trajectories: bool = True,
     design: str | None = None,
     pairs: Iterable[Sequence[str]] = (),
+    shard: Part | None = None,
     progress: Progress = quiet,
 ) -> pd.DataFrame:
     """Make one sample of every prompt for every seed, or only those that the run does not have yet.
@@ -72,11 +75,15 @@ def generate(
         samples of the run as a whole must be of that design. It decides how a run is analysed (docs/designs.md).
     pairs : iterable of (str, str)
         The pairs of a paired design; two prompts are one pair. Every prompt is in one of them.
+    shard : tuple of int, optional
+        (i, n), counted from 1: this machine's part of the samples, by their names. All parts may write into one folder
+        at a time; prompts and seeds are those of the whole.
 
     Returns
     -------
     DataFrame
-        The rows of `run.samples()` that were asked for.
+        The rows of `run.samples()` that were asked for and are there. Those that a cluster has tried in vain are named
+        by a warning, and tried again by the next call.
 
     Raises
     ------
@@ -94,6 +101,7 @@ def generate(
     height = model.height if height is None else plain_int(height)
     width = model.width if width is None else plain_int(width)
     model.grid(height, width)
+    check_part(shard)
     if design is not None:
         _check_design(run, wanted, design)
     hookable(model.transformer)
@@ -107,9 +115,14 @@ def generate(
             "generation": settings | {"scheduler": model.scheduler, "trajectories": trajectories},
         }
     )
-    with run.writing_samples():
-        _complete(model, run, wanted, settings, min(batch_size, len(wanted)), trajectories, progress)
-    return run.samples().set_index("sample", drop=False).loc[list(wanted)].reset_index(drop=True)
+    own = {sample: pair for sample, pair in wanted.items() if in_part(sample, shard)}
+    with run.writing_samples(among_others=shard is not None):
+        _complete(model, run, own, settings, min(batch_size, len(wanted)), trajectories, progress)
+    samples = run.samples().set_index("sample", drop=False)
+    if wanted.keys() <= {*samples.index}:
+        run.put_together(wanted)
+        samples = samples.loc[list(wanted)]
+    return samples.loc[[sample for sample in own if sample in samples.index]].reset_index(drop=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,43 +230,93 @@ def _complete(
     rows = run.metadata()
     for sample in wanted.keys() & rows.keys():
         check_name(sample, wanted[sample][0], rows[sample]["prompt"])
-    missing = [
-        sample
-        for sample in wanted
+    images, paths = listed(run.samples_dir), listed(run.trajectories_dir)
+    missing = {
+        sample: pair
+        for sample, pair in wanted.items()
         if sample not in rows
-        or not run.image_path(sample).exists()
-        or (trajectories and not run.trajectory_path(sample).exists())
-    ]
+        or run.image_path(sample).name not in images
+        or (trajectories and run.trajectory_path(sample).name not in paths)
+    }
     if missing:
         run.write_settings({"provenance": model.provenance})
-        encoded = model.encode([wanted[sample][0] for sample in missing], progress)
-        _warn_of_cut(model, encoded.cut, {wanted[sample][0] for sample in missing})
+        if not on_cluster():  # whose workers encode what they draw
+            prompts = {prompt for prompt, _ in missing.values()}
+            _warn_of_cut(model, model.encode([prompt for prompt, _ in missing.values()], progress).cut, prompts)
     done = len(wanted) - len(missing)
     progress("generate", done, len(wanted))
-    for batch in _batches(model, {sample: wanted[sample][0] for sample in missing}, together):
-        filled = [wanted[sample] for sample in batch] + [wanted[batch[-1]]] * (together - len(batch))
-        drawn = draw(model, filled, **settings, trajectories=trajectories)
-        for i, (sample, image_sha256, noise_sha256) in enumerate(zip(batch, drawn.image_sha256, drawn.noise_sha256)):
-            prompt, seed = wanted[sample]
-            rows[sample] = {
+    failed: list[Failed] = []
+    artist, todo = _Artist(model, run, settings, trajectories), list(_batches(model, missing, together))
+    for _, made in finished(artist, todo, "generate", model.shared, progress):
+        if isinstance(made, Failed):
+            failed.append(made)
+            continue
+        # Only now do the samples exist: a line here promises that their files are whole.
+        run.append_metadata(made)
+        done += len(made)
+        progress("generate", done, len(wanted))
+    warn_of_failed("generate", failed)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Samples that share a call of the pipeline.
+
+    Attributes
+    ----------
+    wanted : prompt and seed by sample
+    together : int
+        The size to which the batch is filled up with copies.
+    """
+
+    wanted: dict[str, tuple[str, int]]
+    together: int
+
+    @property
+    def samples(self) -> list[str]:
+        """Their names."""
+        return list(self.wanted)
+
+    def parts(self) -> list["_Batch"]:
+        """Each sample alone, among as many."""
+        return [_Batch({sample: pair}, self.together) for sample, pair in self.wanted.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Artist:
+    """Draws batches and writes their files, in whichever process."""
+
+    model: Model
+    run: Run
+    settings: dict[str, Any]
+    trajectories: bool
+
+    def __call__(self, batch: _Batch) -> list[dict[str, Any]]:
+        """The lines of `samples/metadata.jsonl` of a batch, whose files are written."""
+        pairs = list(batch.wanted.values())
+        encoded = self.model.encode(prompt for prompt, _ in pairs)
+        filled = pairs + pairs[-1:] * (batch.together - len(pairs))
+        drawn = draw(self.model, filled, **self.settings, trajectories=self.trajectories)
+        rows, images, noises = [], drawn.image_sha256, drawn.noise_sha256
+        for i, (sample, (prompt, seed)) in enumerate(batch.wanted.items()):
+            row = {
                 "sample": sample,
                 "prompt": prompt,
                 "seed": seed,
                 "file_name": f"{sample}.png",
-                "image_sha256": image_sha256,
-                "noise_sha256": noise_sha256,
-                **settings,
-                "batch_size": together,
+                "image_sha256": images[i],
+                "noise_sha256": noises[i],
+                **self.settings,
+                "batch_size": batch.together,
                 "embedding": encoded.digest(prompt),
             }
-            with atomic(run.image_path(sample)) as temporary:
+            with atomic(self.run.image_path(sample)) as temporary:
                 Image.fromarray(drawn.images[i]).save(temporary)
             if drawn.trajectories is not None:
-                drawn.trajectories[i].save(run.trajectory_path(sample), run.trajectory_metadata(rows[sample]))
-        # Only now do the samples exist: a line here promises that their files are whole.
-        run.append_metadata(rows[sample] for sample in batch)
-        done += len(batch)
-        progress("generate", done, len(wanted))
+                path, metadata = self.run.trajectory_path(sample), self.run.trajectory_metadata(row)
+                drawn.trajectories[i].save(path, metadata)
+            rows.append(row)
+        return rows
 
 
 def _warn_of_cut(model: Model, cut: set[str], prompts: set[str]) -> None:
@@ -267,15 +330,15 @@ def _warn_of_cut(model: Model, cut: set[str], prompts: set[str]) -> None:
         )
 
 
-def _batches(model: Model, prompts: dict[str, str], together: int) -> Iterator[list[str]]:
+def _batches(model: Model, wanted: dict[str, tuple[str, int]], together: int) -> Iterator[_Batch]:
     """Samples that are drawn in one call: those of prompts with equally many text tokens."""
     groups: dict[int, list[str]] = {}
-    text = model.text_tokens(prompts.values())
-    for sample, prompt in prompts.items():
+    text = model.text_tokens(prompt for prompt, _ in wanted.values())
+    for sample, (prompt, _) in wanted.items():
         groups.setdefault(text[prompt], []).append(sample)
     for group in groups.values():
         for first in range(0, len(group), together):
-            yield group[first : first + together]
+            yield _Batch({sample: wanted[sample] for sample in group[first : first + together]}, together)
 
 
 def _wanted(

@@ -1,6 +1,5 @@
 """What an extraction is of: which samples, which of their tokens, and which samples lack one of these."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..labeling.subject import subject_of
 from ..models.condition import conditions
 from ..models.model import Model
 from ..run.folder import Run, is_given
+from ..run.part import check_part, in_part
 from .address import Plan, is_count, plain_int
 from .store.shard import SCHEMA, TOKEN, DamagedError, check_same, reading, tokens_of
 
@@ -136,7 +136,7 @@ def work_list(
             f"None of the {len(annotations)} labelled samples in {run.path} has a token of the choice {tokens!r}: "
             "label more, or extract tokens='all'."
         )
-    own = [sample for sample in annotations if shard is None or in_part(sample, shard)]
+    own = [sample for sample in annotations if in_part(sample, shard)]
     masks, missing = {}, []
     for sample in own:
         path = shard_path(run, sample)
@@ -156,16 +156,6 @@ def work_list(
         tokens,
         common,
     )
-
-
-def in_part(sample: str, shard: tuple[int, int]) -> bool:
-    """Whether a sample is in part i of n, counted from 1: by its name alone, so that every machine divides alike.
-
-    >>> [i for i in (1, 2, 3) if in_part("1379ff25-00007", (i, 3))]
-    [1]
-    """
-    part, parts = shard
-    return int(hashlib.sha256(sample.encode()).hexdigest(), 16) % parts == part - 1
 
 
 def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
@@ -270,8 +260,7 @@ def _road(run: Run, row: dict[str, Any]) -> str:
 
 
 def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise HandscopeError(f"Expected a part such as (1, 8), the first of eight, found {shard}: count from 1.")
+    check_part(shard)
     plan.check(model.blocks)
     _check_sites(model, plan)
     if plan.call != "cond":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from .quantise import check_saved, config_of, is_quantised
 from .weights import Loaded, changed, fingerprint, sampled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LARGE = 2**31
+"""Bytes of a transformer from which on one call of it keeps all cores busy, and several at a time have no memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,33 @@ class Model:
             f"<Model {self.name!r}: {self.family.name}, {len(self.blocks)} blocks of width {self.stream_width}, "
             f"{how} on {self.device}>"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model is sent to another process by its address, and loaded there once.
+
+        Raises
+        ------
+        HandscopeError
+            Something acts in this one that would not be there.
+        """
+        if self.state != "plain":
+            raise HandscopeError(
+                f"The model was changed after loading ({self.state}), which workers on other machines would not see: "
+                "work on this machine, or save the changed pipeline as a folder and load that."
+            )
+        name = str(Path(self.name).absolute()) if Path(self.name).exists() and self.name != NAME else self.name
+        device, dtype = self.device.type, str(self.dtype)
+        return _loaded, (name, device, dtype, self.revision, self.offload, self.quantisation, self.base)
+
+    @property
+    def shared(self) -> bool:
+        """Whether forked processes can share it, each with a call of its own: it is on the CPU, and not `LARGE`."""
+        return self.device.type == "cpu" and self.bytes < LARGE
+
+    @cached_property
+    def bytes(self) -> int:
+        """Of the transformer's weights in memory."""
+        return sum(weight.nbytes for weight in self.transformer.parameters())
 
     @property
     def folder(self) -> Path:
@@ -310,6 +339,12 @@ def load(
     place(pipe, family.encoders, device, offload)
     loaded = Loaded.of(pipe)
     return Model(pipe, str(name), checkpoint, device, dtype, family, offload, quantisation, base, quantised, loaded)
+
+
+@cache
+def _loaded(*arguments: Any) -> Model:
+    """One model for all that is sent to this process."""
+    return load(*arguments)
 
 
 def _check_channels(pipe: Any, family: Family, name: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import yaml
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import HandscopeError
-from ..files import append, atomic, refuse_unusable
+from ..files import STALE, append, atomic, refuse_unusable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,11 @@ NOT_IN_0_3 = ("state",)
 """A setting of `model` that a run of 0.3 lacks, and goes on to lack: nobody noted what acted when it was begun."""
 CHANGEABLE = ("trajectories",)
 """A setting of `generation` that may differ from call to call: trajectories can be added later, or left out."""
+
+ENDED = "-ended.jsonl"
+"""How the name of a part of the lines ends when its writer has."""
+_State = tuple[int, int, int] | None
+_Version = tuple[tuple[Path, _State], ...]
 
 
 def sample_id(prompt: str, seed: int) -> str:
@@ -117,8 +123,10 @@ class Run:
         self.report_path = self.path / "report.html"
         self.settings_path = self.path / "run.yaml"
         self.metadata_path = self.samples_dir / "metadata.jsonl"
+        self.parts_dir = self.samples_dir / ".parts"
+        self._appended_to = self.metadata_path
         self._compared: dict[str, tuple[int, int, str]] = {}
-        self._read: tuple[tuple[int, int], dict[str, dict[str, Any]]] = ((0, 0), {})
+        self._read: tuple[_Version, dict[str, dict[str, Any]]] = ((), {})
         self._expected: tuple[int, dict[str, str]] = (0, {})
 
     def __repr__(self) -> str:
@@ -217,42 +225,25 @@ class Run:
         return {row["prompt"]: first.setdefault(row.get("embedding") or row["prompt"], row["prompt"]) for row in rows}
 
     def metadata(self) -> dict[str, dict[str, Any]]:
-        """The lines of `samples/metadata.jsonl` by sample, of each the last; empty when there are none yet."""
-        try:
-            state = self.metadata_path.stat()
-        except FileNotFoundError:
-            return {}
-        version = (state.st_mtime_ns, state.st_size)
+        """The lines of `samples/metadata.jsonl` by sample, of each the last; empty when there are none yet.
+
+        Those of writers that were not alone are among them, which lie in `samples/.parts` until all are put together.
+        """
+        # First the parts: lines that leave one while this looks are in the file that is read after it.
+        version = tuple((path, _state(path)) for path in (*self._parts(), self.metadata_path))
         if version != self._read[0]:
-            self._read = (version, self._parse_metadata())
+            *parts, rows = (_parse_lines(path) for path, _ in version)
+            for part in parts:
+                rows.update(part)
+            self._read = (version, rows)
         return dict(self._read[1])
 
-    def _parse_metadata(self) -> dict[str, dict[str, Any]]:
-        rows = {}
+    def _parts(self) -> list[Path]:
+        """Files of lines that lie beside `samples/metadata.jsonl`, in the order of their names."""
         try:
-            *lines, last = self.metadata_path.read_text(encoding="utf-8").split("\n")
-            if _is_json(last):  # else it is empty, or the beginning of a line whose writer was killed
-                lines.append(last)
-            for number, line in enumerate(lines, 1):
-                row = json.loads(line)
-                missing = [column for column in COLUMNS if column not in row]
-                if missing:
-                    raise HandscopeError(
-                        f"Line {number} of {self.metadata_path} lacks {', '.join(missing)}: remove the line and run "
-                        "generate again."
-                    )
-                if row["sample"] != Path(str(row["sample"])).name:
-                    raise HandscopeError(
-                        f"Line {number} of {self.metadata_path} names a sample {row['sample']!r}: expected the name of "
-                        "a file without a folder. Remove the line."
-                    )
-                rows[row["sample"]] = row
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, RecursionError) as error:
-            raise HandscopeError(
-                f"{self.metadata_path} is damaged ({error}): remove it and run generate again, which makes the same "
-                "images."
-            ) from error
-        return rows
+            return [self.parts_dir / name for name in sorted(os.listdir(self.parts_dir)) if name.endswith(".jsonl")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def write_metadata(self, rows: dict[str, dict[str, Any]]) -> None:
         """Replace `samples/metadata.jsonl`, whole or not at all."""
@@ -265,14 +256,31 @@ class Run:
         A sample that has a line already has two then, of which the later counts, until `writing_samples` ends. A writer
         that is killed leaves whole lines, and at most the beginning of one, which is not read.
         """
-        append(self.metadata_path, _lines(rows))
+        append(self._appended_to, _lines(rows))
 
-    def _tidy_metadata(self) -> None:
-        """Write `samples/metadata.jsonl` anew where it has two lines of a sample, or one that was not finished."""
-        if self.metadata_path.exists():
-            rows, text = self.metadata(), self.metadata_path.read_bytes()
-            if text.count(b"\n") != len(rows) or not text.endswith(b"\n"):
-                self.write_metadata(rows)
+    def put_together(self, samples: Iterable[str] = ()) -> None:
+        """Write `samples/metadata.jsonl` anew where it is not yet all there is to say: one whole line of each sample.
+
+        Several processes may do so at once, since a line is in the file before it leaves the part that it came in, and
+        only parts leave that nobody writes to any more.
+
+        Parameters
+        ----------
+        samples : these stand in this order, wherever some of them stand now
+        """
+        parts = self._parts()
+        rows = self.metadata()
+        ordered = [sample for sample in dict.fromkeys(samples) if sample in rows]
+        places, moved = set(ordered), iter(ordered)
+        order = [next(moved) if sample in places else sample for sample in rows]
+        text = self.metadata_path.read_bytes() if self.metadata_path.exists() else b""
+        whole = text.count(b"\n") == len(rows) and text.endswith(b"\n")
+        if rows and (parts or not whole or order != list(rows)):
+            self.write_metadata({sample: rows[sample] for sample in order})
+        for part in parts:
+            state = _state(part)
+            if state and (part.name.endswith(ENDED) or time.time() - state[0] / 1e9 > STALE):
+                part.unlink(missing_ok=True)
 
     def image(self, sample: str) -> np.ndarray:
         """The image of a sample, uint8 of shape (height, width, 3).
@@ -380,26 +388,43 @@ class Run:
         return self._expected[1]
 
     @contextmanager
-    def writing_samples(self) -> Iterator[None]:
+    def writing_samples(self, among_others: bool = False) -> Iterator[None]:
         """Be the only process that generates into this run, and clear away what a killed one left half-written.
 
-        The lock is the system's and goes with the process, however it ends. Windows, and disks that know no locks, are
-        left without one.
+        The lock is the system's and goes with the process, however it ends. Where there are no locks, as on Windows and
+        on some disks that machines share, and among others, lines go to a file of this process alone in
+        `samples/.parts`: no two ever write into one. When all parts are done, `put_together` makes one of them.
+
+        Parameters
+        ----------
+        among_others : other processes may generate other samples at the same time
 
         Raises
         ------
         HandscopeError
-            Another process is generating into it.
+            Another process is generating into it, and does not expect this one.
         """
         self.samples_dir.mkdir(exist_ok=True)
         with open(self.samples_dir / ".lock", "w") as lock:
-            if _locked(lock):
+            alone = _locked(lock, among_others) and not among_others
+            if alone:
                 for folder in (self.samples_dir, self.trajectories_dir):
                     for left in folder.glob(".*.tmp*"):
                         left.unlink(missing_ok=True)
-            self._tidy_metadata()
-            yield
-            self._tidy_metadata()
+                for part in self._parts():  # of processes that were killed
+                    os.replace(part, _ended(part))
+                self.put_together()
+            else:
+                self.parts_dir.mkdir(exist_ok=True)
+                self._appended_to = self.parts_dir / f"{os.urandom(8).hex()}.jsonl"
+            try:
+                yield
+            finally:
+                own, self._appended_to = self._appended_to, self.metadata_path
+                if own != self.metadata_path and own.exists():
+                    os.replace(own, _ended(own))
+            if alone or not among_others:
+                self.put_together()
 
     def image_path(self, sample: str) -> Path:
         """Where the image of a sample lies, or will."""
@@ -428,6 +453,49 @@ def _grouped(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"prompt": row["given"]["group"]} if is_given(row) else row
 
 
+def _state(path: Path) -> _State:
+    """What tells a file from what it was before; None where there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return (state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+def _ended(part: Path) -> Path:
+    """The name of a part whose writer has ended."""
+    return part if part.name.endswith(ENDED) else part.with_name(part.name.removesuffix(".jsonl") + ENDED)
+
+
+def _parse_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a file of lines by sample, of each the last."""
+    rows = {}
+    try:
+        *lines, last = path.read_text(encoding="utf-8").split("\n")
+        if _is_json(last):  # else it is empty, or the beginning of a line whose writer was killed
+            lines.append(last)
+        for number, line in enumerate(lines, 1):
+            row = json.loads(line)
+            missing = [column for column in COLUMNS if column not in row]
+            if missing:
+                raise HandscopeError(
+                    f"Line {number} of {path} lacks {', '.join(missing)}: remove the line and run generate again."
+                )
+            if row["sample"] != Path(str(row["sample"])).name:
+                raise HandscopeError(
+                    f"Line {number} of {path} names a sample {row['sample']!r}: expected the name of a file without a "
+                    "folder. Remove the line."
+                )
+            rows[row["sample"]] = row
+    except FileNotFoundError:  # of a part: its lines are in the whole by now
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        raise HandscopeError(
+            f"{path} is damaged ({error}): remove it and run generate again, which makes the same images."
+        ) from error
+    return rows
+
+
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
@@ -440,12 +508,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _locked(file: IO[str]) -> bool:
-    """Whether this process now holds the lock; False where there are no locks."""
+def _locked(file: IO[str], with_others: bool) -> bool:
+    """Whether this process now holds the lock, or shares it; False where there are no locks."""
     if fcntl is None:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if with_others else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise HandscopeError(
             f"Another process is generating into {Path(file.name).parents[1]}: wait until it has ended, or use another "
