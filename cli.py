@@ -32,6 +32,7 @@ from .commands import (
     survey,
     watch,
 )
+from .commands.options import crew_of
 from .commands.verb import speak
 from .errors import HandscopeError, HandscopeWarning
 from .files import FULL, system_number
@@ -90,7 +91,7 @@ def _status(argv: Sequence[str] | None) -> int:
         if "" in (sys.argv[1:] if argv is None else argv):
             raise HandscopeError("One of the arguments is empty: give a name or a value in its place.")
         speak(arguments)
-        with nullcontext(quiet) if arguments.quiet else bars() as progress:
+        with nullcontext(quiet) if arguments.quiet else bars() as progress, crew_of(arguments):
             return arguments.verb(arguments, progress) or 0
     except BrokenPipeError:
         raise

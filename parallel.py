@@ -54,7 +54,7 @@ class Cluster(Protocol):
     """Workers on other machines. An item with a method ``parts`` is tried in parts before it is left out."""
 
     def finished(
-        self, work: Callable[[Any], Any], items: Sequence[Any], stage: str, progress: Progress
+        self, work: Callable[[Any], Any], items: Sequence[Any], stage: str, progress: Progress, gpu: bool = False
     ) -> Iterator[tuple[int, Any]]:
         """As the function `finished`."""
 
@@ -99,11 +99,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processes(items: int, shared: bool = True) -> int:
-    """How many processes work on so many items here; one where what they work with cannot be shared by forking."""
+def processes(items: int, model: Any = None) -> int:
+    """How many processes work on so many items here; one where a model is on a GPU, or so large that nobody asked."""
     crew = _crew.get()
-    asked = crew if isinstance(crew, int) else cores() if shared else 1
-    return 1 if _worker else min(asked, items)
+    if _worker or (model is not None and model.device.type != "cpu"):
+        return 1
+    asked = crew if isinstance(crew, int) else cores() if model is None or model.shared else 1
+    return min(asked, items)
 
 
 def each(
@@ -113,6 +115,7 @@ def each(
     stage: str = "",
     done: int = 0,
     total: int | None = None,
+    near: bool = False,
 ) -> list[Result]:
     """``[work(item) for item in items]``, some of them at a time.
 
@@ -121,6 +124,7 @@ def each(
     work, items : as in `finished`
     progress, stage : called as ``progress(stage, done, total)`` before the first result and after each, by this process
     done, total : where to begin counting, and of how many, where these items are part of something larger
+    near : not worth sending to a cluster
 
     Raises
     ------
@@ -130,7 +134,7 @@ def each(
     total = done + len(items) if total is None else total
     progress(stage, done, total)
     results: dict[int, Result] = {}
-    for place, result in finished(work, items, stage, progress=progress):
+    for place, result in finished(work, items, stage, progress=progress, near=near):
         if isinstance(result, Failed):
             raise result.error
         results[place] = result
@@ -142,8 +146,9 @@ def finished(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     stage: str = "",
-    shared: bool = True,
+    model: Any = None,
     progress: Progress = quiet,
+    near: bool = False,
 ) -> Iterator[tuple[int, Result | Failed]]:
     """Results as they are done, each with the place of its item in `items`.
 
@@ -151,8 +156,9 @@ def finished(
     ----------
     work : must depend on its item alone, so that the order in which items are done changes nothing: a random generator
         is made anew for each. What it returns can be pickled; for a cluster, it itself and the items too
-    shared : whether forked processes can share what `work` has; no model on a GPU can be
+    model : the model that `work` has, if any: not every one is `shared` by forked processes
     progress : told what each worker of a cluster has done
+    near : not worth sending to a cluster
 
     Raises
     ------
@@ -167,10 +173,10 @@ def finished(
     forked ones are 1.8 times. Each has one thread, so that there are never more of them than cores.
     """
     crew = _crew.get()
-    if not _worker and crew is not None and not isinstance(crew, int):
-        yield from crew.finished(work, items, stage, progress)
+    if not (_worker or near or crew is None or isinstance(crew, int)):
+        yield from crew.finished(work, items, stage, progress, model is not None and model.device.type != "cpu")
         return
-    number = processes(len(items), shared)
+    number = processes(len(items), model)
     if number < 2:
         for place, item in enumerate(items):
             yield place, work(item)
@@ -211,10 +217,15 @@ def _do(task: int, place: int) -> Any:
     return work(items[place])
 
 
-def _begin() -> None:
-    """Make a forked process a worker: one thread, no forks of its own, Ctrl-C left to the parent, gone when that is."""
+def become_worker() -> None:
+    """Make this process one of many: it does by itself what it is given, and forks no others."""
     global _worker
     _worker = True
+
+
+def _begin() -> None:
+    """Make a forked process a worker: one thread, no forks of its own, Ctrl-C left to the parent, gone when that is."""
+    become_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     # A pool of threads does not outlive a fork, and OpenMP would wait for it.

@@ -10,7 +10,7 @@ from ..files import refuse_unusable
 from ..models.family import check_kinds
 from ..progress import Progress
 from ..stages import EXTRACT
-from .options import model_of, model_options, names, numbers, part, whole
+from .options import crew_options, model_of, model_options, names, numbers, part_option, whole
 from .verb import add_stage, open_run, perform, say
 
 if TYPE_CHECKING:
@@ -47,12 +47,8 @@ def add(verbs: Any) -> None:
         type=whole,
         help="samples in one forward (default: as in the generation, which gives the same bits)",
     )
-    verb.add_argument(
-        "--shard",
-        type=part,
-        metavar="I/N",
-        help="this machine's part, 1/8 to 8/8: every machine divides the samples alike, by their names",
-    )
+    part_option(verb)
+    crew_options(verb)
     verb.add_argument(
         "--compression", choices=("lossless",), help="about a sixth less on disk; needs hdf5plugin (default: none)"
     )

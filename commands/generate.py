@@ -7,8 +7,8 @@ from ..errors import HandscopeError
 from ..progress import Progress
 from ..run.design import DESIGNS
 from ..stages import GENERATE
-from .options import load_model, model_options, number, seeds, whole
-from .verb import add_stage, open_run, perform
+from .options import crew_options, load_model, model_options, number, part_option, seeds, whole
+from .verb import add_stage, open_run, perform, say
 
 
 def add(verbs: Any) -> None:
@@ -52,6 +52,8 @@ def add(verbs: Any) -> None:
         help="what will be labelled: a subject that handscope brings, or the path of its YAML file",
     )
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
+    part_option(verb)
+    crew_options(verb)
     model_options(verb, model="organism", device="cpu")
 
 
@@ -76,4 +78,8 @@ def _generate(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments)
     if subject is not None:
         set_subject(run, subject)
+    if arguments.shard is not None:  # a part is not the stage, and is not entered as one
+        GENERATE.do()(model, run, **settings, shard=arguments.shard, progress=progress)
+        say("generate", GENERATE.describe(run))
+        return
     perform(GENERATE, run, settings, lambda: GENERATE.do()(model, run, **settings, progress=progress), arguments)

@@ -2,11 +2,13 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import HandscopeError
 from ..models.quantise import QUANTISATIONS
+from ..parallel import workers
 from ..run.prompts import LAST_SEED
 
 if TYPE_CHECKING:
@@ -66,6 +68,38 @@ def model_of(run: "Run", arguments: argparse.Namespace) -> "Model":
     if not arguments.device.startswith("cpu"):
         arguments.offload = arguments.offload or begun.get("offload")
     return load_model(arguments)
+
+
+def crew_options(verb: argparse.ArgumentParser, ray: bool = True) -> None:
+    """Options that say who does the work; results are the same whoever does."""
+    verb.add_argument(
+        "--workers",
+        type=at_least(1),
+        metavar="N",
+        help="processes that work at a time (default: one a core; one for a model on a GPU, or one of several GB)",
+    )
+    if ray:
+        verb.add_argument(
+            "--ray",
+            metavar="auto|ADDRESS",
+            help="let a Ray cluster do it: the one of this machine, or the one at an address (see docs/scale.md)",
+        )
+
+
+@contextmanager
+def crew_of(arguments: argparse.Namespace) -> Iterator[None]:
+    """Those who do the work of the block."""
+    number, address = getattr(arguments, "workers", None), getattr(arguments, "ray", None)
+    if address is not None:
+        from ..cluster.on_ray import ray_cluster
+
+        with ray_cluster(address, number) as cluster, workers(cluster):
+            yield
+    elif number is not None:
+        with workers(number):
+            yield
+    else:
+        yield
 
 
 def statistics_options(verb: argparse.ArgumentParser, permutations: int) -> None:
@@ -137,6 +171,16 @@ def numbers(text: str) -> list[int]:
             ) from None
         found += range(first, last + 1) if first <= last else range(first, last - 1, -1)
     return found
+
+
+def part_option(verb: argparse.ArgumentParser) -> None:
+    """The option that divides a stage between machines."""
+    verb.add_argument(
+        "--shard",
+        type=part,
+        metavar="I/N",
+        help="this machine's part, 1/8 to 8/8: every machine divides the samples alike, by their names",
+    )
 
 
 def part(text: str) -> tuple[int, int]:

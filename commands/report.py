@@ -5,12 +5,13 @@ from typing import Any
 
 from ..progress import Progress
 from ..stages import REPORT
+from .options import crew_options
 from .verb import add_stage, open_run, perform
 
 
 def add(verbs: Any) -> None:
     """Add ``report``."""
-    add_stage(verbs, REPORT, _report)
+    crew_options(add_stage(verbs, REPORT, _report), ray=False)
 
 
 def _report(arguments: argparse.Namespace, progress: Progress) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..progress import Progress
 from ..stages import ANALYZE, CROSSED, PAIRS, PROBE, Stage
-from .options import statistics_options
+from .options import crew_options, statistics_options
 from .verb import Function, add_stage, open_run, perform
 
 
@@ -14,6 +14,7 @@ def add(verbs: Any) -> None:
     for stage in (ANALYZE, PROBE, PAIRS, CROSSED):
         verb = add_stage(verbs, stage, _doing(stage))
         statistics_options(verb, permutations=1000)
+        crew_options(verb)
         if stage is PROBE:
             verb.add_argument(
                 "--primary", metavar="CELL", help="a cell named beforehand, such as single.3/14: tested first, alone"

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
+from .options import crew_options
 from .verb import add_verb, remark, say
 
 TEMPLATE = Path(__file__).parent.parent / "datasets" / "template.yaml"
@@ -14,6 +15,7 @@ TEMPLATE = Path(__file__).parent.parent / "datasets" / "template.yaml"
 def add(verbs: Any) -> None:
     """Add ``study`` and ``init``."""
     verb = add_verb(verbs, "study", _study, "run every stage of a study, and only what is missing of it")
+    crew_options(verb)
     verb.add_argument("file", metavar="FILE.yaml", help="the study; datasets/demo.yaml is one, and init begins one")
     verb.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a key of the file, otherwise"

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..progress import Progress
 from ..stages import SURVEY
-from .options import at_least, model_of, model_options, part, statistics_options
+from .options import at_least, crew_options, model_of, model_options, part_option, statistics_options
 from .verb import add_stage, open_run, perform, remark, say
 
 
@@ -23,12 +23,8 @@ def add(verbs: Any) -> None:
         type=at_least(1),
         help="samples in one forward (default: as in the generation, which gives the same bits)",
     )
-    verb.add_argument(
-        "--shard",
-        type=part,
-        metavar="I/N",
-        help="this machine's part, 1/8 to 8/8; maps are made once all parts are there",
-    )
+    part_option(verb)
+    crew_options(verb)
     statistics_options(verb, permutations=1000)
     model_options(verb)
 

@@ -4,7 +4,7 @@ A sample whose trajectory was kept is replayed; one without is generated again (
 used only where noise and image come out as they were. A given picture is encoded and noised (`read_given`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from ..errors import HandscopeError
 from ..files import sweep
 from ..labeling.table import SUBSETS
 from ..models.model import Model
+from ..parallel import Failed, finished, on_cluster, processes, warn_of_failed
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from ..run.noised import Noised
+from ..run.part import Part
 from ..run.trajectory import Trajectory
 from .address import Plan
 from .agreement import check_first
@@ -33,7 +35,7 @@ from .store.consolidate import consolidate, is_consolidated
 from .store.shard import shards
 from .store.store import ActivationStore
 from .store.writer import ShardWriter
-from .worklist import Batch, WorkList, batches, shard_path, work_list
+from .worklist import Batch, Task, WorkList, batches, shard_path, work_list
 
 
 def extract(
@@ -42,7 +44,7 @@ def extract(
     plan: Plan,
     tokens: str = "subject",
     batch_size: int | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: Part | None = None,
     compression: str | None = None,
     progress: Progress = quiet,
 ) -> ActivationStore | None:
@@ -97,12 +99,12 @@ def extract(
         sweep(folder)
     progress("extract", len(work.rows) - len(work.missing), len(work.rows))
     if todo:
-        model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
-        check_first(model, run, todo)
+        if not on_cluster():  # whose workers encode what they read
+            model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
+            check_first(model, run, todo)
         # What it was made from is about to change; it is written again from the shards below.
         (run.activations_dir / "store.h5").unlink(missing_ok=True)
-        with ShardWriter(compression, depth=max(batch.together for batch in todo)) as writer:
-            _write_batches(_Reader(model, run, plan, work), todo, writer, shard, progress)
+        _write_batches(_Reader(model, run, plan, compression), work, todo, shard, progress)
     _decode(model, run, plan, work, shard, progress)
     if shards(run.activations_dir):
         _consolidate(run, work, progress)
@@ -118,7 +120,7 @@ def extract(
 
 
 def _decode(
-    model: Model, run: Run, plan: Plan, work: WorkList, shard: tuple[int, int] | None, progress: Progress
+    model: Model, run: Run, plan: Plan, work: WorkList, shard: Part | None, progress: Progress
 ) -> None:
     """Statistics of what the model predicts, for the samples that a probe may be fitted to, while the model is here."""
     judged = [
@@ -160,14 +162,23 @@ class _Read:
 
 
 class _Reader:
-    """Reads batches, each by its road."""
+    """Reads batches, each by its road, in whichever process."""
 
-    def __init__(self, model: Model, run: Run, plan: Plan, work: WorkList) -> None:
-        self.model, self.run, self.plan, self.work = model, run, plan, work
+    def __init__(self, model: Model, run: Run, plan: Plan, compression: str | None) -> None:
+        self.model, self.run, self.plan, self.compression = model, run, plan, compression
         self._differences: dict[tuple[int, int], dict[str, Any]] = {}
 
-    def read(self, batch: Batch) -> _Read:
-        masks = batch.masks(self.work)
+    def __call__(self, task: Task) -> tuple[int, list[SetAside]]:
+        """Read a batch and write its shards; how many samples it had, and those that have none."""
+        read = self.read(task.batch, task.work)
+        with ShardWriter(self.compression, depth=len(task.samples)) as writer:
+            for part in read.shards:
+                writer.put(**vars(part))
+        return len(task.samples), read.differing
+
+    def read(self, batch: Batch, work: WorkList) -> _Read:
+        self.model.encode(row["prompt"] for row in batch.rows)
+        masks = batch.masks(work)
         differing: list[SetAside] = []
         paths: list[Trajectory | Noised]
         if batch.road == "replayed":
@@ -186,7 +197,7 @@ class _Reader:
         bits = _bits(seen, self.plan, masks[: len(batch.rows)].sum(axis=1))
         dropped = {aside.sample for aside in differing}
         parts = [part for part in zip(batch.rows, bits, paths) if part[0]["sample"] not in dropped]
-        return _Read([self._shard(*part, attrs) for part in parts], differing)
+        return _Read([self._shard(work, *part, attrs) for part in parts], differing)
 
     def _replayed(self, batch: Batch) -> _Replayed:
         first = batch.rows[0]
@@ -195,17 +206,15 @@ class _Reader:
         prompts, trajectories = [row["prompt"] for row in filled], [read[row["sample"]] for row in filled]
         return _Replayed(prompts, trajectories, first["guidance"], first["height"], first["width"])
 
-    def _batch_attrs(self, batch: Batch) -> dict[str, Any]:
-        """The batch size, and where it is not the generation's what that does, measured on the first such batch."""
-        sizes = batch.together, batch.rows[0]["batch_size"]
-        attrs: dict[str, Any] = {"batch_size": sizes[0], "generation_batch_size": sizes[1]}
-        if batch.road == "noised":
-            return attrs | {"noises": batch.rows[0]["given"]["noises"]}
-        if sizes[0] == sizes[1]:
-            return attrs
-        if sizes not in self._differences:
+    def measure(self, todo: Sequence[Batch], work: WorkList) -> None:
+        """What other batch sizes than the generation's do, each on its first batch; one process does it for all."""
+        for batch in todo:
+            sizes = batch.together, batch.rows[0]["batch_size"]
+            if sizes[0] == sizes[1] or sizes in self._differences or batch.road == "noised":
+                continue
             wide = Batch(batch.rows, max(sizes), batch.road)
-            masks, given = wide.masks(self.work), self._replayed(wide)
+            masks, given = wide.masks(work), self._replayed(wide)
+            self.model.encode(given.prompts)
             found = batch_difference(self.model, self.plan, **vars(given), tokens=masks, size=min(sizes))
             self._differences[sizes] = {
                 "absolute": found.absolute,
@@ -213,41 +222,71 @@ class _Reader:
                 "cell": str(found.cell),
                 "sizes": found.sizes,
             }
-        return attrs | {"batch_difference": self._differences[sizes]}
+
+    def _batch_attrs(self, batch: Batch) -> dict[str, Any]:
+        """The batch size, and where it is not the generation's what that does."""
+        sizes = batch.together, batch.rows[0]["batch_size"]
+        attrs: dict[str, Any] = {"batch_size": sizes[0], "generation_batch_size": sizes[1]}
+        if batch.road == "noised":
+            return attrs | {"noises": batch.rows[0]["given"]["noises"]}
+        return attrs if sizes[0] == sizes[1] else attrs | {"batch_difference": self._differences[sizes]}
 
     def _shard(
-        self, row: dict[str, Any], bits: np.ndarray, path: Trajectory | Noised, attrs: dict[str, Any]
+        self, work: WorkList, row: dict[str, Any], bits: np.ndarray, path: Trajectory | Noised, attrs: dict[str, Any]
     ) -> _Shard:
         sample, grid = row["sample"], self.model.grid(row["height"], row["width"])
-        own = {**attrs, **self.work.attrs(sample), "rows": grid[0], "columns": grid[1]}
-        steps, tokens = step_table(self.plan, path), self.work.tokens(sample)
+        own = {**attrs, **work.attrs(sample), "rows": grid[0], "columns": grid[1]}
+        steps, tokens = step_table(self.plan, path), work.tokens(sample)
         return _Shard(shard_path(self.run, sample), bits, steps, tokens, own)
 
 
 def _write_batches(
     reader: _Reader,
+    work: WorkList,
     todo: Sequence[Batch],
-    writer: ShardWriter,
-    shard: tuple[int, int] | None,
+    shard: Part | None,
     progress: Progress,
 ) -> None:
-    run, work = reader.run, reader.work
+    run = reader.run
     done = len(work.rows) - len(work.missing)
     differing: list[SetAside] = []
     write_set_aside(run.activations_dir, differing, shard)
-    for batch in todo:
-        read = reader.read(batch)
-        writer.settle()  # the batch before: two are in memory, and no more
-        for part in read.shards:
-            writer.put(**vars(part))
-        for aside in read.differing:
+    reader.measure(todo, work)
+    for samples, aside in _read_batches(reader, work, todo, progress):
+        for one in aside:
             # It may have a shard of another image, or one that lacks tokens which cannot be made here.
-            shard_path(run, aside.sample).unlink(missing_ok=True)
-        if read.differing:
-            differing += read.differing
+            shard_path(run, one.sample).unlink(missing_ok=True)
+        if aside:
+            differing += aside
             write_set_aside(run.activations_dir, differing, shard)
-        done += len(batch.rows)
+        done += samples
         progress("extract", done, len(work.rows))
+
+
+def _read_batches(
+    reader: _Reader, work: WorkList, todo: Sequence[Batch], progress: Progress
+) -> Iterator[tuple[int, list[SetAside]]]:
+    """How many samples each batch had when it is done, and those without a shard."""
+    if on_cluster() or processes(len(todo), reader.model) > 1:
+        failed: list[Failed] = []
+        tasks = [Task(batch, work.of(batch.samples)) for batch in todo]
+        for _, result in finished(reader, tasks, "extract", reader.model, progress):
+            if isinstance(result, Failed):
+                failed.append(result)
+                yield len(result.item.samples), [SetAside(name, f"failed twice: {result.error}", float("nan"))
+                                                 for name in result.item.samples]  # fmt: skip
+            else:
+                yield result
+        warn_of_failed("extract", failed)
+        return
+    # One process: the shards of a batch are written while the next one is read.
+    with ShardWriter(reader.compression, depth=max(batch.together for batch in todo)) as writer:
+        for batch in todo:
+            read = reader.read(batch, work)
+            writer.settle()  # the batch before: two are in memory, and no more
+            for part in read.shards:
+                writer.put(**vars(part))
+            yield len(batch.rows), read.differing
 
 
 def _bits(seen: Seen, plan: Plan, counts: np.ndarray) -> list[np.ndarray]:

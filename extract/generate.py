@@ -247,7 +247,7 @@ def _complete(
     progress("generate", done, len(wanted))
     failed: list[Failed] = []
     artist, todo = _Artist(model, run, settings, trajectories), list(_batches(model, missing, together))
-    for _, made in finished(artist, todo, "generate", model.shared, progress):
+    for _, made in finished(artist, todo, "generate", model, progress):
         if isinstance(made, Failed):
             failed.append(made)
             continue

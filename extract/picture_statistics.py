@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, listed
+from ..parallel import Failed, finished
 from ..progress import Progress, quiet
 
 if TYPE_CHECKING:
@@ -101,18 +103,23 @@ def decode_predicted(
     """
     path = run.analysis_dir / f"image_statistics{'' if part is None else f'-{part[0]}-of-{part[1]}'}.csv"
     known = _known(run, steps)
-    missing = [sample for sample in _lacking(known, samples, steps) if run.latents_path(sample).exists()]
+    there = listed(run.trajectories_dir) | listed(run.noised_dir)
+    missing = [sample for sample in _lacking(known, samples, steps) if run.latents_path(sample).name in there]
     if not missing:
         return
-    table = run.samples().set_index("sample")
-    kept = known[~known["sample"].isin(missing)]
-    for start in range(0, len(missing), BATCH):
-        progress("decode", start, len(missing))
-        made = _decoded(model, run, table, missing[start : start + BATCH], steps)
-        kept = pd.concat([kept, made], ignore_index=True) if len(kept) else made
+    table = run.samples().set_index("sample").loc[missing]
+    kept = {-1: known[~known["sample"].isin(missing)]}
+    done, batches = 0, [table.iloc[start : start + BATCH] for start in range(0, len(missing), BATCH)]
+    progress("decode", done, len(missing))
+    decoder = partial(_decoded, model, run, steps)
+    for place, made in finished(decoder, batches, "decode", model, progress):
+        if isinstance(made, Failed):
+            raise made.error
+        kept[place] = made
+        done += made["sample"].nunique()
         with atomic(path) as temporary:  # all digits: a probe gets the same numbers from the file as from the model
-            kept[COLUMNS].to_csv(temporary, index=False)
-    progress("decode", len(missing), len(missing))
+            pd.concat([part for _, part in sorted(kept.items()) if len(part)])[COLUMNS].to_csv(temporary, index=False)
+        progress("decode", done, len(missing))
 
 
 def predicted_statistics(run: Run, samples: list[str], steps: dict[int, int]) -> pd.DataFrame:
@@ -158,14 +165,15 @@ def _lacking(known: pd.DataFrame, samples: list[str], steps: dict[int, int]) -> 
     return [sample for sample in samples if found.get(sample, 0) < len(steps)]
 
 
-def _decoded(model: Model, run: Run, table: pd.DataFrame, samples: list[str], steps: dict[int, int]) -> pd.DataFrame:
+def _decoded(model: Model, run: Run, steps: dict[int, int], table: pd.DataFrame) -> pd.DataFrame:
+    """Statistics of some samples, rows of `Run.samples`."""
     import torch
 
-    paths = [run.latents(sample) for sample in samples]
-    height, width = (int(table.loc[samples[0], side]) for side in ("height", "width"))
+    paths = [run.latents(sample) for sample in table.index]
+    height, width = (int(table[side].iloc[0]) for side in ("height", "width"))
     parts = []
     for step, index in steps.items():
         latents = torch.stack([path.x0(index) for path in paths])
         part = pd.DataFrame(image_statistics(decode(model, latents, height, width)), columns=list(STATISTICS))
-        parts.append(part.assign(sample=samples, step=step, image_sha256=table.loc[samples, "image_sha256"].to_numpy()))
+        parts.append(part.assign(sample=table.index, step=step, image_sha256=table["image_sha256"].to_numpy()))
     return pd.concat(parts, ignore_index=True)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import HandscopeError
+from ..files import listed
 from ..labeling.database.labels import Annotation, Labels
 from ..labeling.subject import subject_of
 from ..models.condition import conditions
 from ..models.model import Model
 from ..run.folder import Run, is_given
-from ..run.part import check_part, in_part
+from ..run.part import Part, check_part, in_part
 from .address import Plan, is_count, plain_int
 from .store.shard import SCHEMA, TOKEN, DamagedError, check_same, reading, tokens_of
 
@@ -48,6 +49,11 @@ class WorkList:
     missing: list[str]
     selection: str
     common: dict[str, Any]
+
+    def of(self, samples: list[str]) -> "WorkList":
+        """What it says of some samples, for another process to work on them."""
+        chosen = ({name: kept[name] for name in samples} for kept in (self.rows, self.annotations, self.masks))
+        return WorkList(samples, *chosen, samples, self.selection, self.common)
 
     def tokens(self, sample: str) -> np.ndarray:
         """The tokens that are read of a sample, by their places: an array of dtype `TOKEN`."""
@@ -91,6 +97,10 @@ class Batch:
         """Their names."""
         return [row["sample"] for row in self.rows]
 
+    def parts(self) -> list["Batch"]:
+        """Each sample alone, among as many."""
+        return [Batch([row], self.together, self.road) for row in self.rows]
+
     def masks(self, work: WorkList) -> np.ndarray:
         """The tokens that are read of each, bool of shape (together, tokens); none of the copies."""
         kept = [work.masks[sample].ravel() for sample in self.samples]
@@ -101,8 +111,25 @@ class Batch:
         return self.rows + self.rows[-1:] * (self.together - len(self.rows))
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A batch, and what the work list says of its samples."""
+
+    batch: Batch
+    work: WorkList
+
+    @property
+    def samples(self) -> list[str]:
+        """Their names."""
+        return self.batch.samples
+
+    def parts(self) -> list["Task"]:
+        """Each sample alone, among as many."""
+        return [Task(part, self.work.of(part.samples)) for part in self.batch.parts()]
+
+
 def work_list(
-    model: Model, run: Run, plan: Plan, tokens: str = "subject", shard: tuple[int, int] | None = None
+    model: Model, run: Run, plan: Plan, tokens: str = "subject", shard: Part | None = None
 ) -> WorkList:
     """Look what an extraction is of and what of it is missing.
 
@@ -137,15 +164,15 @@ def work_list(
             "label more, or extract tokens='all'."
         )
     own = [sample for sample in annotations if in_part(sample, shard)]
-    masks, missing = {}, []
+    masks, missing, there = {}, [], listed(shard_path(run, "").parent)
     for sample in own:
         path = shard_path(run, sample)
-        stored = _stored(path, samples[sample], common) if path.exists() else None
+        stored = _stored(path, samples[sample], common) if path.name in there else None
         masks[sample] = wanted[sample].copy()
         if stored is not None:
             masks[sample][stored["row"], stored["col"]] = True
             wanted[sample][stored["row"], stored["col"]] = False
-        if wanted[sample].any() or (path.exists() and stored is None):
+        if wanted[sample].any() or (path.name in there and stored is None):
             missing.append(sample)
     return WorkList(
         everything,
@@ -236,10 +263,11 @@ def batches(model: Model, run: Run, work: WorkList, batch_size: int | None) -> I
     if batch_size is not None and not is_count(batch_size):
         raise HandscopeError(f"Expected batch_size to be a whole number of at least 1, found {batch_size!r}.")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    kept = listed(run.trajectories_dir)
     text = model.text_tokens(work.rows[sample]["prompt"] for sample in work.missing)
     for sample in work.missing:
         row = work.rows[sample]
-        road = _road(run, row)
+        road = _road(row, run.trajectory_path(sample).name in kept)
         together = batch_size if batch_size is not None and road != "made again" else row["batch_size"]
         alike = row["height"], row["width"], row["guidance"], text[row["prompt"]], together, road
         groups.setdefault(alike, []).append(row)
@@ -253,13 +281,13 @@ def shard_path(run: Run, sample: str) -> Path:
     return run.activations_dir / "shards" / f"{sample}.h5"
 
 
-def _road(run: Run, row: dict[str, Any]) -> str:
+def _road(row: dict[str, Any], kept: bool) -> str:
     if is_given(row):
         return "noised"
-    return "replayed" if run.trajectory_path(row["sample"]).exists() else "made again"
+    return "replayed" if kept else "made again"
 
 
-def _check(model: Model, plan: Plan, shard: tuple[int, int] | None) -> None:
+def _check(model: Model, plan: Plan, shard: Part | None) -> None:
     check_part(shard)
     plan.check(model.blocks)
     _check_sites(model, plan)

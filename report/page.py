@@ -18,6 +18,7 @@ from ..analysis.statistics.rates import rates_by
 from ..files import atomic
 from ..labeling.subject import Subject
 from ..organism import about
+from ..parallel import each
 from ..progress import Progress, quiet
 from ..run.record import entry_of, fresh, made_from, set_fresh
 from ..stages import ANALYZE, PROBE, REPORT, Stage
@@ -59,9 +60,12 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     files = {path.stem: path for path in run.figures_dir.glob("*.png")}  # stages that need a model drew their own
     parts = sections(results, files)
     pictures = {name: _embedded(files[name]) for part in parts for name in part.figures if name in files}
-    for done, (name, draw) in enumerate(drawings.items()):
-        progress("report", done, len(drawings))
-        pictures[name] = _embedded(figures.save(draw(), run.figures_dir, name))
+
+    def drawn(name: str) -> Path:
+        return figures.save(drawings[name](), run.figures_dir, name)
+
+    saved = zip(drawings, each(drawn, list(drawings), progress, "report", near=True))
+    pictures |= {name: _embedded(path) for name, path in saved}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     context = {"pictures": pictures, "sections": parts, **_context(run, results, rates)}
@@ -69,7 +73,6 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     with atomic(run.report_path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     set_fresh(run.path, REPORT, now)
-    progress("report", len(drawings), len(drawings))
     return run.report_path
 
 

@@ -22,6 +22,7 @@ ORDER = """
     plain_yaml
     progress
     parallel
+    cluster.on_ray
     models.clean
     stages
     run
@@ -45,6 +46,7 @@ ORDER = """
     report
     study_file
     study
+    cluster
     commands
     cli
 """.split()

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from ...errors import HandscopeError
 from ...labeling.database.labels import Annotation, Labels
 from ...models.model import Model
+from ...parallel import Failed, finished, on_cluster, warn_of_failed
 from ...progress import Progress, quiet
 from ...run.folder import Run
 from ...run.noised import Noised
+from ...run.part import Part, check_part, in_part
 from ...run.trajectory import Trajectory
 from ..address import Plan
 from ..agreement import check_first
@@ -23,7 +26,7 @@ from ..given import read_given
 from ..replay import replay
 from ..steps import step_table
 from ..store.shard import DamagedError
-from ..worklist import Batch, WorkList, annotations_of, batches, common_attrs, in_part, sample_rows
+from ..worklist import Task, WorkList, annotations_of, batches, common_attrs, sample_rows
 from .surveyed import CLASSES, SCHEMA, SurveyStore, check_same, reading, survey_folder, write_moments
 
 
@@ -31,7 +34,7 @@ def survey(
     model: Model,
     run: Run,
     batch_size: int | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: Part | None = None,
     progress: Progress = quiet,
 ) -> SurveyStore | None:
     """Replay every step of every sample with a labelled instance, and keep the moments of its tokens in every block.
@@ -67,14 +70,18 @@ def survey(
         )
     done = len(work.rows) - len(work.missing)
     progress("survey", done, len(work.rows))
-    if todo:
+    if todo and not on_cluster():  # whose workers encode what they read
         model.encode([work.rows[sample]["prompt"] for sample in work.missing], progress)
         check_first(model, run, todo)
-    plan = Plan.from_json(work.common["plan"])
-    for batch in todo:
-        _survey_batch(model, run, plan, work, batch)
-        done += len(batch.rows)
+    surveyor = partial(_survey_batch, model, run, Plan.from_json(work.common["plan"]))
+    tasks, failed = [Task(batch, work.of(batch.samples)) for batch in todo], list[Failed]()
+    for _, result in finished(surveyor, tasks, "survey", model, progress):
+        if isinstance(result, Failed):
+            failed.append(result)
+            continue
+        done += result
         progress("survey", done, len(work.rows))
+    warn_of_failed("survey", failed)
     return SurveyStore(survey_folder(run)) if work.rows else None
 
 
@@ -121,7 +128,8 @@ def token_moments(classes: NDArray[np.uint8], device: Any = "cpu") -> Callable[[
     return reduce
 
 
-def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
+def _work(model: Model, run: Run, shard: Part | None) -> WorkList:
+    check_part(shard)
     rows = run.metadata()
     of = next(iter(rows.values()))["steps"] if rows else 1
     plan = Plan(model.carrying("image"), range(of, 0, -1), of=of)
@@ -136,13 +144,16 @@ def _work(model: Model, run: Run, shard: tuple[int, int] | None) -> WorkList:
         raise HandscopeError(f"None of the labelled samples in {run.path} has a token of the subject: label more.")
     run.write_settings({"model": model.identity})
     everything = list(annotations)
-    own = {sample: kept for sample, kept in annotations.items() if shard is None or in_part(sample, shard)}
+    own = {sample: kept for sample, kept in annotations.items() if in_part(sample, shard)}
     missing = [sample for sample in own if not _is_there(_path(run, sample), rows[sample], own[sample], common)]
     masks = {sample: _classes(annotation) > 0 for sample, annotation in own.items()}
     return WorkList(everything, {sample: rows[sample] for sample in own}, own, masks, missing, "labelled", common)
 
 
-def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch) -> None:
+def _survey_batch(model: Model, run: Run, plan: Plan, task: Task) -> int:
+    """Write the moments of a batch, and return how many samples it had."""
+    batch, work = task.batch, task.work
+    model.encode(row["prompt"] for row in batch.rows)
     first, filled = batch.rows[0], batch.filled()
     tokens = int(np.prod(model.grid(first["height"], first["width"])))
     classes = np.zeros((batch.together, tokens), np.uint8)
@@ -166,6 +177,7 @@ def _survey_batch(model: Model, run: Run, plan: Plan, work: WorkList, batch: Bat
         counts = [int((own == one).sum()) for one in (1, 2)]
         of_sample = {**attrs, **work.attrs(sample), "classes_sha256": _hash(work.annotations[sample])}
         write_moments(_path(run, sample), part, counts, step_table(plan, path), of_sample)
+    return len(batch.samples)
 
 
 def _classes(annotation: Annotation | None) -> NDArray[np.uint8]:
