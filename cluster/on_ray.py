@@ -22,7 +22,8 @@ from ..parallel import Failed
 from ..progress import Progress
 
 TRIES = 2
-"""How often an item is tried before it is taken apart, or left out."""
+"""How often an item is tried before it is left out. A batch of samples is taken apart before, at the first error or the
+second loss of a worker."""
 HOPELESS = 6
 """Tries that failed before any succeeded, after which it is not the items' fault."""
 PATIENCE = 120.0
@@ -115,15 +116,15 @@ class _Try:
         samples = getattr(self.item, "samples", None)
         return f"{samples[0]} and {len(samples) - 1} more" if samples else str(self.place)
 
-    def again(self, error: Exception) -> list[_Try] | Failed:
+    def again(self, error: Exception, lost: bool) -> list[_Try] | Failed:
         """What is to be done after a failure: the same again, its parts once each, or nothing."""
         self.failures += 1
-        if self.failures < TRIES:
+        if lost and self.failures < TRIES:  # which is often not its fault
             return [self]
         parts = self.item.parts() if hasattr(self.item, "parts") else []
         if len(parts) > 1:
             return [_Try(self.place, part, TRIES - 1, set(self.by)) for part in parts]
-        return Failed(self.item, error)
+        return [self] if self.failures < TRIES else Failed(self.item, error)
 
 
 class RayCluster:
@@ -172,10 +173,10 @@ class RayCluster:
                         result = ray.get(call)
                     except ray.exceptions.RayTaskError as error:
                         idle.append(worker)
-                        failure = error.cause if isinstance(error.cause, Exception) else error
+                        lost, failure = False, error.cause if isinstance(error.cause, Exception) else error
                     except ray.exceptions.RayError as error:  # the worker is gone, or its machine
                         self._forget(worker, gpu)
-                        failure = HandscopeError(f"The worker was lost ({type(error).__name__})")
+                        lost, failure = True, HandscopeError(f"The worker was lost ({type(error).__name__})")
                     else:
                         succeeded = True
                         idle.append(worker)
@@ -190,12 +191,12 @@ class RayCluster:
                     if isinstance(failure, Unusable) or (not succeeded and failures >= HOPELESS):
                         raise failure
                     one.by.add(worker.number)
-                    next_ = one.again(failure)
-                    if isinstance(next_, Failed):
+                    more = one.again(failure, lost)
+                    if isinstance(more, Failed):
                         left -= one.size
-                        yield one.place, next_
+                        yield one.place, more
                     else:
-                        waiting.extendleft(reversed(next_))
+                        waiting.extendleft(reversed(more))
                 if not (idle or busy or succeeded) and time.monotonic() - begun > PATIENCE:
                     raise HandscopeError(
                         f"No worker began within {PATIENCE:.0f} seconds: the cluster has {ray.available_resources()}, "

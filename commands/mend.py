@@ -1,11 +1,13 @@
 """``handscope triage`` and ``handscope mend``: whether what is known of a sample can be used to mend it."""
 
 import argparse
+from functools import partial
 from typing import Any
 
 from ..progress import Progress
+from ..run.part import PartsLeftError
 from ..stages import MEND, TRIAGE
-from .options import at_least, model_of, model_options, names, number, numbers
+from .options import at_least, crew_options, model_of, model_options, names, number, numbers, part_option
 from .verb import add_stage, open_run, perform, say
 
 
@@ -30,6 +32,8 @@ def add(verbs: Any) -> None:
                       help="steps to work in (default: until half of the samples are decided, see commit)")  # fmt: skip
     verb.add_argument("--blind", type=names, metavar="LIST", help="make a blind look at these arms and the baseline")
     verb.add_argument("--unblind", action="store_true", help="what the labels of the blind look say")
+    part_option(verb)
+    crew_options(verb)
     model_options(verb)
 
 
@@ -74,7 +78,12 @@ def _mend(arguments: argparse.Namespace, progress: Progress) -> None:
     given = {"seeds": arguments.seeds, "pilot_seeds": arguments.pilot_seeds, "blocks": arguments.blocks}
     settings = {**MEND.defaults, **{name: value for name, value in given.items() if value is not None}}
     settings |= {"window": arguments.window, "names": arguments.arms}
-    perform(MEND, run, settings, lambda: MEND.do()(model, run, **settings, progress=progress))
+    try:
+        do = partial(MEND.do(), model, run, **settings, shard=arguments.shard, progress=progress)
+        perform(MEND, run, settings, do)
+    except PartsLeftError as left:
+        say("mend", str(left))
+        return
     table = read_csv(folder / "arms.csv")
     base = table.iloc[0]
     for row in leading(table).itertuples():

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import HandscopeError
-from ..files import atomic
+from ..files import atomic, listed
 from ..models.model import Model
+from ..parallel import Failed, finished
 from ..progress import Progress, quiet
 from ..run.folder import Run, check_name, sample_id
+from ..run.part import Part, in_part
 from .memory import peak_memory
 
 FAMILIES = ("plain", "triage", "steering", "guidance", "control")
@@ -72,6 +75,7 @@ def draw_arm(
     run: Run,
     pairs: Sequence[tuple[str, int]],
     batch_size: int = 16,
+    shard: Part | None = None,
     progress: Progress = quiet,
 ) -> None:
     """Draw what the arm's run does not have yet: samples, named by prompt and seed, and what each took.
@@ -79,29 +83,32 @@ def draw_arm(
     A picture's line in ``samples/metadata.jsonl`` has `calls`, `seconds` (its part of its batch's), `memory` (MB that
     its batch took above what was held before, at its highest), `share` and `seed_taken` beside what every run's has;
     `steps` and `guidance` there are the baseline's. It can be killed at any moment: a batch that was begun is drawn
-    again.
+    again. `shard` is this machine's part of the pictures.
     """
-    rows = run.metadata()
+    rows, images = run.metadata(), listed(run.samples_dir)
+    pairs = [(prompt, seed) for prompt, seed in pairs if in_part(sample_id(prompt, seed), shard)]
     keyed: dict[Any, list[tuple[str, int]]] = {}
     for prompt, seed in pairs:
         name = sample_id(prompt, seed)
         check_name(name, prompt, rows.get(name, {"prompt": prompt})["prompt"])
-        if name not in rows or not run.image_path(name).exists():
+        if name not in rows or run.image_path(name).name not in images:
             keyed.setdefault(arm.alike(prompt), []).append((prompt, seed))
     left = sum(map(len, keyed.values()))
     run.write_settings({"arm": {"name": arm.name, "family": arm.family}, "provenance": model.provenance})
     done = len(pairs) - left
     progress(arm.name, done, len(pairs))
-    with run.writing_samples():
-        for some in keyed.values():
-            for first in range(0, len(some), batch_size):
-                batch = some[first : first + batch_size]
-                _draw_batch(model, arm, run, batch)
-                done += len(batch)
-                progress(arm.name, done, len(pairs))
+    some = [rest[first : first + batch_size] for rest in keyed.values() for first in range(0, len(rest), batch_size)]
+    with run.writing_samples(among_others=shard is not None):
+        for _, drawn in finished(partial(_draw_batch, model, arm, run), some, arm.name, model):
+            if isinstance(drawn, Failed):  # an arm lacks none of its pairs
+                raise drawn.error
+            run.append_metadata(drawn)
+            done += len(drawn)
+            progress(arm.name, done, len(pairs))
 
 
-def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) -> None:
+def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The lines of a batch's samples, whose pictures are written."""
     prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
     began = time.perf_counter()
     with peak_memory(model.device) as memory:
@@ -136,4 +143,4 @@ def _draw_batch(model: Model, arm: Arm, run: Run, batch: list[tuple[str, int]]) 
         )
         with atomic(run.image_path(name)) as temporary:
             Image.fromarray(drawn.images[i]).save(temporary)
-    run.append_metadata(rows)
+    return rows

@@ -18,7 +18,8 @@ from ..errors import HandscopeError
 from ..files import write_csv
 from ..models.model import Model
 from ..progress import Progress, quiet
-from ..run.folder import Run
+from ..run.folder import Run, sample_id
+from ..run.part import Part, PartsLeftError
 from .arms import Arm, draw_arm
 from .quality import SHIFTS, appearance, diversity, kernel_distance, shifts
 
@@ -39,6 +40,7 @@ def experiment(
     baseline: dict[str, Any],
     batch_size: int = 16,
     seed: int = 0,
+    shard: Part | None = None,
     progress: Progress = quiet,
 ) -> pd.DataFrame:
     """Draw every arm, judge every picture, and compare.
@@ -54,6 +56,14 @@ def experiment(
     reference : uint8 array of shape (m, height, width, 3), what pictures should look like
     baseline : `steps` and `guidance` of the baseline, and whatever else decides what all arms draw: pictures that were
         drawn with another, or with other settings of the arm, are not taken for these
+    shard : (i, n), counted from 1: this machine's part of the pictures of each arm
+
+    Raises
+    ------
+    PartsLeftError
+        This part is drawn, and pictures of other parts are not there yet.
+    HandscopeError
+        Arms share a name, or the pictures in the folder were drawn with other settings.
 
     Returns
     -------
@@ -73,8 +83,16 @@ def experiment(
                 "the settings of then."
             )
         run.write_settings({"drawn_with": now})
-        draw_arm(model, arm, run, pairs, batch_size, progress)
+        draw_arm(model, arm, run, pairs, batch_size, shard, progress)
         runs[arm.name] = run
+    names = {sample_id(prompt, seed) for prompt, seed in pairs}
+    if left := sum(len(names - run.metadata().keys()) for run in runs.values()):
+        raise PartsLeftError(
+            f"This part of {folder} is drawn, and {left} pictures are left for others: once these are there, run the "
+            "same command again, or without --shard."
+        )
+    for run in runs.values():
+        run.put_together(sample_id(prompt, seed) for prompt, seed in pairs)
     table = compared(arms, runs, judge, silhouette, landmark_features(reference), seed, progress)
     write_csv(folder / "arms.csv", table)
     return table

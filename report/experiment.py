@@ -18,6 +18,7 @@ from ..models.model import Model
 from ..organism.study.mend import mend
 from ..progress import Progress, quiet
 from ..run.folder import Run
+from ..run.part import Part
 from .outcomes import mended
 
 COLOURS = {"plain": "#555555", "triage": "#009E73", "steering": "#4B2A7B", "guidance": "#0072B2", "control": "#B07D00"}
@@ -31,10 +32,11 @@ def mend_and_draw(
     blocks: Sequence[str],
     window: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
+    shard: Part | None = None,
     progress: Progress = quiet,
 ) -> None:
     """Make the experiment, as `mend` does, and draw it into ``figures/mend``, ``mend_pairs`` and ``mend_doses``."""
-    table = mend(model, run, seeds, pilot_seeds, blocks, window, names=names, progress=progress)
+    table = mend(model, run, seeds, pilot_seeds, blocks, window, names=names, shard=shard, progress=progress)
     if len(table) < 2:
         raise HandscopeError("Only the baseline was drawn: there is nothing to compare it with.")
     folder = run.path / "mend"

@@ -141,6 +141,7 @@ class Run:
             if self.image_path(sample).exists()
         )
         return f"<code>{escape(repr(self))}</code><br>{shown}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process is sent where it lies, and reads what is there for itself."""
         return Run, (self.path,)

@@ -20,6 +20,10 @@ def in_part(name: str, part: Part | None) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % parts == number - 1
 
 
+class PartsLeftError(HandscopeError):
+    """What this part had to do is done, and what comes next needs all parts."""
+
+
 def check_part(part: Part | None) -> None:
     """Refuse a part that is none of its division."""
     if part is not None and not 1 <= part[0] <= part[1]:

@@ -19,6 +19,7 @@ from ...labeling.table import sample_table
 from ...models.model import Model
 from ...progress import Progress, quiet
 from ...run.folder import Run
+from ...run.part import Part, check_part
 from ...run.prompts import own_seed
 from ..judge import Judge
 from ..render import render_dataset
@@ -45,6 +46,7 @@ def mend(
     names: Sequence[str] | None = None,
     batch_size: int = 16,
     seed: int = 0,
+    shard: Part | None = None,
     progress: Progress = quiet,
 ) -> pd.DataFrame:
     """Draw every arm on the run's prompts with new seeds, and say what it mended.
@@ -67,6 +69,9 @@ def mend(
     names : sequence of str, optional
         Only arms whose names begin so, with their controls; the baseline always. The pilot is left out where none of
         them needs it.
+    shard : tuple of int, optional
+        (i, n), counted from 1: this machine's part of the pictures, by their names. The pilot's are drawn first, and
+        all of them have to be there before the others are.
 
     Returns
     -------
@@ -74,6 +79,8 @@ def mend(
 
     Raises
     ------
+    PartsLeftError
+        This part is drawn, and what comes next needs the others.
     HandscopeError
         The run is not the organism's, no window is given or measured, a name is no arm's, or as in `learn`.
     """
@@ -82,6 +89,7 @@ def mend(
             f"The judge of this experiment knows the organism's pictures only, and {run.path} is of another model: "
             "build its arms with handscope.evaluation.experiment and a judge of its own."
         )
+    check_part(shard)
     generation = run.settings["generation"]
     settings: dict[str, Any] = {key: generation[key] for key in ("steps", "guidance", "height", "width")}
     worked = list(window) if window else list(range(settings["steps"] - 1, decided_by(run) - 1, -1))
@@ -111,6 +119,7 @@ def mend(
             baseline=baseline,
             batch_size=batch_size,
             seed=seed,
+            shard=shard,
             progress=progress,
         )
 

@@ -25,6 +25,7 @@ from handscope.organism.study.lessons import SHUFFLES, Lessons, learn
 from handscope.organism.study.pilot import choose, pilot
 from handscope.report.experiment import doses_plate, forest_plate, pairs_plate
 from handscope.run.folder import Run
+from handscope.run.part import PartsLeftError
 from PIL import Image
 
 STEPS = 4
@@ -205,12 +206,21 @@ def test_the_table_is_what_the_pictures_say(model: Model, finished_run, tmp_path
     assert table.loc["better", "brightness"] < 0 and table.loc["same", list(SHIFTS)].abs().max() == 0
     assert table.loc["baseline", "kd_ratio"] == 1 and table.loc["same", "diversity"] == 1
     assert table.loc["better", "calls_per_good"] == 4 and table.loc["baseline", "calls_per_good"] == 8
+    # In two parts, each of which draws its own pictures of every arm.
+    parted = (model, tmp_path / "parted", *given[2:])
+    with pytest.raises(PartsLeftError, match="pictures are left for others"):
+        experiment(*parted, batch_size=4, shard=(2, 2))
+    drawn = sum(calls) - 4 * len(pairs)
+    assert 0 < drawn < 4 * len(pairs)
+    took = ["seconds", "memory"]
+    joined = experiment(*parted, batch_size=4, shard=(1, 2)).set_index("arm")
+    assert sum(calls) == 8 * len(pairs)
+    pd.testing.assert_frame_equal(joined.drop(columns=took), table.drop(columns=took))
     # Again: nothing is drawn, one lost picture excepted, and the numbers are the same.
     lost = next((tmp_path / "better" / "samples").glob("*.png"))
     lost.unlink()
     again = experiment(*given, batch_size=4).set_index("arm")
-    assert sum(calls) == 4 * len(pairs) + 1
-    took = ["seconds", "memory"]
+    assert sum(calls) == 8 * len(pairs) + 1
     pd.testing.assert_frame_equal(again.drop(columns=took), table.drop(columns=took))
     with pytest.raises(HandscopeError, match="another steps"):
         experiment(*given[:-1], given[-1] | {"steps": 3}, batch_size=4)
