@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--model", default="organism", help="organism, a pipeline folder or a hub id (default organism)")
     verb.add_argument("--prompts", default="study", metavar="FILE", help="a text file with one prompt a line")
     verb.add_argument("--run", metavar="RUN", help="the run folder (default runs/NAME of the file)")
-    verb.add_argument("--subject", default="hand", help="what is labelled: hand, or a YAML file that says it")
+    verb.add_argument("--subject", help="what is labelled: one that handscope brings, or a YAML file that says it")
 
 
 def _study(arguments: argparse.Namespace, progress: Progress) -> None:
@@ -61,13 +61,16 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
         raise HandscopeError(f"{path} is there already, and is left as it is: give another name.")
     import yaml
 
-    organism = arguments.model == "organism"
+    from ..labeling.subject import DEFAULT
+
+    subject = arguments.subject or DEFAULT
+    automatic = arguments.model == "organism" and subject == DEFAULT
     said = {
         "run": arguments.run or f"runs/{path.stem}",
         "model": arguments.model,
         "prompts": arguments.prompts,
-        "subject": arguments.subject,
-        "labels": "auto" if organism and arguments.subject == "hand" else "existing",
+        "subject": subject,
+        "labels": "auto" if automatic else "existing",
     }
     lines = TEMPLATE.read_text(encoding="utf-8").splitlines(keepends=True)
     for place, line in enumerate(lines):
