@@ -5,6 +5,7 @@ chance is hatched in a grid, and has an open marker elsewhere. Colours, sizes an
 """
 
 from .answers import power_curve, reliability
+from .calls import PAPERS, paper
 from .clouds import label_legend, scatter
 from .effects import effects
 from .grids import grid, survey_map
@@ -23,6 +24,7 @@ __all__ = [
     "GOOD",
     "LEVEL",
     "LINE_STYLES",
+    "PAPERS",
     "SERIES",
     "STYLE",
     "contact_sheet",
@@ -35,6 +37,7 @@ __all__ = [
     "forest",
     "grid",
     "label_legend",
+    "paper",
     "power_curve",
     "rates",
     "reliability",

@@ -10,10 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from ..labeling.subject import Subject, words_of
+from .calls import FRESH, drawing, one_a_cell
 from .style import BLOCK_STYLE, FAINT, SERIES, scale, scaled
 
 
-def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "", subject: Subject | None = None) -> Axes:
+@drawing
+def reliability(
+    table: pd.DataFrame, ax: Axes = FRESH, *,
+    note: str = "", subject: Subject | None = None
+) -> Axes:
     """What share of samples is bad among those given a probability, against that probability.
 
     Parameters
@@ -23,6 +28,8 @@ def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "", subject: Subje
     note : the calibration error, in words
     subject : whose words are used
     """
+    if "bin" in table:
+        table = one_a_cell(table, ("bin",))
     colour, marker = BLOCK_STYLE
     ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=":")
     size = 12 + 60 * np.sqrt(table["n"] / max(table["n"].max(), 1))
@@ -47,8 +54,10 @@ def reliability(table: pd.DataFrame, ax: Axes, *, note: str = "", subject: Subje
     return ax
 
 
+@drawing
 def power_curve(
-    table: pd.DataFrame, ax: Axes, *, at: Sequence[int] = (), target: float = 0.8, subject: Subject | None = None
+    table: pd.DataFrame, ax: Axes = FRESH, *,
+    at: Sequence[int] = (), target: float = 0.8, subject: Subject | None = None
 ) -> Axes:
     """The chance of seeing an AUC against the number of labelled samples, a line for each AUC.
 

@@ -11,10 +11,12 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from ..labeling.subject import Subject, words_of
+from .calls import FRESH, drawing
 from .style import BAD, GOOD, halo, scale, scaled
 
 
-def scatter(xy: ArrayLike, bad: ArrayLike, ax: Axes, *, note: str = "") -> Axes:
+@drawing
+def scatter(xy: ArrayLike, bad: ArrayLike, ax: Axes = FRESH, *, note: str = "") -> Axes:
     """Samples at coordinates of shape (n, 2), coloured by `bad` of shape (n,), 1 or 0; a `note` in a corner."""
     xy, bad = np.asarray(xy, float), np.asarray(bad, float)
     # One call for both classes, in the samples' own order: neither lies on top of the other.

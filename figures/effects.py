@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from .calls import FRESH, drawing, one_a_cell
 from .grids import CHANCE
 from .style import BLOCK_STYLE, FAINT, LEVEL, SERIES, STEPS_LABEL, inches, scale, scaled, wrapped
 
 
+@drawing
 def effects(
-    table: pd.DataFrame, value: str, ax: Axes, *, low: str | None = None, high: str | None = None, label: str = ""
+    table: pd.DataFrame, value: str, ax: Axes = FRESH, *,
+    low: str | None = None, high: str | None = None, label: str = ""
 ) -> Axes:
     """A row for each block, a point with its 95% interval for each step, all rows on one scale.
 
@@ -23,6 +26,7 @@ def effects(
     low, high : columns of the interval; ``value_lo`` and ``value_hi`` when left out
     label : what the effect is
     """
+    table = one_a_cell(table)
     low, high = low or f"{value}_lo", high or f"{value}_hi"
     blocks, steps = list(dict.fromkeys(table["block"])), sorted(set(table["step"]), reverse=True)
     kinds = list(dict.fromkeys(name.split(".")[0] for name in blocks))

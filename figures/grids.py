@@ -11,15 +11,17 @@ from matplotlib.colors import CenteredNorm, Colormap, Normalize
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from .calls import FRESH, drawing, one_a_cell
 from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, inches, scale, scaled
 
 RING = "#B3003C"
 CHANCE = "not separable from chance (q > 0.05)"
 
 
+@drawing
 def grid(
-    cells: pd.DataFrame, value: str, q: str | None, ax: Axes, *, centre: float | None = None, label: str = "",
-    digits: int = 2
+    cells: pd.DataFrame, value: str = "auc", q: str | None = "q", ax: Axes = FRESH, *,
+    centre: float | None = None, label: str = "", digits: int = 2, cmap: str | Colormap | None = None
 ) -> Axes:
     """Blocks × steps, one number a cell; cells whose `q` is not at most 0.05 are hatched and their numbers thin.
 
@@ -27,12 +29,14 @@ def grid(
     ----------
     cells : DataFrame with columns block, step, `value` and `q`, one row a cell; blocks are drawn in their order there
     q : None where the value is a description and not a test: nothing is hatched then
-    centre : the value of the neutral colour, as 0.5 for an AUC; without it colours run from 0, or below, to the largest
+    centre : the value of the neutral colour, by default 0.5 of an AUC; without it colours run from 0, or below, to the
+        largest
     label : what the colour bar says
     digits : after the decimal point
+    cmap : colours, by default PuOr around a centre, else viridis
     """
     blocks, steps, table, called = _tables(cells, value, q)
-    norm, colours = _colours(table, centre)
+    norm, colours = _colours(table, _centre(value, centre), cmap)
     image = ax.imshow(table, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     for (row, column), number in np.ndenumerate(table):
         sure = bool(called[row, column])
@@ -54,17 +58,19 @@ def grid(
     return ax
 
 
+@drawing
 def survey_map(
-    cells: pd.DataFrame, value: str, q: str | None, ax: Axes, *, centre: float | None = None, label: str = ""
+    cells: pd.DataFrame, value: str = "auc", q: str | None = "q", ax: Axes = FRESH, *,
+    centre: float | None = None, label: str = "", cmap: str | Colormap | None = None
 ) -> Axes:
     """Many blocks × steps as colours alone; what is not separable from chance is pale, the largest of the rest ringed.
 
     Parameters
     ----------
-    cells, value, q, centre, label : as for `grid`; meant for hundreds of cells, as 57 blocks by 20 steps
+    cells, value, q, centre, label, cmap : as for `grid`; meant for hundreds of cells, as 57 blocks by 20 steps
     """
     blocks, steps, table, called = _tables(cells, value, q)
-    norm, colours = _colours(table, centre)
+    norm, colours = _colours(table, _centre(value, centre), cmap)
     shades = colours(norm(np.ma.masked_invalid(table)))
     shades[..., :3] = np.where(called[..., None], shades[..., :3], 1 - 0.35 * (1 - shades[..., :3]))
     ax.imshow(shades, aspect="auto", interpolation="nearest")
@@ -101,6 +107,7 @@ def _tables(
     cells: pd.DataFrame, value: str, q: str | None
 ) -> tuple[list[str], list[int], NDArray[np.float64], NDArray[np.bool_]]:
     """Blocks, steps from the noisiest, and what belongs to them: values, and whether they can be told from chance."""
+    cells = one_a_cell(cells)
     blocks, steps = list(dict.fromkeys(cells["block"])), sorted(set(cells["step"]), reverse=True)
     table = cells.pivot(index="block", columns="step", values=value).loc[blocks, steps].to_numpy(float)
     if q is None:
@@ -109,10 +116,16 @@ def _tables(
     return blocks, steps, table, called
 
 
-def _colours(table: NDArray[np.float64], centre: float | None) -> tuple[Normalize, Colormap]:
+def _centre(value: str, centre: float | None) -> float | None:
+    return 0.5 if centre is None and value.rpartition("_")[2] == "auc" else centre
+
+
+def _colours(
+    table: NDArray[np.float64], centre: float | None, cmap: str | Colormap | None
+) -> tuple[Normalize, Colormap]:
     if centre is None:
-        norm, colours = Normalize(np.nanmin(table, initial=0), np.nanmax(table, initial=1e-9)), mpl.colormaps["viridis"]
+        norm: Normalize = Normalize(np.nanmin(table, initial=0), np.nanmax(table, initial=1e-9))
     else:
         norm = CenteredNorm(centre, np.nanmax(np.abs(table - centre), initial=0.2))
-        colours = mpl.colormaps["PuOr"]
+    colours = mpl.colormaps.get_cmap(cmap or ("viridis" if centre is None else "PuOr"))
     return norm, colours.with_extremes(bad="#EEEEEE")

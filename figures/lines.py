@@ -11,10 +11,15 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from ..labeling.subject import Subject, words_of
+from .calls import FRESH, drawing, one_a_cell
 from .style import BAD, BLOCK_STYLE, FAINT, INK, LEVEL, LINE_STYLES, SERIES, STEPS_LABEL, halo, scale, scaled
 
 
-def curves(lines: Mapping[str, pd.DataFrame], prefix: str, ax: Axes, *, band: Sequence[str] | None = None) -> Axes:
+@drawing
+def curves(
+    lines: Mapping[str, pd.DataFrame], prefix: str = "", ax: Axes = FRESH, *,
+    band: Sequence[str] | None = None
+) -> Axes:
     """AUC over steps, a line for each name, with its 95% interval as a band; the null of the first as a grey band.
 
     Parameters
@@ -48,8 +53,10 @@ def curves(lines: Mapping[str, pd.DataFrame], prefix: str, ax: Axes, *, band: Se
     return ax
 
 
+@drawing
 def series(
-    lines: Mapping[str, pd.DataFrame], ax: Axes, *, value: str = "auc", prefix: str = "", neutral: float | None = 0.5
+    lines: Mapping[str, pd.DataFrame], ax: Axes = FRESH, *,
+    value: str = "auc", prefix: str = "", neutral: float | None = 0.5
 ) -> Axes:
     """A line over steps for each name, with its 95% interval as bars: contrasts, kinds of probe, subsets.
 
@@ -101,13 +108,15 @@ def _spread(span: Sequence[int]) -> list[int]:
     return kept
 
 
-def forest(added: pd.DataFrame, ax: Axes) -> Axes:
+@drawing
+def forest(added: pd.DataFrame, ax: Axes = FRESH) -> Axes:
     """What a block's probe adds to a baseline: held-out AUC of both less that of the baseline, with its interval.
 
     Parameters
     ----------
     added : DataFrame with columns baseline, step, added, lo, hi, q; rows of one baseline together
     """
+    added = one_a_cell(added, ("baseline", "step"))
     place = 0.0
     ticks: list[tuple[float, str]] = []
     for name, rows in added.groupby("baseline", sort=False):
@@ -133,7 +142,11 @@ def forest(added: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def rates(table: pd.DataFrame, overall: float, ax: Axes, *, subject: Subject | None = None) -> Axes:
+@drawing
+def rates(
+    table: pd.DataFrame, overall: float, ax: Axes = FRESH, *,
+    subject: Subject | None = None
+) -> Axes:
     """Share of bad samples by level of what a prompt states, with its interval, the overall share and twice that.
 
     Parameters

@@ -5,43 +5,61 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
+from matplotlib.colors import CenteredNorm, Colormap
 
+from .calls import FRESH, drawing, one_a_cell
 from .style import colour_bar
 
+PROBES = {
+    "fitted_block": "block_a", "fitted_step": "step_a", "judged_block": "block_b", "judged_step": "step_b"
+}  # fmt: skip
+"""Columns of probe_transfer.csv, and what they are called in transfer.csv."""
 
-def cosines(table: pd.DataFrame, ax: Axes) -> Axes:
+
+@drawing
+def cosines(
+    table: pd.DataFrame, ax: Axes = FRESH, *, cmap: str | Colormap = "PuOr"
+) -> Axes:
     """Cosines between the direction of a cell in one half of the prompts and that of a cell in the other half.
 
     Parameters
     ----------
     table : DataFrame with columns block_a, step_a, block_b, step_b, cosine_split, a row for each ordered pair of cells
     """
-    return _matrix(table, "cosine_split", ax, 0.0, 1.0, "cosine, each direction from its own half of the prompts")
+    said = "cosine, each direction from its own half of the prompts"
+    return _matrix(table, "cosine_split", ax, 0.0, 1.0, said, cmap)
 
 
-def transfer(table: pd.DataFrame, ax: Axes, *, value: str = "auc") -> Axes:
+@drawing
+def transfer(
+    table: pd.DataFrame, ax: Axes = FRESH, *,
+    value: str = "auc", cmap: str | Colormap = "PuOr"
+) -> Axes:
     """How well the direction, or the probe, of one cell (rows) separates another (columns), on held-out samples.
 
     Parameters
     ----------
     table : DataFrame with columns block_a, step_a (fitted at), block_b, step_b (read at) and `value`, a held-out AUC;
-        a row for each ordered pair of cells
+        a row for each ordered pair of cells; or with fitted_block, fitted_step, judged_block and judged_step
     """
+    table = table.rename(columns=PROBES)
     furthest = max(0.2, float(np.nanmax(np.abs(table[value] - 0.5), initial=0)))
-    _matrix(table, value, ax, 0.5, furthest, "held-out AUC")
+    _matrix(table, value, ax, 0.5, furthest, "held-out AUC", cmap)
     ax.set_ylabel("fitted at")
     ax.set_xlabel("read at; within a block: noisiest step → last")
     return ax
 
 
-def _matrix(table: pd.DataFrame, value: str, ax: Axes, centre: float, span: float, label: str) -> Axes:
+def _matrix(
+    table: pd.DataFrame, value: str, ax: Axes, centre: float, span: float, label: str, cmap: str | Colormap
+) -> Axes:
+    table = one_a_cell(table, ("block_a", "step_a", "block_b", "step_b"))
     cells = list(dict.fromkeys(zip(table["block_a"], table["step_a"])))
     blocks = list(dict.fromkeys(block for block, _ in cells))
     cells.sort(key=lambda cell: (blocks.index(cell[0]), -cell[1]))
     wide = table.pivot(index=["block_a", "step_a"], columns=["block_b", "step_b"], values=value)
     matrix = wide.loc[cells, cells].to_numpy(float)
-    image = ax.imshow(matrix, cmap="PuOr", norm=CenteredNorm(centre, span), interpolation="nearest")
+    image = ax.imshow(matrix, cmap=cmap, norm=CenteredNorm(centre, span), interpolation="nearest")
     edges = np.cumsum([0, *(sum(cell[0] == block for cell in cells) for block in blocks)])
     middles = (edges[:-1] + edges[1:]) / 2 - 0.5
     ax.set_xticks(middles, blocks, rotation=40, ha="right", rotation_mode="anchor")

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from .calls import FRESH, drawing
 from .style import BAD, FAINT, GOOD, INK, SERIES, STEPS_LABEL, scale, scaled
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 GROUPS = {"good": GOOD, "bad": BAD}
 
 
-def decided_share(lines: Mapping[str, Survival], steps: int, ax: Axes) -> Axes:
+@drawing
+def decided_share(lines: Mapping[str, Survival], steps: int, ax: Axes = FRESH) -> Axes:
     """The share that is decided by each step (one minus Kaplan and Meier's estimate), with its 95% interval.
 
     Parameters

@@ -1,11 +1,14 @@
 """Figures draw what they are given, can be read in a column of a paper, and are written in three formats."""
 
+import inspect
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from handscope import figures
 from handscope.analysis.statistics.power import power
+from handscope.errors import HandscopeError
 from handscope.figures.style import SMALLEST
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -193,3 +196,53 @@ def test_a_figure_is_written_as_png_svg_and_pdf_with_real_letters(tmp_path):
     before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
     figures.save(draw(), tmp_path, "series")
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+def on_disk() -> pd.DataFrame:
+    """As probes.csv is: every cell twice, of sure samples and of all."""
+    sure = cells().assign(subset="sure", n_good=30)
+    return pd.concat([sure, cells().assign(subset="all", auc=0.99, n_good=40)], ignore_index=True)
+
+
+def test_a_table_is_drawn_as_it_is_on_disk():
+    ax = figures.grid(on_disk())
+    alone = figures.grid(cells(), ax=Figure().subplots())
+    np.testing.assert_allclose(ax.images[0].get_array(), alone.images[0].get_array())
+    assert ax.images[0].norm.vcenter == 0.5
+    assert figures.survey_map(on_disk()).images[0].get_array().shape == (4, 6, 4)
+
+
+@pytest.mark.parametrize(("table", "words"), [
+    (pd.concat([cells().assign(baseline="x0"), cells().assign(baseline="image")]), r"\['baseline'\] == 'x0'"),
+    (cells().drop(columns="step"), "it lacks step"),
+    (pd.concat([cells(), cells()]), "one row for each of block and step, found 48"),
+])  # fmt: skip
+def test_a_table_with_several_rows_of_a_cell_is_refused_with_a_choice(table, words):
+    with pytest.raises(HandscopeError, match=words):
+        figures.grid(table)
+
+
+def test_a_title_other_names_and_other_colours():
+    names = {"double.0": "D0", "steps that remain: noisiest → last": "step", "AUC": "score"}
+    ax = figures.grid(cells(), q=None, label="AUC", title="Where", labels=names, cmap="magma")
+    assert ax.get_title() == "Where" or ax.get_title(loc="left") == "Where"
+    assert [text.get_text() for text in ax.get_yticklabels()][:2] == ["D0", "double.1"]
+    assert ax.get_xlabel() == "step" and ax.images[0].get_cmap().name == "magma"
+    assert [one.get_ylabel() for one in ax.figure.axes if one is not ax] == ["score"]
+    lines = figures.series({"local": line(0.3)}, labels={"local": "one finger"})
+    assert [text.get_text() for text in lines.legend().get_texts()] == ["one finger"]
+    assert {"title", "labels", "ax", "cmap"} <= set(inspect.signature(figures.grid).parameters)
+
+
+@pytest.mark.parametrize(
+    ("venue", "wide", "inches"), [("icml", False, 3.25), ("neurips", False, 5.5), ("cvpr", True, 6.875)]
+)
+def test_a_figure_for_a_paper_has_its_width_and_its_letters(tmp_path, venue, wide, inches):
+    with figures.paper(venue, height=2.4, wide=wide) as ax:
+        figures.grid(cells(), ax=ax)
+        figures.save(ax.figure, tmp_path, "map")
+    with Image.open(tmp_path / "map.png") as image:
+        assert image.size == (int(150 * inches), 360)
+    assert min(text.get_fontsize() for text in ax.texts) >= SMALLEST
+    with pytest.raises(HandscopeError, match="neurips, icml, cvpr"), figures.paper("nature"):
+        pass
