@@ -29,6 +29,7 @@ from .commands import (
     statistics,
     store,
     study,
+    submit,
     survey,
     watch,
 )
@@ -41,6 +42,7 @@ from .stages import STAGES
 
 GROUPS = (
     study,
+    submit,
     generate,
     given,
     label,

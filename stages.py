@@ -79,6 +79,8 @@ class Stage:
         `study` runs it always; the others when the study's key ``also`` names them, or its design is theirs alone.
     designs : tuple of str
         The designs of a run that it can analyse: see `handscope.run.design`.
+    divided : bool
+        Machines can divide its samples: its function takes a ``shard``.
     figures : tuple of str
         Names of the figures that the report draws of it; ``sheet_*`` is a group of them.
     section : str
@@ -100,6 +102,7 @@ class Stage:
     version: int = 1
     sources: tuple[str, ...] = ()
     always: bool = True
+    divided: bool = False
     designs: tuple[str, ...] = ("own", "paired", "crossed")
     figures: tuple[str, ...] = ()
     section: str = ""
@@ -177,6 +180,7 @@ GENERATE = Stage(
         for name in ("prompts", "seeds", "steps", "guidance", "height", "width", "batch_size", "design", "pairs")
     },
     model=True,
+    divided=True,
     section="pictures The model and its pictures",
 )
 
@@ -219,6 +223,7 @@ EXTRACT = Stage(
         "compression": "compression",
     },  # fmt: skip
     model=True,
+    divided=True,
 )
 
 SURVEY = Stage(
@@ -252,6 +257,7 @@ SURVEY = Stage(
     model=True,
     version=2,
     always=False,
+    divided=True,
     figures=("survey_probe", "survey_distance"),
     designs=("own",),
     section="survey Every block at every step",

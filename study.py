@@ -16,6 +16,7 @@ from .models.family import check_kinds
 from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
 from .run.design import DESIGNS
+from .run.part import Part
 from .run.record import fresh, made_from, set_fresh
 from .stages import ANALYZE, GENERATE, LABEL, LABELS, PROBE, STAGES, Stage
 from .study_file import (
@@ -251,8 +252,24 @@ class Study(BaseModel):
         """
         return list(self.stages(progress))
 
-    def stages(self, progress: Progress = quiet) -> Iterator[StageResult]:
-        """`run`, one stage at a time."""
+    def part(self, name: str, shard: Part, progress: Progress = quiet) -> None:
+        """Do one machine's part of a stage that can be divided, and enter nothing in the record.
+
+        Raises
+        ------
+        HandscopeError
+            The study has no such stage, it cannot be divided, or as in `run`.
+        """
+        stage = next((stage for stage in self.chosen if stage.name == name and stage.divided), None)
+        if stage is None:
+            there = ", ".join(stage.name for stage in self.chosen if stage.divided)
+            raise HandscopeError(f"Expected a stage that machines can divide, one of {there}, found {name!r}.")
+        if stage is GENERATE:
+            self.check_size()
+        _Work(self, progress, shard).do(stage, self.settings_of(stage))
+
+    def stages(self, progress: Progress = quiet, until: str | None = None) -> Iterator[StageResult]:
+        """`run`, one stage at a time, and no further than the stage `until`."""
         if self._entry(GENERATE) is None:
             self.check_size()
         work = _Work(self, progress)
@@ -264,9 +281,11 @@ class Study(BaseModel):
             entry = self._entry(stage)
             if entry is not None:
                 yield StageResult(stage.name, False, entry.get("summary") or stage.describe(work.run))
-                continue
-            do = partial(work.do, stage, self.settings_of(stage))
-            yield StageResult(stage.name, True, perform(stage, self.folder, self._noted(stage), do))
+            else:
+                do = partial(work.do, stage, self.settings_of(stage))
+                yield StageResult(stage.name, True, perform(stage, self.folder, self._noted(stage), do))
+            if stage.name == until:
+                return
 
 
 def perform(stage: Stage, folder: Path, noted: dict[str, Any], do: Callable[[], object]) -> str:
@@ -302,6 +321,7 @@ class _Work:
 
     study: Study
     progress: Progress
+    shard: Part | None = None
 
     @cached_property
     def run(self) -> "Run":
@@ -340,7 +360,7 @@ class _Work:
 
     def _generate(self, stage: Stage, settings: dict[str, Any]) -> None:
         _ = self.plan  # a block that the model lacks is refused before the images are made, not after
-        stage.do()(self.model, self.run, **settings, progress=self.progress)
+        stage.do()(self.model, self.run, **settings, shard=self.shard, progress=self.progress)
 
     def _label(self, stage: Stage, settings: dict[str, Any]) -> None:
         if settings["labels"] == "auto":
@@ -354,12 +374,14 @@ class _Work:
 
     def _extract(self, stage: Stage, settings: dict[str, Any]) -> None:
         kept = {name: settings[name] for name in ("tokens", "compression")}
-        stage.do()(self.model, self.run, self.plan, **kept, progress=self.progress)
+        stage.do()(self.model, self.run, self.plan, **kept, shard=self.shard, progress=self.progress)
 
     def _survey(self, stage: Stage, settings: dict[str, Any]) -> None:
         from .extract.survey.survey import survey
 
-        survey(self.model, self.run, progress=self.progress)
+        survey(self.model, self.run, shard=self.shard, progress=self.progress)
+        if self.shard is not None:  # maps are of all parts
+            return
         stage.do()(self.run, **settings, progress=self.progress)
 
 

@@ -84,6 +84,9 @@ def crew_options(verb: argparse.ArgumentParser, ray: bool = True) -> None:
             metavar="auto|ADDRESS",
             help="let a Ray cluster do it: the one of this machine, or the one at an address (see docs/scale.md)",
         )
+        verb.add_argument(
+            "--per-gpu", type=at_least(1), default=1, metavar="N", help="workers of a cluster on one GPU (default 1)"
+        )
 
 
 @contextmanager
@@ -93,7 +96,7 @@ def crew_of(arguments: argparse.Namespace) -> Iterator[None]:
     if address is not None:
         from ..cluster.on_ray import ray_cluster
 
-        with ray_cluster(address, number) as cluster, workers(cluster):
+        with ray_cluster(address, number, arguments.per_gpu) as cluster, workers(cluster):
             yield
     elif number is not None:
         with workers(number):

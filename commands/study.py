@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
-from .options import crew_options
+from ..stages import STAGES
+from .options import crew_options, part
 from .verb import add_verb, remark, say
 
 TEMPLATE = Path(__file__).parent.parent / "datasets" / "template.yaml"
@@ -15,12 +16,20 @@ TEMPLATE = Path(__file__).parent.parent / "datasets" / "template.yaml"
 def add(verbs: Any) -> None:
     """Add ``study`` and ``init``."""
     verb = add_verb(verbs, "study", _study, "run every stage of a study, and only what is missing of it")
-    crew_options(verb)
     verb.add_argument("file", metavar="FILE.yaml", help="the study; datasets/demo.yaml is one, and init begins one")
     verb.add_argument(
-        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="a key of the file, otherwise"
+        "--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="a key of the file, otherwise"
     )
     verb.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
+    names = [stage.name for stage in STAGES]
+    verb.add_argument("--until", choices=names, metavar="STAGE", help="the last stage to run")
+    verb.add_argument(
+        "--part",
+        nargs=2,
+        metavar=("STAGE", "I/N"),
+        help="one machine's part of one stage, generate 1/8 to 8/8, and nothing else; see handscope submit",
+    )
+    crew_options(verb)
 
     verb = add_verb(verbs, "init", _init, "write a study file to begin with, every key explained")
     verb.add_argument("file", metavar="FILE.yaml", help="the file to write")
@@ -37,13 +46,22 @@ def _study(arguments: argparse.Namespace, progress: Progress) -> None:
     if arguments.dry_run:
         _say_left(study)
         return
+    if arguments.part:
+        name, shard = arguments.part
+        try:
+            study.part(name, part(shard), progress)
+        except argparse.ArgumentTypeError as error:
+            raise HandscopeError(f"--part {name} {shard}: {error}.") from None
+        say(name, f"part {shard} is done")
+        return
     ran = []
-    for result in study.stages(progress):
+    for result in study.stages(progress, arguments.until):
         ran.append(result.ran)
         say(result.stage, result.summary if result.ran else f"complete: {result.summary}")
     if not any(ran):
         remark(f"Nothing to do: every stage of {study.folder} is complete.")
-    remark(f"The report is {(study.folder / 'report.html').resolve()}")
+    if arguments.until is None:
+        remark(f"The report is {(study.folder / 'report.html').resolve()}")
 
 
 def _say_left(study: Any) -> None:
@@ -84,7 +102,7 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
     say("init", f"{path}; look through it, then: handscope study {path}")
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
     import yaml
 
     from ..plain_yaml import PlainLoader

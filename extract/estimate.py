@@ -121,7 +121,7 @@ def estimate(
     missing = sum(counts[sample] for sample in work.missing)
     cells, width = len(plan.cells), model.stream_width
     row_bytes = cells * width * 2
-    _reset_peak(model.device)
+    reset_peak(model.device)
     encode_seconds = _time_encoding(model, work)
     todo = list(batches(model, run, work, batch_size))
     roads = tuple(
@@ -140,7 +140,7 @@ def estimate(
         shards=missing * (row_bytes + TOKEN_BYTES) + len(work.missing) * SHARD_BYTES,
         store=sum(counts.values()) * (row_bytes + STORE_TOKEN_BYTES) + len(work.rows) * STORE_SAMPLE_BYTES,
         device=str(model.device),
-        memory=_peak(model.device),
+        memory=peak(model.device),
         # One batch as the transformer gives it, and the bits of the one before, which are being written.
         held=largest * cells * width * (model.dtype.itemsize + 2),
         encode_seconds=encode_seconds,
@@ -191,7 +191,7 @@ def _time_replay(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batc
     begun = time.perf_counter()
     trajectories = [run.trajectory(each["sample"]) for each in batch.filled()]
     read = time.perf_counter() - begun
-    with _timed(model) as seconds:
+    with timed(model) as seconds:
         prompts = [each["prompt"] for each in batch.filled()]
         masks = batch.masks(work)
         replay(model, one, prompts, trajectories, row["guidance"], row["height"], row["width"], masks)
@@ -202,7 +202,7 @@ def _time_given(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch
     """Seconds of one whole call, and of encoding the batch's pictures."""
     one = Plan(plan.blocks, plan.steps[:1], plan.of, plan.stream, plan.at)
     begun = time.perf_counter()
-    with _timed(model) as seconds:
+    with timed(model) as seconds:
         read_given(model, run, one, batch.filled(), batch.masks(work))
     return seconds[0], time.perf_counter() - begun - sum(seconds)
 
@@ -213,13 +213,13 @@ def _time_again(model: Model, run: Run, plan: Plan, work: WorkList, batch: Batch
     one = Plan(plan.blocks, [1], 1, plan.stream, plan.at)
     pairs = [(each["prompt"], each["seed"]) for each in batch.filled()]
     begun = time.perf_counter()
-    with capture(model.transformer, one, batch.masks(work)), _timed(model) as seconds:
+    with capture(model.transformer, one, batch.masks(work)), timed(model) as seconds:
         draw(model, pairs, 1, row["guidance"], row["height"], row["width"])
     return seconds[0], time.perf_counter() - begun - seconds[0]
 
 
 @contextmanager
-def _timed(model: Model) -> Iterator[list[float]]:
+def timed(model: Model) -> Iterator[list[float]]:
     """Seconds of each call of the transformer in the block."""
     seconds: list[float] = []
     begun = 0.0
@@ -248,13 +248,13 @@ def _timed(model: Model) -> Iterator[list[float]]:
             handle.remove()
 
 
-def _reset_peak(device: torch.device) -> None:
-    """Begin to measure `_peak` anew; on a CPU the peak is the process's from its start."""
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure `peak` anew; on a CPU the peak is the process's from its start."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak(device: torch.device) -> int | None:
+def peak(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -123,10 +123,12 @@ def _decode(
     model: Model, run: Run, plan: Plan, work: WorkList, shard: Part | None, progress: Progress
 ) -> None:
     """Statistics of what the model predicts, for the samples that a probe may be fitted to, while the model is here."""
+    aside = set(set_aside(run.activations_dir)["sample"])
     judged = [
         sample
         for sample, annotation in work.annotations.items()
         if annotation is not None and annotation.verdict in SUBSETS["all"] and annotation.instances.any()
+        and sample not in aside
     ]
     decode_predicted(model, run, judged, {step: plan.index(step) for step in plan.steps}, shard, progress)
 
