@@ -19,6 +19,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--controls", type=at_least(0), default=usual["controls"], help=controls)
     windows = "of these, how many get windows: this block and all later ones, this step and all later ones (default 0)"
     verb.add_argument("--windows", type=at_least(0), default=usual["windows"], help=windows)
+    kinds = "donors: of another noise (in the run); or drawn, with another noise inside the tokens, or another prompt"
+    verb.add_argument("--kind", choices=("noise", "inside", "prompt"), default="noise", help=f"{kinds} (default noise)")
     blocks = "blocks or sites, double.1,single.3:q (default: those that were extracted)"
     verb.add_argument("--blocks", type=names, metavar="LIST", help=blocks)
     verb.add_argument("--steps", type=numbers, metavar="LIST", help="20,12,3 (default: those that were extracted)")
@@ -34,9 +36,11 @@ def _patch(arguments: argparse.Namespace, progress: Progress) -> None:
     model = model_of(run, arguments)
     settings = {name: getattr(arguments, name) for name in ("pairs", "controls", "windows", "seed")}
     more = {"blocks": arguments.blocks, "steps": arguments.steps, "batch_size": arguments.batch_size}
-    if arguments.shard is not None:  # a part is not the stage, and is not entered as one
-        PATCH.do()(model, run, **settings, **more, shard=arguments.shard, progress=progress)
-        say("patch", PATCH.describe(run))
+    more |= {"kind": arguments.kind, "shard": arguments.shard}
+    # A part is not the stage, nor are other donors, and neither is entered as one.
+    if arguments.shard is not None or arguments.kind != "noise":
+        PATCH.do()(model, run, **settings, **more, progress=progress)
+        say("patch", PATCH.describe(run) if arguments.kind == "noise" else f"in {run.path / 'patch' / arguments.kind}")
         return
     perform(PATCH, run, settings, lambda: PATCH.do()(model, run, **settings, **more, progress=progress))
     say("patch", f"figures in {run.figures_dir}; judged by the organism's judge")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from ..extract.address import Block, Cell, Plan
 from ..files import atomic, write_csv
 from ..guidance.attribution import attributed, exact
 from ..guidance.interchange import Drawn, Interchange, elsewhere, share_of_way
+from ..labeling.database.annotation import Annotation
 from ..labeling.database.labels import Labels
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run
+from ..run.trajectory import Trajectory
 
 Pictures = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
@@ -63,6 +66,41 @@ class Looked:
 
 Look = Callable[[Pictures, Sequence[str]], Looked]
 """From pictures (n, height, width, 3) and their prompts to what is measured on them."""
+
+
+class Samples:
+    """What is exchanged, by name: the samples of a labelled run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        return self.run.metadata()
+
+    @cached_property
+    def _annotations(self) -> dict[str, Annotation]:
+        return Labels(self.run.labels_path).current()
+
+    def prompt(self, sample: str) -> str:
+        """Its prompt."""
+        return str(self._rows[sample]["prompt"])
+
+    def trajectory(self, sample: str) -> Trajectory:
+        """Its trajectory."""
+        return self.run.trajectory(sample)
+
+    def tokens(self, sample: str) -> Masks:
+        """Its tokens, bool of shape (tokens,); HandscopeError where it is not labelled."""
+        if sample not in self._annotations:
+            raise HandscopeError(
+                f"{sample} is not labelled in {self.run.labels_path}: interchange needs its tokens."
+            )
+        return (self._annotations[sample].instances > 0).flatten()
+
+    def drawn(self, samples: Sequence[str]) -> Drawn:
+        """Several of them, one behind the other."""
+        return Drawn(tuple(map(self.prompt, samples)), tuple(map(self.trajectory, samples)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +157,7 @@ def patch_parts(
     look: Look,
     settings: Settings,
     shard: tuple[int, int] | None = None,
+    samples: Samples | None = None,
     progress: Progress = quiet,
 ) -> None:
     """Do the parts that are not there yet.
@@ -133,6 +172,8 @@ def patch_parts(
         The judge and what else is measured, handed in.
     shard : tuple of int, optional
         (i, n), counted from 1: this machine's part of the parts.
+    samples : Samples, optional
+        Where the samples of the pairs are; the run's own by default.
 
     Raises
     ------
@@ -140,7 +181,7 @@ def patch_parts(
         A step, a block or a site is not the model's; samples lack trajectories or labels; the parts in the folder are
         of other pairs or settings.
     """
-    patching = _Patching(model, run, folder, pairs, look, settings)
+    patching = _Patching(model, run, folder, pairs, look, settings, samples or Samples(run))
     patching.check()
     every = parts_of(len(pairs), settings)
     own = [part for number, part in enumerate(every) if shard is None or number % shard[1] == shard[0] - 1]
@@ -168,9 +209,10 @@ class _Donation:
 
 class _Patching:
     def __init__(
-        self, model: Model, run: Run, folder: Path, pairs: pd.DataFrame, look: Look, settings: Settings
-    ) -> None:
-        self.model, self.run, self.folder, self.pairs = model, run, folder, pairs
+        self, model: Model, run: Run, folder: Path, pairs: pd.DataFrame, look: Look, settings: Settings,
+        samples: Samples,
+    ) -> None:  # fmt: skip
+        self.model, self.folder, self.pairs, self.samples = model, folder, pairs, samples
         self.look, self.settings = look, settings
         generation = run.settings["generation"]
         self.of = int(generation["steps"])
@@ -178,9 +220,6 @@ class _Patching:
             model, self.of, generation["guidance"], generation["height"], generation["width"]
         )
         self.blocks = [Block.parse(block) for block in settings.blocks]
-        self.metadata = run.metadata()
-        self.annotations = Labels(run.labels_path).current()
-        self._plain: dict[str, Any] = {}
 
     def check(self) -> None:
         """Refuse what would stop a part, and parts of other settings."""
@@ -219,6 +258,9 @@ class _Patching:
             masks = elsewhere(given.masks, self.settings.seed)
             given = _Donation(given.recipients, given.donors, masks)
         before, goal = self._looked(given.recipients), self._looked(given.donors)
+        if part == Part(MAIN, 0):
+            self._save(rows, "recipient", before[0])
+            self._save(rows, "donor", goal[0])
         for cell, final in self._finals(part.arm, given):
             pictures = self._pictures(final)
             looked = self.look(pictures, given.recipients.prompts)
@@ -272,17 +314,9 @@ class _Patching:
     def _donation(self, rows: pd.DataFrame, key: str) -> _Donation:
         """The tokens are those of either instance."""
         recipients, donors = rows["recipient"].tolist(), rows[key].tolist()
-        masks = np.stack([self._tokens(one) | self._tokens(other) for one, other in zip(recipients, donors)])
-        return _Donation(self._drawn(recipients), self._drawn(donors), masks)
-
-    def _tokens(self, sample: str) -> Masks:
-        if sample not in self.annotations:
-            raise HandscopeError(f"{sample} is not labelled in {self.run.labels_path}: interchange needs its tokens.")
-        return (self.annotations[sample].instances > 0).flatten()
-
-    def _drawn(self, samples: Sequence[str]) -> Drawn:
-        prompts = tuple(self.metadata[sample]["prompt"] for sample in samples)
-        return Drawn(prompts, tuple(self.run.trajectory(sample) for sample in samples))
+        tokens = self.samples.tokens
+        masks = np.stack([tokens(one) | tokens(other) for one, other in zip(recipients, donors)])
+        return _Donation(self.samples.drawn(recipients), self.samples.drawn(donors), masks)
 
     def _pictures(self, latents: Tensor) -> Pictures:
         size = 16
@@ -296,9 +330,12 @@ class _Patching:
         """Keep the pictures of the first pairs, unselected."""
         if part.batch or part.arm not in (MAIN, LATENTS):
             return
+        named = "latents" if cell[0] is None else str(cell[0]).replace(":", "_")
+        self._save(rows, f"{named}_{cell[1]:02d}", pictures)
+
+    def _save(self, rows: pd.DataFrame, name: str, pictures: Pictures) -> None:
         for pair, picture in zip(rows["pair"][:STRIPS], pictures):
-            where = "latents" if cell[0] is None else str(cell[0]).replace(":", "_")
-            path = self.folder / "strips" / f"{pair}_{where}_{cell[1]:02d}.png"
+            path = self.folder / "strips" / f"{pair}_{name}.png"
             path.parent.mkdir(exist_ok=True)
             with atomic(path) as temporary:
                 Image.fromarray(picture).save(temporary, format="PNG")

@@ -163,7 +163,8 @@ class Interchange:
             x, _ = sampling.step(x, prompts, index)
             path.append(x)
         latents = torch.stack(path, 1).cpu()
-        times = sampling.sigmas.cpu(), sampling.timesteps.cpu(), sampling.timesteps.cpu()
+        rounded = sampling.timesteps.to(x.dtype).float().clone()  # as the transformer saw them
+        times = sampling.sigmas.cpu(), sampling.timesteps.cpu(), rounded.cpu()
         kind = self.model.family.prediction
         return Drawn(tuple(prompts), tuple(Trajectory(one, *times, prediction=kind) for one in latents))
 

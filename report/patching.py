@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,22 @@ from matplotlib.figure import Figure
 from .. import figures
 from ..errors import HandscopeError
 from ..evaluation.causal_map import agreements, causal_map, effects_of, first_order_map, probe_map
+from ..evaluation.patch_donors import drawn_pairs
 from ..evaluation.patch_pairs import stored_pairs
-from ..evaluation.patching import CONTROLS, LATENTS, MAIN, WINDOWS, Settings, missing_parts, patch_parts
+from ..evaluation.patching import CONTROLS, LATENTS, MAIN, WINDOWS, Samples, Settings, missing_parts, patch_parts
 from ..extract.store.shard import shards
 from ..extract.store.store import ActivationStore
 from ..files import write_csv
+from ..guidance.interchange import Interchange
 from ..models.model import Model
+from ..organism.silhouette import foreground
 from ..organism.study.looks import organism_look
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from .outcomes import patched
+
+STORED = "noise"
+"""Donors of the same prompt and another noise, among the samples of the run."""
 
 
 def patch_and_draw(
@@ -34,6 +41,7 @@ def patch_and_draw(
     steps: Sequence[int] | None = None,
     batch_size: int = 20,
     seed: int = 0,
+    kind: str = STORED,
     shard: tuple[int, int] | None = None,
     progress: Progress = quiet,
 ) -> None:
@@ -47,6 +55,9 @@ def patch_and_draw(
         Blocks, or sites such as ``double.1:attn.gated``; those that were extracted by default, else all.
     steps : sequence of int, optional
         Likewise.
+    kind : str
+        Whose the donors are: `STORED`, other samples of the run; or one of `handscope.evaluation.patch_donors.DRAWN`,
+        drawn for their recipients. Tables and figures of these lie in ``patch/KIND``.
     shard : (int, int), optional
         This machine's part, counted from 1; tables and figures are made by the one that finds all parts there.
 
@@ -68,31 +79,36 @@ def patch_and_draw(
         batch_size=batch_size,
         seed=seed,
     )
-    table, folder = stored_pairs(run, pairs, seed), run.path / "patch"
-    patch_parts(model, run, folder, table, organism_look, settings, shard, progress)
-    if missing_parts(folder, len(table), settings):
-        return
-    write_csv(run.analysis_dir / "patch_pairs.csv", table)
-    summarise(run, table, seed)
-    draw(run, table)
+    own = kind == STORED
+    folder = run.path / "patch" if own else run.path / "patch" / kind
+    if own:
+        table, samples = stored_pairs(run, pairs, seed), Samples(run)
+    else:
+        generation = run.settings["generation"]
+        settings_of = generation["steps"], generation["guidance"], generation["height"], generation["width"]
+        table, samples = drawn_pairs(
+            Interchange(model, *settings_of), run, folder, kind, pairs, organism_look, foreground, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    patch_parts(model, run, folder, table, organism_look, settings, shard, samples, progress)
+    if not missing_parts(folder, len(table), settings):
+        told(run, table, samples, folder, run.analysis_dir if own else folder, run.figures_dir if own else folder, seed)
 
 
-def summarise(run: Run, pairs: pd.DataFrame, seed: int = 0) -> None:
-    """The tables, of the parts that are there."""
-    rows = effects_of(run.path / "patch", pairs)
-    probes = run.analysis_dir / "probes.csv"
-    known = probe_map(pd.read_csv(probes)) if probes.exists() else None
-    write_csv(run.analysis_dir / "patch.csv", causal_map(rows, seed))
-    write_csv(run.analysis_dir / "patch_first_order.csv", first_order_map(rows, seed))
-    write_csv(run.analysis_dir / "patch_agreement.csv", agreements(rows, known, seed))
-
-
-def draw(run: Run, pairs: pd.DataFrame) -> None:
-    """The map and the strips, into the run's figures."""
-    table = pd.read_csv(run.analysis_dir / "patch.csv")
-    probes = run.analysis_dir / "probes.csv"
-    figures.save(map_plate(table, pd.read_csv(probes) if probes.exists() else None), run.figures_dir, "patch")
-    figures.save(strips_plate(run, pairs.head(2)), run.figures_dir, "patch_strips")
+def told(
+    run: Run, pairs: pd.DataFrame, samples: Samples, folder: Path, tables: Path, drawings: Path, seed: int = 0
+) -> None:
+    """Tables and figures of the parts in a folder, as far as they are there."""
+    rows = effects_of(folder, pairs)
+    path = run.analysis_dir / "probes.csv"
+    probes = pd.read_csv(path) if path.exists() else None
+    table = causal_map(rows, seed)
+    write_csv(tables / "patch_pairs.csv", pairs)
+    write_csv(tables / "patch.csv", table)
+    write_csv(tables / "patch_first_order.csv", first_order_map(rows, seed))
+    write_csv(tables / "patch_agreement.csv", agreements(rows, None if probes is None else probe_map(probes), seed))
+    figures.save(map_plate(table, probes), drawings, "patch")
+    figures.save(strips_plate(folder / "strips", pairs.head(2)), drawings, "patch_strips")
 
 
 def summary(run: Run) -> str:
@@ -134,10 +150,9 @@ def map_plate(table: pd.DataFrame, probes: pd.DataFrame | None) -> Figure:
     return drawn
 
 
-def strips_plate(run: Run, pairs: pd.DataFrame) -> Figure:
+def strips_plate(folder: Path, pairs: pd.DataFrame) -> Figure:
     """Recipient, donor, and what became of the recipient at every cell: of the first pairs, whatever they show."""
-    folder = run.path / "patch" / "strips"
-    names = sorted({path.stem.split("_", 1)[1] for path in folder.glob(f"{pairs['pair'].iloc[0]}_*.png")})
+    names = sorted({path.stem.split("_", 1)[1] for path in folder.glob(f"{pairs['pair'].iloc[0]}_*_*.png")})
     steps = sorted({int(name.rpartition("_")[2]) for name in names}, reverse=True)
     blocks = sorted({name.rpartition("_")[0] for name in names}, key=lambda name: (name == "latents", name))
     from PIL import Image
@@ -149,8 +164,8 @@ def strips_plate(run: Run, pairs: pd.DataFrame) -> Figure:
             ax.set_axis_off()
         for number, row in enumerate(pairs.itertuples()):
             own = panels[number * len(blocks) : (number + 1) * len(blocks)]
-            for ax, sample, said in zip(own[0], (row.recipient, row.donor), ("recipient", "donor")):
-                ax.imshow(run.image(sample), interpolation="nearest")
+            for ax, said in zip(own[0], ("recipient", "donor")):
+                ax.imshow(np.asarray(Image.open(folder / f"{row.pair}_{said}.png")), interpolation="nearest")
                 ax.set_title(f"{said}\n{'good' if (row.toward > 0) == (said == 'recipient') else 'bad'}", fontsize=8)
             for line, block in zip(own, blocks):
                 for ax, step in zip(line[2:], steps):

@@ -78,7 +78,7 @@ def test_every_arm_has_its_cells(folder, pairs):
     assert (elsewhere == np.minimum(tokens, 16 - tokens).loc[elsewhere.index]).all()
     assert main["way"].between(-2, 2).all() and main["way_outline"].dropna().between(0, 1).all()
     assert (main["outside"] >= 0).all() and main["bad"].between(0, 1).all()
-    assert len(list((folder / "strips").glob("000-_*.png"))) == len(STEPS_READ) * (len(BLOCKS) + 1)
+    assert len(list((folder / "strips").glob("000-_*.png"))) == 2 + len(STEPS_READ) * (len(BLOCKS) + 1)
 
 
 def test_the_last_block_and_all_later_steps_are_a_window(folder):
