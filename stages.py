@@ -668,6 +668,145 @@ PATCH = Stage(
     section="patch Which activations carry the fault?",
 )  # fmt: skip
 
+LENS = Stage(
+    name="lens",
+    help="what each block would draw if the model stopped there, and in which block a fault appears",
+    command="lens RUN",
+    function="report.inside.lens_and_draw",
+    summary="report.inside.seen_through",
+    needs="a model",
+    reads=(*SAMPLES, *ACTIVATIONS, LABELS),
+    tables=(
+        Table(
+            "analysis/lens.csv",
+            {"kind": "own: the model's output layer on the block; fitted: on what a translator makes of the block"}
+            | CELL
+            | COUNTS
+            | {
+                "n_prompts": "prompts",
+                "explained": "share of the variance of the model's velocity at the subject's tokens that the block has",
+                "explained_*": "its 95% interval over prompts",
+            }
+            | SCORE
+            | {"auc": "AUC of the judge's scores of the block's pictures, over pairs of any prompts"}
+            | {
+                "change*": "AUC within prompts less that of the block before; interval, two-sided p, q",
+                "probe_*": "held-out AUC within prompts of a linear probe of the block",
+                "beyond_*": "the judge's AUC within prompts less the probe's; 95% interval",
+            },
+            optional=True,
+        ),
+    ),
+    files=("analysis/lens.safetensors", "lens/*.safetensors", "figures/lens.*", "figures/lens_*"),
+    settings=STATISTICS,
+    defaults={"blocks": [], "steps": [], "samples": 200},
+    model=True,
+    always=False,
+    designs=("own",),
+    section="lens What would each block draw?",
+)
+
+LOOKED_AT = {
+    "head": "head of the block, from 0",
+    "group": "what is looked at: count words, other words, padding (or text, where words cannot be told), other tokens "
+    "of the subject, the rest of the picture",
+    "mean*": "share of the attention of the subject's tokens, in the mean over samples; of good and bad, or of members",
+}
+
+HEADS = Stage(
+    name="heads",
+    help="what heads look at from the subject's tokens, and where that differs between good and bad, or prompts",
+    command="heads RUN",
+    function="report.inside.heads_and_draw",
+    summary="report.inside.looked_at",
+    needs="a model",
+    reads=(*SAMPLES, LABELS),
+    tables=(
+        Table(
+            "analysis/heads.csv",
+            CELL
+            | LOOKED_AT
+            | COUNTS
+            | {"n_prompts": "prompts", "direction": "1 where it is larger in bad samples, -1 where it is smaller"}
+            | SCORE,
+            optional=True,
+        ),
+        Table("analysis/head_pairs.csv", CELL | LOOKED_AT | PAIRED, optional=True),
+    ),
+    files=("heads/*.safetensors", "figures/heads.*"),
+    settings=STATISTICS,
+    defaults={"blocks": [], "steps": [], "samples": 200},
+    model=True,
+    always=False,
+    designs=("own", "paired"),
+    section="heads What do heads look at?",
+)
+
+FEATURES = Stage(
+    name="features",
+    help="sparse autoencoders of a block's tokens, and which of their features fire otherwise on bad samples",
+    command="features RUN --block single.1",
+    function="report.inside.features_and_draw",
+    summary="report.inside.taken_apart",
+    needs="a model",
+    reads=(*SAMPLES, *ACTIVATIONS, LABELS),
+    tables=(
+        Table(
+            "analysis/feature_models.csv",
+            {
+                "kind": "top_k: the k largest of a token; batch_top_k: k of a token in the mean", "block": "its block",
+                "step": "where the velocity was read", "n_samples": "held-out samples whose velocity was read",
+                "lost*": "change of the velocity when tokens become their reconstruction, over that when they become "
+                "their mean; 95% interval over prompts",
+                "features": "of the autoencoder", "k": "active ones of a token", "n_*": "tokens",
+                "explained*": "share of variance explained, held out and of the tokens it was fitted to",
+                "active": "active features of a held-out token", "dead": "features that no held-out token activates",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/features.csv",
+            {
+                "feature": "its number", "fires": "share of held-out tokens that activate it",
+                "in_samples": "share of held-out samples", "n_prompts": "held-out prompts",
+                "direction": "1 where it is larger in bad samples, -1 where it is smaller",
+            }
+            | COUNTS
+            | SCORE
+            | {"auc_learnt": "AUC on the samples that it was fitted to"},
+            optional=True,
+        ),
+        Table(
+            "analysis/feature_patches.csv",
+            {
+                "feature": "its number", "rank": "from the most active, one of each sample", "sample": "the sample",
+                "bad": "1 bad, 0 good", "step": CELL["step"], "row": "of the token", "col": "of the token",
+                "activity": "of the feature there",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/feature_effects.csv",
+            {
+                "what": "ablate: its part taken out; more, less: ten times its usual size added or taken off",
+                "feature": "its number", "control": "whether it is one of those at random that fire as often",
+                "n": "samples", "before": "malformed without", "after": "malformed with",
+                "difference": "after less before", "lo": "lower end of its 95% interval", "hi": "upper end",
+                "p": "of exchanging the two, prompt by prompt", "control_p": "the largest p against a control",
+                "moved": "mean change of a pixel, of 1", "fires": "share of samples that activate it",
+            },
+            optional=True,
+        ),
+    ),
+    files=("features/*/cfg.json", "features/*/sae_weights.safetensors", "figures/features.*", "figures/feature_*"),
+    settings={"permutations": "permutations", "seed": "seed"},
+    defaults={"block": None, "steps": [], "wide": 4, "k": 16, "passes": 10, "samples": 64},
+    model=True,
+    always=False,
+    designs=("own",),
+    section="features What are the streams made of?",
+)
+
 COMMIT = Stage(
     name="commit",
     help="when each sample was decided, from its trajectory",
@@ -803,6 +942,9 @@ ANATOMY = Stage(
     section="anatomy Are the hands plausible?",
 )  # fmt: skip
 
+INSIDE = (PATCH, LENS, HEADS, FEATURES)
+"""Those that look inside the blocks, with the model at hand."""
+
 REPORT = Stage(
     name="report",
     help="figures, and one HTML page with what was found",
@@ -811,8 +953,9 @@ REPORT = Stage(
     summary="report.summary.reported",
     reads=(
         "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes, *CROSSED.writes,
-        *(table.path for stage in (SURVEY, PATCH, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
-        "figures/commitment.png", "figures/mend*.png", "figures/patch*.png",
+        *(table.path for stage in (SURVEY, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
+        "figures/commitment.png", "figures/mend*.png", "figures/patch*.png", "figures/lens*.png",
+        "figures/heads.png", "figures/feature*.png",
     ),
     files=(
         "report.html", "figures/overview.*",
@@ -823,7 +966,7 @@ REPORT = Stage(
 )  # fmt: skip  # fmt: skip
 
 STAGES = (
-    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, PATCH, COMMIT, TRIAGE, MEND, ANATOMY, REPORT,
+    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT,
 )  # fmt: skip
 """In the order in which `study` runs them."""
 

@@ -78,13 +78,13 @@ def compare_pairs(
             raise HandscopeError(f"Cell {cell.block} at step {cell.step}: {error}") from error
     pictures = _pictures(run, store, tokens.pairs, comparison, progress)
     places = [{"block": str(cell.block), "step": cell.step, **counts} for cell in found]
-    table = _table(places, list(found.values()), comparison)
+    table = effect_table(places, list(found.values()), comparison)
     beyond = [effect.beyond(pictures["x0", cell.step]) for cell, effect in found.items()] if pictures else []
     for place, name in enumerate(("beyond_x0", "beyond_x0_lo", "beyond_x0_hi")):
         table.insert(table.columns.get_loc("p") + place, name, [row[place] for row in beyond] or np.nan)
     write_csv(path, table)
     places = [{"baseline": name, "step": step, **counts} for name, step in pictures]
-    latents = _table(places, list(pictures.values()), comparison) if pictures else pd.DataFrame()
+    latents = effect_table(places, list(pictures.values()), comparison) if pictures else pd.DataFrame()
     _write_or_remove(run, "pair_pictures", latents.drop(columns="tokens", errors="ignore"))
     _write_or_remove(run, "pair_verdicts", _verdicts(run, tokens.pairs, comparison, seed))
     with atomic(run.analysis_dir / "pairs.safetensors") as temporary:
@@ -194,7 +194,9 @@ def _pictures(
     return effects
 
 
-def _table(places: list[dict[str, Any]], effects: list[PairedEffect], comparison: PairedComparison) -> pd.DataFrame:
+def effect_table(
+    places: list[dict[str, Any]], effects: list[PairedEffect], comparison: PairedComparison
+) -> pd.DataFrame:
     """Rows with corrections over all of them."""
     nulls = np.stack([effect.null for effect in effects], axis=1)
     rows = []

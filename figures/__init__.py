@@ -11,6 +11,7 @@ from .effects import effects
 from .grids import grid, survey_map
 from .lines import curves, forest, rates, series
 from .matrices import cosines, transfer
+from .mosaics import mosaic
 from .settling import decided_share, filmstrip
 from .sheets import contact_sheet
 from .style import BAD, BLOCK_STYLE, COLUMN, FORMATS, GOOD, LEVEL, LINE_STYLES, SERIES, STYLE, figure, save
@@ -38,6 +39,7 @@ __all__ = [
     "grid",
     "label_legend",
     "paper",
+    "mosaic",
     "power_curve",
     "rates",
     "reliability",

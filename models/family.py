@@ -64,6 +64,9 @@ class BlockList:
         Streams that the last block has no output of: it gives None there.
     sites : tuple of Site
         Places inside a block that can be read and edited.
+    attends : tuple of str
+        Streams in the sequence of the attention over image and text, one behind the other. Empty where there is none
+        that torch's own attention computes.
 
     Notes
     -----
@@ -78,6 +81,7 @@ class BlockList:
     also: tuple[Form, ...] = ()
     lacking: tuple[str, ...] = ()
     sites: tuple[Site, ...] = ()
+    attends: tuple[str, ...] = ()
 
     def forms(self, at: str) -> tuple[Form, ...]:
         """The streams in each tensor at the ``input`` or the ``output`` of a block, in every form that is known."""
@@ -145,6 +149,11 @@ class Family:
         Whether the pipeline keeps latents in float32 between its steps, whatever the model's dtype is.
     prediction : str
         What the model predicts, one of `handscope.models.clean.KINDS`.
+    output : tuple of str
+        Paths of the modules that make a prediction of the image's stream behind the last block, in the order in which
+        they run: ``("norm_out", "proj_out")``. Empty where it is not known what a block would say by itself.
+    channels_last : bool
+        Whether they order a token's numbers by row and column first and by channel last.
     """
 
     name: str
@@ -166,6 +175,8 @@ class Family:
     negative: str | None = None
     keeps_float32: bool = False
     prediction: str = "flow"
+    output: tuple[str, ...] = ()
+    channels_last: bool = False
 
     # --- the transformer and its blocks
 
@@ -176,6 +187,21 @@ class Family:
             for blocks in self.lists
             for i, block in enumerate(reduce(getattr, blocks.path.split("."), transformer))
         }
+
+    def output_layer(self, transformer: Any) -> list[nn.Module]:
+        """The modules that make a prediction of the image's stream, see `output`.
+
+        Raises
+        ------
+        HandscopeError
+            The family does not say which they are.
+        """
+        if not self.output:
+            raise HandscopeError(
+                f"The family {self.name} does not say which modules make its prediction of the last block's stream, so "
+                "that what another block would draw cannot be read: give it `output`, see docs/families.md."
+            )
+        return [reduce(getattr, path.split("."), transformer) for path in self.output]
 
     def carrying(self, transformer: Any, stream: str) -> list[str]:
         """Names of the blocks that give a stream, in the order in which they run."""
@@ -302,6 +328,13 @@ class Family:
         """Text tokens of a call."""
         raise self._lacks("text_length")
 
+    def text_spans(self, pipe: Any, prompt: str) -> list[tuple[int, int]] | None:
+        """The characters of a prompt that each text token of a call stands for, first and behind the last.
+
+        Both are equal where a token stands for none, such as padding. None where the family cannot say.
+        """
+        return None
+
     def text_tokens(self, embeddings: Mapping[str, Tensor]) -> int:
         """Text tokens that a prompt has in a call, from what `encode` gave."""
         return len(embeddings["text"])
@@ -332,6 +365,14 @@ class Family:
     def predicted(self, outputs: Sequence[Any], guidance: float) -> Tensor:
         """What the model predicts, packed, from the outputs of a step's calls; guidance is applied."""
         raise self._lacks("predicted")
+
+    def output_rows(self, rows: Tensor) -> Tensor:
+        """What `output_layer` makes of image tokens, (rows, tokens, numbers), as `predictions` has it."""
+        raise self._lacks("output_rows")
+
+    def sided(self, rows: Sequence[Tensor], guidance: float) -> Tensor:
+        """What the model predicts, packed, from the `predictions` of a step's calls; guidance is applied."""
+        raise self._lacks("sided")
 
     def combined(self, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
         """What both sides of classifier-free guidance give together, packed."""

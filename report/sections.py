@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ..stages import ANATOMY, COMMIT, MEND, PATCH, STAGES, SURVEY, TRIAGE, Stage
+from ..stages import ANATOMY, COMMIT, FEATURES, HEADS, LENS, MEND, PATCH, STAGES, SURVEY, TRIAGE, Stage
+from .inside import feature_rows, feature_sentences, head_rows, head_sentences, lens_rows, lens_sentences
 from .outcomes import STEPS, own_tolerance
 from .results import Results
-from .words import number, percent, signed
+from .words import capital, number, percent, signed
 
 SHOWN = 6
 """Rows of a long table that are shown; all are in its file."""
@@ -49,7 +50,7 @@ def sections(results: Results, drawn: Container[str]) -> list[Section]:
     found = []
     for stage in STAGES:
         make = _MAKERS.get(stage.name)
-        if make is None or any(results.table(table.name).empty for table in stage.tables):
+        if make is None or results.table(stage.tables[0].name).empty:
             continue
         section = make(results)
         there = {name: said for name, said in section.figures.items() if name in stage.figures or name in drawn}
@@ -111,6 +112,58 @@ def _patched(results: Results) -> Section:
         },
         ("Cell", "Moved", "Share of the way", "Beyond the latents", "Beyond its own class"),
         rows,
+    )
+
+
+def _lens(results: Results) -> Section:
+    table = results.table("lens")
+    return Section(
+        LENS,
+        "The model's own output layer on the stream of each block, and on what a translator makes of it that was "
+        "fitted to other prompts and noises: what the model would draw if it stopped there. "
+        + " ".join(f"{capital(sentence)}." for sentence in lens_sentences(table)),
+        {
+            "lens": "How much of the model's velocity at the subject's tokens a block has; how well a judge of "
+            "finished pictures tells bad from good by the block's picture; and what each block adds or takes. Hatched: "
+            "not separable from chance.",
+            "lens_own": "The first good and the first bad sample, whatever they show: what the output layer makes of "
+            "each block.",
+            "lens_fitted": "The same samples through the translators.",
+        },
+        ("Kind", "Cell", "Velocity explained", "Judge, AUC within prompts", "q", "Probe, AUC within prompts"),
+        lens_rows(table),
+    )
+
+
+def _heads(results: Results) -> Section:
+    table = results.table("heads")
+    return Section(
+        HEADS,
+        "How much of their attention the subject's tokens give to words, to each other and to the rest of the picture, "
+        "head by head. " + " ".join(f"{capital(sentence)}." for sentence in head_sentences(table)),
+        {
+            "heads": "How well the attention to each group tells bad from good samples of prompts that were held out: "
+            "heads over steps. Hatched: not separable from chance with any error among all at 5%.",
+        },
+        ("Head", "Looks at", "In good", "In bad", "AUC", "q", "p over all"),
+        head_rows(table),
+    )
+
+
+def _features(results: Results) -> Section:
+    tables = {table.name: results.table(table.name) for table in FEATURES.tables}
+    return Section(
+        FEATURES,
+        "Sparse autoencoders, fitted to the subject's tokens of half of the prompts; all that follows is of the other "
+        "half. " + " ".join(f"{capital(sentence)}." for sentence in feature_sentences(tables)),
+        {
+            "features": "Each feature by how often it fires, and how well its mean activity tells bad from good "
+            "samples of prompts that were held out.",
+            "feature_patches": "The tokens at which the features that tell most are most active, one of each held-out "
+            "sample, in the finished picture: a framed token and its neighbours.",
+        },
+        ("Feature", "More active in", "Fires", "AUC", "q", "p over all", "AUC within prompts", "q"),
+        feature_rows(results.table("features")),
     )
 
 
@@ -211,6 +264,9 @@ def _anatomy(results: Results) -> Section:
 _MAKERS: dict[str, Callable[[Results], Section]] = {
     "survey": _survey,
     "patch": _patched,
+    "lens": _lens,
+    "heads": _heads,
+    "features": _features,
     "commit": _commitment,
     "triage": _triage,
     "mend": _mended,

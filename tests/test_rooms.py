@@ -39,6 +39,7 @@ ORDER = """
     organism
     anatomy
     guidance
+    inside
     organism.training
     labeling
     evaluation

@@ -95,7 +95,18 @@ class Flow(Family):
 
     def predicted(self, outputs: Sequence[Any], guidance: float) -> Tensor:
         """The velocity; that of both sides together where there are two."""
-        rows = [self.predictions(output) for output in outputs]
+        return self.sided([self.predictions(output) for output in outputs], guidance)
+
+    def output_rows(self, rows: Tensor) -> Tensor:
+        """The velocity of each row, packed, as `predictions` has it."""
+        if self.keeps_float32:
+            rows = rows.float()
+        if self.channels_last:
+            rows = rows.unflatten(-1, (self.patch**2, -1)).transpose(-1, -2).flatten(-2)
+        return -rows if self.negated else rows
+
+    def sided(self, rows: Sequence[Tensor], guidance: float) -> Tensor:
+        """The velocity; that of both sides together where there are two."""
         if self.together and guidance > self.unguided:
             halves = dict(zip(self.together, rows[0].chunk(2)))
             rows = [halves["cond"], halves["uncond"]]

@@ -27,7 +27,7 @@ _DOUBLE = (
     *by_head(_IMAGE, "attn"),
     *by_head(_TEXT, "attn", added=True),
 )
-_BOTH = (*_TEXT, *_IMAGE)
+_BOTH = _ORDER = (*_TEXT, *_IMAGE)
 # One projection puts out what attention and MLP give together.
 _SINGLE = (Site("both", _BOTH, ("proj_out",), gate=Gate("norm", 1)), *by_head(_BOTH, "attn"))
 
@@ -78,6 +78,14 @@ class Flux(Flow):
         """
         longest = 512 if pipe.transformer.config.guidance_embeds else 256
         return min(longest, pipe.tokenizer_2.model_max_length)
+
+    def text_spans(self, pipe: Any, prompt: str) -> list[tuple[int, int]] | None:
+        """As the second tokenizer cuts it; None where that does not tell places."""
+        if not pipe.tokenizer_2.is_fast:
+            return None
+        longest = self.text_length(pipe)
+        settings = {"padding": "max_length", "max_length": longest, "truncation": True, "return_offsets_mapping": True}
+        return [tuple(span) for span in pipe.tokenizer_2(prompt, **settings)["offset_mapping"]]
 
     def side(
         self, model: Model, embeddings: Mapping[str, Any], guidance: float, height: int, width: int
@@ -166,11 +174,12 @@ FAMILY = Flux(
         ("FluxPipeline", "FluxKontextPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"), "diffusers:FluxPipeline"
     ),
     lists=(
-        BlockList("double", "transformer_blocks", _TAKES, _GIVES, sites=_DOUBLE),
-        BlockList("single", "single_transformer_blocks", _TAKES, _GIVES, sites=_SINGLE),
+        BlockList("double", "transformer_blocks", _TAKES, _GIVES, sites=_DOUBLE, attends=_ORDER),
+        BlockList("single", "single_transformer_blocks", _TAKES, _GIVES, sites=_SINGLE, attends=_ORDER),
     ),
     width="inner_dim",
     encoders=("text_encoder", "text_encoder_2"),
     patch=2,
     token=16,
+    output=("norm_out", "proj_out"),
 )

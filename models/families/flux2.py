@@ -171,6 +171,7 @@ FAMILY = Flux2(
             {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image", "reference")},
             (("text",), ("image", "reference")),
             sites=_DOUBLE,
+            attends=_TEXT_IMAGE,
         ),
         BlockList(
             "single_transformer_blocks",
@@ -179,9 +180,11 @@ FAMILY = Flux2(
             (_TEXT_IMAGE,),
             also=((("text",), ("image", "reference")),),
             sites=_SINGLE,
+            attends=_TEXT_IMAGE,
         ),
     ),
     width="inner_dim",
     encoders=("text_encoder",),
     negative="",
+    output=("norm_out", "proj_out"),
 )

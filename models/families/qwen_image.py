@@ -161,10 +161,12 @@ FAMILY = QwenImage(
             {("encoder_hidden_states", 1): ("text",), ("hidden_states", 0): ("image", "reference")},
             (("text",), ("image", "reference")),
             sites=_SITES,
+            attends=("text", "image", "reference"),
         ),
     ),
     width="inner_dim",
     encoders=("text_encoder",),
     varying_text=True,
     negative="",
+    output=("norm_out", "proj_out"),
 )

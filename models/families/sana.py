@@ -140,4 +140,5 @@ FAMILY = Sana(
     together=("uncond", "cond"),
     negative="",
     keeps_float32=True,
+    output=("norm_out", "proj_out"),
 )

@@ -124,6 +124,7 @@ FAMILY = StableDiffusion3(
             (("text",), ("image",)),
             lacking=("text",),
             sites=_SITES,
+            attends=("image", "text"),
         ),
     ),
     refuses={"skip_layers": "Skip-layer guidance makes a further call that leaves out blocks"},
@@ -132,4 +133,6 @@ FAMILY = StableDiffusion3(
     form="places",
     together=("uncond", "cond"),
     negative="",
+    output=("norm_out", "proj_out"),
+    channels_last=True,
 )

@@ -109,7 +109,8 @@ def _list(name: str, streams: tuple[str, ...]) -> BlockList:
         Site("mlp", streams, ("ffn_norm2",), gate=Gate(gate, chunk=3, of=4, tanh=True)),
         *by_head(streams, "attention"),
     )
-    return BlockList(name, name, {("x", 0): streams}, (streams,), sites=sites)
+    attends = streams if {"image", "text"} <= {*streams} else ()
+    return BlockList(name, name, {("x", 0): streams}, (streams,), sites=sites, attends=attends)
 
 
 FAMILY = ZImage(
@@ -137,4 +138,6 @@ FAMILY = ZImage(
     varying_text=True,
     negative="",
     keeps_float32=True,
+    output=("all_final_layer.2-1",),
+    channels_last=True,
 )

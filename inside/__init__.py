@@ -1,0 +1,1 @@
+"""Look inside: what each block would draw, where heads look, and what features a stream is made of."""
