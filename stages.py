@@ -943,7 +943,7 @@ ANATOMY = Stage(
 )  # fmt: skip
 
 INSIDE = (PATCH, LENS, HEADS, FEATURES)
-"""Those that look inside the blocks, with the model at hand."""
+"""Those that look inside the blocks, and need the model."""
 
 REPORT = Stage(
     name="report",

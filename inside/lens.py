@@ -171,7 +171,7 @@ class _Kept:
 def _arguments_of(
     module: nn.Module, take: Callable[[tuple[tuple[Any, ...], dict[str, Any]]], None]
 ) -> Iterator[None]:
-    """Hand on what a module is given beside its first argument."""
+    """Tell what a module is given beside its first argument."""
 
     def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         take((args[1:], kwargs))

@@ -1,4 +1,4 @@
-"""What lies inside the blocks, measured and drawn: stages that draw with the model at hand, and what they say."""
+"""What lies inside the blocks, measured and drawn: stages that draw with the model they read, and what they say."""
 
 from __future__ import annotations
 
