@@ -274,7 +274,7 @@ def _change(before: NDArray[np.float64], after: NDArray[np.float64], verdicts: V
     """The gain of AUC within prompts from one block to the next; p is two-sided."""
     whole = np.zeros(len(verdicts.y), np.intp)
     gain = compare(before, after, verdicts.y, verdicts.groups, whole, within=True)
-    p = 2 * min(gain.p, 1 - gain.p)
+    p = 2 * min(gain.p, 1 - gain.p) if gain.added else 1.0  # also where no prompt changes
     return {"change": gain.added, "change_lo": gain.interval[0], "change_hi": gain.interval[1], "change_p": p}
 
 

@@ -246,7 +246,7 @@ class _Encode(torch.autograd.Function):
         order = places.argsort()
         count = places.bincount(minlength=len(encoder))
         of_encoder = _summed(x, given[order], row[order], count.cumsum(0) - count)
-        of_bias = torch.zeros(len(encoder), device=x.device).index_add_(0, places, given)
+        of_bias = torch.zeros_like(encoder[:, 0]).index_add_(0, places, given)
         return None, -(of_bias @ encoder), of_encoder, of_bias, None, None
 
 
