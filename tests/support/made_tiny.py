@@ -87,7 +87,8 @@ def hand_made_labels(run) -> list:
     """One hand a sample, at a place that its seed decides.
 
     It is bad when the red of its image there is above the median of its prompt, so that the verdict is in the
-    activations; of each prompt's six, the two in the middle are leaning, and every eleventh sample is unsure.
+    activations; of each prompt's six (or a multiple of six), those in the middle are leaning, and every eleventh sample
+    is unsure.
     """
     from handscope.labeling.database.labels import Annotation
 
@@ -103,7 +104,7 @@ def hand_made_labels(run) -> list:
     ]
     annotations = []
     for _, group in samples.groupby("prompt", sort=False):
-        verdicts = ("good", "good", "good?", "bad?", "bad", "bad")
+        verdicts = np.repeat(("good", "good", "good?", "bad?", "bad", "bad"), len(group) // 6).tolist()
         for verdict, row in zip(verdicts, group.sort_values("red").itertuples(), strict=True):
             hand = hands[row.sample]
             verdict = "unsure" if row.Index % 11 == 10 else verdict
