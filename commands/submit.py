@@ -51,8 +51,8 @@ def _submit(arguments: argparse.Namespace, progress: Progress) -> None:
     made = jobs(study, arguments.file, arguments.parts, arguments.set)
     paths = write_scripts(made, study.folder.absolute() / "slurm", arguments.sbatch)
     if arguments.go:
-        for name, job in submit(made, paths).items():
-            say("submit", f"{name} is job {job}")
+        for name, given in submit(made, paths).items():
+            say("submit", f"{name} is job {given}")
         return
     remark("Nothing is submitted; --go does it, and so do these lines:")
     names = {job.name: f"${job.name.replace('-', '_')}" for job in made}

@@ -52,8 +52,15 @@ class WorkList:
 
     def of(self, samples: list[str]) -> "WorkList":
         """What it says of some samples, for another process to work on them."""
-        chosen = ({name: kept[name] for name in samples} for kept in (self.rows, self.annotations, self.masks))
-        return WorkList(samples, *chosen, samples, self.selection, self.common)
+        return WorkList(
+            samples,
+            {name: self.rows[name] for name in samples},
+            {name: self.annotations[name] for name in samples},
+            {name: self.masks[name] for name in samples},
+            samples,
+            self.selection,
+            self.common,
+        )
 
     def tokens(self, sample: str) -> np.ndarray:
         """The tokens that are read of a sample, by their places: an array of dtype `TOKEN`."""

@@ -90,10 +90,10 @@ class Model:
     @property
     def shared(self) -> bool:
         """Whether forked processes can share it, each with a call of its own: it is on the CPU, and not `LARGE`."""
-        return self.device.type == "cpu" and self.bytes < LARGE
+        return self.device.type == "cpu" and self.weight_bytes < LARGE
 
     @cached_property
-    def bytes(self) -> int:
+    def weight_bytes(self) -> int:
         """Of the transformer's weights in memory."""
         return sum(weight.nbytes for weight in self.transformer.parameters())
 

@@ -72,7 +72,7 @@ def children(pid: int) -> list[int]:
         if entry.name.isdecimal():
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                busy = b"ray::_Actor" in (entry / "cmdline").read_bytes()
+                busy = (entry / "cmdline").read_bytes().startswith(tuple(f"ray::{stage} ".encode() for stage in STAGES))
             except (OSError, ValueError):
                 continue
             if parent == pid and busy:
