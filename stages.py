@@ -599,7 +599,7 @@ PROBE = Stage(
     section="honest The honest question: more than meets the eye?",
 )
 
-BEYOND = "moved less that of a control, of the pairs that have both: n, 95% interval, p, q"
+BEYOND = "moved less that of a control, of the pairs that have both: n, 95% interval, two-sided p, q"
 
 PATCH = Stage(
     name="patch",

@@ -22,7 +22,7 @@ from ..analysis.statistics.multiple import benjamini_hochberg, family_p
 from ..analysis.statistics.nulls import p_values
 from ..analysis.statistics.paired import half_width
 from ..errors import HandscopeError
-from .patching import CONTROLS, FIRST_ORDER, LATENTS, MAIN
+from .patching import CONTROLS, FIRST_ORDER, LATENTS, MAIN, WINDOWS
 
 FLIPS = 9999
 CELL = ["block", "step"]
@@ -67,7 +67,8 @@ def causal_map(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     judged : share of pairs whose verdict changed towards the donor's class, less those that changed away
     way, way_* : mean share of the way from recipient to donor, of latents at the tokens and of shapes
     outside : mean change of pixels elsewhere, in levels
-    beyond_*, with _lo, _hi, _p, _q : `moved` less that of a control, of the pairs that have both; of the arm `MAIN`
+    beyond_*, with _lo, _hi, _p, _q : `moved` less that of a control, of the pairs that have both, and two-sided tests; of
+        the arm `MAIN` and of windows
     """
     drawn = rows[rows["arm"] != FIRST_ORDER]
     tables = []
@@ -80,7 +81,8 @@ def causal_map(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             table = table.merge(means, on=CELL)
             table.insert(0, "arm", arm)
             table.insert(0, "direction", direction)
-            tables.append(table if arm != MAIN else table.merge(_beyond(own, some, seed), on=CELL, how="left"))
+            inside = arm in (MAIN, *WINDOWS)
+            tables.append(table.merge(_beyond(own, some, seed), on=CELL, how="left") if inside else table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -202,7 +204,7 @@ def _beyond(main: pd.DataFrame, some: pd.DataFrame, seed: int) -> pd.DataFrame:
         if less.empty:
             continue
         name = f"beyond_{control.replace(' ', '_')}"
-        table = _tested(less, "less", seed).drop(columns=["prompts", "p_family"])
+        table = _tested(less, "less", seed, two_sided=True).drop(columns=["prompts", "p_family"])
         names = {"less": name, "n": f"{name}_n", "less_lo": f"{name}_lo", "less_hi": f"{name}_hi"}
         cells = cells.merge(table.rename(columns={**names, "p": f"{name}_p", "q": f"{name}_q"}), on=CELL, how="left")
     return cells
@@ -231,8 +233,8 @@ def _by_prompt(
     return sums, counts, cells
 
 
-def _tested(rows: pd.DataFrame, value: str, seed: int) -> pd.DataFrame:
-    """Mean of a value in each cell, its interval over prompts, and tests that it is not above 0."""
+def _tested(rows: pd.DataFrame, value: str, seed: int, two_sided: bool = False) -> pd.DataFrame:
+    """Mean of a value in each cell, its interval over prompts, and tests that it is not above 0, or that it is 0."""
     sums, counts, cells = _by_prompt(rows, [value])
     total, n = sums[0], counts.sum(0)
     mean = total.sum(0) / n
@@ -241,6 +243,8 @@ def _tested(rows: pd.DataFrame, value: str, seed: int) -> pd.DataFrame:
     half = np.array([half_width((total[:, i] - counts[:, i] * mean[i]) / n[i]) for i in range(len(cells))])
     signs = np.random.default_rng([seed, 5]).choice([-1.0, 1.0], size=(FLIPS, len(total)))
     observed, null = total.sum(0) / n, signs @ total / n
+    if two_sided:
+        observed, null = np.abs(observed), np.abs(null)
     moved = np.abs(total).sum(0) > 0
     p = np.where(moved, p_values(observed - 1e-12, null), 1.0)
     family = np.where(moved, family_p(observed, null), 1.0)

@@ -77,8 +77,8 @@ def patched(table: pd.DataFrame) -> Claim:
         beyond,
         question="Which activations carry the fault?",
         topic="interchange",
-        says="put into a sample, a donor's activations move the verdict towards the donor's class, and further than "
-        "the donor's noisy latents of the same region do at the same step",
+        says="a donor's activations, put into a sample at one block and step, move the verdict further towards the "
+        "donor's class than the donor's noisy latents of the same region do, put in at that step",
         parts=(moved, *(part for part in parts if part is not beyond)),
         notes=("By the organism's judge; one cell at a time, and a later block may write anew what was changed.",),
     )

@@ -103,10 +103,12 @@ def told(
     path = run.analysis_dir / "probes.csv"
     probes = pd.read_csv(path) if path.exists() else None
     table = causal_map(rows, seed)
-    write_csv(tables / "patch_pairs.csv", pairs)
-    write_csv(tables / "patch.csv", table)
-    write_csv(tables / "patch_first_order.csv", first_order_map(rows, seed))
-    write_csv(tables / "patch_agreement.csv", agreements(rows, None if probes is None else probe_map(probes), seed))
+    known = None if probes is None else probe_map(probes)
+    written = {"patch_pairs": pairs, "patch": table, "patch_first_order": first_order_map(rows, seed),
+               "patch_agreement": agreements(rows, known, seed)}  # fmt: skip
+    for name, some in written.items():
+        if len(some):
+            write_csv(tables / f"{name}.csv", some)
     figures.save(map_plate(table, probes), drawings, "patch")
     figures.save(strips_plate(folder / "strips", pairs.head(2)), drawings, "patch_strips")
 
@@ -127,7 +129,8 @@ def map_plate(table: pd.DataFrame, probes: pd.DataFrame | None) -> Figure:
     table : as of `handscope.evaluation.causal_map.causal_map`
     probes : ``analysis/probes.csv``, where it is there
     """
-    main = table[(table["arm"] == MAIN) & (table["direction"] == "both")]
+    both = table[table["direction"] == "both"]
+    main = both[both["arm"] == MAIN]
     panels = [
         (main, "moved", "q", 0.0, "Activations of the other class", "probability of bad, towards the donor's class"),
         (main, "way", None, None, "The picture follows", "share of the way to the donor's latents"),
@@ -137,6 +140,11 @@ def map_plate(table: pd.DataFrame, probes: pd.DataFrame | None) -> Figure:
         if name in main and main[name].notna().any():
             some = main.dropna(subset=[name])
             panels.append((some, name, f"{name}_q", 0.0, f"Beyond {words}", f"moved further than by {words}"))
+    for window in WINDOWS:
+        some = both[both["arm"] == window]
+        if len(some):
+            panels.append((some, "moved", "q", 0.0, f"A window: this and all later {window.partition(' ')[0]}",
+                           "probability of bad, towards the donor's class"))  # fmt: skip
     if probes is not None:
         sure = probes[probes["subset"] == "sure"]
         prefix = "within_" if sure["within_q"].notna().any() else ""
