@@ -623,6 +623,7 @@ PATCH = Stage(
                 "moved_*": "its 95% interval over prompts", "p": "of no move, one-sided, by the signs of prompts",
                 "p_family": "p adjusted for all cells of the direction and arm", "q": SCORE["q"],
                 "tokens": "tokens that are exchanged, in the mean",
+                "whole": "the same of the donor's own picture: all that could be moved",
                 "judged": "share of verdicts that change towards the donor's class, less those that change away",
                 "way*": "share of the way from recipient to donor: of latents at the tokens, and of shapes",
                 "outside": "mean change of pixels elsewhere, in levels of 0 to 255",

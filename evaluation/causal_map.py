@@ -36,8 +36,9 @@ def effects_of(folder: Path, pairs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns of the parts; prompt, toward; `moved`, the judge's probability towards the donor's class, `judged`,
-        the same of its verdict, 1 where it changed so, -1 where it changed the other way and 0 where it did not.
+        The columns of the parts; prompt, toward; `moved`, the judge's probability towards the donor's class, and
+        `whole`, the same of the donor's own picture; `judged`, the same of its verdict: 1 where it changed so, -1 where
+        it changed the other way and 0 where it did not.
 
     Raises
     ------
@@ -52,6 +53,7 @@ def effects_of(folder: Path, pairs: pd.DataFrame) -> pd.DataFrame:
     rows["block"] = rows["block"].fillna("")
     rows = rows.merge(pairs[["pair", "prompt", "toward"]], on="pair")
     rows["moved"] = rows["toward"] * (rows["bad"] - rows["before"])
+    rows["whole"] = rows["toward"] * (rows["goal"] - rows["before"])
     rows["judged"] = rows["toward"] * ((rows["bad"] > 0.5).astype(int) - (rows["before"] > 0.5).astype(int))
     return rows
 
@@ -67,8 +69,9 @@ def causal_map(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     judged : share of pairs whose verdict changed towards the donor's class, less those that changed away
     way, way_* : mean share of the way from recipient to donor, of latents at the tokens and of shapes
     outside : mean change of pixels elsewhere, in levels
-    beyond_*, with _lo, _hi, _p, _q : `moved` less that of a control, of the pairs that have both, and two-sided tests; of
-        the arm `MAIN` and of windows
+    whole : the same of the donor's own picture, which is all that could be moved
+    beyond_*, with _lo, _hi, _p, _q : `moved` less that of a control, of the pairs that have both, with two-sided
+        tests; of the arm `MAIN` and of windows
     """
     drawn = rows[rows["arm"] != FIRST_ORDER]
     tables = []
@@ -77,7 +80,7 @@ def causal_map(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for arm, own in some.groupby("arm", sort=False):
             table = _tested(own, "moved", seed)
             ways = [name for name in own if name.startswith("way")]
-            means = own.groupby(CELL, sort=False)[["tokens", "judged", *ways, "outside"]].mean().reset_index()
+            means = own.groupby(CELL, sort=False)[["tokens", "judged", "whole", *ways, "outside"]].mean().reset_index()
             table = table.merge(means, on=CELL)
             table.insert(0, "arm", arm)
             table.insert(0, "direction", direction)

@@ -17,7 +17,7 @@ def made(seed: int, pairs: int = 96, prompts: int = 16, spread: float = 0.2, own
     for pair in range(pairs):
         prompt, toward = pair % prompts, 1 - 2 * (pair % 2)
         base = {"pair": f"{pair:03d}", "prompt": f"prompt {prompt}", "toward": toward, "tokens": 3, "outside": 1.0,
-                "judged": 0, "way": 0.1}  # fmt: skip
+                "judged": 0, "way": 0.1, "whole": 0.5}  # fmt: skip
         for number, cell in enumerate((block, step) for block in BLOCKS for step in STEPS):
             common = shared[prompt, number] * (-1) ** (pair // 2 % 2)
             for arm, mean in ((MAIN, EFFECT.get(cell, 0.0)), ("own class", own)):
