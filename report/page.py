@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from .. import __version__, figures
 from ..analysis.statistics.rates import rates_by
@@ -23,12 +25,14 @@ from ..progress import Progress, quiet
 from ..run.record import entry_of, fresh, made_from, set_fresh
 from ..stages import ANALYZE, PROBE, REPORT, Stage
 from . import findings, plates, words
-from .claims import SCORE
+from .claims import SCORE, Claim
 from .designs import design_page
 from .results import Results
 from .sections import sections
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..run.folder import Run
 
 TEMPLATES = Path(__file__).parent
@@ -61,14 +65,18 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     parts = sections(results, files)
     pictures = {name: _embedded(files[name]) for part in parts for name in part.figures if name in files}
 
-    def drawn(name: str) -> Path:
-        return figures.save(drawings[name](), run.figures_dir, name)
+    narrow = plates.narrow(results, run.image)
 
-    saved = zip(drawings, each(drawn, list(drawings), progress, "report", near=True))
-    pictures |= {name: _embedded(path) for name, path in saved}
+    def drawn(name: str) -> tuple[str, str]:
+        whole = _embedded(figures.save(drawings[name](), run.figures_dir, name))
+        return whole, _embedded(_as_png(narrow[name]())) if name in narrow else ""
+
+    saved = dict(zip(drawings, each(drawn, list(drawings), progress, "report", near=True)))
+    pictures |= {name: whole for name, (whole, _) in saved.items()}
+    columns = {name: small for name, (_, small) in saved.items() if small}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    context = {"pictures": pictures, "sections": parts, **_context(run, results, rates)}
+    context = {"pictures": pictures, "narrow": columns, "sections": parts, **_context(run, results, rates)}
     page = environment.get_template("report.html").render(context)
     with atomic(run.report_path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -76,8 +84,49 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     return run.report_path
 
 
-def _embedded(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _embedded(file: Path | io.BytesIO) -> str:
+    """A picture for a page that stands alone: WebP without loss, half of what PNG takes."""
+    small = io.BytesIO()
+    with Image.open(file) as image:
+        image.convert("RGB").save(small, "WEBP", lossless=True, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+
+
+def _as_png(drawn: Figure) -> io.BytesIO:
+    file = io.BytesIO()
+    drawn.savefig(file, format="png", dpi=200)
+    return file
+
+
+FIGURES = {
+    "the cell named beforehand": "grid_probe", "a probe": "grid_probe", "a chosen cell": "grid_probe",
+    "beyond the picture": "added", "more than their size": "added", "the best block over steps": "curves",
+    "a baseline": "curves", "the difference of means": "grid_direction", "the distance": "grid_distance",
+    "one direction for all": "transfer", "malformed": "rates", "Gaussian clouds": "gaussianity",
+    "local faults": "contrasts", "global faults": "contrasts",
+}  # fmt: skip
+"""The figure of a finding, by its topic."""
+
+
+def _numbers(claims: list[Claim]) -> list[dict[str, str]]:
+    """Three numbers for the first page: how much is bad, how well it is told, and what that adds to the picture."""
+    said = {
+        "malformed": "are malformed",
+        "the cell named beforehand": "AUC in the cell that was named beforehand",
+        "a chosen cell": "AUC in a cell chosen without the pictures it is judged on",
+        "a probe": "AUC of a linear probe",
+        "beyond the picture": "the least gain in AUC beside the accounts of the predicted picture",
+    }
+    of = {claim.topic: claim for claim in claims if claim.effect is not None}
+    told = next((topic for topic in list(said)[1:4] if topic in of), "")
+    shown = []
+    for claim in (of[topic] for topic in ("malformed", told, "beyond the picture") if topic in of):
+        effect = claim.effect
+        assert effect is not None
+        where = f", {claim.where}" if claim.where else ""
+        ends = "" if math.isnan(effect.low) else f" ({effect.said(effect.low)} to {effect.said(effect.high)})"
+        shown.append({"value": effect.said(effect.value), "words": f"{said[claim.topic]}{where}{ends}; {claim.n}"})
+    return shown
 
 
 def _rates(samples: pd.DataFrame, subject: Subject) -> pd.DataFrame:
@@ -98,6 +147,7 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     sources = samples["source"].value_counts()
     rate = float(samples["bad"].mean())
     return {
+        "numbers": _numbers(claims), "see": lambda claim: FIGURES.get(claim.topic, ""),
         "results": results, "findings": claims, "first": findings.first_page(claims),
         "organism": settings.get("provenance", {}).get("name") == "organism",
         "model": settings.get("provenance", {}).get("name", "a model"),

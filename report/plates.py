@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import figures
@@ -51,9 +52,61 @@ def plates(results: Results, image: Images, rates: pd.DataFrame) -> dict[str, Ca
     return {name: _styled(draw) for name, draw in drawings.items()}
 
 
-def _styled(draw: Callable[[], Figure]) -> Callable[[], Figure]:
+NARROW = 3.4
+"""Inches of a figure for a phone."""
+
+
+def narrow(results: Results, image: Images) -> dict[str, Callable[[], Figure]]:
+    """How to draw those figures for a narrow screen that would have to be scrolled there, by name."""
+    cells, probes, prefix, auc = results.cells, results.probe_of("sure"), results.prefix, auc_label(results.subject)
+    drawings: dict[str, Callable[[], Figure]] = {
+        "overview": lambda: _narrow_overview(results, image),
+        "grid_probe": lambda: _narrow_grid(probes, f"{prefix}auc", f"{prefix}q", 0.5, auc),
+        "grid_direction": lambda: _narrow_grid(cells, "dom_auc", "dom_q", 0.5, auc),
+        "grid_distance": lambda: _narrow_grid(cells, "db_excess", "db_q", None, "excess over permuted labels, nats"),
+        "curves": lambda: _curves(results, columns=1, width=NARROW, height=1.7),
+        "added": lambda: _added(results, columns=1, width=NARROW),
+    }
+    return {name: _styled(draw, figures.COLUMN) for name, draw in drawings.items()}
+
+
+def _narrow_grid(table: pd.DataFrame, value: str, q: str, centre: float | None, label: str) -> Figure:
+    drawn = figures.figure(NARROW, 0.9 + 0.2 * table["block"].nunique())
+    _cells(table, value, q, drawn.subplots(), centre, label)
+    return drawn
+
+
+def _cells(table: pd.DataFrame, value: str, q: str, ax: Axes, centre: float | None, label: str) -> None:
+    """With a number a cell where there is room for them."""
+    draw = figures.grid if table["step"].nunique() <= 8 else figures.survey_map
+    draw(table, value, q, ax, centre=centre, label=label)
+
+
+def _narrow_overview(results: Results, image: Images) -> Figure:
+    probes, prefix = results.probe_of("sure"), results.prefix
+    high = 0.9 + 0.2 * probes["block"].nunique()
+    drawn = figures.figure(NARROW, 4.1 + high)
+    *sheets, top, bottom = drawn.subplots(4, 1, height_ratios=[1, 1, high, 2])
+    _both_kinds(results, image, sheets, 4)
+    _cells(probes, f"{prefix}auc", f"{prefix}q", top, 0.5, "AUC")
+    _beside(results, bottom, 2)
+    return drawn
+
+
+def _beside(results: Results, ax: Axes, ncols: int) -> None:
+    """The best block beside a few baselines."""
+    names = [name for name in ("x0_flat", "x0", "image", "position") if len(results.baseline(name))]
+    lines = {results.best_block: _of_block(results), **{name: results.baseline(name) for name in names}}
+    figures.curves(lines, results.prefix, ax, band=[results.best_block])
+    ax.set_title(f"{results.best_block} beside what needs no look inside")
+    ax.set_ylabel("AUC" + (" within prompts" if results.prefix else ""))
+    ax.legend(ncols=ncols, loc="upper left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
+    ax.set_ylim(top=ax.get_ylim()[1] + (0.07 if ncols > 2 else 0.14))
+
+
+def _styled(draw: Callable[[], Figure], style: dict[str, Any] = STYLE) -> Callable[[], Figure]:
     def styled() -> Figure:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(style):
             return draw()
 
     return styled
@@ -62,27 +115,25 @@ def _styled(draw: Callable[[], Figure]) -> Callable[[], Figure]:
 def _overview(results: Results, image: Images) -> Figure:
     drawn = figures.figure(13.5, 6.6)
     left, right = drawn.subfigures(1, 2, width_ratios=[1, 1.55], wspace=0.03)
-    sheets = left.subplots(2, 1)
-    for ax, name in zip(sheets, ("good", "bad"), strict=True):
-        chosen = _chosen(results, SHEETS[name], 8) or _chosen(results, (f"{name}?",), 8)
+    _both_kinds(results, image, left.subplots(2, 1), 8)
+    top, bottom = right.subplots(2, 1, height_ratios=[1, 1.05])
+    probes, prefix = results.probe_of("sure"), results.prefix
+    figures.grid(probes, f"{prefix}auc", f"{prefix}q", top, centre=0.5, label="AUC")
+    top.set_title("A linear probe in every block, at every step")
+    _beside(results, bottom, 3)
+    return drawn
+
+
+def _both_kinds(results: Results, image: Images, axes: Iterable[Axes], count: int) -> None:
+    """So many of each kind, four in a row."""
+    for ax, name in zip(axes, ("good", "bad"), strict=True):
+        chosen = _chosen(results, SHEETS[name], count) or _chosen(results, (f"{name}?",), count)
         ax.set_axis_off()
         title = f"{results.subject.nouns[1]} judged {results.subject.verdicts[name]}"
         ax.set_title(title, color=figures.GOOD if name == "good" else figures.BAD)
         if chosen:
             pictures, annotations = [image(one) for one in chosen], [results.annotations[one] for one in chosen]
             figures.contact_sheet(pictures, annotations, ax, columns=4)
-    top, bottom = right.subplots(2, 1, height_ratios=[1, 1.05])
-    probes, prefix = results.probe_of("sure"), results.prefix
-    figures.grid(probes, f"{prefix}auc", f"{prefix}q", top, centre=0.5, label="AUC")
-    top.set_title("A linear probe in every block, at every step")
-    names = [name for name in ("x0_flat", "x0", "image", "position") if len(results.baseline(name))]
-    lines = {results.best_block: _of_block(results), **{name: results.baseline(name) for name in names}}
-    figures.curves(lines, prefix, bottom, band=[results.best_block])
-    bottom.set_title(f"{results.best_block} beside what needs no look inside")
-    bottom.set_ylabel("AUC" + (" within prompts" if prefix else ""))
-    bottom.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
-    bottom.set_ylim(top=bottom.get_ylim()[1] + 0.07)
-    return drawn
 
 
 def _chosen(results: Results, verdicts: Sequence[str], count: int) -> list[str]:
@@ -130,12 +181,12 @@ def _of_block(results: Results) -> pd.DataFrame:
     return probes[probes["block"] == results.best_block]
 
 
-def _curves(results: Results) -> Figure:
-    """The best block beside one baseline in each panel: together they would hide each other."""
+def _curves(results: Results, columns: int | None = None, width: float = 4, height: float = 2.9) -> Figure:
+    """The best block beside one baseline in each panel, of `width` by `height`: together they would hide each other."""
     names = results.baseline_names
-    columns = 3 if len(names) <= 9 else 4
+    columns = columns or (3 if len(names) <= 9 else 4)
     rows = -(-len(names) // columns)
-    drawn = figures.figure(4 * columns, 0.5 + 2.9 * rows)
+    drawn = figures.figure(width * columns, 0.5 + height * rows)
     panels = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for place, ax in enumerate(panels.flat):
         if place >= len(names):
@@ -154,17 +205,17 @@ def _curves(results: Results) -> Figure:
     return drawn
 
 
-def _added(results: Results) -> Figure:
+def _added(results: Results, columns: int | None = None, width: float | None = None) -> Figure:
     prefix = results.prefix
     table = results.added_of_best
     table = table[["baseline", "step"]].assign(**{name: table[prefix + name] for name in ("added", "lo", "hi", "q")})
     table = table.dropna(subset=["added"])
     groups = table["baseline"].nunique()
-    columns = 2 if groups > 3 else 1
+    columns = columns or (2 if groups > 3 else 1)
     names = list(dict.fromkeys(table["baseline"]))
     parts = [names[: -(-groups // columns)], names[-(-groups // columns):]][:columns]
     deepest = max(sum(1.6 + (table["baseline"] == name).sum() for name in part) for part in parts)
-    drawn = figures.figure(5.2 * columns + 0.6, 1.0 + 0.225 * deepest)
+    drawn = figures.figure(width or 5.2 * columns + 0.6, 1.0 + (0.14 if width else 0.225) * deepest)
     panels = drawn.subplots(1, columns, sharex=True, squeeze=False)
     for ax, part in zip(panels.flat, parts, strict=True):
         figures.forest(table[table["baseline"].isin(part)], ax)

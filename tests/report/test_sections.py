@@ -119,10 +119,11 @@ def test_the_page_has_the_sections_with_links_to_them(tmp_path, monkeypatch):
         return folder / f"{name}.png"
 
     save(None, run.figures_dir, "commitment")
+    monkeypatch.setattr("handscope.report.plates.narrow", lambda *given: {})
     monkeypatch.setattr("handscope.report.plates.plates", lambda *given: dict.fromkeys(names, lambda: None))
     monkeypatch.setattr("handscope.figures.save", save)
     page = report(run).read_text(encoding="utf-8")
-    ids = re.findall(r'<h2 id="(\w+)">', page)
+    ids = re.findall(r'<(?:h2|div class="inside") id="(\w+)">', page)
     asked_for = [stage.section.split()[0] for stage in OWN if stage.section and not stage.always]
     assert [id for id in ids if id in asked_for] == asked_for
     assert {stage.section.split()[0] for stage in OWN if stage.section} <= set(ids)
