@@ -34,7 +34,7 @@ SHOWN = 16
 
 @contextmanager
 def ray_cluster(address: str = "auto", workers: int | None = None, per_gpu: int = 1) -> Iterator[RayCluster]:
-    """A cluster to hand to `handscope.parallel.workers`.
+    """A cluster to give to `handscope.parallel.workers`.
 
     >>> with ray_cluster("auto") as cluster, parallel.workers(cluster):          # doctest: +SKIP
     ...     handscope.extract(model, run, plan)

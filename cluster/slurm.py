@@ -112,7 +112,7 @@ def write_scripts(made: Sequence[Job], folder: Path, options: Sequence[str] = ()
 
 
 def submit(made: Sequence[Job], paths: Sequence[Path]) -> dict[str, str]:
-    """Hand the scripts to ``sbatch``, each after the jobs that it waits for; the numbers of the jobs by name.
+    """Give the scripts to ``sbatch``, each after the jobs that it waits for; the numbers of the jobs by name.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from handscope.models.model import Model
 from handscope.parallel import Failed, each, finished
 from handscope.run.folder import Run
 from made_state import state
-from made_tiny import PROMPTS, SEEDS, STEPS
+from made_tiny import PROMPTS, SEEDS, STEPS, make_studied
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 pytest.importorskip("ray")
@@ -143,3 +143,13 @@ def test_a_sample_that_cannot_be_read_is_named(
         warnings.simplefilter("error", HandscopeWarning)
         assert len(extract(tiny_model, run, Plan(["double.1"], [2], of=STEPS)).samples) == 48
     assert set_aside(run.activations_dir).empty
+
+
+def test_numbers_are_those_of_one_process(cluster: RayCluster, studied_run: Run, run_copy: Callable) -> None:
+    run = run_copy(studied_run)
+    kept = {path.name: path.read_text() for path in run.analysis_dir.glob("*.csv")}
+    for path in [*run.analysis_dir.glob("*.csv"), *run.analysis_dir.glob("*.safetensors"), run.path / "record.json"]:
+        if path.name != "image_statistics.csv":
+            path.unlink()
+    make_studied(run)
+    assert {path.name: path.read_text() for path in run.analysis_dir.glob("*.csv")} == kept
