@@ -92,8 +92,8 @@ class _Worker:
 
     number: int
     actor: Any
-    begun: float
     done: int = 0
+    """Samples."""
 
 
 @dataclass(eq=False)
@@ -155,7 +155,7 @@ class RayCluster:
                     worker = self._begin(gpu)
                     starting[worker.actor.ready.remote()] = worker
                 while idle and waiting:
-                    worker, one = idle.pop(0), None
+                    worker = idle.pop(0)
                     one = next((other for other in waiting if worker.number not in other.by), waiting[0])
                     waiting.remove(one)
                     call = worker.actor.do.options(name=f"{stage} {one.name}")
@@ -225,7 +225,7 @@ class RayCluster:
     def _begin(self, gpu: bool) -> _Worker:
         number = next(self._numbers)
         actor = self._actor.options(name=f"handscope worker {number}", **self._needs(gpu)).remote()
-        worker = _Worker(number, actor, time.monotonic())
+        worker = _Worker(number, actor)
         self._workers[gpu].append(worker)
         return worker
 

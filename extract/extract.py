@@ -168,10 +168,15 @@ class _Reader:
 
     def __init__(self, model: Model, run: Run, plan: Plan, compression: str | None) -> None:
         self.model, self.run, self.plan, self.compression = model, run, plan, compression
+        self._compared = not on_cluster()  # else each worker compares its own model
         self._differences: dict[tuple[int, int], dict[str, Any]] = {}
 
     def __call__(self, task: Task) -> tuple[int, list[SetAside]]:
         """Read a batch and write its shards; how many samples it had, and those that have none."""
+        if not self._compared:
+            self.model.encode(row["prompt"] for row in task.batch.rows)
+            check_first(self.model, self.run, [task.batch])
+            self._compared = True
         read = self.read(task.batch, task.work)
         with ShardWriter(self.compression, depth=len(task.samples)) as writer:
             for part in read.shards:
