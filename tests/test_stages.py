@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -43,6 +44,11 @@ def places(patterns: tuple[str, ...]) -> list[str]:
 
 def test_the_readme_has_the_table_of_stages():
     assert readme_table() in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md should say\n{readme_table()}"
+
+
+def test_the_page_of_tables_is_made_from_the_table_of_stages():
+    made = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
+    assert made["PAGE"].read_text(encoding="utf-8") == made["page"](), "run python docs/make_tables.py"
 
 
 def test_the_readme_names_every_key_of_a_study():
