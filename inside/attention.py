@@ -79,7 +79,7 @@ class Look:
 
 
 class _Seeing(TorchFunctionMode):
-    """Calls of torch's attention, handed on."""
+    """Calls of torch's attention, told to a function."""
 
     def __init__(self, seen: Callable[..., None]) -> None:
         super().__init__()
@@ -90,6 +90,11 @@ class _Seeing(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention:
             self.seen(output, *args, **(kwargs or {}))
         return output
+
+
+def watching(seen: Callable[..., None]) -> TorchFunctionMode:
+    """A context in which `seen` is given what torch's attention gave, and its arguments behind that."""
+    return _Seeing(seen)
 
 
 @contextmanager
@@ -151,7 +156,7 @@ def attending(transformer: nn.Module, counter: Counter, plan: Plan, see: See) ->
             module = modules[str(block)]
             hooks.enter_context(module.register_forward_pre_hook(partial(begins, str(block))))
             hooks.enter_context(module.register_forward_hook(partial(ends, str(block))))
-        hooks.enter_context(_Seeing(attention))
+        hooks.enter_context(watching(attention))
         yield
 
 

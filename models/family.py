@@ -328,6 +328,14 @@ class Family:
         """Text tokens of a call."""
         raise self._lacks("text_length")
 
+    def words_stream(self, transformer: Any, embeddings: Tensor) -> Tensor:
+        """Embeddings of text (rows, tokens, channels), of `encode`, as the text's stream before the first block."""
+        raise self._lacks("words_stream")
+
+    def with_words(self, kwargs: Mapping[str, Any], stream: Tensor, lengths: Lengths) -> dict[str, Any]:
+        """The arguments of a block that carries text and image, with another text's stream beside the same image."""
+        raise self._lacks("with_words")
+
     def text_spans(self, pipe: Any, prompt: str) -> list[tuple[int, int]] | None:
         """The characters of a prompt that each text token of a call stands for, first and behind the last.
 

@@ -79,6 +79,21 @@ class Flux(Flow):
         longest = 512 if pipe.transformer.config.guidance_embeds else 256
         return min(longest, pipe.tokenizer_2.model_max_length)
 
+    def words_stream(self, transformer: Any, embeddings: Tensor) -> Tensor:
+        """Through the transformer's own projection of text."""
+        stream: Tensor = transformer.context_embedder(embeddings)
+        return stream
+
+    def with_words(self, kwargs: Mapping[str, Any], stream: Tensor, lengths: Lengths) -> dict[str, Any]:
+        """A double block's: all places in a text are one, so that its rotation is that of any text token."""
+        import torch
+
+        text = lengths["text"]
+        rotation = tuple(
+            torch.cat([part[:1].expand(stream.shape[1], -1), part[text:]]) for part in kwargs["image_rotary_emb"]
+        )
+        return {**kwargs, "encoder_hidden_states": stream, "image_rotary_emb": rotation}
+
     def text_spans(self, pipe: Any, prompt: str) -> list[tuple[int, int]] | None:
         """As the second tokenizer cuts it; None where that does not tell places."""
         if not pipe.tokenizer_2.is_fast:
