@@ -21,8 +21,9 @@ from ..inside.lens_stage import KINDS, Judge, lens
 from ..labeling.database.labels import Labels
 from ..labeling.subject import subject_of
 from ..models.model import Model
-from ..organism import judge as organism_judge
+from ..organism.judge import Judge as OrganismJudge
 from ..organism.shape import features as outline
+from ..organism.study.fit_judge import judges_by_prompt
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from ..stages import FEATURES, HEADS, Stage
@@ -32,14 +33,20 @@ KIND_NAMES = {"own": "the model's own output layer", "fitted": "through a fitted
 
 
 def judge_of(run: Run) -> Judge | None:
-    """The judge that the subject of a run names, as scores of pictures; None where it names none."""
+    """The judge that the subject of a run names, as scores of pictures; None where it names none.
+
+    Of a prompt whose verdicts it was fitted to, it is fitted anew without them: see `judges_by_prompt`.
+    """
     if subject_of(run).judge != "organism":
         return None
-    judge = organism_judge.Judge.load()
+    own, others = judges_by_prompt(), OrganismJudge.load()
 
     def scores(pictures: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
-        seen = [outline(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
-        return judge.probability(np.array([[values[name] for name in judge.names] for values in seen]))
+        found = []
+        for picture, prompt in zip(pictures, prompts, strict=True):
+            judge, values = own.get(prompt, others), outline(picture, prompt)
+            found.append(judge.probability(np.array([[values[name] for name in judge.names]]))[0])
+        return np.array(found)
 
     return scores
 
@@ -354,10 +361,14 @@ def _heads(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(table["group"]))
     table = table.assign(head=table["head"].astype(str), block=table["block"] + " head " + table["head"].astype(str))
     wide = 2.6 + 0.62 * max(table["step"].nunique(), 4)
-    drawn = figures.figure(wide * len(names), 1.4 + 0.3 * table["block"].nunique())
-    for ax, name in zip(np.atleast_1d(drawn.subplots(1, len(names))), names):
+    many = -(-len(names) // 2)
+    drawn = figures.figure(2 * wide, (1.4 + 0.3 * table["block"].nunique()) * many)
+    panels = drawn.subplots(many, 2).ravel()
+    for ax in panels[len(names) :]:
+        ax.set_axis_off()
+    for ax, name in zip(panels, names):
         rows = table[table["group"] == name]
-        figures.grid(rows, value, "p_family", ax, centre=centre, label=label)
+        figures.grid(rows, value, "q", ax, centre=centre, label=label)
         ax.set_title(GROUP_NAMES[name].capitalize())
     return drawn
 
@@ -378,18 +389,22 @@ def head_sentences(table: pd.DataFrame) -> list[str]:
     )
     what = "the two prompts of a pair" if paired else "bad and good samples"
     known, discovered = table["p_family"] <= LEVEL, table["q"] <= LEVEL
+    inside = "" if paired else f", and {(table['within_q'] <= LEVEL).sum()} with q <= {LEVEL} within prompts"
     value, low, high = ("dz", "dz_lo", "dz_hi") if paired else ("auc", "lo", "hi")
-    best = table.loc[(table[known] if known.any() else table)[value].idxmax()]
+    best = table.loc[(table[discovered] if discovered.any() else table)[value].idxmax()]
     effect = (
         f"{best['block']} head {best['head']} at step {best['step']}, its attention to {GROUP_NAMES[best['group']]}: "
         f"{'d_z' if paired else 'held-out AUC'} {number(best[value])} ({number(best[low])} to {number(best[high])})"
     )
-    if not known.any():
-        said = [f"no head looks otherwise at anything between {what}: {CHANCE} in {len(table)} ({n}); largest {effect}"]
+    if not discovered.any():
+        said = [
+            f"no head looks otherwise at anything between {what}: {CHANCE} in {len(table)}{inside} "
+            f"({n}); largest {effect}"
+        ]
     else:
         said = [
-            f"{known.sum()} of {len(table)} heads, steps and groups differ between {what} with any error at "
-            f"{percent(LEVEL)} (p over all), {discovered.sum()} with q <= {LEVEL} ({n}); most of all {effect}"
+            f"{discovered.sum()} of {len(table)} heads, steps and groups differ between {what} (q <= {LEVEL}), "
+            f"{known.sum()} with any error among all at {percent(LEVEL)}{inside} ({n}); most of all {effect}"
         ]
     means = table.groupby("group", sort=False)["mean_first" if paired else "mean"].mean()
     shares = ", ".join(f"{GROUP_NAMES[str(name)]} {percent(share)}" for name, share in means.items())

@@ -143,7 +143,7 @@ def _heads(results: Results) -> Section:
         "head by head. " + " ".join(f"{capital(sentence)}." for sentence in head_sentences(table)),
         {
             "heads": "How well the attention to each group tells bad from good samples of prompts that were held out: "
-            "heads over steps. Hatched: not separable from chance with any error among all at 5%.",
+            "heads over steps. Hatched: not separable from chance.",
         },
         ("Head", "Looks at", "In good", "In bad", "AUC", "q", "p over all"),
         head_rows(table),

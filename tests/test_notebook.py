@@ -52,6 +52,12 @@ def test_a_hand_is_watched_with_probes_of_a_run_that_the_notebook_makes(tmp_path
 
 
 @pytest.mark.timeout(600)
+def test_blocks_are_looked_into_without_a_run(tmp_path):
+    done = executed(NOTEBOOK.with_name("look_inside.ipynb"), "", tmp_path)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
+
+
+@pytest.mark.timeout(600)
 def test_activations_are_swapped_without_a_run(tmp_path):
     done = executed(NOTEBOOK.with_name("swap_a_hand.ipynb"), "", tmp_path)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

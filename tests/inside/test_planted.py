@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import made_tiny
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from handscope.analysis.statistics.rank_auc import Verdicts
 from handscope.extract.address import Plan
 from handscope.inside.attention import GROUPS, Groups, reading_attention
+from handscope.inside.heads_stage import _paired
 from handscope.inside.lens import BlockLens
 from handscope.models.sampling import Sampling
 from made_circuit import EARLY, FLAGGED, READER, STEPS, flagged_noise
@@ -91,3 +93,17 @@ def test_attention_finds_the_head_that_reads_the_mark(one_head):
     for step in EARLY:
         marked = looks[READER, 0, step]  # the last group, the rest of the picture
         assert marked[BAD == 1].max() < 0.01 < marked[BAD == 0].min()
+
+
+def test_a_head_that_differs_between_the_prompts_of_pairs_is_found():
+    """Of 40 heads one looks at something 1.5 standard deviations more in the second member."""
+    random = np.random.default_rng(3)
+    pairs = pd.DataFrame({"prompts": np.zeros(24, int)})
+    values = random.normal(size=(40, 48))
+    values[:, 24:] += 3 * values[:, :24]  # pairs differ much more than their members do
+    values[:, :24] *= 4
+    values[7, 24:] += 1.5 * 1.4
+    places = [{"block": "single.1", "head": head, "step": 2, "group": "count"} for head in range(40)]
+    table = _paired(places, values, pairs, 999, 4, 0)
+    assert list(np.flatnonzero(table["p_family"] <= 0.05)) == [7]
+    assert table["dz"][7] > 0.5 and (table["units"] == 24).all()
