@@ -62,7 +62,7 @@ def attributed(
     effects = {}
     for cell, slope in zip(added, slopes):
         by_token = (slope * (given[cell].to(slope) - own[cell])).double().flatten(1).sum(1).cpu().numpy()
-        effects[cell] = np.bincount(rows, by_token, minlength=len(masks))
+        effects[cell] = np.bincount(rows, by_token, minlength=len(masks)).astype(np.float64)
     return effects
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -109,7 +108,8 @@ class Site:
 
     def head_count(self, block: nn.Module) -> int:
         """How many heads there are, where values are by head."""
-        return int(submodule(block, self.heads).heads)
+        attention: Any = submodule(block, self.heads)
+        return int(attention.heads)
 
     def view(self, block: nn.Module, output: Any, width: int) -> Tensor:
         """The values in what the submodule gave: (batch, tokens, width), or (batch, tokens, heads, head_dim)."""
@@ -300,7 +300,10 @@ def inside(
 
 def submodule(block: nn.Module, path: str) -> nn.Module | None:
     """A submodule by a path of dots; None where the block has none."""
-    return reduce(lambda module, name: getattr(module, name, None), path.split("."), block)
+    found: Any = block
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _names(sites: Sequence[Site], block: nn.Module) -> list[str]:

@@ -96,7 +96,9 @@ def _moved(every: pd.DataFrame, name: str, words: str) -> Claim:
     rows = every.dropna(subset=[name])
     kept = {"block": rows["block"], "step": rows["step"], "moved": rows[name]}
     test = "" if name == "moved" else f"{name}_"
-    ends = {"lo": rows[f"{name}_lo"], "hi": rows[f"{name}_hi"], "p": rows[f"{test}p"], "q": rows[f"{test}q"]}
+    ends = {"lo": rows[f"{name}_lo"], "hi": rows[f"{name}_hi"]}
+    # A cell that moves less than its control does not speak for the claim, however surely.
+    ends |= {one: rows[f"{test}{one}"].where(rows[name] > 0, 1.0) for one in ("p", "q")}
     n = rows["n" if name == "moved" else f"{name}_n"].max() if len(rows) else 0
     says = f"{words} move the judged verdict towards the donor's class"
     return claim_of(words, words, says, f"n = {int(n)} pairs", pd.DataFrame({**kept, **ends}), MOVED)
