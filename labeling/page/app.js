@@ -14,6 +14,7 @@ import { Panel, byId } from "./panel.js";
 import { Place } from "./place.js";
 import { Samples } from "./samples.js";
 import { Saver } from "./saver.js";
+import { showKeys, usualKey } from "./own_keys.js";
 import { actionOf } from "./shortcuts.js";
 import { note, say, sayCell, showCounts, showStatus } from "./status.js";
 import { attend, bringBack, settle } from "./versions.js";
@@ -77,6 +78,7 @@ class App {
     this.offers = new Offers(this);
     this.#listen();
     this.panel.showTools();
+    showKeys();
     await this.saver.replay();
     await this.#enter(this.place.mode);
     if (!this.place.isGuided) {
@@ -334,7 +336,7 @@ class App {
     byId("status").addEventListener("click", () => attend(this));
     byId("who").addEventListener("click", () => this.#rename());
     addEventListener("keydown", (event) => this.#key(event));
-    addEventListener("keyup", ({ key }) => key.toLowerCase() === "l" && this.act("hide", false));
+    addEventListener("keyup", ({ key }) => usualKey(key.toLowerCase()) === "l" && this.act("hide", false));
     addEventListener("blur", () => this.act("hide", false));
     addEventListener("pagehide", () => this.#leave(), { capture: true });
     document.addEventListener("visibilitychange", () => !document.hidden && this.doc && this.#refresh());

@@ -4,6 +4,7 @@ import { Refused, call, stateOf } from "./api.js";
 import { difference, rebase } from "./grid.js";
 import { Painter } from "./painter.js";
 import { byId, make } from "./panel.js";
+import { moveKey, ownKey, usualKeys } from "./own_keys.js";
 import { shortcutsOf } from "./shortcuts.js";
 import { capital, faultWord, faultsText, verdictWord } from "./words.js";
 
@@ -126,9 +127,44 @@ export function showHelp(subject, mode) {
   byId("meanings").replaceChildren(...subject.kinds.map(({ word, scope, meaning, picture }) => make("li", {},
     picture ? make("img", { src: picture, alt: "", width: 72, height: 72 }) : "",
     make("p", {}, make("b", { textContent: `${word} (${scope})` }), meaning && ` ${meaning}.`))));
-  byId("keys").replaceChildren(make("dl", {}, ...shortcutsOf(mode, subject).flatMap(
-    ([keys, text]) => [make("dt", {}, make("kbd", { textContent: keys })), make("dd", { textContent: text })])));
+  listKeys(subject, mode);
+  byId("keys-usual").onclick = () => {
+    usualKeys();
+    listKeys(subject, mode);
+  };
   byId("help").showModal();
+}
+
+/** The keys and what they do; letters are buttons, which take the next letter that is pressed in their place. */
+function listKeys(subject, mode) {
+  byId("keys").replaceChildren(make("dl", {}, ...shortcutsOf(mode, subject).flatMap(([keys, text]) => [
+    make("dt", {}, ...keys.split(" ").flatMap((key) => [keyHint(key, text, subject, mode), " "])),
+    make("dd", { textContent: text })])));
+}
+
+function keyHint(key, text, subject, mode) {
+  if (!/^[A-Z]$/.test(key)) return make("kbd", { textContent: key });
+  const usual = key.toLowerCase();
+  const now = ownKey(usual).toUpperCase();
+  const button = make("button", { type: "button", className: "key", textContent: now });
+  button.setAttribute("aria-label", `${now}: ${text}. Press to choose another letter`);
+  button.onclick = () => {
+    button.textContent = "…";
+    byId("keys-said").textContent = `Press a letter for: ${text}. Escape leaves ${now}.`;
+    button.onkeydown = (event) => {
+      event.stopPropagation();
+      const placed = /^Key([A-Z])$/.exec(event.code)?.[1];
+      const letter = (/^[a-z]$/i.test(event.key) ? event.key : placed)?.toLowerCase();
+      if (!letter && event.key !== "Escape") return;
+      event.preventDefault();
+      if (letter) moveKey(usual, letter);
+      byId("keys-said").textContent = letter ? `${letter.toUpperCase()}: ${text}.` : "";
+      listKeys(subject, mode);
+      byId("keys").querySelector(`[data-usual=${usual}]`)?.focus();
+    };
+  };
+  button.dataset.usual = usual;
+  return button;
 }
 
 function painting({ noun, one, classes, verdicts }) {

@@ -1,6 +1,7 @@
 // Which key does what; the help is made of the same table.
 
 import { VERDICTS } from "./judgement.js";
+import { usualKey } from "./own_keys.js";
 import { capital } from "./words.js";
 
 const PAINT = ["paint", "review"];
@@ -99,7 +100,7 @@ function pressed(event, mode) {
   }
   const digit = /^(Digit|Numpad)([1-5])$/.exec(event.code);
   if (digit) return digitAction(Number(digit[2]), event.shiftKey, mode);
-  const key = keyOf(event);
+  const key = usualKey(keyOf(event));
   const found = key === "h" && event.shiftKey ? ["newInstance"] : PLAIN[key];
   const works = ([, , act, modes]) => act === found?.[0] && modes.includes(mode);
   return found?.[0] === "escape" || SHORTCUTS.some(works) ? found : null;

@@ -27,3 +27,53 @@ def test_the_guide_is_shown_once_and_is_one_key_away(browser: Browser, server: S
     expect(page.locator("#meanings")).to_be_visible(visible=mode == "paint")
     assert ("Rate each picture as a whole" in told.inner_text()) == (mode == "rate")
     desk.close()
+
+
+def test_a_letter_can_be_put_in_the_place_of_another(browser: Browser, server: Server) -> None:
+    """What was on the letter takes the other's place; hints say so; the choice survives a reload and can be undone."""
+    desk = Desk(browser, server, "own keys")
+    tab = desk.tab()
+    page = tab.page
+    brush, eraser = page.locator("[data-tool=brush]"), page.locator("[data-tool=eraser]")
+
+    def chosen() -> str | None:
+        return page.locator("[data-tool][aria-pressed=true]").get_attribute("data-tool")
+
+    tab.keys("e", "?")
+    page.locator("#keys [data-usual=b]").click()
+    page.keyboard.press("e")
+    expect(page.locator("#keys [data-usual=b]")).to_have_text("E")
+    expect(page.locator("#keys [data-usual=e]")).to_have_text("B")
+    tab.keys("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    expect(brush.locator("kbd")).to_have_text("E")
+    expect(eraser.locator("kbd")).to_have_text("B")
+    tab.keys("e")
+    assert chosen() == "brush"
+    tab.keys("b")
+    assert chosen() == "eraser"
+    page.reload()
+    tab.picture(1)
+    tab.keys("e")
+    assert chosen() == "brush"
+    tab.keys("?")
+    page.click("#keys-usual")
+    tab.keys("Escape", "e")
+    assert chosen() == "eraser"
+    desk.close()
+
+
+def test_a_letter_that_was_moved_away_does_nothing(browser: Browser, server: Server) -> None:
+    desk = Desk(browser, server, "moved away")
+    tab = desk.tab()
+    tab.keys("e", "?")
+    tab.page.locator("#keys [data-usual=b]").click()
+    tab.page.keyboard.press("Escape")  # leaves it as it is
+    expect(tab.page.locator("#help")).to_be_visible()
+    tab.page.locator("#keys [data-usual=b]").click()
+    tab.page.keyboard.press("w")
+    tab.keys("Escape", "b")
+    assert tab.page.locator("[data-tool][aria-pressed=true]").get_attribute("data-tool") == "eraser"
+    tab.keys("w")
+    assert tab.page.locator("[data-tool][aria-pressed=true]").get_attribute("data-tool") == "brush"
+    desk.close()
