@@ -35,6 +35,17 @@ def timed(steps: int) -> float:
     return time.perf_counter() - begun
 
 
+def cpu(items: int) -> float:
+    """CPU seconds an item of driver and worker together, where nothing is to do: what other work does not change."""
+    begun = time.process_time()
+    seen = [seen for _, seen in parallel.finished(_nothing, range(items))]
+    return (time.process_time() - begun + max(seen) - min(seen)) / items
+
+
+def _nothing(_: int) -> float:
+    return time.process_time()
+
+
 def listing(samples: int) -> tuple[float, float]:
     """Seconds to list a folder of so many files, and to ask the system after each of them."""
     with tempfile.TemporaryDirectory() as name:
@@ -63,8 +74,11 @@ def main() -> None:
                 plain.append(timed(arguments.steps))
             with parallel.workers(cluster):
                 ray.append(timed(arguments.steps))
+        with parallel.workers(cluster):
+            spent = [cpu(200) for _ in range(arguments.repeats)]
     ratios = [other / one for one, other in zip(plain, ray)]
     each = 1000 * statistics.median((b - a) / arguments.steps for a, b in zip(plain, ray))
+    print(f"CPU time of a batch's way there and back: {1000 * statistics.median(spent):.2f} ms")
     print(f"plain {statistics.median(plain):.3f} s, Ray {statistics.median(ray):.3f} s for {arguments.steps} steps")
     print(f"ratio {statistics.median(ratios):.4f} ({min(ratios):.4f} to {max(ratios):.4f}), {each:.2f} ms a step")
     first, second = listing(100_000)

@@ -4,17 +4,19 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from handscope import parallel
 from handscope.cluster.on_ray import RayCluster, ray_cluster
 from handscope.errors import HandscopeError, HandscopeWarning, Unusable
+from handscope.evaluation.arms import Arm, DrawnBatch, draw_arm
 from handscope.extract.address import Plan
 from handscope.extract.extract import extract
-from handscope.extract.generate import generate
+from handscope.extract.generate import draw, generate
 from handscope.extract.store.aside import set_aside
 from handscope.extract.survey.survey import survey
 from handscope.models.model import Model
@@ -143,6 +145,22 @@ def test_a_sample_that_cannot_be_read_is_named(
         warnings.simplefilter("error", HandscopeWarning)
         assert len(extract(tiny_model, run, Plan(["double.1"], [2], of=STEPS)).samples) == 48
     assert set_aside(run.activations_dir).empty
+
+
+def test_an_arm_is_drawn_by_workers(cluster: RayCluster, tiny_model: Model, finished_run: Run, tmp_path: Path) -> None:
+    settings = {"steps": STEPS, "guidance": 3.5, "height": 32, "width": 32}
+
+    def plain(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
+        drawn = draw(tiny_model, list(zip(prompts, seeds)), **settings, trajectories=False)
+        return DrawnBatch(drawn.images, np.full(len(seeds), float(STEPS)))
+
+    rows = finished_run.metadata()
+    pairs = [(row["prompt"], row["seed"]) for row in rows.values()][:32]
+    run = Run(tmp_path)
+    draw_arm(tiny_model, Arm("plain", "plain", plain), run, pairs, batch_size=16)
+    assert {row["sample"]: row["image_sha256"] for row in run.metadata().values()} == {
+        sample: rows[sample]["image_sha256"] for sample in list(rows)[:32]
+    }
 
 
 def test_numbers_are_those_of_one_process(cluster: RayCluster, studied_run: Run, run_copy: Callable) -> None:
