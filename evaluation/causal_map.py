@@ -6,7 +6,7 @@ alike: prompts are the unit of interval and test, as in `analysis.statistics.pai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def causal_map(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     outside : mean change of pixels elsewhere, in levels
     whole : the same of the donor's own picture, which is all that could be moved
     beyond_*, with _lo, _hi, _p, _q : `moved` less that of a control, of the pairs that have both, with two-sided
-        tests; of the arm `MAIN` and of windows
+        tests; of the arm `MAIN`, and of windows beside `LATENTS`
     """
     drawn = rows[rows["arm"] != FIRST_ORDER]
     tables = []
@@ -84,8 +84,10 @@ def causal_map(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             table = table.merge(means, on=CELL)
             table.insert(0, "arm", arm)
             table.insert(0, "direction", direction)
-            inside = arm in (MAIN, *WINDOWS)
-            tables.append(table.merge(_beyond(own, some, seed), on=CELL, how="left") if inside else table)
+            # The other controls are of one cell each, as windows are not.
+            beside = {MAIN: (LATENTS, *CONTROLS)} | dict.fromkeys(WINDOWS, (LATENTS,))
+            more = _beyond(own, some, beside.get(str(arm), ()), seed)
+            tables.append(table.merge(more, on=CELL, how="left"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -199,10 +201,10 @@ def agreements(rows: pd.DataFrame, probes: pd.DataFrame | None, seed: int = 0) -
     return pd.DataFrame(found)
 
 
-def _beyond(main: pd.DataFrame, some: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _beyond(main: pd.DataFrame, some: pd.DataFrame, controls: Sequence[str], seed: int) -> pd.DataFrame:
     """What the donor's values move beyond each control, of the same pairs."""
     cells = main[CELL].drop_duplicates().reset_index(drop=True)
-    for control in (LATENTS, *CONTROLS):
+    for control in controls:
         less = _less(main, some[some["arm"] == control])
         if less.empty:
             continue
