@@ -246,7 +246,7 @@ def _told(table: pd.DataFrame) -> Figure:
     ax.set_xscale("log")
     ax.set_xlabel("share of held-out tokens that activate it")
     ax.set_ylabel("held-out AUC of its mean activity")
-    ax.legend(loc="best")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1)
     return drawn
 
 
@@ -283,7 +283,7 @@ def feature_sentences(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 def _firing(table: pd.DataFrame) -> str:
     row = table.iloc[0]
-    n = f"{row['n_good'] + row['n_bad']} samples of {row['n_prompts']} held-out prompts"
+    n = f"{row['n_good'] + row['n_bad']:.0f} samples of {row['n_prompts']:.0f} held-out prompts"
     known, inside = table["q"] <= LEVEL, table["within_q"] <= LEVEL
     if not known.any() and not inside.any():
         return f"no feature of {len(table)} fires otherwise on bad samples: {CHANCE} ({n})"
@@ -292,7 +292,7 @@ def _firing(table: pd.DataFrame) -> str:
     more = "more" if best["direction"] > 0 else "less"
     return (
         f"{known.sum()} of {len(table)} features fire otherwise on bad samples, and {inside.sum()} within prompts "
-        f"(q <= {LEVEL}; {n}); most of all feature {best['feature']}, {more} active on bad ones: held-out AUC "
+        f"(q <= {LEVEL}; {n}); most of all feature {best['feature']:.0f}, {more} active on bad ones: held-out AUC "
         f"{number(best[f'{prefix}auc'])} ({number(best[f'{prefix}lo'])} to {number(best[f'{prefix}hi'])})"
     )
 
