@@ -100,9 +100,13 @@ def cores() -> int:
 
 
 def processes(items: int, model: Any = None) -> int:
-    """How many processes work on so many items here; one where a model is on a GPU, or so large that nobody asked."""
+    """How many processes work on so many items here.
+
+    One with a model that is on a GPU, or too large to share unless that is asked for, or where workers would be
+    threads: a model's calls are counted, by one thread at a time.
+    """
     crew = _crew.get()
-    if _worker or (model is not None and model.device.type != "cpu"):
+    if _worker or (model is not None and (model.device.type != "cpu" or sys.platform != "linux")):
         return 1
     asked = crew if isinstance(crew, int) else cores() if model is None or model.shared else 1
     return min(asked, items)

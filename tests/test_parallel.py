@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from handscope import parallel
 from handscope.errors import HandscopeError
-from handscope.parallel import cores, each
+from handscope.parallel import cores, each, processes
 from handscope.probes import RidgeProbe, cross_validate
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are threads elsewhere")
@@ -93,3 +94,28 @@ def alive(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_model_is_worked_with_by_forked_processes_or_by_one(monkeypatch):
+    class Model:
+        shared = True
+
+        class device:
+            type = "cpu"
+
+    model = Model()
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert [processes(20), processes(20, model), processes(3, model)] == [8, 8, 3]
+    with parallel.workers(5):
+        assert [processes(20), processes(20, model)] == [5, 5]
+    model.shared = False  # too large, unless somebody wants it so
+    assert processes(20, model) == 1
+    with parallel.workers(5):
+        assert processes(20, model) == 5
+        model.device.type = "cuda"
+        assert processes(20, model) == 1
+    model.device.type = "cpu"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert processes(20, model) == 1 and processes(20) == 8
+    with pytest.raises(HandscopeError, match="at least one worker, found 0"), parallel.workers(0):
+        pass
