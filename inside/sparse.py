@@ -111,8 +111,8 @@ class SparseCoder:
             about = dict(said["metadata"])
             kind, k = about.pop("kind"), about.pop("k")
             threshold = float(weights["threshold"][0]) if kind == "batch_top_k" else 0.0
-            parts = (weights[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
-            return cls(*parts, kind=kind, k=k, threshold=threshold, about=about)
+            w_enc, b_enc, w_dec, b_dec = (weights[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+            return cls(w_enc, b_enc, w_dec, b_dec, kind, k, threshold, about)
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             refuse_unusable(error, path)
             raise HandscopeError(

@@ -389,7 +389,7 @@ def head_sentences(table: pd.DataFrame) -> list[str]:
     )
     what = "the two prompts of a pair" if paired else "bad and good samples"
     known, discovered = table["p_family"] <= LEVEL, table["q"] <= LEVEL
-    inside = "" if paired else f", and {(table['within_q'] <= LEVEL).sum()} with q <= {LEVEL} within prompts"
+    inside = "" if paired else f"; within prompts {(table['within_q'] <= LEVEL).sum()} do (q <= {LEVEL})"
     value, low, high = ("dz", "dz_lo", "dz_hi") if paired else ("auc", "lo", "hi")
     best = table.loc[(table[discovered] if discovered.any() else table)[value].idxmax()]
     effect = (
@@ -398,8 +398,8 @@ def head_sentences(table: pd.DataFrame) -> list[str]:
     )
     if not discovered.any():
         said = [
-            f"no head looks otherwise at anything between {what}: {CHANCE} in {len(table)}{inside} "
-            f"({n}); largest {effect}"
+            f"no head looks otherwise at anything between {what}: {CHANCE} in {len(table)}{inside} ({n}); "
+            f"largest {effect}"
         ]
     else:
         said = [
