@@ -165,8 +165,8 @@ class _Tokens:
         many = len(cells)
         unit = np.tile(own["unit"].to_numpy(), many)
         steps = np.repeat([cell.step for cell in cells], len(own))
-        places = (np.tile(own[name].to_numpy().astype(np.intp), many) for name in ("row", "col"))
-        return cls(torch.cat(parts), unit, steps, *places, table["half"].to_numpy()[unit], table)
+        row, col = (np.tile(own[name].to_numpy().astype(np.intp), many) for name in ("row", "col"))
+        return cls(torch.cat(parts), unit, steps, row, col, table["half"].to_numpy()[unit], table)
 
     def mean_of(self, values: Tensor) -> Array:
         """The mean over the tokens of each sample: (tokens, features) to (samples, features)."""
@@ -282,13 +282,13 @@ class _Moved:
         steps = sorted(set(tokens.step.tolist()), reverse=True)
         for number, step in enumerate(steps):
             progress(f"features: velocity, {kind}", number, len(steps))
-            mean = tokens.x[(tokens.step == step) & (tokens.half == 0)].mean(0)
+            mean = _mean(tokens.x[(tokens.step == step) & (tokens.half == 0)])
             off = np.zeros((2, len(self.prompts)))
             for some in self.batches:
                 index = self.sampling.steps - step
                 latents = torch.stack([self.run.trajectory(self.table["sample"][i]).noisy(index) for i in some])
                 plain = self._velocity(latents, some, index, None)
-                changes: list[Replace] = [coder, lambda x, mean=mean: mean.to(x).expand_as(x)]
+                changes: tuple[Replace, ...] = (coder, mean)
                 for which, change in enumerate(changes):
                     changed = self._velocity(latents, some, index, change)
                     off[which, some] = (changed - plain).float().square().sum((1, 2)).cpu().numpy()
@@ -372,6 +372,12 @@ class _Moved:
         ]  # fmt: skip
         progress("features: steer", len(arms), len(arms))
         return table
+
+
+def _mean(tokens: Tensor) -> Replace:
+    """Every token becomes the mean of these."""
+    mean = tokens.mean(0)
+    return lambda x: mean.to(x).expand_as(x)
 
 
 def _feature(
