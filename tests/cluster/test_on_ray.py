@@ -1,4 +1,9 @@
-"""Work on a real Ray of this machine: the files of one process, whoever was killed, and a poison sample set aside."""
+"""Work on a real Ray of this machine: the files of one process, whoever was killed, and a poison sample set aside.
+
+Workers import this file: what takes long to import is imported where it is needed.
+"""
+
+from __future__ import annotations
 
 import os
 import signal
@@ -7,23 +12,18 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from handscope import parallel
 from handscope.cluster.on_ray import RayCluster, ray_cluster
 from handscope.errors import HandscopeError, HandscopeWarning, Unusable
-from handscope.evaluation.arms import Arm, DrawnBatch, draw_arm
-from handscope.extract.address import Plan
-from handscope.extract.extract import extract
-from handscope.extract.generate import draw, generate
-from handscope.extract.store.aside import set_aside
-from handscope.extract.survey.survey import survey
-from handscope.models.model import Model
 from handscope.parallel import Failed, each, finished
-from handscope.run.folder import Run
-from made_state import state
-from made_tiny import PROMPTS, SEEDS, STEPS, make_studied
+
+if TYPE_CHECKING:
+    from handscope.evaluation.arms import DrawnBatch
+    from handscope.models.model import Model
+    from handscope.run.folder import Run
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 pytest.importorskip("ray")
@@ -42,7 +42,7 @@ def cluster() -> Iterator[RayCluster]:
 class Some:
     samples: tuple[int, ...]
 
-    def parts(self) -> list["Some"]:
+    def parts(self) -> list[Some]:
         return [Some((one,)) for one in self.samples]
 
 
@@ -106,6 +106,13 @@ def test_stages_with_killed_workers_make_the_files_of_one_process(
     cluster: RayCluster, tiny_model: Model, finished_run: Run, extracted_run: Run, run_copy: Callable, tmp_path: Path
 ) -> None:
     import ray
+    from handscope.extract.address import Plan
+    from handscope.extract.extract import extract
+    from handscope.extract.generate import generate
+    from handscope.extract.survey.survey import survey
+    from handscope.run.folder import Run
+    from made_state import state
+    from made_tiny import PROMPTS, SEEDS, STEPS
 
     killed = []
 
@@ -133,6 +140,11 @@ def test_stages_with_killed_workers_make_the_files_of_one_process(
 def test_a_sample_that_cannot_be_read_is_named(
     cluster: RayCluster, tiny_model: Model, finished_run: Run, run_copy: Callable
 ) -> None:
+    from handscope.extract.address import Plan
+    from handscope.extract.extract import extract
+    from handscope.extract.store.aside import set_aside
+    from made_tiny import STEPS
+
     run = run_copy(finished_run)
     poison = finished_run.samples()["sample"][17]
     path = run.trajectory_path(poison)
@@ -148,6 +160,12 @@ def test_a_sample_that_cannot_be_read_is_named(
 
 
 def test_an_arm_is_drawn_by_workers(cluster: RayCluster, tiny_model: Model, finished_run: Run, tmp_path: Path) -> None:
+    import numpy as np
+    from handscope.evaluation.arms import Arm, DrawnBatch, draw_arm
+    from handscope.extract.generate import draw
+    from handscope.run.folder import Run
+    from made_tiny import STEPS
+
     settings = {"steps": STEPS, "guidance": 3.5, "height": 32, "width": 32}
 
     def plain(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
@@ -164,6 +182,8 @@ def test_an_arm_is_drawn_by_workers(cluster: RayCluster, tiny_model: Model, fini
 
 
 def test_numbers_are_those_of_one_process(cluster: RayCluster, studied_run: Run, run_copy: Callable) -> None:
+    from made_tiny import make_studied
+
     run = run_copy(studied_run)
     kept = {path.name: path.read_text() for path in run.analysis_dir.glob("*.csv")}
     for path in [*run.analysis_dir.glob("*.csv"), *run.analysis_dir.glob("*.safetensors"), run.path / "record.json"]:
