@@ -32,7 +32,7 @@ def concept_maps(model: Model, concepts: Sequence[str], plan: Plan) -> Iterator[
     """Maps of words at the blocks and steps of a plan, while the model runs.
 
     >>> plan = Plan(["double.0", "double.1"], [8], of=20)
-    >>> with concept_maps(model, ["hand", "background"], plan) as seen:           # doctest: +SKIP
+    >>> with concept_maps(model, ["sky", "ground"], plan) as seen:           # doctest: +SKIP
     ...     model.pipe("an open hand", num_inference_steps=20)
     >>> mean_map(seen).shape                                            # doctest: +SKIP
     torch.Size([1, 2, 144])
