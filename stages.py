@@ -929,7 +929,7 @@ ANATOMY = Stage(
             "anatomy/scores.csv",
             {
                 "path": "the picture", "hand": "number of the hand in it; 0 where none was found",
-                "outcome": "plausible, implausible or undetected", "score": "higher is more plausible",
+                "outcome": "plausible, implausible, cannot tell or undetected", "score": "higher is more plausible",
                 "reasons": "what is wrong", "found_by": "how it was found", "presence": "of a hand, by the network",
                 "side": "left or right", "x": "centre", "y": "centre", "size": "in pixels", "rotation": "in degrees",
                 "count": "raised fingers", "count_probability": "of that count", "subscore_*": "of the method",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..anatomy.read.pictures import Found
 
 METHODS = ("calibrated", "any-violation", "paper")
-NAMED = 5  # skipped files that are named on the terminal; all are in skipped.csv
+NAMED = 5  # skipped files, and groups, that are named on the terminal; all are in the tables
 
 
 def add(verbs: Any) -> None:
@@ -71,6 +71,13 @@ def add(verbs: Any) -> None:
     )
     verb.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where calibration.json, tables and a figure are written"
+    )
+    verb.add_argument(
+        "--false-alarms",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="of the good hands that may be called implausible, which sets the threshold (default 0.05)",
     )
     _networks(verb)
 
@@ -148,10 +155,12 @@ def _boxes(path: Path, pictures: "Sequence[Path]") -> dict[Path, list[list[float
 
 
 def _summary(scores: "Scores") -> str:
-    hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
+    said = [verdict.outcome for verdict in scores.verdicts]
+    hands, bad, unknown = len(said), said.count("implausible"), said.count("cannot tell")
     pictures, outcomes = scores.examined.pictures, scores.outcomes()
     flagged, missed = outcomes.count("implausible"), outcomes.count("undetected")
-    text = f"{bad} of {hands} hands are implausible by {scores.method}; "
+    text = f"{bad} of {hands} hands are implausible by {scores.method}"
+    text += f", of {unknown} it cannot tell; " if unknown else "; "
     if not missed:
         return text + f"{flagged} of {pictures} pictures hold one, and a hand was found in all of them"
     return text + (
@@ -167,10 +176,10 @@ def _corrected(scores: "Scores", calibration: "Calibration") -> str:
     from ..analysis.statistics.verdicts import Counts, corrected_rate
 
     known = calibration.trust.get(scores.method, {}).get("counts")
-    hands, bad = len(scores.verdicts), sum(not verdict.plausible for verdict in scores.verdicts)
+    hands, bad = len(scores.verdicts), sum(verdict.plausible is False for verdict in scores.verdicts)
     if not known or not hands:
         return "there is nothing to correct the share of flagged hands by"
-    flagged = [not verdict.plausible for verdict in scores.verdicts]
+    flagged = [verdict.plausible is False for verdict in scores.verdicts]
     rate, low, high = corrected_rate(flagged, scores.examined.hands.image.numpy(), Counts(np.array(known, float)))
     if rate != rate:
         return f"{scores.method} flags good hands as often as bad ones, so that its share cannot be corrected"
@@ -230,9 +239,11 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
             "networks": arguments.networks,
             "search": arguments.search,
         },
+        alarms=arguments.false_alarms,
     )
     result.calibration.save(arguments.out / "calibration.json")
-    for name, part in (("agreement", result.agreement), ("reliability", result.curve), ("rates", result.rates)):
+    written = {"agreement": result.agreement, "reliability": result.curve, "rates": result.rates}
+    for name, part in (written | {"groups": result.groups}).items():
         with atomic(arguments.out / f"{name}.csv") as temporary:
             part.to_csv(temporary, index=False)
     held_out = result.held_out.assign(path=[shown(read.paths[place]) for place in result.held_out["place"]])
@@ -240,8 +251,22 @@ def _calibrate(arguments: argparse.Namespace, progress: Progress) -> None:
         held_out.drop(columns="place").to_csv(temporary, index=False)
     _draw_reliability(result, arguments.out)
     _say_agreement(result, labels)
+    _say_groups(result)
+    if result.warning:
+        say("warning", result.warning)
     say("", f"calibration.json, tables and reliability.png are in {arguments.out}; to use it, run")
     remark(f"handscope anatomy score FOLDER --calibration {arguments.out / 'calibration.json'} --out DIR")
+
+
+def _say_groups(result: "Calibrated") -> None:
+    """The largest groups, as generators are; prompts are too many and too small to be read here."""
+    for row in result.groups.head(NAMED).itertuples():
+        parts = [f"{row.flagged:.0%} flagged", f"{row.bad} bad"]
+        parts += [f"sensitivity {row.sensitivity:.2f}"] if row.bad else []
+        parts += [f"specificity {row.specificity:.2f}"] if row.bad < row.n else []
+        say("group", f"{row.group}: {row.n} hands, {', '.join(parts)}")
+    if len(result.groups) > NAMED:
+        say("group", f"and {len(result.groups) - NAMED} smaller ones, in groups.csv")
 
 
 def _scaled(box: "Sequence[float] | None", scale: float) -> "list[float] | None":

@@ -249,13 +249,16 @@ def _mended(results: Results) -> Section:
 def _anatomy(results: Results) -> Section:
     table = results.table("scores")
     counts = table["outcome"].value_counts()
-    bad, good, none = (int(counts.get(name, 0)) for name in ("implausible", "plausible", "undetected"))
+    bad, unknown, good, none = (
+        int(counts.get(name, 0)) for name in ("implausible", "cannot tell", "plausible", "undetected")
+    )
+    untold = f", cannot tell of {unknown}" if unknown else ""
     reasons = table.loc[table["outcome"] == "implausible", "reasons"].dropna().str.split("; ").explode()
     reasons = reasons.str.replace(WEIGHT, "", regex=True)
     return Section(
         ANATOMY,
-        f"HandAnat, which looks at the finished pictures only, finds {bad} of {bad + good} hands implausible; in "
-        f"{none} pictures it finds none. The hands with its reasons are in anatomy/sheets.",
+        f"HandAnat, which looks at the finished pictures only, finds {bad} of {bad + unknown + good} hands implausible"
+        f"{untold}; in {none} pictures it finds none. The hands with its reasons are in anatomy/sheets.",
         head=("Reason", "Hands"),
         rows=[(str(reason), str(count)) for reason, count in reasons.value_counts().head(SHOWN).items()],
     )

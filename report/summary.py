@@ -198,8 +198,11 @@ def scored(run: "Run") -> str:
 
     path = run.path / "anatomy" / "scores.csv"
     counts = pd.read_csv(path)["outcome"].value_counts()
-    bad, good, none = (int(counts.get(name, 0)) for name in ("implausible", "plausible", "undetected"))
-    return f"{bad} of {bad + good} hands are implausible, {none} samples show none, in {path}"
+    bad, unknown, good, none = (
+        int(counts.get(name, 0)) for name in ("implausible", "cannot tell", "plausible", "undetected")
+    )
+    untold = f" ({unknown} cannot be told)" if unknown else ""
+    return f"{bad} of {bad + unknown + good} hands are implausible{untold}, {none} samples show none, in {path}"
 
 
 def reported(run: "Run") -> str:

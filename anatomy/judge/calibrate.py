@@ -30,6 +30,8 @@ from .scoring import METHODS, judge
 FOLDS = 5
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
 MEASURES = {"agreement": accuracy, "kappa": kappa, "sensitivity": sensitivity, "specificity": specificity}
+ALARMS = 0.05
+"""The share of good hands that `calibrate` lets be called implausible, unless another is asked for."""
 UNDETECTED = ("left out", "counted as implausible", "counted as plausible")
 
 
@@ -46,6 +48,8 @@ class Calibrated:
     rates : a row a method: labelled, flagged and corrected share of bad hands among those found.
     held_out : DataFrame, a row a labelled hand that was found: place, group, bad, probability, and a bool column a
         method that says whether it flags the hand.
+    groups : a row a group (a generator, or a prompt), see `report_card`.
+    warning : why the calibration is not to be used, or "" where it learnt something.
     """
 
     calibration: Calibration
@@ -54,6 +58,8 @@ class Calibrated:
     error: float
     rates: pd.DataFrame
     held_out: pd.DataFrame
+    groups: pd.DataFrame
+    warning: str
 
 
 def calibrate(
@@ -63,6 +69,7 @@ def calibrate(
     *,
     boxes: Sequence[Sequence[float] | None] | None = None,
     provenance: dict[str, Any] | None = None,
+    alarms: float = ALARMS,
 ) -> Calibrated:
     """Fit and measure.
 
@@ -70,6 +77,7 @@ def calibrate(
     ----------
     read : n pictures, examined
     bad, groups : (n,), the label of the hand in each picture, and its prompt or generator
+    alarms : the share of good hands that may be called implausible
     boxes : for each picture the box of the hand that is meant, x0, y0, x1, y1 in pixels, or None. Without one it is the
         hand that was found most surely
 
@@ -82,6 +90,11 @@ def calibrate(
     -----
     Five folds keep groups together. The strength of the penalty is chosen for each fold by the log loss of folds of its
     training groups, so that no held-out probability has seen its own group. The calibration itself is fitted to all.
+
+    The threshold is the held-out probability that at most `alarms` of the good hands reach (`threshold_at`), so that
+    it does not depend on how rare bad hands are among those labelled: a threshold of one half flags nothing where one
+    in ten is bad. That of a fold's verdicts here is set without the fold. Where the AUC's interval holds one half
+    nothing was learnt: the calibration then calls no hand plausible and none implausible.
     """
     bad, groups = np.asarray(bad, bool), np.asarray(groups).astype(str)
     chosen = chosen_hands(read, boxes)
@@ -94,16 +107,20 @@ def calibrate(
     probability = held_out(x, y, group, names)
     l2 = best_penalty(x, y, group, names)
     fitted = fit(x, y, names, l2=l2)
+    fitted = replace(fitted, threshold=threshold_at(probability[~y], alarms))
     table = pd.DataFrame({"place": place, "group": group, "bad": y, "probability": probability})
     for method in METHODS:
         if method == "calibrated":
-            table[method] = probability >= fitted.threshold
+            table[method] = flagged_apart(probability, y, group, alarms)
         else:
             verdicts = judge(read, method).verdicts
-            table[method] = [not verdicts[hand].plausible for hand in chosen[place]]
+            table[method] = [verdicts[hand].plausible is False for hand in chosen[place]]
     agreement = pd.DataFrame([row for method in METHODS for row in agreement_of(table, method, bad, groups)])
     curve = calibration_curve(probability, y)
-    trust = {"folds": FOLDS, "l2": l2, "calibration_error": calibration_error(curve)} | {
+    warning = _warning(agreement)
+    if warning:
+        fitted = replace(fitted, threshold=NEVER, passes=0.0)
+    trust = {"folds": FOLDS, "l2": l2, "alarms": alarms, "calibration_error": calibration_error(curve)} | {
         method: _trust(agreement, table, method) for method in METHODS
     }
     return Calibrated(
@@ -113,6 +130,63 @@ def calibrate(
         calibration_error(curve),
         pd.DataFrame([_rates(table, method) for method in METHODS]),
         table,
+        report_card(table),
+        warning,
+    )
+
+
+NEVER = 2.0  # a threshold that no probability reaches
+
+
+def threshold_at(good: NDArray[np.float64], alarms: float) -> float:
+    """The probability that a new good hand reaches with a chance of at most `alarms`, if it is like these (n,).
+
+    Notes
+    -----
+    Split conformal prediction: the k-th smallest, k = ceil((n + 1) (1 - alarms)); beyond the largest where there are
+    too few (Vovk et al. 2005; Angelopoulos et al. 2024, "Conformal risk control", arXiv 2208.02814).
+    """
+    k = int(np.ceil((len(good) + 1) * (1 - alarms)))
+    return float(np.nextafter(np.sort(good)[min(k, len(good)) - 1], np.inf)) if len(good) else NEVER
+
+
+def flagged_apart(
+    probability: NDArray[np.float64], bad: NDArray[np.bool_], groups: NDArray[Any], alarms: float
+) -> NDArray[np.bool_]:
+    """Whether each hand is flagged by a threshold that was set without its fold: (m,)."""
+    flagged = np.zeros(len(bad), bool)
+    for train, test in folds_of(bad, groups):
+        flagged[test] = probability[test] >= threshold_at(probability[train][~bad[train]], alarms)
+    return flagged
+
+
+def report_card(table: pd.DataFrame) -> pd.DataFrame:
+    """How `calibrated` does on each group of held-out hands, the largest first.
+
+    Columns: group, n, bad, flagged (share), sensitivity, specificity, auc; NaN where a group has no such hands.
+    """
+    rows = []
+    for group, own in table.groupby("group", sort=True):
+        y, flagged = own["bad"].to_numpy(bool), own["calibrated"].to_numpy(bool)
+        counts = Counts.of(flagged, y, np.zeros(len(y))).total()
+        rows.append(
+            {
+                "group": group, "n": len(y), "bad": int(y.sum()), "flagged": float(flagged.mean()),
+                "sensitivity": float(sensitivity(counts)), "specificity": float(specificity(counts)),
+                "auc": float(auc(own["probability"], y)),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["n", "group"], ascending=[False, True], kind="stable", ignore_index=True)
+
+
+def _warning(agreement: pd.DataFrame) -> str:
+    row = agreement[(agreement["method"] == "calibrated") & (agreement["undetected"] == "left out")].iloc[0]
+    if row["auc_lo"] > 0.5:
+        return ""
+    return (
+        f"nothing was learnt that holds for other groups: the AUC on hands that were not fitted to is {row['auc']:.2f} "
+        f"({row['auc_lo']:.2f} to {row['auc_hi']:.2f}; {row['bad']} bad and {row['good']} good hands), so that with "
+        "this calibration the score says cannot tell of every hand; label more bad hands"
     )
 
 

@@ -32,6 +32,9 @@ class Calibration:
     ----------
     names : evidence that is weighed, in order. mean, scale, weights : one number each. intercept : float.
     threshold : probability of "bad" from which a hand is called implausible.
+    passes : that below which it is called plausible, at most the threshold, which it is where None; between the two
+        nothing can be told.
+    limits : names of evidence to the least and the most (or None) between which anything can be told of a hand.
     trust : what each method did on labelled hands that it was not fitted to; see `calibrate.agreement`.
     provenance : what it was fitted to, and by what.
     """
@@ -42,8 +45,15 @@ class Calibration:
     weights: tuple[float, ...]
     intercept: float
     threshold: float
+    passes: float | None = None
+    limits: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     trust: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passing(self) -> float:
+        """`passes`, or the threshold."""
+        return self.threshold if self.passes is None else self.passes
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability of "bad" for rows of evidence (m, n_names): (m,)."""
@@ -71,8 +81,11 @@ class Calibration:
             read = cls(**values)
             lengths = {len(part) for part in (read.names, read.mean, read.scale, read.weights)}
             numbers = [*read.mean, *read.scale, *read.weights, read.intercept, read.threshold]
+            numbers += [read.passing, *(end for ends in read.limits.values() for end in ends if end is not None)]
             if len(lengths) != 1 or not np.isfinite(np.array(numbers, float)).all() or min(read.scale, default=1) <= 0:
                 raise ValueError("its numbers do not fit each other")
+            if read.passing > read.threshold or any(len(ends) != 2 for ends in read.limits.values()):
+                raise ValueError("its thresholds do not fit each other")
         except FileNotFoundError:
             raise HandscopeError(
                 f"There is no calibration {path}: make one with handscope anatomy calibrate."

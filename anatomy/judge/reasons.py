@@ -1,13 +1,41 @@
-"""What is wrong with a hand, in words."""
+"""What is wrong with a hand, or why nothing can be told of it, in words."""
+
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ..measure.examine import Examined
 from ..measure.excess import angle_excess, ratio_deviation
 from ..measure.limits import JOINT_LIMITS, Limit, bounds, reference_ratios
 from ..read.skeleton import DIGITS
 
 RATIO_SPREADS = 3.0  # a digit's length may be this many spreads from the reference
+
+
+UNREADABLE = {
+    "points_size": ("too small to tell: fewer than {pixels:.0f} pixels across", ""),
+    "presence": ("hardly looks like a hand", ""),
+    "straight_digits": ("a fist, or all digits are folded", ""),
+    "picture_strange": ("", "unlike the photographs that were learnt from"),
+    "count_more": ("", "more than five digits are counted"),
+    "count_fewer": ("", "fewer than five digits are counted"),
+}
+"""Why nothing can be told of a hand whose evidence is below, or above, a calibration's limits."""
+
+
+def unreadable(read: Examined, limits: Mapping[str, Sequence[float | None]]) -> list[list[str]]:
+    """For each of m hands why nothing can be told of it, in words; empty where evidence keeps within its limits."""
+    said: list[list[str]] = [[] for _ in range(len(read.hands))]
+    for name, (low, high) in limits.items():
+        below, above = UNREADABLE.get(name, (f"{name} is too low", f"{name} is too high"))
+        for i, value in enumerate(read.matrix([name])[:, 0].tolist()):
+            if low is not None and value < low:
+                said[i].append(below.format(pixels=100 * math.exp(low)))
+            elif high is not None and value > high:
+                said[i].append(above)
+    return said
 
 
 def joint_reason(limit: Limit, degrees: float, kind: str = "passive") -> str:

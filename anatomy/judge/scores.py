@@ -27,10 +27,12 @@ class Verdict:
     Attributes
     ----------
     method : "paper", "any-violation" or "calibrated".
-    plausible : None where the method cannot say, for instance of a picture without a detected hand.
-    score : higher is more plausible; None where plausible is.
+    plausible : None where the method cannot tell.
+    score : higher is more plausible. Where the method cannot tell, it lies between those that it calls implausible and
+        those that it calls plausible; None where there is no hand at all.
     subscores : named parts of the score, higher is more plausible.
-    reasons : what speaks against the hand, in words, worst kind first; empty if nothing does.
+    reasons : what speaks against the hand, or why nothing can be said of it, in words, worst kind first; empty if
+        nothing does.
     """
 
     method: str
@@ -38,6 +40,11 @@ class Verdict:
     score: float | None
     subscores: dict[str, float] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """"plausible", "implausible" or "cannot tell"."""
+        return "cannot tell" if self.plausible is None else "plausible" if self.plausible else "implausible"
 
 
 def _parts(count: Tensor, angles: Tensor, ratios: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ..read.detect import Detector, Search
 from ..read.given import single_precision
 from ..read.networks import Size
 from .calibration import Calibration
-from .reasons import violations
+from .reasons import unreadable, violations
 from .scores import Verdict, any_violation, paper
 from .words import WORDS, by_kind
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Method = Literal["calibrated", "any-violation", "paper"]
 METHODS: tuple[Method, ...] = ("calibrated", "any-violation", "paper")
+NEITHER = "nothing speaks clearly against it, and too little for it"
 LEAST_SHARE = 0.3  # of the log-odds, from which a piece of evidence is named as a reason
 
 
@@ -54,22 +55,19 @@ class Scores:
         return self.examined.undetected
 
     def outcomes(self) -> list[str]:
-        """Of each picture: "implausible" if any of its hands is, "plausible", or "undetected"."""
+        """Of each picture the gravest of its hands: "implausible", "cannot tell", "plausible"; or "undetected"."""
         outcome = ["undetected"] * self.examined.pictures
         for i, verdict in zip(self.examined.hands.image.tolist(), self.verdicts, strict=True):
-            if not verdict.plausible:
-                outcome[i] = "implausible"
-            elif outcome[i] == "undetected":
-                outcome[i] = "plausible"
+            outcome[i] = max(outcome[i], verdict.outcome, key=GRAVITY.index)
         return outcome
 
     def table(self) -> pd.DataFrame:
         """A row a hand, and one for each picture without one.
 
-        Columns: image, hand (from 1; 0 where none was found), outcome (plausible, implausible, undetected), score
-        (higher is more plausible), reasons, found_by, presence, side, x, y, size, rotation (degrees), count (4 for
-        fewer than five, 6 for more, 0 unknown), count_probability, and the method's subscores. Where no hand was found
-        the numbers are missing and the outcome says why.
+        Columns: image, hand (from 1; 0 where none was found), outcome (plausible, implausible, cannot tell,
+        undetected), score (higher is more plausible), reasons, found_by, presence, side, x, y, size, rotation
+        (degrees), count (4 for fewer than five, 6 for more, 0 unknown), count_probability, and the method's subscores.
+        Where no hand was found the numbers are missing and the outcome says why.
         """
         import pandas as pd
 
@@ -83,7 +81,7 @@ class Scores:
                 {
                     "image": image,
                     "hand": seen[image],
-                    "outcome": "plausible" if verdict.plausible else "implausible",
+                    "outcome": verdict.outcome,
                     "score": verdict.score,
                     "reasons": "; ".join(verdict.reasons),
                     "found_by": hands.found_by[k],
@@ -104,6 +102,7 @@ class Scores:
 
 
 NOT_FOUND = "no hand was found"
+GRAVITY = ("undetected", "plausible", "cannot tell", "implausible")
 COLUMNS = (
     "image hand outcome score reasons found_by presence side x y size rotation count count_probability"
 ).split()
@@ -169,22 +168,31 @@ def judge(read: Examined, method: Method = "calibrated", calibration: Calibratio
 def calibrated(read: Examined, calibration: Calibration) -> list[Verdict]:
     """Verdicts of a logistic regression on the evidence; the score is the probability that a hand is good.
 
-    Reasons are the violated limits and the count, and then the evidence that spoke most against the hand. A plausible
-    hand has none.
+    A hand is implausible from the calibration's threshold on and plausible below `passes`; between the two nothing can
+    be told of it, nor where a piece of evidence leaves the calibration's limits: then its probability is brought
+    between the two. Reasons are what leaves the limits; of an implausible hand the violated limits of hands and the
+    count, and then the evidence that spoke most against it. A plausible hand has none.
     """
     x = read.matrix(calibration.names).numpy()
     p, shares = calibration.probability(x), calibration.shares(x)
     broken = violations(read.count, read.angles, read.ratios)
+    beyond = unreadable(read, calibration.limits)
+    low, high = calibration.passing, calibration.threshold
     verdicts = []
     for i, said in enumerate(broken):
-        plausible = bool(p[i] < calibration.threshold)
+        bad = float(p[i])
+        plausible = False if bad >= high else True if bad < low else None
+        if beyond[i]:
+            plausible, bad = None, min(max(bad, low), max(high - 1e-6, low))
         kinds = by_kind(dict(zip(calibration.names, shares[i].tolist(), strict=True)))
         against = [f"{WORDS.get(kind, kind)} (+{share:.1f})" for kind, share in kinds.items() if share >= LEAST_SHARE]
-        reasons = [] if plausible else [*said, *against[:3]]
-        if not plausible and not reasons:
-            reasons = ["many small signs, none of which stands out"]
+        reasons = beyond[i]
+        if plausible is False:
+            reasons = [*said, *against[:3]] or ["many small signs, none of which stands out"]
+        elif plausible is None and not reasons:
+            reasons = [NEITHER]
         subscores = {kind: -share for kind, share in kinds.items()}
-        verdicts.append(Verdict("calibrated", plausible, float(1 - p[i]), subscores, reasons))
+        verdicts.append(Verdict("calibrated", plausible, 1 - bad, subscores, reasons))
     return verdicts
 
 

@@ -20,13 +20,14 @@ from .scoring import NOT_FOUND, Scores
 TILE, TEXT, GAP = 240, 74, 10  # pixels: a picture's side, the height of the words below it, and between tiles
 COLUMNS, ROWS = 5, 5
 MARGIN = 1.5  # of the region that was read, so that what lies beside a hand is seen
-COLOURS = {"implausible": "#D55E00", "plausible": "#0072B2", "undetected": "#7A7A7A"}
+COLOURS = {"implausible": "#D55E00", "cannot tell": "#B08D00", "plausible": "#0072B2", "undetected": "#7A7A7A"}
 DIGIT_COLOURS = ("#F0E442", "#56B4E9", "#009E73", "#CC79A7", "#E69F00")
 
 
 def draw_sheets(scores: Scores, paths: Sequence[Path], folder: Path, progress: Progress = quiet) -> list[Path]:
     """Write ``sheet_001.png`` and so on: implausible hands first, the least plausible at their head, then pictures in
-    which no hand was found, then plausible hands. Sheets that a larger earlier set left behind are removed.
+    which no hand was found, then hands of which nothing can be told, then plausible ones. Sheets that a larger earlier
+    set left behind are removed.
     """
     tiles = _order(scores)
     number = math.ceil(len(tiles) / (COLUMNS * ROWS))
@@ -47,9 +48,11 @@ def _order(scores: Scores) -> list[tuple[int, int | None]]:
     """Tiles as (picture, hand or None where none was found)."""
     image = scores.examined.hands.image.tolist()
     by_score = sorted(range(len(image)), key=lambda k: (scores.verdicts[k].score, image[k]))
-    bad = [(image[k], k) for k in by_score if not scores.verdicts[k].plausible]
-    good = [(image[k], k) for k in by_score if scores.verdicts[k].plausible]
-    return [*bad, *((i, None) for i in scores.undetected), *good]
+    bad, unknown, good = (
+        [(image[k], k) for k in by_score if scores.verdicts[k].outcome == outcome]
+        for outcome in ("implausible", "cannot tell", "plausible")
+    )
+    return [*bad, *((i, None) for i in scores.undetected), *unknown, *good]
 
 
 def sheet_of(scores: Scores, paths: Sequence[Path], tiles: Sequence[tuple[int, int | None]]) -> Image.Image:
@@ -104,7 +107,7 @@ def _skeleton(tile: Image.Image, points: np.ndarray) -> None:
 def _write(sheet: Image.Image, at: tuple[int, int], scores: Scores, path: Path, hand: int | None) -> None:
     """A frame in the verdict's colour, and below it the verdict, the picture's name and the reasons."""
     verdict = None if hand is None else scores.verdicts[hand]
-    outcome = "undetected" if verdict is None else "plausible" if verdict.plausible else "implausible"
+    outcome = "undetected" if verdict is None else verdict.outcome
     pen = ImageDraw.Draw(sheet)
     pen.rectangle((at[0] - 2, at[1] - 2, at[0] + TILE + 1, at[1] + TILE + 1), outline=COLOURS[outcome], width=3)
     title = outcome if verdict is None or verdict.score is None else f"{outcome} {verdict.score:.2f}"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 WORDS = {
     "joints": "joint angles",
     "bend": "how the fingers bend",
+    "straight": "how many fingers are straight",
+    "picture": "what the picture head sees",
     "spread": "how the fingers spread",
     "ratio": "digit lengths",
     "presence": "how little it looks like a hand to the detector",

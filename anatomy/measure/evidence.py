@@ -1,8 +1,8 @@
 """Evidence about hands as named numbers, for a classifier to weigh: always finite, and what is missing says so.
 
-Names begin with what they come from: `joints_`, `spread_`, `ratio_` and `side_` from the landmarks in space, `points_`
-from those in the picture, `sil_`, `digit_`, `web_` and `arcs_` from the silhouette. Where the silhouette is unknown its
-values are 0 and `sil_missing` is 1.
+Names begin with what they come from: `joints_`, `straight_`, `spread_`, `ratio_` and `side_` from the landmarks in
+space, `points_` from those in the picture, `sil_`, `digit_`, `web_` and `arcs_` from the silhouette. Where the
+silhouette is unknown its values are 0 and `sil_missing` is 1.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from .ratios import digit_ratios
 from .visibility import coverage, visibility
 from .webbing import web_graph
 
+STRAIGHT = 110.0  # degrees that a finger's joints bend by together, below which it is straight rather than folded
 SIZE = 112  # of the crops that silhouettes are estimated on
 
 
@@ -60,6 +61,7 @@ def landmark_evidence(hands: Hands) -> dict[str, Tensor]:
     values |= {f"ratio_{digit}": deviation[:, d] for d, digit in enumerate(DIGITS) if digit != "middle"}
     values |= {f"ratio_off_{digit}": deviation[:, d].abs() for d, digit in enumerate(DIGITS) if digit != "middle"}
     values |= {
+        "straight_digits": (bend[:, 1:] < STRAIGHT).float().sum(1),
         "presence": hands.presence,
         "presence_doubt": -torch.logit(hands.presence, 1e-6),
         "side_sure": (2 * hands.right - 1).abs(),

@@ -23,6 +23,7 @@ from ..read.regions import crop
 from .angles import joint_angles, side
 from .count import Count, count_evidence, count_fingers, count_region, digits
 from .evidence import evidence
+from .picture import picture_evidence
 from .ratios import digit_ratios
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def examine_hands(images: Images, hands: Hands, raised: Sequence[int | None] | N
     with torch.no_grad():
         count = count_fingers(crop(images, count_region(hands.region), CROP, hands.image).cpu())
         values = {**{name: value.cpu() for name, value in evidence(images, hands).items()}, **count_evidence(count)}
+        values |= {name: value.cpu() for name, value in picture_evidence(images, hands).items()}
         asked = [None if raised is None else raised[i] for i in hands.image.tolist()]
         values |= raised_evidence(count, values["arcs_most"], asked)
         right = side(hands.world, hands.right)

@@ -55,7 +55,9 @@ class Graph(nn.Module):
         return cls(described["nodes"], described["outputs"], tensors)
 
     def forward(self, x: Tensor, outputs: list[str] | None = None) -> list[Tensor]:
-        """The outputs for a batch (n, channels, height, width), or the tensors called `outputs`."""
+        """The outputs for a batch (n, channels, height, width), or the tensors called `outputs`, and no more than they
+        need.
+        """
         outputs = self.outputs if outputs is None else outputs
         held = {self.input: x.contiguous(memory_format=torch.channels_last)}
         for node, done in zip(self.nodes, self._done_with):
@@ -63,6 +65,8 @@ class Graph(nn.Module):
             for name in done:
                 if name not in outputs:
                     del held[name]
+            if node["out"] in outputs and all(name in held for name in outputs):
+                break
         return [held[name] for name in outputs]
 
     def _tensor(self, name: str) -> Tensor:
