@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HandscopeError
 from ..progress import Progress
 from ..stages import ANATOMY
+from .options import share
 from .verb import add_verb, remark, say, show
 
 if TYPE_CHECKING:

@@ -153,6 +153,14 @@ def number(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """A share between 0 and 1, neither of them."""
+    value = number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"a share between 0 and 1, such as 0.05, not {text}")
+    return value
+
+
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     found = [name.strip() for name in text.split(",") if name.strip()]
