@@ -23,13 +23,13 @@ from ..read.capsules import in_crop
 from ..read.hands import Hands
 from ..read.networks import load_landmarks
 from ..read.regions import crop
+from ..read.skeleton import CHAINS
 from .count import count_region
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "picture.safetensors"
 SIDE = 160  # pixels of the crop, whose region is `count_region`
-MAPS = ("120", "131", "142")  # of the full landmark network: 40 channels a place of 20 × 20, 80 and 112 of 10 × 10
-TIPS, MIDDLES = (4, 8, 12, 16, 20), (3, 6, 10, 14, 18)
-WEBS = ((2, 6), (6, 10), (10, 14), (14, 18))  # halfway between these landmarks
+MAPS = ("113", "120", "131")  # of the full landmark network: 24 channels at 40 × 40 places, 40 at 20, 80 at 10
+FEATURES = 4608  # of a crop
 BATCH = 32
 
 
@@ -69,19 +69,16 @@ def load_picture() -> PictureHead:
 
 def picture_evidence(images: Tensor | Sequence[Tensor], hands: Hands) -> dict[str, Tensor]:
     """``picture_fault``, log-odds by the head, and ``picture_strange``, of m hands: (m,) each; no gradient."""
-    head = load_picture()
+    fault, strange = load_picture()(picture_features(images, hands).cpu())
+    return {"picture_fault": fault.mean(0), "picture_strange": strange.mean(0)}
+
+
+def picture_features(images: Tensor | Sequence[Tensor], hands: Hands) -> Tensor:
+    """`features` of m hands and of their mirror images: (2, m, d); no gradient."""
     region = count_region(hands.region)
     with torch.no_grad():
-        crops = crop(images, region, SIDE, hands.image).clamp(0, 1)
-        points = in_crop(hands.points, region, 1)
-        fault, strange = (both.mean(0) for both in both_views(head, crops, points))
-    return {"picture_fault": fault, "picture_strange": strange}
-
-
-def both_views(head: PictureHead, crops: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """What the head says of crops and of their mirror images: two tensors (2, m)."""
-    seen = [head(features(*view)) for view in ((crops, points), mirrored(crops, points))]
-    return torch.stack([fault for fault, _ in seen]), torch.stack([strange for _, strange in seen])
+        view = crop(images, region, SIDE, hands.image).clamp(0, 1), in_crop(hands.points, region, 1)
+        return torch.stack([features(*view), features(*mirrored(*view))])
 
 
 def mirrored(crops: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,25 +89,38 @@ def mirrored(crops: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 def features(crops: Tensor, points: Tensor) -> Tensor:
     """What the landmark network sees of crops (m, 3, s, s) whose landmarks are at points (m, 21, 2) in [0, 1]: (m, d).
 
-    Of each map the mean, the largest value and the spread over the crop, and the mean and the largest value over tips,
-    middle joints and webs.
+    Of each map the mean and the largest value over the crop, and the mean, the largest value and the spread over each
+    kind of place of `places`.
     """
     network = _landmarks().to(crops.device)
     if crops.shape[-1] != SIDE:
         crops = F.interpolate(crops, (SIDE, SIDE), mode="bilinear", align_corners=False)
-    webs = torch.stack([points[:, list(pair)].mean(1) for pair in WEBS], 1)
-    places = [points[:, list(TIPS)], points[:, list(MIDDLES)], webs]
+    at = places(points)
     rows = []
     for start in range(0, len(crops), BATCH):
         part = slice(start, start + BATCH)
         found = []
         for seen in network.graph(crops[part], list(MAPS)):
-            found += [seen.mean((2, 3)), seen.amax((2, 3)), seen.std((2, 3))]
-            for at in places:
-                values = F.grid_sample(seen, at[part, None] * 2 - 1, align_corners=False)[:, :, 0]
-                found += [values.mean(2), values.amax(2)]
+            found += [seen.mean((2, 3)), seen.amax((2, 3))]
+            values = F.grid_sample(seen, torch.cat(at, 1)[part, None] * 2 - 1, align_corners=False)[:, :, 0]
+            for of_kind in values.split([kind.shape[1] for kind in at], 2):
+                found += [of_kind.mean(2), of_kind.amax(2), of_kind.std(2)]
         rows.append(torch.cat(found, 1))
-    return torch.cat(rows) if rows else torch.zeros(0, 0)
+    return torch.cat(rows) if rows else crops.new_zeros(0, FEATURES)
+
+
+def places(points: Tensor) -> list[Tensor]:
+    """Where faults show, of hands with landmarks (m, 21, 2), a tensor (m, k, 2) a kind.
+
+    Tips; the joints before them; middle joints; the middles of the first and of the last bones; beyond the tips;
+    between neighbours at their tips, at their middle joints and at their bases; and beside the hand's edges.
+    """
+    base, first, second, tip = points[:, CHAINS].unbind(2)  # (m, 5, 2) each
+    between = [(row[:, :-1] + row[:, 1:]) / 2 for row in (tip, first, base)]
+    little, thumb = first[:, 4:] * 1.6 - first[:, 3:4] * 0.6, first[:, :1] * 1.4 - points[:, 5:6] * 0.4
+    heel = points[:, :1] * 0.5 + base[:, 4:] * 0.5
+    edges = torch.cat([little, thumb, heel * 1.3 - base[:, 1:2] * 0.3], 1)
+    return [tip, second, first, (base + first) / 2, (second + tip) / 2, tip * 1.6 - second * 0.6, *between, edges]
 
 
 _landmarks = cache(lambda: load_landmarks("full"))
