@@ -35,7 +35,7 @@ SMALLEST = 56.0  # pixels of a hand's region, below which nothing is planted
 MOST = 800  # pairs of one source
 SHARD = 100
 FOLDS = 4
-L2 = 1.0
+L2 = 2.0
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Where nothing can be told of a hand the score says so, and a calibration that learnt nothing says so of every hand."""
+"""Where nothing can be told the score says so, and a calibration that learnt nothing says so of every hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +106,8 @@ def test_a_threshold_keeps_its_rate_of_false_alarms() -> None:
     """Of new hands of the same kind at most the stated share is flagged, on average over calibration sets."""
     random = np.random.default_rng(0)
     for n in (19, 40, 200):
-        rates = [float((random.normal(size=500) >= threshold_at(random.normal(size=n), 0.1)).mean()) for _ in range(300)]
+        limits = [threshold_at(random.normal(size=n), 0.1) for _ in range(300)]
+        rates = [float((random.normal(size=500) >= limit).mean()) for limit in limits]
         assert 0.1 - 2 / n < np.mean(rates) <= 0.1 + 0.006, n
     assert threshold_at(np.array([]), 0.05) == NEVER
     assert (np.arange(5.0) >= threshold_at(np.arange(5.0), 0.05)).sum() == 0  # too few: beyond the largest
