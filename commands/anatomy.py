@@ -49,7 +49,7 @@ def add(verbs: Any) -> None:
     verb.add_argument(
         "--calibration",
         metavar="FILE",
-        help="of `anatomy calibrate`; or general or organism, which are shipped (default general)",
+        help="of `anatomy calibrate`; or general, renders or organism, which are shipped (default general)",
     )
     _networks(verb)
     verb.add_argument(

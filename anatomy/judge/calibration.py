@@ -17,9 +17,11 @@ from ...files import atomic, refuse_unusable
 
 SHIPPED = {
     "general": Path(__file__).with_name("calibrated.json"),
+    "renders": Path(__file__).with_name("calibrated_renders.json"),
     "organism": Path(__file__).with_name("calibrated_organism.json"),
 }
-"""Those that ship: "general", fitted to renders and photographs, and "organism", to its hand-labelled pictures."""
+"""Those that ship: "general", whose picture head learnt from faults planted in photographs; "renders", fitted to
+renders and photographs without that head; and "organism", fitted to its hand-labelled pictures."""
 SCHEMA = 1
 CLIP = 6.0  # standard deviations beyond which evidence counts no more: one wild number must not decide
 
@@ -34,6 +36,8 @@ class Calibration:
     threshold : probability of "bad" from which a hand is called implausible.
     passes : that below which it is called plausible, at most the threshold, which it is where None; between the two
         nothing can be told.
+    flags : names of evidence to the least and the most (or None) beyond which a hand is implausible, if anything can be
+        told of it at all.
     limits : names of evidence to the least and the most (or None) between which anything can be told of a hand.
     trust : what each method did on labelled hands that it was not fitted to; see `calibrate.agreement`.
     provenance : what it was fitted to, and by what.
@@ -46,6 +50,7 @@ class Calibration:
     intercept: float
     threshold: float
     passes: float | None = None
+    flags: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     limits: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     trust: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -81,10 +86,11 @@ class Calibration:
             read = cls(**values)
             lengths = {len(part) for part in (read.names, read.mean, read.scale, read.weights)}
             numbers = [*read.mean, *read.scale, *read.weights, read.intercept, read.threshold]
-            numbers += [read.passing, *(end for ends in read.limits.values() for end in ends if end is not None)]
+            bounds = [*read.limits.values(), *read.flags.values()]
+            numbers += [read.passing, *(end for ends in bounds for end in ends if end is not None)]
             if len(lengths) != 1 or not np.isfinite(np.array(numbers, float)).all() or min(read.scale, default=1) <= 0:
                 raise ValueError("its numbers do not fit each other")
-            if read.passing > read.threshold or any(len(ends) != 2 for ends in read.limits.values()):
+            if read.passing > read.threshold or any(len(ends) != 2 for ends in bounds):
                 raise ValueError("its thresholds do not fit each other")
         except FileNotFoundError:
             raise HandscopeError(

@@ -14,7 +14,7 @@ from ..read.skeleton import DIGITS
 RATIO_SPREADS = 3.0  # a digit's length may be this many spreads from the reference
 
 
-UNREADABLE = {
+OUTSIDE = {
     "points_size": ("too small to tell: fewer than {pixels:.0f} pixels across", ""),
     "presence": ("hardly looks like a hand", ""),
     "straight_digits": ("a fist, or all digits are folded", ""),
@@ -22,14 +22,14 @@ UNREADABLE = {
     "count_more": ("", "more than five digits are counted"),
     "count_fewer": ("", "fewer than five digits are counted"),
 }
-"""Why nothing can be told of a hand whose evidence is below, or above, a calibration's limits."""
+"""What is said of a hand whose evidence is below, or above, a calibration's limits."""
 
 
-def unreadable(read: Examined, limits: Mapping[str, Sequence[float | None]]) -> list[list[str]]:
-    """For each of m hands why nothing can be told of it, in words; empty where evidence keeps within its limits."""
+def outside_limits(read: Examined, limits: Mapping[str, Sequence[float | None]]) -> list[list[str]]:
+    """For each of m hands what of its evidence leaves the limits, in words."""
     said: list[list[str]] = [[] for _ in range(len(read.hands))]
     for name, (low, high) in limits.items():
-        below, above = UNREADABLE.get(name, (f"{name} is too low", f"{name} is too high"))
+        below, above = OUTSIDE.get(name, (f"{name} is too low", f"{name} is too high"))
         for i, value in enumerate(read.matrix([name])[:, 0].tolist()):
             if low is not None and value < low:
                 said[i].append(below.format(pixels=100 * math.exp(low)))

@@ -19,7 +19,7 @@ from ..read.detect import Detector, Search
 from ..read.given import single_precision
 from ..read.networks import Size
 from .calibration import Calibration
-from .reasons import unreadable, violations
+from .reasons import outside_limits, violations
 from .scores import Verdict, any_violation, paper
 from .words import WORDS, by_kind
 
@@ -168,27 +168,29 @@ def judge(read: Examined, method: Method = "calibrated", calibration: Calibratio
 def calibrated(read: Examined, calibration: Calibration) -> list[Verdict]:
     """Verdicts of a logistic regression on the evidence; the score is the probability that a hand is good.
 
-    A hand is implausible from the calibration's threshold on and plausible below `passes`; between the two nothing can
-    be told of it, nor where a piece of evidence leaves the calibration's limits: then its probability is brought
-    between the two. Reasons are what leaves the limits; of an implausible hand the violated limits of hands and the
+    A hand is implausible from the calibration's threshold on, or where evidence leaves its `flags`, and plausible below
+    `passes`; between the two nothing can be told of it, nor where evidence leaves its `limits`: then the probability is
+    brought between the two. Reasons are what leaves these; of an implausible hand the violated limits of hands and the
     count, and then the evidence that spoke most against it. A plausible hand has none.
     """
     x = read.matrix(calibration.names).numpy()
     p, shares = calibration.probability(x), calibration.shares(x)
     broken = violations(read.count, read.angles, read.ratios)
-    beyond = unreadable(read, calibration.limits)
+    beyond, flagged = outside_limits(read, calibration.limits), outside_limits(read, calibration.flags)
     low, high = calibration.passing, calibration.threshold
     verdicts = []
     for i, said in enumerate(broken):
         bad = float(p[i])
         plausible = False if bad >= high else True if bad < low else None
-        if beyond[i]:
+        if flagged[i] and not set(beyond[i]) - set(flagged[i]):
+            plausible, bad = False, max(bad, high)
+        elif beyond[i]:
             plausible, bad = None, min(max(bad, low), max(high - 1e-6, low))
         kinds = by_kind(dict(zip(calibration.names, shares[i].tolist(), strict=True)))
         against = [f"{WORDS.get(kind, kind)} (+{share:.1f})" for kind, share in kinds.items() if share >= LEAST_SHARE]
         reasons = beyond[i]
         if plausible is False:
-            reasons = [*said, *against[:3]] or ["many small signs, none of which stands out"]
+            reasons = [*(said or flagged[i]), *against[:3]] or ["many small signs, none of which stands out"]
         elif plausible is None and not reasons:
             reasons = [NEITHER]
         subscores = {kind: -share for kind, share in kinds.items()}

@@ -4,7 +4,7 @@
 
 Sources: renders with planted faults (480 sound and 480 faulty to fit to; 240 and 240 with other seeds to measure on),
 the organism's 640 hand-labelled pictures (folds by prompt), and photographs of normal hands (a CSV with path, hands,
-source; folds by source), which are not shipped. Two calibrations are fitted: a general one to renders and photographs,
+source; folds by source), which are not shipped. Two calibrations are fitted: one to renders and photographs (renders),
 and one to the organism's pictures. The hands that were found are cached in the folder CACHE, which is to be removed
 when detection changes; it can be killed and started again. ``--write`` writes the calibrations that ship. Tables are
 printed as markdown.
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, metavar="CACHE")
     parser.add_argument("--photographs", type=Path, required=True, metavar="CSV")
-    parser.add_argument("--write", action="store_true", help="write anatomy/calibrated.json")
+    parser.add_argument("--write", action="store_true", help="write the calibrations renders and organism")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     made = {name: renders(seed, options.cache) for name, seed in (("measured", MEASURED), ("fitted", FITTED))}
@@ -83,7 +83,7 @@ def main() -> None:
     of_renders = limit(held["renders"][~plain["fitted"].bad])
     print_photographs(plain["photographs"], held["photographs"], threshold, of_renders)
     if options.write:
-        write(general, fits, held, l2, "general")
+        write(general, fits, held, l2, "renders")
         write(generator, own, own_held, own_l2, "organism")
 
 

@@ -65,6 +65,18 @@ def test_a_hand_beyond_the_limits_is_neither(
         assert 1 - calibration.threshold < beyond.score <= 1 - calibration.passing + 1e-9
 
 
+def test_six_counted_is_a_reason_and_a_verdict() -> None:
+    limits = {"count_more": (None, 0.0), "presence": (0.6, None)}
+    calibration = replace(BAND, flags={"count_more": (None, 1.0)}, limits=limits)
+    evidence = {"arcs_most": [-5.0] * 4, "count_more": [-1.0, 0.5, 1.5, 1.5], "presence": [0.9, 0.9, 0.9, 0.5]}
+    verdicts = judge(examined([0, 1, 2, 3], 4, evidence), "calibrated", calibration).verdicts
+    assert [one.outcome for one in verdicts] == ["plausible", "cannot tell", "implausible", "cannot tell"]
+    assert verdicts[2].reasons == ["more than five digits are counted"] and verdicts[2].score <= 0.2
+    assert "hardly looks like a hand" in verdicts[3].reasons
+    read = examined([0], 1, {name: values[2:3] for name, values in evidence.items()}, count=6)
+    assert judge(read, "calibrated", calibration).verdicts[0].reasons == ["6 fingers counted (expected 5)"]
+
+
 def test_a_calibration_without_a_band_tells_of_every_hand() -> None:
     plain = replace(BAND, passes=None)
     read = examined([0, 1], 2, {"arcs_most": [-2.0, 3.0]})
@@ -120,7 +132,7 @@ def rare() -> tuple:
     groups = np.arange(382) % 12
     bad = np.zeros(382, bool)
     bad[random.choice(382, 39, replace=False)] = True
-    told = bad * 1.6 + random.normal(size=382)
+    told = bad * 1.2 + random.normal(size=382)
     evidence = {"arcs_most": told.tolist(), "sil_parts": random.normal(size=382).tolist()}
     return examined(list(range(382)), 382, evidence), bad, groups
 
@@ -129,8 +141,8 @@ def test_rare_bad_hands_are_found_at_the_stated_rate(rare: tuple) -> None:
     read, bad, groups = rare
     result = calibrate(read, bad, groups)
     row = result.agreement.set_index(["method", "undetected"]).loc[("calibrated", "left out")]
-    assert row["sensitivity"] > 0.25 and row["specificity"] > 0.92
-    assert (result.held_out["probability"][bad] >= 0.5).mean() < 0.2  # one half would have found next to none
+    at_half = (result.held_out["probability"][bad] >= 0.5).mean()
+    assert row["sensitivity"] > max(0.15, 2 * at_half) and row["specificity"] > 0.92, at_half
     assert not result.warning and result.calibration.threshold < 0.5
     wider = calibrate(read, bad, groups, alarms=0.2)
     assert wider.calibration.threshold < result.calibration.threshold and wider.calibration.trust["alarms"] == 0.2

@@ -1,6 +1,7 @@
 """The score on tensors: verdicts with reasons, outcomes of pictures, and what a person's labels make of them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_every_picture_has_an_outcome(scores: dict[str, Scores]) -> None:
     for method, one in scores.items():
         outcomes = one.outcomes()
         assert len(outcomes) == 4 and outcomes[1] == "undetected" and one.undetected == [1]
-        assert set(outcomes) - {"undetected"} <= {"plausible", "implausible"}
+        assert set(outcomes) - {"undetected"} <= {"plausible", "implausible", "cannot tell"}
+        assert method == "calibrated" or "cannot tell" not in outcomes
         table = one.table()
         assert sorted(set(table["image"])) == [0, 1, 2, 3]
         nothing = table[table["image"] == 1].iloc[0]
@@ -52,8 +54,10 @@ def test_verdicts_are_those_of_the_methods(scores: dict[str, Scores]) -> None:
     assert scores["paper"].verdicts == paper(read.count, read.angles, read.ratios)
     x = read.matrix(Calibration.load().names).numpy()
     p = Calibration.load().probability(x)
-    found = [verdict.score for verdict in scores["calibrated"].verdicts]
+    told = [k for k, verdict in enumerate(scores["calibrated"].verdicts) if verdict.plausible is not None]
+    found = [verdict.score for verdict in judge(read, "calibrated", replace(Calibration.load(), limits={})).verdicts]
     assert found == pytest.approx((1 - p).tolist())
+    assert all(scores["calibrated"].verdicts[k].score == pytest.approx(found[k]) for k in told)
 
 
 def test_a_picture_is_scored_as_it_is_alone(pictures: list[torch.Tensor], scores: dict[str, Scores]) -> None:
