@@ -3,7 +3,7 @@
     python bench/validity/anatomy_outside.py FOLDER CSV [--cache DIR] [--changed 12]
 
 CSV has a row a picture: file (from FOLDER), shows (a group, for the table), label (normal, malformed or none),
-repository (where it is from; intervals draw whole repositories where a row has several) and, optionally, kind:
+repository (where it is from; intervals draw whole repositories where a row has at least five) and, optionally, kind:
 photograph, generated, edited (a photograph with a fault planted in it) or none. Without that column malformed pictures
 whose `shows` begins with "edit" are edited ones, the others generated; sound ones are generated if `shows` is one of
 ``--generated``, and photographs otherwise.
@@ -27,6 +27,7 @@ import torch
 from handscope.analysis.statistics.auc import auc
 from handscope.analysis.statistics.intervals import bootstrap_auc
 from handscope.analysis.statistics.rates import clustered_share, wilson
+from handscope.anatomy.judge.calibration import Calibration
 from handscope.anatomy.judge.scoring import judge
 from handscope.anatomy.judge.stage import Read, examine_files
 from handscope.anatomy.read.networks import load_palm
@@ -38,6 +39,7 @@ from PIL import Image, ImageEnhance
 GENERATED = ("cgi", "modern_gen")
 KINDS = {"photograph": "photographs", "generated": "generated, sound", "malformed": "generated, malformed"}
 KINDS |= {"edited": "photographs with a fault edited in", "none": "no hand"}
+ENOUGH = 5  # repositories, or pictures, from which intervals are over them
 SOUND = ("photograph", "generated")
 TURN = 15.0
 
@@ -85,16 +87,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("outside"), metavar="DIR")
     parser.add_argument("--changed", type=int, default=12, help="pictures a group that are changed (default 12)")
     parser.add_argument("--generated", nargs="*", default=GENERATED, help="groups of sound pictures that are generated")
+    parser.add_argument("--calibration", default="general", help="a file, or one that ships (default general)")
     options = parser.parse_args()
+    calibration = Calibration.load(options.calibration)
     torch.set_num_threads(1)
     table = listed(options.folder, options.csv, options.generated)
     read = examine_files(table["path"].tolist(), options.cache / "original", progress=say)
     table = table.set_index("path").loc[read.paths].reset_index()
     table["palm"] = palms(read.paths, options.cache / "palms.json")
-    hands = judged(read).join(table, on="place")
+    hands = judged(read, calibration).join(table, on="place")
     print_groups(table, hands)
     print_areas(table, hands)
-    print_changes(changed(table, hands, options.cache, options.changed))
+    print_changes(changed(table, hands, options.cache, options.changed, calibration))
 
 
 def say(what: str, done: int, of: int) -> None:
@@ -117,22 +121,18 @@ def listed(folder: Path, csv: Path, generated: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def judged(read: Read) -> pd.DataFrame:
+def judged(read: Read, calibration: Calibration) -> pd.DataFrame:
     """A row a hand: place (of the picture), where it is, the outcome, and badness by every method."""
-    scores = judge(read.examined)
+    scores = judge(read.examined, calibration=calibration)
     hands = read.examined.hands
     rows = pd.DataFrame({"place": hands.image.numpy(), "size": hands.region[:, 2].numpy()})
     rows["x"], rows["y"] = hands.points[..., 0].mean(1).numpy(), hands.points[..., 1].mean(1).numpy()
-    rows["outcome"] = [outcome(verdict.plausible) for verdict in scores.verdicts]
+    rows["outcome"] = [verdict.outcome for verdict in scores.verdicts]
     rows["calibrated"] = [1 - verdict.score for verdict in scores.verdicts]
     rows["presence"] = -hands.presence.numpy()
     for method in ("paper", "any-violation"):
         rows[method] = [1 - verdict.score for verdict in judge(read.examined, method).verdicts]
     return rows
-
-
-def outcome(plausible: bool | None) -> str:
-    return "cannot tell" if plausible is None else "plausible" if plausible else "implausible"
 
 
 def palms(paths: list[Path], cache: Path) -> list[float]:
@@ -152,11 +152,11 @@ def palms(paths: list[Path], cache: Path) -> list[float]:
 
 
 def share(flagged: pd.Series, groups: pd.Series) -> str:
-    """A share with its interval: over repositories where there are several, else Wilson's."""
+    """A share with its interval: over repositories where there are enough to say anything, else Wilson's."""
     n, k = len(flagged), int(flagged.sum())
     if not n:
         return "–"
-    if groups.nunique() > 1:
+    if groups.nunique() >= ENOUGH:
         _, low, high = clustered_share(flagged.to_numpy(), groups.to_numpy())
     else:
         low, high = (float(end) for end in wilson(k, n))
@@ -169,7 +169,7 @@ def area(badness: pd.Series, bad: pd.Series, groups: pd.Series, within: bool = F
     value = float(auc(badness.to_numpy(), bad.to_numpy(), strata))
     if np.isnan(value):
         return "–"
-    clusters = groups if groups[bad].nunique() > 1 else pd.Series(np.arange(len(groups)), groups.index)
+    clusters = groups if groups[bad].nunique() >= ENOUGH else pd.Series(np.arange(len(groups)), groups.index)
     low, high = bootstrap_auc(badness.to_numpy(), bad.to_numpy(), clusters.to_numpy(), strata=strata)
     return f"{value:.2f} ({low:.2f}–{high:.2f})"
 
@@ -220,7 +220,9 @@ def print_areas(table: pd.DataFrame, hands: pd.DataFrame) -> None:
             print(f"| {KINDS[kind]} against {what} | {n} | {' | '.join(cells)} |")
 
 
-def changed(table: pd.DataFrame, hands: pd.DataFrame, cache: Path, most: int) -> pd.DataFrame:
+def changed(
+    table: pd.DataFrame, hands: pd.DataFrame, cache: Path, most: int, calibration: Calibration
+) -> pd.DataFrame:
     """A row a hand and change: shows, repository, whether it was found again, verdicts and scores before and after."""
     chosen = [place for _, rows in table[table["kind"] != "none"].groupby("shows") for place in rows.index[:most]]
     chosen = [place for place in chosen if (hands["place"] == place).any()]
@@ -238,7 +240,7 @@ def changed(table: pd.DataFrame, hands: pd.DataFrame, cache: Path, most: int) ->
                 with atomic(path) as temporary:
                     change(Image.fromarray(picture.pixels)).save(temporary, "PNG")
             paths.append(path)
-        again = judged(examine_files(paths, folder / "read", progress=say))
+        again = judged(examine_files(paths, folder / "read", progress=say), calibration)
         for k, place in enumerate(chosen):
             after = again[again["place"] == k]
             for hand in hands[hands["place"] == place].itertuples():
