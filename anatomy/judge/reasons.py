@@ -18,7 +18,7 @@ OUTSIDE = {
     "points_size": ("too small to tell: fewer than {pixels:.0f} pixels across", ""),
     "presence": ("hardly looks like a hand", ""),
     "straight_digits": ("a fist, or all digits are folded", ""),
-    "picture_strange": ("", "unlike the photographs that were learnt from"),
+    "picture_strange": ("", "unlike the photographs it learnt from"),
     "count_more": ("", "more than five digits are counted"),
     "count_fewer": ("", "fewer than five digits are counted"),
 }
