@@ -87,7 +87,7 @@ def pair_of(canvas: Canvas, backgrounds: Sequence[Tensor], random: torch.Generat
         at = in_crop(canvas.points[None], square[None], 1)[0]
         points.append(torch.stack([1 - at[:, 0], at[:, 1]], 1) if mirror else at)
         blind.append(_seen(over(image, torch.full_like(image, 0.5), hidden), square, size, mirror, random))
-    return Pair(*crops, *blind, *points, fault, size)
+    return Pair(crops[0], crops[1], blind[0], blind[1], points[0], points[1], fault, size)
 
 
 def _hull(canvas: Canvas) -> Tensor:
