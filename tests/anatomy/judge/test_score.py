@@ -101,10 +101,10 @@ def test_nothing_found_anywhere() -> None:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "float tensors"),
-        (torch.zeros(1, 1, 64, 64), "float tensors"),
-        (torch.zeros(1, 3, 0, 64), "float tensors"),
-        (torch.full((1, 3, 64, 64), 200.0), "number 0 go from 200 to 200. Divide bytes by 255"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.int32), "three channels"),
+        (torch.zeros(1, 1, 64, 64), "three channels"),
+        (torch.zeros(1, 3, 0, 64), "three channels"),
+        (torch.full((1, 3, 64, 64), 200.0), "number 0 go from 200 to 200. Bring"),
         ([torch.zeros(3, 64, 64), torch.full((3, 64, 64), float("nan"))], "number 1 go from nan"),
         (torch.full((1, 3, 64, 64), -0.5), "number 0 go from -0.5"),
     ],
