@@ -117,13 +117,16 @@ class _Try:
         return f"{samples[0]} and {len(samples) - 1} more" if samples else str(self.place)
 
     def again(self, error: Exception, lost: bool) -> list[_Try] | Failed:
-        """What is to be done after a failure: the same again, its parts once each, or nothing."""
+        """What is to be done after a failure: the same again, its parts, or nothing.
+
+        A sample is left out after two errors, one of them alone, or after two workers were lost that had it alone.
+        """
         self.failures += 1
         if lost and self.failures < TRIES:  # which is often not its fault
             return [self]
         parts = self.item.parts() if hasattr(self.item, "parts") else []
         if len(parts) > 1:
-            return [_Try(self.place, part, TRIES - 1, set(self.by)) for part in parts]
+            return [_Try(self.place, part, 0 if lost else TRIES - 1, set(self.by)) for part in parts]
         return [self] if self.failures < TRIES else Failed(self.item, error)
 
 
@@ -196,7 +199,7 @@ class RayCluster:
                         left -= one.size
                         yield one.place, more
                     else:
-                        waiting.extendleft(reversed(more))
+                        waiting.extend(more)
                 if not (idle or busy or succeeded) and time.monotonic() - begun > PATIENCE:
                     raise HandscopeError(
                         f"No worker began within {PATIENCE:.0f} seconds: the cluster has {ray.available_resources()}, "

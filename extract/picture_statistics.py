@@ -108,17 +108,18 @@ def decode_predicted(
     if not missing:
         return
     table = run.samples().set_index("sample").loc[missing]
-    kept = {-1: known[~known["sample"].isin(missing)]}
+    kept = [known[~known["sample"].isin(missing)]]
     done, batches = 0, [table.iloc[start : start + BATCH] for start in range(0, len(missing), BATCH)]
     progress("decode", done, len(missing))
     decoder = partial(_decoded, model, run, steps)
-    for place, made in finished(decoder, batches, "decode", model, progress):
+    for _, made in finished(decoder, batches, "decode", model, progress):
         if isinstance(made, Failed):
             raise made.error
-        kept[place] = made
+        kept.append(made)
         done += made["sample"].nunique()
         with atomic(path) as temporary:  # all digits: a probe gets the same numbers from the file as from the model
-            pd.concat([part for _, part in sorted(kept.items()) if len(part)])[COLUMNS].to_csv(temporary, index=False)
+            made = pd.concat([part for part in kept if len(part)]).sort_values(["sample", "step"])
+            made[COLUMNS].to_csv(temporary, index=False)
         progress("decode", done, len(missing))
 
 
