@@ -107,9 +107,9 @@ def decode_predicted(
     missing = [sample for sample in _lacking(known, samples, steps) if run.latents_path(sample).name in there]
     if not missing:
         return
-    table = run.samples().set_index("sample").loc[missing]
+    rows = run.samples().set_index("sample").loc[missing]
     kept = [known[~known["sample"].isin(missing)]]
-    done, batches = 0, [table.iloc[start : start + BATCH] for start in range(0, len(missing), BATCH)]
+    done, batches = 0, [rows.iloc[start : start + BATCH] for start in range(0, len(missing), BATCH)]
     progress("decode", done, len(missing))
     decoder = partial(_decoded, model, run, steps)
     for _, made in finished(decoder, batches, "decode", model, progress):
@@ -118,8 +118,8 @@ def decode_predicted(
         kept.append(made)
         done += made["sample"].nunique()
         with atomic(path) as temporary:  # all digits: a probe gets the same numbers from the file as from the model
-            made = pd.concat([part for part in kept if len(part)]).sort_values(["sample", "step"])
-            made[COLUMNS].to_csv(temporary, index=False)
+            table = pd.concat([part for part in kept if len(part)]).sort_values(["sample", "step"])
+            table[COLUMNS].to_csv(temporary, index=False)
         progress("decode", done, len(missing))
 
 
