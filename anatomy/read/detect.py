@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -19,9 +20,11 @@ from torch import Tensor
 from ...errors import HandscopeError
 from .given import as_pictures, single_precision
 from .hands import Hands
+from .handtrack import find_boxes
 from .networks import LANDMARK_INPUT, LandmarkNetwork, PalmNetwork, Size, load_landmarks, load_palm
 from .palm import Palms, distinct, find_palms, overlap, whole
 from .regions import box_region, crop, hand_region, landmark_region, place, turned
+from .tone import is_grey, toned
 
 if TYPE_CHECKING:
     from .given import Images
@@ -31,7 +34,8 @@ BATCH = 32  # pictures or crops that go through a network at once
 LOW = 0.1  # probability of a palm
 GLIMPSE = 0.3  # presence at the first look
 SURE = 0.75  # presence at the second
-CANDIDATES = 8  # palms of a picture that a pass of the search looks into
+CANDIDATES = 4  # palms of a picture that a pass of the search looks into
+BOX_VIEW = 1.25  # a view about a detector's box over the square in which a hand of that box is read
 SAME = 0.4  # hands whose landmarks' boxes overlap by more are one
 EIGHT = 8  # turns in which a picture, or a box, is looked at
 
@@ -90,19 +94,23 @@ def detect(
         raise HandscopeError(f"Expected boxes for each of {len(pictures)} pictures (or None), found {len(boxes)}.")
     with torch.no_grad():
         device = str(pictures[0].device)
+        pictures = [toned(picture) if is_grey(picture) else picture for picture in pictures]
         palm, landmarks = _networks(networks, device)
         candidates = _look(pictures, list(range(len(pictures))), [palm], _plain, threshold)
         hands = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
-        for name, views in SEARCHES if search == "thorough" else ():
+        for step in SEARCH if search == "thorough" else ():
             left = _without(hands, pictures)
             if not left:
                 break
             other_palm, other = _networks("full" if networks == "lite" else "lite", device)
-            candidates = _look(pictures, left, [palm, other_palm], views, min(LOW, threshold))
-            seen = _read_all(pictures, *candidates, landmarks, name)
+            shown = [toned(picture) if step.tone and i in left else picture for i, picture in enumerate(pictures)]
+            palms = [palm, other_palm] if step.both else [palm]
+            candidates = _look(shown, left, palms, step.views, min(LOW, threshold), CANDIDATES)
+            seen = _read_all(shown, *candidates, landmarks, step.name)
             seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
-            seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, name)
-            agreed = _read_all(pictures, seen.region, seen.image, other, name).presence >= max(SURE, threshold)
+            seen = _read_all(shown, landmark_region(seen.points), seen.image, landmarks, step.name)
+            seen = seen.select(seen.presence >= max(SURE, threshold))
+            agreed = _read_all(shown, seen.region, seen.image, other, step.name).presence >= max(SURE, threshold)
             hands = Hands.cat([hands, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
         given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
         if detector is not None:
@@ -167,6 +175,7 @@ def _look(
     networks: Sequence[PalmNetwork],
     views: Callable[[Tensor], Tensor],
     threshold: float,
+    most: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Regions (k, 4) of the hands whose palms are seen in views of some pictures, and the pictures' numbers (k,)."""
     jobs = [(i, view) for i in which for view in views(pictures[i])]
@@ -179,8 +188,10 @@ def _look(
                 seen[i].append(palms)
     regions, image = [pictures[0].new_zeros(0, 4)], []
     for i, of_views in seen.items():
+        if not of_views:
+            continue
         palms = of_views[0] if len(of_views) == 1 else distinct(of_views)
-        regions.append(hand_region(palms.boxes, palms.points)[:CANDIDATES])
+        regions.append(hand_region(palms.boxes, palms.points)[:most])
         image += [i] * len(regions[-1])
     return torch.cat(regions), torch.tensor(image, dtype=torch.long, device=pictures[0].device)
 
@@ -251,9 +262,32 @@ def _tiles(picture: Tensor) -> Tensor:
     return picture.new_tensor(views)
 
 
-# The name that a hand found so bears, and the views of a picture in which its palm is looked for.
-SEARCHES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("lower threshold", _plain),
-    ("rotation", _turned_views),
-    ("tile", _tiles),
+def _about_boxes(picture: Tensor) -> Tensor:
+    """Squares about what another detector takes for hands, wide enough for the palm and what is about it."""
+    views = box_region(find_boxes([picture])[0])
+    return views * views.new_tensor([1, 1, BOX_VIEW, 1])
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the search.
+
+    Attributes
+    ----------
+    name : what a hand found so is said to be found by. views : squares of a picture in which its palm is looked for.
+    both : whether through both palm networks. tone : whether in the tones of skin.
+    """
+
+    name: str
+    views: Callable[[Tensor], Tensor]
+    both: bool = False
+    tone: bool = False
+
+
+SEARCH = (
+    Step("lower threshold", _plain, both=True),
+    Step("tone", _plain, tone=True),
+    Step("detector", _about_boxes),
+    Step("rotation", _turned_views),
+    Step("tile", _tiles),
 )

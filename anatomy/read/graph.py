@@ -3,7 +3,7 @@
     graph = Graph.load(WEIGHTS / "palm_full.safetensors")
     boxes, scores = graph(pictures)
 
-A node is ``{"op": name, "in": [names], "out": name, ...}``; `OPERATIONS` lists the twelve kinds and what else each
+A node is ``{"op": name, "in": [names], "out": name, ...}``; `OPERATIONS` lists the kinds and what else each
 takes. The file holds no code, and reading it runs none.
 """
 
@@ -52,6 +52,8 @@ class Graph(nn.Module):
         with safe_open(path, "pt") as file:
             described = json.loads(file.metadata()["graph"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, (scale, least) in described.get("bytes", {}).items():  # stored as bytes: the numbers are these
+            tensors[name] = tensors[name].float() * scale + least
         return cls(described["nodes"], described["outputs"], tensors)
 
     def forward(self, x: Tensor, outputs: list[str] | None = None) -> list[Tensor]:
@@ -94,6 +96,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "max_pool": lambda graph, node, x: F.max_pool2d(x, node["size"]),
     "pad_channels": lambda graph, node, x: F.pad(x, (0, 0, 0, 0, 0, node["channels"])),
     "resize": lambda graph, node, x: F.interpolate(x, node["size"], mode="bilinear", align_corners=False),
+    "double": lambda graph, node, x: F.interpolate(x, scale_factor=2.0, mode="nearest"),
     "rows": _rows,  # (n, c, h, w) -> (n, h * w * c / width, width), a place's channels together
     "concat": lambda graph, node, *x: torch.cat(x, 1),
     "mean": lambda graph, node, x: x.mean((2, 3)),
