@@ -103,14 +103,13 @@ def detect(
             if not left:
                 break
             other_palm, other = _networks("full" if networks == "lite" else "lite", device)
-            shown = [toned(picture) if step.tone and i in left else picture for i, picture in enumerate(pictures)]
             palms = [palm, other_palm] if step.both else [palm]
-            candidates = _look(shown, left, palms, step.views, min(LOW, threshold), CANDIDATES)
-            seen = _read_all(shown, *candidates, landmarks, step.name)
+            candidates = _look(pictures, left, palms, step.views, min(LOW, threshold), CANDIDATES)
+            seen = _read_all(pictures, *candidates, landmarks, step.name)
             seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
-            seen = _read_all(shown, landmark_region(seen.points), seen.image, landmarks, step.name)
+            seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, step.name)
             seen = seen.select(seen.presence >= max(SURE, threshold))
-            agreed = _read_all(shown, seen.region, seen.image, other, step.name).presence >= max(SURE, threshold)
+            agreed = _read_all(pictures, seen.region, seen.image, other, step.name).presence >= max(SURE, threshold)
             hands = Hands.cat([hands, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
         given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
         if detector is not None:
@@ -275,18 +274,16 @@ class Step:
     Attributes
     ----------
     name : what a hand found so is said to be found by. views : squares of a picture in which its palm is looked for.
-    both : whether through both palm networks. tone : whether in the tones of skin.
+    both : whether through both palm networks.
     """
 
     name: str
     views: Callable[[Tensor], Tensor]
     both: bool = False
-    tone: bool = False
 
 
 SEARCH = (
     Step("lower threshold", _plain, both=True),
-    Step("tone", _plain, tone=True),
     Step("detector", _about_boxes),
     Step("rotation", _turned_views),
     Step("tile", _tiles),

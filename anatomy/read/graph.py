@@ -62,8 +62,14 @@ class Graph(nn.Module):
         """
         outputs = self.outputs if outputs is None else outputs
         held = {self.input: x.contiguous(memory_format=torch.channels_last)}
+        kept = {self.input, *outputs}
         for node, done in zip(self.nodes, self._done_with):
-            held[node["out"]] = OPERATIONS[node["op"]](self, node, *(held[name] for name in node["in"]))
+            first, *others = (held[name] for name in node["in"])
+            spare = node["in"][0] in done and node["in"][0] not in kept and not torch.is_grad_enabled()
+            if node["op"] == "add" and spare:  # in place: to fetch new memory takes as long as to add
+                held[node["out"]] = first.add_(*others)
+            else:
+                held[node["out"]] = OPERATIONS[node["op"]](self, node, first, *others)
             for name in done:
                 if name not in outputs:
                     del held[name]
