@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
 from ...errors import HandscopeError
 from ..measure.examine import Examined, examine
-from ..read.detect import Detector, Search
+from ..read.detect import Boxes, Detector, Search
 from ..read.given import single_precision
 from ..read.networks import Size
 from .calibration import Calibration
@@ -115,7 +114,7 @@ def score(
     *,
     networks: Size = "full",
     search: Search = "thorough",
-    boxes: Sequence[Tensor | None] | None = None,
+    boxes: Sequence[Boxes | None] | None = None,
     detector: Detector | None = None,
     max_hands: int = 2,
     raised: Sequence[int | None] | None = None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import HandscopeError
-from ..read.detect import Detector, Search, detect
+from ..read.detect import Boxes, Detector, Search, detect
 from ..read.given import as_pictures, single_precision
 from ..read.hands import TENSORS, Hands
 from ..read.networks import Size
@@ -118,7 +118,7 @@ def examine(
     *,
     networks: Size = "full",
     search: Search = "thorough",
-    boxes: Sequence[Tensor | None] | None = None,
+    boxes: Sequence[Boxes | None] | None = None,
     detector: Detector | None = None,
     max_hands: int = 2,
     raised: Sequence[int | None] | None = None,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -24,33 +24,37 @@ from .handtrack import find_boxes
 from .networks import LANDMARK_INPUT, LandmarkNetwork, PalmNetwork, Size, load_landmarks, load_palm
 from .palm import Palms, distinct, find_palms, overlap, whole
 from .regions import box_region, crop, hand_region, landmark_region, place, turned
+from .toes import like_feet
 from .tone import is_grey, toned
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .given import Images
 
 BATCH = 32  # pictures or crops that go through a network at once
 # What the search makes do with at first, since both landmark networks then have to be sure at a second look.
 LOW = 0.1  # probability of a palm
 GLIMPSE = 0.3  # presence at the first look
-SURE = 0.75  # presence at the second
 CANDIDATES = 4  # palms of a picture that a pass of the search looks into
-BOX_VIEW = 1.25  # a view about a detector's box over the square in which a hand of that box is read
 SAME = 0.4  # hands whose landmarks' boxes overlap by more are one
 EIGHT = 8  # turns in which a picture, or a box, is looked at
 
 
 Search = Literal["thorough", "plain"]
+Boxes: TypeAlias = "Tensor | NDArray[Any] | Sequence[Sequence[float]]"
+"""Of hands in a picture, (k, 4): x0, y0, x1, y1 in pixels."""
 
 
 class Detector(Protocol):
     """Any other detector of hands: a picture (3, h, w) in [0, 1] -> boxes (k, 4), x0, y0, x1, y1 in pixels.
 
-    >>> def yolo(image):                                                       # doctest: +SKIP
-    ...     return model(image[None])[0].boxes.xyxy
+    >>> def find(picture):                                                      # doctest: +SKIP
+    ...     return model(picture[None])[0].boxes.xyxy
+    >>> score(images, detector=find)                                            # doctest: +SKIP
     """
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: Tensor) -> Boxes: ...
 
 
 @single_precision()
@@ -60,7 +64,7 @@ def detect(
     threshold: float = 0.5,
     networks: Size = "full",
     search: Search = "thorough",
-    boxes: Sequence[Tensor | None] | None = None,
+    boxes: Sequence[Boxes | None] | None = None,
     detector: Detector | None = None,
     max_hands: int = 2,
 ) -> Hands:
@@ -71,9 +75,11 @@ def detect(
     images : n pictures, as `as_pictures` takes them: (n, 3, h, w) in [0, 1], or a list of tensors, arrays, PIL
         pictures or paths
     threshold : least probability of a palm (in the plain pass) and of a hand's presence (always)
-    search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms, turned views, tiles,
-        each through both palm networks, and only for pictures that are still without a hand. What it finds has to
-        convince both landmark networks when it is looked at a second time. "plain" is MediaPipe's own pass and no more
+    search : "thorough" goes on where the plain pass finds no hand: a lower threshold for palms through both palm
+        networks, the boxes of another detector (handtrack.py), turned views, and tiles; each only for pictures that are
+        still without a hand. What it finds has to convince both landmark networks when it is looked at a second time.
+        "plain" is MediaPipe's own pass and no more. In either a grey picture is shown to the networks in the tones of
+        skin, and what looks like a foot is left out
     boxes : for each picture, boxes of hands (k, 4), x0, y0, x1, y1 in pixels, or None; each that holds no hand found
         so far is read itself, in the surest of eight turns
     detector : another source of such boxes, asked for pictures in which nothing was found
@@ -94,31 +100,33 @@ def detect(
         raise HandscopeError(f"Expected boxes for each of {len(pictures)} pictures (or None), found {len(boxes)}.")
     with torch.no_grad():
         device = str(pictures[0].device)
-        pictures = [toned(picture) if is_grey(picture) else picture for picture in pictures]
+        shown = [toned(picture) if is_grey(picture) else picture for picture in pictures]
         palm, landmarks = _networks(networks, device)
-        candidates = _look(pictures, list(range(len(pictures))), [palm], _plain, threshold)
-        hands = _best(_read_all(pictures, *candidates, landmarks, "palm"), threshold, max_hands)
+        candidates = _look(shown, list(range(len(shown))), [palm], _plain, threshold)
+        hands = _best(_no_feet(_read_all(shown, *candidates, landmarks, "palm")), threshold, max_hands)
         for step in SEARCH if search == "thorough" else ():
-            left = _without(hands, pictures)
-            if not left:
+            if not (left := _without(hands, shown)):
                 break
             other_palm, other = _networks("full" if networks == "lite" else "lite", device)
-            palms = [palm, other_palm] if step.both else [palm]
-            candidates = _look(pictures, left, palms, step.views, min(LOW, threshold), CANDIDATES)
-            seen = _read_all(pictures, *candidates, landmarks, step.name)
+            if step.views is None:
+                second = [_given(find_boxes([one])[0] if i in left else None, one) for i, one in enumerate(shown)]
+                candidates = _surest(shown, *_empty_boxes(second, hands), landmarks)
+            else:
+                palms = [palm, other_palm] if step.both else [palm]
+                candidates = _look(shown, left, palms, step.views, min(LOW, threshold), CANDIDATES)
+            sure = max(step.sure, threshold)
+            seen = _read_all(shown, *candidates, landmarks, step.name)
             seen = seen.select(seen.presence >= min(GLIMPSE, threshold))
-            seen = _read_all(pictures, landmark_region(seen.points), seen.image, landmarks, step.name)
-            seen = seen.select(seen.presence >= max(SURE, threshold))
-            agreed = _read_all(pictures, seen.region, seen.image, other, step.name).presence >= max(SURE, threshold)
-            hands = Hands.cat([hands, _best(seen.select(agreed), max(SURE, threshold), max_hands)])
-        given = [[] if of_one is None else list(of_one) for of_one in boxes or [None] * len(pictures)]
+            seen = _no_feet(_read_all(shown, landmark_region(seen.points), seen.image, landmarks, step.name))
+            seen = seen.select(seen.presence >= sure)
+            agreed = _read_all(shown, seen.region, seen.image, other, step.name).presence >= sure
+            hands = Hands.cat([hands, _best(seen.select(agreed), sure, max_hands)])
+        given = [_given(of_one, pictures[0]) for of_one in boxes or [None] * len(pictures)]
         if detector is not None:
-            for i in _without(hands, pictures):
-                given[i] += list(detector(pictures[i]))
-        box, image = _empty_boxes(given, hands)
-        turns = _read_all(pictures, _in_turns(box_region(box)), image.repeat_interleave(EIGHT), landmarks, "box")
-        surest = turns.presence.reshape(-1, EIGHT).argmax(1) + EIGHT * torch.arange(len(box), device=box.device)
-        seen = _read_all(pictures, landmark_region(turns.select(surest).points), image, landmarks, "box")
+            for i in _without(hands, shown):
+                given[i] = torch.cat([given[i], _given(detector(pictures[i]), pictures[0])])
+        turned_best = _read_all(shown, *_surest(shown, *_empty_boxes(given, hands), landmarks), landmarks, "box")
+        seen = _read_all(shown, landmark_region(turned_best.points), turned_best.image, landmarks, "box")
         return _best(Hands.cat([hands, seen]), threshold, max_hands)
 
 
@@ -219,12 +227,31 @@ def _best(hands: Hands, threshold: float, max_hands: int) -> Hands:
     return hands.select(torch.tensor(chosen, dtype=torch.long, device=hands.image.device))
 
 
-def _empty_boxes(given: list[list[Tensor]], hands: Hands) -> tuple[Tensor, Tensor]:
+def _surest(
+    pictures: list[Tensor], box: Tensor, image: Tensor, landmarks: LandmarkNetwork
+) -> tuple[Tensor, Tensor]:
+    """Regions (k, 4) about boxes, each in that of eight turns in which a hand is surest, and their pictures (k,)."""
+    turns = _read_all(pictures, _in_turns(box_region(box)), image.repeat_interleave(EIGHT), landmarks, "box")
+    surest = turns.presence.reshape(-1, EIGHT).argmax(1) + EIGHT * torch.arange(len(box), device=box.device)
+    return turns.region[surest], image
+
+
+def _no_feet(hands: Hands) -> Hands:
+    return hands.select(~like_feet(hands.points, hands.presence))
+
+
+def _given(boxes: Boxes | None, like: Tensor) -> Tensor:
+    """Boxes (k, 4) as somebody gives them, of one picture."""
+    numbers = [] if boxes is None or not len(boxes) else boxes
+    return torch.as_tensor(numbers, dtype=like.dtype, device=like.device).reshape(-1, 4)
+
+
+def _empty_boxes(given: list[Tensor], hands: Hands) -> tuple[Tensor, Tensor]:
     """The boxes (k, 4) that hold the middle of no hand found so far, and their pictures' numbers (k,)."""
     centre = hands.points[..., :2].mean(1)
     empty, image = [hands.region[:0]], []
     for i, boxes in enumerate(given):
-        for box in (one.to(hands.region) for one in boxes):
+        for box in boxes:
             inside = (centre >= box[:2]) & (centre <= box[2:])
             if not (inside.all(-1) & (hands.image == i)).any():
                 empty.append(box[None])
@@ -261,30 +288,27 @@ def _tiles(picture: Tensor) -> Tensor:
     return picture.new_tensor(views)
 
 
-def _about_boxes(picture: Tensor) -> Tensor:
-    """Squares about what another detector takes for hands, wide enough for the palm and what is about it."""
-    views = box_region(find_boxes([picture])[0])
-    return views * views.new_tensor([1, 1, BOX_VIEW, 1])
-
-
 @dataclass(frozen=True)
 class Step:
     """A step of the search.
 
     Attributes
     ----------
-    name : what a hand found so is said to be found by. views : squares of a picture in which its palm is looked for.
+    name : what a hand found so is said to be found by.
+    views : squares of a picture in which its palm is looked for; None asks the other detector for boxes instead.
     both : whether through both palm networks.
+    sure : presence that both landmark networks must give it at a second look.
     """
 
     name: str
-    views: Callable[[Tensor], Tensor]
+    views: Callable[[Tensor], Tensor] | None
     both: bool = False
+    sure: float = 0.75
 
 
 SEARCH = (
     Step("lower threshold", _plain, both=True),
-    Step("detector", _about_boxes),
+    Step("detector", None, sure=0.7),  # two detectors agree before the landmarks are asked
     Step("rotation", _turned_views),
     Step("tile", _tiles),
 )

@@ -24,7 +24,7 @@ class Hands:
     presence : (m,), probability that the region shows a hand.
     right : (m,), probability that it is a right hand.
     embedding : (m, c), the landmark network's last features of the region; c is 1152, or 672 of the lite network.
-    found_by : list of m: "palm" (MediaPipe's own way), "lower threshold", "rotation", "tile" or "box".
+    found_by : list of m: "palm" (MediaPipe's own way), "lower threshold", "detector", "rotation", "tile", or "box".
     """
 
     image: Tensor

@@ -24,7 +24,7 @@ SIDE = 320  # pixels of the square that it looks at
 STRIDES = (8, 16, 32, 64, 128)
 HANDS, FACE = slice(1, 5), 5  # classes: open, closed, pinching and pointing hands; 0 is none of them
 THRESHOLD = 0.2  # score of a hand: low, since landmarks have to agree
-MOST = 4  # boxes a picture
+MOST = 4  # boxes a picture, each of which costs eight looks
 SAME = 0.4  # boxes that overlap by more are one hand
 
 

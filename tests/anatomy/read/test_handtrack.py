@@ -1,4 +1,4 @@
-"""The second detector beside TensorFlow.js's answers and slow anchors, and grey pictures in the tones of skin."""
+"""The second detector beside TensorFlow.js's answers and slow anchors; grey pictures in the tones of skin; feet."""
 
 import json
 import math
@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handscope.anatomy.read import detect as module
 from handscope.anatomy.read.convert_handtrack import convert
 from handscope.anatomy.read.detect import detect
 from handscope.anatomy.read.graph import WEIGHTS
 from handscope.anatomy.read.handtrack import anchors, find_boxes, load_handtrack
+from handscope.anatomy.read.toes import like_feet
 from handscope.anatomy.read.tone import is_grey, toned
 from handscope.errors import HandscopeError
 from PIL import Image
@@ -105,3 +107,44 @@ def test_a_grey_hand_is_found_where_the_coloured_one_is(photo: Tensor, grey: Ten
     assert plain.found_by == ["palm"] and float(plain.presence) > 0.9
     gap = (plain.points - coloured.points)[0, :, :2].norm(dim=-1)
     assert gap.median() < 0.1 * (coloured.points[0, 9, :2] - coloured.points[0, 0, :2]).norm()
+
+
+def hand_of(tips: list[float], knuckle: float = 1.0) -> Tensor:
+    """Landmarks (1, 21, 2) of a palm with four fingers side by side, straight, whose tips are so far from the wrist."""
+    points = torch.zeros(1, 21, 2)
+    for finger, tip in enumerate(tips):
+        for joint in range(4):
+            along = knuckle + (tip - knuckle) * joint / 3
+            points[0, 5 + 4 * finger + joint] = along * torch.tensor([math.sin(0.1 * finger), -math.cos(0.1 * finger)])
+    return points
+
+
+@pytest.mark.parametrize(
+    ("tips", "presence", "foot"),
+    [
+        ([1.3, 1.32, 1.3, 1.25], 0.95, True),  # toes
+        ([1.3, 1.32, 1.3, 1.25], 0.99, False),  # but the network is certain
+        ([1.9, 2.0, 1.9, 1.7], 0.95, False),  # fingers
+        ([0.7, 0.68, 0.7, 0.72], 0.95, False),  # a fist
+        ([1.3, 1.6, 1.1, 1.4], 0.95, False),  # short, and in no line
+        ([1.3, 0.9, 1.3, 1.25], 0.95, False),  # one is folded
+    ],
+)
+def test_feet_are_told_by_their_toes(tips: list[float], presence: float, foot: bool) -> None:
+    points = hand_of(tips)
+    for scale, moved in ((1, 0), (200, 50)):
+        assert like_feet(points * scale + moved, torch.tensor([presence])).tolist() == [foot]
+    assert like_feet(points[:0], torch.zeros(0)).shape == (0,)
+
+
+def test_the_search_asks_the_detector_and_takes_what_both_networks_see(photo: Tensor, monkeypatch) -> None:
+    """With the other steps taken away a hand that is small in its picture is found by its box, and not without one."""
+    small = torch.nn.functional.interpolate(photo[None], scale_factor=0.2, mode="area")[0]
+    wide = photo[:, :1, :1].expand(3, 1000, 2000).clone()
+    wide[:, 350 : 350 + small.shape[1], 1000 : 1000 + small.shape[2]] = small
+    box = torch.tensor([[1025.0, 360.0, 1085.0, 480.0]])
+    monkeypatch.setattr(module, "SEARCH", tuple(step for step in module.SEARCH if step.name == "detector"))
+    monkeypatch.setattr(module, "find_boxes", lambda images: [box])
+    assert detect([wide]).found_by == ["detector"]
+    monkeypatch.setattr(module, "find_boxes", lambda images: [box[:0]])
+    assert len(detect([wide])) == 0
