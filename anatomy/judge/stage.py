@@ -20,7 +20,7 @@ from ...labeling.subject import subject_of
 from ...progress import Progress, quiet
 from ...run.folder import Run
 from ..measure.examine import Examined, examine
-from ..read.detect import Search
+from ..read.detect import FINDING, Search
 from ..read.networks import Size
 from ..read.pictures import Picture, Skipped, read_picture, shown
 from .calibration import Calibration
@@ -78,7 +78,7 @@ def examine_files(
     Read, in the order of `paths`
     """
     settings = {"networks": networks, "search": search, "hands": max_hands, "weights": weights_hash()}
-    journal = Journal.open(out, {"handscope_journal": 1, **settings})
+    journal = Journal.open(out, {"handscope_journal": 1, **settings, "finding": FINDING})
     raised, boxes = raised or {}, {path: np.reshape(one, (-1, 4)).tolist() for path, one in (boxes or {}).items()}
     claims, skipped = Claims(out), []
     try:
@@ -195,8 +195,12 @@ def _boxes(boxes: Sequence[Sequence[float]] | None, scale: float) -> torch.Tenso
 
 @cache
 def weights_hash() -> str:
-    """A short hash of all network files: readings of other weights do not mix."""
+    """A short hash of the files of all networks that see evidence: readings of other weights do not mix.
+
+    The second detector's is left out: it says where to look only, and `FINDING` stands for that.
+    """
     files = sorted((Path(__file__).parents[1] / "weights").glob("*.safetensors"))
+    files = [file for file in files if file.name != "handtrack.safetensors"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

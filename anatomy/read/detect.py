@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .given import Images
 
+FINDING = 2  # which way of finding hands this is: what was found another way does not mix with it
 BATCH = 32  # pictures or crops that go through a network at once
 # What the search makes do with at first, since both landmark networks then have to be sure at a second look.
 LOW = 0.1  # probability of a palm

@@ -93,6 +93,7 @@ def _settings() -> dict:
         "search": "plain",
         "hands": 2,
         "weights": stage.weights_hash(),
+        "finding": stage.FINDING,
     }
 
 
