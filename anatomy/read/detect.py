@@ -272,7 +272,7 @@ def _plain(picture: Tensor) -> Tensor:
 
 
 def _turned_views(picture: Tensor) -> Tensor:
-    return _in_turns(whole(picture)[None])[1:]
+    return _in_turns(whole(picture)[None])[2::2]  # the palm network sees a hand that is turned by half as much
 
 
 def _tiles(picture: Tensor) -> Tensor:
