@@ -44,7 +44,7 @@ class ScoreColumns:
             scores = score([_opened(given[i]) for i in there], **self.options)
             image = scores.examined.hands.image.tolist()
             found = [image.count(i) for i in range(len(there))]
-            values = (scores.outcomes(), worst(scores), reasons(scores), found)
+            values: tuple[list[Any], ...] = (scores.outcomes(), worst(scores), reasons(scores), found)
             for name, column in zip(columns, values, strict=True):
                 for i, value in zip(there, column, strict=True):
                     columns[name][i] = value

@@ -79,13 +79,15 @@ def examine_files(
     """
     settings = {"networks": networks, "search": search, "hands": max_hands, "weights": weights_hash()}
     journal = Journal.open(out, {"handscope_journal": 1, **settings, "finding": FINDING})
-    raised, boxes = raised or {}, {path: np.reshape(one, (-1, 4)).tolist() for path, one in (boxes or {}).items()}
-    claims, skipped = Claims(out), []
+    raised, given = raised or {}, boxes or {}
+    asked: dict[Path, list[list[float]]] = {path: np.reshape(one, (-1, 4)).tolist() for path, one in given.items()}
+    claims = Claims(out)
+    skipped: list[Skipped] = []
     try:
         left = list(paths)
         while left:
             others: list[Path] = []
-            wanted = _unread(left, journal, raised, boxes, pixels or {}, skipped, claims, others)
+            wanted = _unread(left, journal, raised, asked, pixels or {}, skipped, claims, others)
             for batch in _batches(wanted):
                 examined = examine(
                     [picture.tensor() for picture in batch],
@@ -93,12 +95,12 @@ def examine_files(
                     search=search,
                     max_hands=max_hands,
                     raised=[raised.get(picture.path) for picture in batch],
-                    boxes=[_boxes(boxes.get(picture.path), picture.scale) for picture in batch],
+                    boxes=[_boxes(asked.get(picture.path), picture.scale) for picture in batch],
                 )
                 rows: list[list[dict[str, Any]]] = [[] for _ in batch]
                 for i, record in zip(examined.hands.image.tolist(), examined.records(), strict=True):
                     rows[i].append(record)
-                journal.add([_entry(picture, hands, raised, boxes) for picture, hands in zip(batch, rows, strict=True)])
+                journal.add([_entry(picture, hands, raised, asked) for picture, hands in zip(batch, rows, strict=True)])
                 for picture in batch:
                     claims.release(str(picture.path))
                 claims.renew()

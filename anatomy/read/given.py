@@ -43,7 +43,8 @@ def as_pictures(images: Images) -> list[Tensor]:
         There are none, or one is of another kind, shape or range: it is named by its number, from 0, or by its path.
     """
     single = isinstance(images, (str, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) == 3
-    pictures = [_picture(one, i) for i, one in enumerate([images] if single else images)]
+    several: Any = [images] if single else images
+    pictures = [_picture(one, i) for i, one in enumerate(several)]
     if not pictures:
         raise HandscopeError("There are no pictures to look at.")
     return pictures

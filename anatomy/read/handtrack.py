@@ -80,7 +80,8 @@ def find_boxes(images: Sequence[Tensor], threshold: float = THRESHOLD, most: int
         hand = scores[:, HANDS].amax(1)
         kept = (hand >= threshold) & (hand > scores[:, FACE])
         order = hand[kept].argsort(descending=True)
-        boxes, chosen = boxes[kept][order], []
+        boxes = boxes[kept][order]
+        chosen: list[Tensor] = []
         while len(boxes) and len(chosen) < most:
             chosen.append(boxes[0])
             boxes = boxes[overlap(boxes[0], boxes) <= SAME]
