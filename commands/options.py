@@ -171,7 +171,7 @@ def names(text: str) -> list[str]:
 
 def numbers(text: str) -> list[int]:
     """Whole numbers and spans of them, either way, with commas between: ``20,12,3`` or ``20-15,1``."""
-    found = []
+    found: list[int] = []
     for name in names(text):
         span = re.fullmatch(r"([0-9]{1,4})-([0-9]{1,4})", name)
         try:
