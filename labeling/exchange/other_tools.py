@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,7 @@ def _read_arrays(path: Path) -> list[Source]:
             f"Expected arrays of shape (rows, columns) in {path}, each named as its sample, found {flat[0]!r} of shape "
             f"{arrays[flat[0]].shape}: save one for each sample."
         )
-    return [
-        Source(path, name, regions=(Region(lambda size, array=array: _instances(array, size)),))
-        for name, array in arrays.items()
-    ]
+    return [Source(path, name, regions=(Region(partial(_instances, array)),)) for name, array in arrays.items()]
 
 
 def _instances(values: np.ndarray, size: Size) -> list[Mask]:

@@ -71,7 +71,8 @@ def _of_tokens(run: Run, table: Path, rows: Sequence[Mapping[str, Any]], place: 
         columns.setdefault(row["file_name"], row)
         if said:
             one = (said, str(row.get("instance") or "1"))
-            marked.setdefault(row["file_name"], {}).setdefault(one, []).append(tuple(int(row[name]) for name in place))
+            token = int(row[place[0]]), int(row[place[1]])
+            marked.setdefault(row["file_name"], {}).setdefault(one, []).append(token)
     found = []
     for name, instances in marked.items():
         regions = tuple(Region(_tokens_as_mask(run, name, tokens), said) for (said, _), tokens in instances.items())

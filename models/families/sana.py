@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..family import BlockList, Lengths, Times
@@ -113,11 +114,11 @@ class Sana(Flow):
 
 
 _IMAGE = ("image",)
-_GATE = {"argument": ("timestep", 4), "of": 6, "table": "scale_shift_table"}
+_GATE = partial(Gate, argument=("timestep", 4), of=6, table="scale_shift_table")
 _SITES = (
-    Site("attn", _IMAGE, ("attn1",), gate=Gate(chunk=2, **_GATE)),
+    Site("attn", _IMAGE, ("attn1",), gate=_GATE(chunk=2)),
     Site("cross", _IMAGE, ("attn2",)),
-    Site("mlp", _IMAGE, ("ff",), form="places", gate=Gate(chunk=5, **_GATE)),
+    Site("mlp", _IMAGE, ("ff",), form="places", gate=_GATE(chunk=5)),
     *by_head(_IMAGE, "attn1"),
 )
 
