@@ -43,7 +43,8 @@ def study_file(tmp_path: Path, tiny_pipe_folder: Path) -> Callable[..., Path]:
             "run": str(tmp_path / "run"),
             "model": str(tiny_pipe_folder),
             "prompts": PROMPTS[:2],
-            "seeds": [0, 1],
+            "seeds": [0, 1, 2, 3, 4],
+            "folds": 2,
             "steps": 4,
         }
         path = tmp_path / "study.yaml"
@@ -102,7 +103,7 @@ def cut(path: Path) -> None:
         ({"at": "middle"}, ["'at'", "output, input"]),
         ({"compression": "lossy"}, ["'compression'", "lossless"]),
         ({"offload": "model"}, ["Offload", "cpu"]),
-        ({"also": ["survey", "label"]}, ["'also'", "survey, commit, triage, mend, anatomy", "'label'"]),
+        ({"also": ["survey", "label"]}, ["'also'", "features, commit, triage, mend, anatomy", "'label'"]),
         ({"also": "survey"}, ["'also'", "a list of"]),
         ({"folder": "run"}, ["'folder'", "which a study does not have"]),
         ({"prompts": []}, ["'prompts'"]),

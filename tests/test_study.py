@@ -273,8 +273,8 @@ def test_yaml_keys(tmp_path: Path) -> None:
 
 def test_a_study_names_what_is_labelled(tmp_path: Path, tiny_pipe_folder: Path) -> None:
     path = tmp_path / "study.yaml"
-    text = f"run: {tmp_path / 'run'}\nmodel: {tiny_pipe_folder}\nprompts: [a bird]\nseeds: [0]\nsteps: 2\n"
-    path.write_text(f"{text}height: 32\nwidth: 32\nsubject: bird.yaml\n")
+    text = f"run: {tmp_path / 'run'}\nmodel: {tiny_pipe_folder}\nprompts: [a bird, a crow]\nseeds: 0-4\nfolds: 2\n"
+    path.write_text(f"{text}steps: 2\nheight: 32\nwidth: 32\nsubject: bird.yaml\n")
     with pytest.raises(HandscopeError, match=r"key 'subject': There is no subject 'bird\.yaml'"):
         Study.from_yaml(path)
     shutil.copy(BIRD, tmp_path / "bird.yaml")

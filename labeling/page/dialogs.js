@@ -135,15 +135,18 @@ export function showHelp(subject, mode) {
   byId("help").showModal();
 }
 
+const LETTERS = /^[A-Z]( [A-Z])*$/;
+
 /** The keys and what they do; letters are buttons, which take the next letter that is pressed in their place. */
 function listKeys(subject, mode) {
   byId("keys").replaceChildren(make("dl", {}, ...shortcutsOf(mode, subject).flatMap(([keys, text]) => [
-    make("dt", {}, ...keys.split(" ").flatMap((key) => [keyHint(key, text, subject, mode), " "])),
+    make("dt", {}, ...(LETTERS.test(keys) ? keys.split(" ") : [keys]).flatMap(
+      (key) => [keyHint(key, text, subject, mode), " "])),
     make("dd", { textContent: text })])));
 }
 
 function keyHint(key, text, subject, mode) {
-  if (!/^[A-Z]$/.test(key)) return make("kbd", { textContent: key });
+  if (!LETTERS.test(key)) return make("kbd", { textContent: key });
   const usual = key.toLowerCase();
   const now = ownKey(usual).toUpperCase();
   const button = make("button", { type: "button", className: "key", textContent: now });
