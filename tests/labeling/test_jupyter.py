@@ -76,15 +76,18 @@ def views(page: Page) -> Locator:
 
 
 def execute(page: Page, cell: int) -> None:
-    """Run a cell; asked again where JupyterLab had no connection to its kernel yet."""
+    """Run a cell; asked again where JupyterLab had no connection to its kernel yet, and asked in its turn for one."""
     cells_of = page.locator(".jp-Notebook .jp-CodeCell")
+    accept = page.locator("dialog.jp-Dialog .jp-mod-accept").first
+    page.add_locator_handler(accept, lambda: accept.click())
     expect(cells_of).to_have_count(2)
     for _ in range(20):
         cells_of.nth(cell).locator(".cm-content").click()
         page.keyboard.press("Shift+Enter")
         page.wait_for_timeout(1500)
         if cells_of.nth(cell).locator(".jp-InputPrompt").inner_text() != "[ ]:":
-            return
+            break
+    page.remove_locator_handler(accept)
 
 
 def paint(page: Page, view: int, row: int, column: int) -> None:
