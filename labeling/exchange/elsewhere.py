@@ -126,7 +126,7 @@ def _annotation(
         raise HandscopeError(f"its labels are for {source.size} pixels, and the sample has {size}")
     fit = fitted(size, size, None)
     if not source.said and before is not None and not any(verdict(region.said) for region in source.regions):
-        source = replace(source, said=before.verdict.rstrip("?") if before.verdict else "")
+        source = replace(source, said=before.verdict, kinds=source.kinds or before.kinds)
     labels, instances, judged = on_grid(source, fit, size, shape, verdict)
     if not source.regions and judged and before is not None and before.instances.any():
         instances = before.instances

@@ -228,6 +228,16 @@ def test_each_half_is_filled_in_from_what_is_there(run: Run, tmp_path: Path) -> 
         assert one.verdict == "bad" and np.array_equal(one.labels, TOKENS)
 
 
+def test_a_mask_leaves_doubt_and_faults_as_they_were(run: Run, tmp_path: Path) -> None:
+    first = names(run)[0]
+    (tmp_path / "said.csv").write_text(f"sample,label,kinds\n{first},bad?,fused\n")
+    np.savez(tmp_path / "masks.npz", **{first: corner()})
+    for name in ("said.csv", "masks.npz"):
+        import_labels(run, tmp_path / name)
+    one = Labels(run.labels_path).current()[first]
+    assert (one.verdict, one.kinds) == ("bad?", ("fused",)) and np.array_equal(one.labels, TOKENS)
+
+
 def test_labels_of_a_dataset_object(run: Run) -> None:
     pictures = [Image.open(run.image_path(sample)) for sample in names(run)[:2]]
     for picture in pictures:
