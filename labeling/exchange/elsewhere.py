@@ -1,6 +1,7 @@
 """Labels that others made of a run's pictures: matched with its samples, laid on the token grid, and filled in."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,9 +87,9 @@ def match_labels(
             + ("Mend the names." if len(unknown) == len(of) else "Mend the names, or pass over with --skip-unknown.")
         )
     known = [source for source in found if of[source.name] is not None]
-    twice = sorted({str(sample) for sample in of.values() if sample and list(of.values()).count(sample) > 1})
+    twice = [sample for sample, count in Counter(of.values()).items() if sample and count > 1]
     if twice:
-        raise HandscopeError(f"{told} speaks of {twice[0]} under two names: leave one of them.")
+        raise HandscopeError(f"{told} speaks of {min(twice)} under two names: leave one of them.")
     verdict = verdicts(subject_of(run), known, good, bad, told)
     now = Labels(run.labels_path).current() if run.labels_path.exists() else {}
     origin = f"labels{IMPORTED}{getattr(told, 'name', told)}"
@@ -106,7 +107,7 @@ def match_labels(
     if not matched:
         raise HandscopeError(
             f"{told} says nothing of its pictures ({silent[0]} among them): expected a column label or verdict, a mask "
-            "or a box; two rows of one picture must agree."
+            "or a box."
         )
     return matched
 

@@ -57,7 +57,21 @@ def of_rows(run: Run, table: Path, found: Sequence[Mapping[str, Any]]) -> list[S
     for row, column in TOKEN:
         if {row, column} <= set(columns):
             return _of_tokens(run, table, made, (row, column))
+    if not places:
+        _check_agreed(table, made)
     return together(table, made)
+
+
+def _check_agreed(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse two rows of one picture that say different things of the whole of it."""
+    said: dict[str, str] = {}
+    for row in rows:
+        before = said.setdefault(row["file_name"], str(row["verdict"]))
+        if before != str(row["verdict"]):
+            raise HandscopeError(
+                f"{table} says {before!r} and {row['verdict']!r} of {row['file_name']}: two rows of one picture must "
+                "agree. Leave one of them."
+            )
 
 
 def _of_tokens(run: Run, table: Path, rows: Sequence[Mapping[str, Any]], place: tuple[str, str]) -> list[Source]:

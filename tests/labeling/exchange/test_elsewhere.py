@@ -238,6 +238,14 @@ def test_a_mask_leaves_doubt_and_faults_as_they_were(run: Run, tmp_path: Path) -
     assert (one.verdict, one.kinds) == ("bad?", ("fused",)) and np.array_equal(one.labels, TOKENS)
 
 
+def test_a_contradiction_is_refused_where_other_rows_are_fine(run: Run, tmp_path: Path) -> None:
+    first, second, *_ = names(run)
+    (tmp_path / "said.csv").write_text(f"sample,label\n{second},good\n{first},bad\n{first},good\n")
+    with pytest.raises(HandscopeError, match="must agree"):
+        import_labels(run, tmp_path / "said.csv")
+    assert not run.labels_path.exists()
+
+
 def test_labels_of_a_dataset_object(run: Run) -> None:
     pictures = [Image.open(run.image_path(sample)) for sample in names(run)[:2]]
     for picture in pictures:
@@ -270,7 +278,7 @@ FIRST = "{first}"
     (f"sample,judgement\n{FIRST},bad\n", r"column in .* with the label.*found sample, judgement"),
     ("sample,label\nnobody,bad\n", r"1 of 1 pictures.*'nobody'"),
     (f"sample,label\n{FIRST},bad\nnobody,bad\n", r"1 of 2 pictures.*--skip-unknown"),
-    (f"sample,label\n{FIRST},bad\n{FIRST},good\n", "two rows of one picture must agree"),
+    (f"sample,label\n{FIRST},bad\n{FIRST},good\n", "'bad' and 'good' of .* two rows of one picture must agree"),
     (f"sample,label\n{FIRST},bad\n{FIRST}.png,good\n", "under two names"),
     (f"sample,row,col,label\n{FIRST},4,0,3\n", "row 4, col 0 is not on the grid of 4 by 4"),
     (f"sample,label,x,y,width,height\n{FIRST},bad,0,0,99,8\n", "not within the 32 by 32 pixels"),
