@@ -21,7 +21,8 @@ from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
 from ..run.part import Part, PartsLeftError
 from .arms import Arm, draw_arm
-from .quality import SHIFTS, appearance, diversity, kernel_distance, shifts
+from .metrics.kernels import kid
+from .quality import SHIFTS, appearance, diversity, shifts
 
 Judged = Callable[[NDArray[np.uint8], str], float]
 """From a picture (height, width, 3) and its prompt to 1 bad, 0 good, NaN where it cannot be told."""
@@ -138,7 +139,7 @@ def compared(
     for arm in arms:
         metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]
         rates = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
-        distance, low, high = kernel_distance(features[arm.name], reference, prompts, seed=seed)
+        distance = kid(features[arm.name], reference, prompts, seed=seed)
         against = [paired_rates(bad[control], bad[arm.name], prompts) for control in arm.controls if control in bad]
         calls, good = float(metadata["calls"].mean()), 1 - rates.after
         rows.append(
@@ -146,9 +147,9 @@ def compared(
             | asdict(rates)
             | {
                 "control_p": max((one.p if one.difference < 0 else 1.0 for one in against), default=np.nan),
-                "kernel_distance": distance,
-                "kd_lo": low,
-                "kd_hi": high,
+                "kernel_distance": distance.value,
+                "kd_lo": distance.lo,
+                "kd_hi": distance.hi,
                 "diversity": diversity(features[arm.name], prompts) / usual,
                 "calls": calls,
                 "calls_per_good": calls / good if good else np.inf,

@@ -1,4 +1,4 @@
-"""Whether pictures are still what they should be: kernel inception distance, diversity, and what else has moved."""
+"""What else has moved in pictures that should be as they were: their diversity, and how they look."""
 
 from __future__ import annotations
 
@@ -10,55 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from ..analysis.statistics.folds import codes
-from ..analysis.statistics.intervals import bootstrap_weights, interval
 from ..errors import HandscopeError
 
 SHIFTS = ("brightness", "contrast", "saturation", "area", "height", "centre_x", "centre_y", "angle")
-
-
-def kernel_distance(
-    pictures: ArrayLike, reference: ArrayLike, groups: ArrayLike | None = None, draws: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """The unbiased squared MMD with the kernel ``(x·y / d + 1)³``, and its 95% interval.
-
-    Of Inception's features it is the kernel inception distance (KID) of Binkowski et al. 2018 (arXiv 1801.01401); of
-    other features its numbers compare with each other only. Near 0, and below it half of the time, for two samples of
-    one distribution.
-
-    Parameters
-    ----------
-    pictures : array of shape (n, d)
-        Features.
-    reference : array of shape (m, d)
-    groups : array of shape (n,), optional
-        The prompt of each picture: drawn together for the interval, and by default each on its own. The reference is
-        held fixed.
-
-    Raises
-    ------
-    HandscopeError
-        There are fewer than two rows of either, their widths differ, or a feature is not finite.
-    """
-    x, y = np.asarray(pictures, np.float64), np.asarray(reference, np.float64)
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise HandscopeError(
-            f"Expected features of at least two pictures each, of one width, found shapes {x.shape} and {y.shape}."
-        )
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise HandscopeError("Expected finite features, found NaN or infinity.")
-    n, m, d = len(x), len(y), x.shape[1]
-    within, cross, other = ((a @ b.T / d + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
-    np.fill_diagonal(within, 0)
-    fixed = (other.sum() - np.trace(other)) / (m * (m - 1))
-    whole = within.sum() / (n * (n - 1)) + fixed - 2 * cross.mean()
-    group = codes(np.arange(n) if groups is None else groups)
-    weights = bootstrap_weights(group, draws, seed)[:, group]
-    drawn = weights.sum(1)
-    # A picture that is drawn twice is no pair with itself.
-    between = np.einsum("di,ij,dj->d", weights, within, weights, optimize=True)
-    pairs = drawn**2 - (weights**2).sum(1)
-    values = between / pairs + fixed - 2 * (weights @ cross.mean(1)) / drawn
-    return float(whole), *interval(values)
 
 
 def diversity(features: ArrayLike, groups: ArrayLike) -> float:

@@ -1,37 +1,13 @@
-"""Distances between sets of pictures, written out; and what a picture looks like."""
+"""The diversity of pictures, and what a picture looks like."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from handscope.anatomy.read.embedding import landmark_features
 from handscope.errors import HandscopeError
-from handscope.evaluation.quality import SHIFTS, appearance, diversity, kernel_distance, shifts
+from handscope.evaluation.quality import SHIFTS, appearance, diversity, shifts
 
 RANDOM = np.random.default_rng(0)
-
-
-def kid(x: np.ndarray, y: np.ndarray) -> float:
-    """The unbiased estimate as it is printed."""
-    d = x.shape[1]
-    xx = [(a @ b / d + 1) ** 3 for i, a in enumerate(x) for j, b in enumerate(x) if i != j]
-    yy = [(a @ b / d + 1) ** 3 for i, a in enumerate(y) for j, b in enumerate(y) if i != j]
-    xy = [(a @ b / d + 1) ** 3 for a in x for b in y]
-    return float(np.mean(xx) + np.mean(yy) - 2 * np.mean(xy))
-
-
-def test_the_distance_is_the_printed_one() -> None:
-    x, y = RANDOM.normal(size=(12, 5)), RANDOM.normal(0.5, 1.2, (9, 5))
-    found, low, high = kernel_distance(x, y, groups=np.arange(12) // 2)
-    assert found == pytest.approx(kid(x, y))
-    assert low < high
-
-
-def test_one_distribution_is_at_zero_and_a_moved_one_is_not() -> None:
-    reference = RANDOM.normal(size=(500, 16))
-    same = [kernel_distance(RANDOM.normal(size=(80, 16)), reference, draws=200, seed=i) for i in range(30)]
-    assert abs(np.mean([value for value, _, _ in same])) < 0.02
-    moved, low, _ = kernel_distance(RANDOM.normal(0.5, 1, (80, 16)), reference, draws=200)
-    assert moved > max(value for value, _, _ in same) and low > 0
 
 
 def test_diversity_is_the_mean_distance_within_prompts() -> None:
@@ -83,9 +59,3 @@ def test_features_are_of_the_hand_network() -> None:
     found = landmark_features(pictures, batch_size=2)
     assert found.shape == (3, 1152) and np.isfinite(found).all()
     assert np.abs(found[:1] - landmark_features(pictures[:1])).max() < 1e-3 * np.abs(found).max()
-
-
-@pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.zeros((5, 3)), np.full((5, 4), np.nan)])
-def test_what_makes_no_sense_is_refused(bad: np.ndarray) -> None:
-    with pytest.raises(HandscopeError):
-        kernel_distance(bad, np.zeros((5, 4)))
