@@ -30,17 +30,22 @@ KEPT = "app.painter.stroke && app.saver.drafting === null"
 """That all of the stroke under way is in the journal."""
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The Chromium of this machine, without a window."""
+def chromium_path() -> str:
+    """Where the Chromium of this machine is."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     assert path, (
         f"Expected a browser to test the labelling page with, found none of {', '.join(names)}: install one, on Debian "
         "with `apt-get install chromium`."
     )
+    return path
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A Chromium without a window."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -79,9 +84,7 @@ class Server:
 class Desk:
     """One annotator's browser: tabs of the page, and a record of whatever should not have happened."""
 
-    def __init__(
-        self, browser: Browser, server: Server, name: str, guide: bool = False, **settings: object
-    ) -> None:
+    def __init__(self, browser: Browser, server: Server, name: str, guide: bool = False, **settings: object) -> None:
         self.server, self.name = server, name
         self.context: BrowserContext = browser.new_context(**({"viewport": {"width": 1400, "height": 900}} | settings))
         self.context.set_default_timeout(PATIENCE)
