@@ -25,6 +25,7 @@ from .commands import (
     labels,
     lens,
     mend,
+    metrics,
     models,
     patch,
     power,
@@ -64,6 +65,7 @@ GROUPS = (
     commit,
     mend,
     anatomy,
+    metrics,
     models,
 )
 

@@ -27,6 +27,11 @@ def raised_by_prompts(pictures: Sequence[Path]) -> dict[Path, int]:
     return {picture: number for picture, number in asked.items() if number is not None}
 
 
+def prompts_by_metadata(pictures: Sequence[Path]) -> dict[Path, str]:
+    """The prompts of pictures: from a ``metadata.jsonl`` beside them."""
+    return {path: row["prompt"] for path, row in _beside(pictures).items()}
+
+
 def pixels_by_metadata(pictures: Sequence[Path]) -> dict[Path, str]:
     """The hash that the pixels of pictures should have: from a run's ``metadata.jsonl`` beside them."""
     return {path: row["image_sha256"] for path, row in _beside(pictures).items() if row.get("image_sha256")}

@@ -139,7 +139,7 @@ def compared(
     for arm in arms:
         metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]
         rates = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
-        distance = kid(features[arm.name], reference, prompts, seed=seed)
+        distance = kid(features[arm.name], reference, prompts)
         against = [paired_rates(bad[control], bad[arm.name], prompts) for control in arm.controls if control in bad]
         calls, good = float(metadata["calls"].mean()), 1 - rates.after
         rows.append(

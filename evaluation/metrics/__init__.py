@@ -73,6 +73,16 @@ TABLE = {
     "kid": Entry(".kernels:kid", "distance", False, "kernel inception distance: unbiased, for samples of any size"),
     "mmd": Entry(".kernels:mmd", "distance", False, "maximum mean discrepancy with a Gaussian kernel, squared"),
     "frechet": Entry(".frechet:frechet", "distance", False, "Fréchet distance of two Gaussians: FID, of its features"),
+    "torch-fidelity:fid": Entry(".fidelity:fid", "distance", False, "frechet as torch-fidelity computes it"),
+    "torch-fidelity:kid": Entry(".fidelity:kid", "distance", False, "kid as torch-fidelity computes it, of subsets"),
+    "torch-fidelity:precision": Entry(".fidelity:precision", "distance", True, "share of pictures among the reference"),
+    "torch-fidelity:recall": Entry(".fidelity:recall", "distance", True, "share of the reference among the pictures"),
+    "landmark": Entry(".features:landmark", "features", False, "the landmark network's, which ships with handscope"),
+    "transformers": Entry(".features:transformers", "features", False, "of a CLIP, DINOv2 or other folder: its path"),
+    "inception": Entry(".fidelity:inception", "features", False, "those of FID and KID: the path of their weights"),
+    "clip-score": Entry(
+        ".clip_score:clip_score", "picture", True, "how well a CLIP thinks it fits its prompt: its path"
+    ),
 }
 """What has a name of its own."""
 

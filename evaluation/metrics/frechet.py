@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
 
 from . import Distance
-from .sets import Array, checked, few_groups, said
+from .sets import Array, checked, few_groups, jackknife_half, said
 
 ENOUGH = 10_000
 """Pictures below which a Fréchet distance is not published: it grows as there are fewer of them."""
@@ -39,7 +38,7 @@ def frechet(
     to_reference = _to(y)
     value, low, high = jackknifed(lambda rows: to_reference(x[rows]), group, blocks, seed)
     return Distance(
-        value, max(low, 0.0), high, len(x), len(y), said(few_groups(group), _few(len(x), len(y), x.shape[1]))
+        value, np.maximum(low, 0.0), high, len(x), len(y), said(few_groups(group), _few(len(x), len(y), x.shape[1]))
     )
 
 
@@ -80,18 +79,11 @@ def jackknifed(
 
     Notes
     -----
-    The delete-a-group jackknife, times Student's t with one degree of freedom less than there are blocks. Draws with
-    replacement are not used here: pictures that are drawn twice make a sample look smaller, and a statistic that is
-    biased in small samples is more so in every draw. The interval is of the statistic at this number of pictures, not
-    of its limit.
+    See `jackknife_half`. The interval is of the statistic at this number of pictures, not of its limit.
     """
     many = int(group.max()) + 1
     value = statistic(np.arange(len(group)))
     blocks = min(blocks, many)
-    if blocks < 3:
-        return value, float("nan"), float("nan")
     of = (np.random.default_rng(seed).permutation(many) % blocks)[group]
-    without = np.array([statistic(np.flatnonzero(of != one)) for one in range(blocks)])
-    spread = np.sqrt((blocks - 1) / blocks * np.square(without - without.mean()).sum())
-    half = float(student.ppf(0.975, blocks - 1) * spread)
+    half = jackknife_half(np.array([statistic(np.flatnonzero(of != one)) for one in range(blocks)]))
     return value, value - half, value + half

@@ -7,19 +7,16 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...analysis.statistics.intervals import bootstrap_weights, interval
 from ...errors import HandscopeError
 from . import Distance
-from .sets import Array, checked, few_groups
+from .sets import Array, checked, few_groups, jackknife_half
 
 Kernel = Callable[[Array, Array], Array]
 ROWS = 1024
 """Rows of a kernel matrix that are in memory at a time."""
 
 
-def kid(
-    features: ArrayLike, reference: ArrayLike, groups: ArrayLike | None = None, *, draws: int = 1000, seed: int = 0
-) -> Distance:
+def kid(features: ArrayLike, reference: ArrayLike, groups: ArrayLike | None = None) -> Distance:
     """The unbiased squared MMD with the kernel ``(x·y / d + 1)³``.
 
     Of Inception's features it is the kernel inception distance (KID) of Binkowski et al. 2018 (arXiv 1801.01401), of
@@ -31,7 +28,7 @@ def kid(
     features : array of shape (n, d)
     reference : array of shape (m, d)
     groups : array of shape (n,), optional
-        The prompt of each picture: drawn together for the interval, and by default each on its own.
+        The prompt of each picture, by default its own: the interval is the jackknife's over them.
 
     Raises
     ------
@@ -39,7 +36,7 @@ def kid(
         There are fewer than two rows of either, their widths differ, or a feature is not finite.
     """
     x, y, group = checked(features, reference, groups)
-    return _mmd(x, y, group, lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3, draws, seed)
+    return _mmd(x, y, group, lambda a, b: (a @ b.T / a.shape[1] + 1) ** 3)
 
 
 def mmd(
@@ -48,8 +45,6 @@ def mmd(
     groups: ArrayLike | None = None,
     *,
     sigma: float | None = None,
-    draws: int = 1000,
-    seed: int = 0,
 ) -> Distance:
     """The unbiased squared MMD with the kernel ``exp(-|x - y|² / 2 sigma²)`` (Gretton et al. 2012).
 
@@ -72,34 +67,32 @@ def mmd(
     if not sigma > 0:
         raise HandscopeError(f"Expected a kernel's width above 0, found {sigma:g}: is the reference one picture?")
     width = 2 * sigma**2
-    return _mmd(x, y, group, lambda a, b: np.exp(-_squares(a, b) / width), draws, seed)
+    return _mmd(x, y, group, lambda a, b: np.exp(-_squares(a, b) / width))
 
 
 def _squares(a: Array, b: Array) -> Array:
     return np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T, 0)
 
 
-def _mmd(x: Array, y: Array, group: NDArray[np.intp], kernel: Kernel, draws: int, seed: int) -> Distance:
-    order = np.argsort(group, kind="stable")
-    x, group = x[order], group[order]
+def _mmd(x: Array, y: Array, group: NDArray[np.intp], kernel: Kernel) -> Distance:
     n, m, size = len(x), len(y), np.bincount(group)
-    within, cross = np.zeros((len(size), len(size))), np.zeros(len(size))
-    starts = np.cumsum(size) - size
+    every, own, cross = np.zeros((3, len(size)))  # of a group's pictures: with all others, with its own, with reference
     for first in range(0, n, ROWS):
         rows = slice(first, first + ROWS)
         part = kernel(x[rows], x)
         part[np.arange(len(part)), np.arange(first, first + len(part))] = 0  # a picture is no pair with itself
-        np.add.at(within, group[rows], np.add.reduceat(part, starts, axis=1))
-        np.add.at(cross, group[rows], kernel(x[rows], y).mean(1))
+        every += np.bincount(group[rows], part.sum(1), len(size))
+        own += np.bincount(group[rows], (part * (group[rows, None] == group)).sum(1), len(size))
+        cross += np.bincount(group[rows], kernel(x[rows], y).mean(1), len(size))
     other = 0.0
     for first in range(0, m, ROWS):
         part = kernel(y[first : first + ROWS], y)
         other += part.sum() - part[np.arange(len(part)), np.arange(first, first + len(part))].sum()
-    fixed = other / (m * (m - 1))
-    weights = np.concatenate([np.ones((1, len(size))), bootstrap_weights(group, draws, seed)])
-    drawn = weights @ size
-    # A picture that is drawn twice is no pair with itself either.
-    pairs = drawn**2 - weights**2 @ size
-    pairs[pairs <= 0] = np.nan
-    values = np.einsum("dg,dg->d", weights @ within, weights) / pairs + fixed - 2 * (weights @ cross) / drawn
-    return Distance(float(values[0]), *interval(values[1:]), n, m, few_groups(group))
+    # All pictures, and all but one group: what is left of each sum once its rows and columns are taken out.
+    left = np.array([every.sum(), *(every.sum() - 2 * every + own)])
+    count = np.array([n, *(n - size)])
+    far = np.array([cross.sum(), *(cross.sum() - cross)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = left / (count * (count - 1)) + other / (m * (m - 1)) - 2 * far / count
+    half = jackknife_half(values[1:])
+    return Distance(float(values[0]), float(values[0] - half), float(values[0] + half), n, m, few_groups(group))

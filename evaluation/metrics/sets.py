@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
 
 from ...analysis.statistics.arrays import numbers
 from ...analysis.statistics.folds import codes
@@ -30,6 +31,23 @@ def checked(
             f"Expected features of at least two pictures each, of one width, found shapes {x.shape} and {y.shape}."
         )
     return x, y, codes(np.arange(len(x)) if groups is None else groups, len(x))
+
+
+def jackknife_half(without: Array) -> float:
+    """Half the width of a 95% interval of a statistic, from its values without one group, or one block of them, each.
+
+    Notes
+    -----
+    The delete-a-group jackknife, times Student's t with one degree of freedom less than there are groups. Percentiles
+    of draws with replacement cover too little where there are few groups, 84 of 100 with 6 in the simulation of
+    bench/validity/metric_intervals.py: there pictures that are drawn twice make a sample look smaller, and a statistic
+    that is biased in small samples is more so in every draw. This covers 94 to 97. NaN of fewer than three.
+    """
+    m = len(without)
+    if m < 3 or np.isnan(without).any():
+        return float("nan")
+    spread = np.sqrt((m - 1) / m * np.square(without - without.mean()).sum())
+    return float(student.ppf(0.975, m - 1) * spread)
 
 
 def few_groups(group: NDArray[np.intp]) -> str:
