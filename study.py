@@ -24,6 +24,7 @@ from .study_file import (
     Folder,
     FromOne,
     FromTwo,
+    Given,
     ModelName,
     Number,
     Pairs,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 ORGANISM = Path(__file__).parent / "organism" / "pipe"
 MODEL_SETTINGS = ("model", "revision", "device", "dtype", "offload", "quantisation", "base")
 ON_REQUEST = tuple(stage.name for stage in STAGES if not stage.always and "own" in stage.designs)
+OF_A_PATH = ("patch", "commit", "triage", "mend")
+"""Stages that go along a sample's path from noise, which a given picture does not have."""
 
 
 def _asked_for(value: Any, info: ValidationInfo) -> Any:
@@ -56,6 +59,10 @@ def _asked_for(value: Any, info: ValidationInfo) -> Any:
     if unfit:
         raise HandscopeError(
             f"{unfit[0]} is for prompts with noises of their own, and the design is {design}: leave it out."
+        )
+    if info.data.get("pictures") is not None and (lost := [name for name in value if name in OF_A_PATH]):
+        raise HandscopeError(
+            f"{lost[0]} follows a sample's path from noise, and given pictures have none: leave {lost[0]} out."
         )
     return value
 
@@ -76,6 +83,9 @@ class Study(BaseModel):
     ----------
     folder : pathlib.Path
         The run folder.
+    pictures : Pictures, optional
+        Pictures that the model did not draw, in place of `prompts` and `seeds`: in YAML a folder, or the options of
+        ``handscope import`` with it, ``{folder: pictures, fit: crop, good: [whole], bad: [broken]}``.
     prompts : tuple of str
         In YAML a list, the path of a text file with one prompt a line, or ``study``: the captions handscope brings.
     seeds : tuple of int
@@ -92,8 +102,9 @@ class Study(BaseModel):
     subject : str, optional
         What is labelled: a subject that handscope brings, or the path of its YAML file. See docs/labeling.md.
     labels : str
-        ``auto``: masks and verdicts as `handscope label --auto` makes them, for the organism. ``existing``: those
-        in the run folder's labels.sqlite, for example those painted on another model's images.
+        ``existing`` with given pictures, else ``auto``. ``auto``: masks and verdicts as `handscope label --auto` makes
+        them, for the organism. ``existing``: those in the run folder's labels.sqlite, for example those painted on
+        another model's images, or that came with given pictures.
     blocks : tuple of str
         Blocks to read; all of the model when empty.
     read_steps : tuple of int
@@ -118,8 +129,9 @@ class Study(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     folder: Folder = Field(alias="run")
-    prompts: Prompts
-    seeds: Seeds
+    pictures: Given = None
+    prompts: Prompts = None  # type: ignore[assignment]
+    seeds: Seeds = None  # type: ignore[assignment]
     design: Literal[DESIGNS] | None = None  # type: ignore[valid-type]
     pairs: Pairs = ()
     model: ModelName = "organism"
@@ -153,8 +165,10 @@ class Study(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _paired(cls, given: Any) -> Any:
-        return prompts_of_pairs(given)
+    def _said(cls, given: Any) -> Any:
+        """What one key says for others."""
+        labelled = {"labels": "existing"} if isinstance(given, dict) and given.get("pictures") is not None else {}
+        return labelled | prompts_of_pairs(given)
 
     @classmethod
     def from_yaml(cls, path: str | Path, changed: Mapping[str, Any] | None = None) -> "Study":
@@ -206,6 +220,10 @@ class Study(BaseModel):
     def settings_of(self, stage: Stage) -> dict[str, Any]:
         """The arguments of a stage that decide its result, with the values that this study gives them."""
         settings = dict(stage.defaults) | {name: getattr(self, key) for name, key in stage.settings.items()}
+        if stage is GENERATE and self.pictures is not None:
+            drawn = ("prompts", "seeds", "design", "pairs")
+            kept = {name: value for name, value in settings.items() if name not in drawn}
+            return kept | self.pictures.model_dump()
         if stage.name == "triage":  # a look at a step that the generation does not have
             settings["steps"] = [step for step in settings["steps"] if step < self.steps]
         return settings
@@ -216,6 +234,8 @@ class Study(BaseModel):
 
     def check_size(self) -> None:
         """Refuse, before anything is drawn, a study that its own statistics would refuse after all was labelled."""
+        if self.pictures is not None:
+            return
         prompts, samples = len(set(self.prompts)), len(set(self.prompts)) * len(set(self.seeds))
         if ANALYZE not in self.chosen and PROBE not in self.chosen:
             return
@@ -233,7 +253,10 @@ class Study(BaseModel):
             )
 
     def _noted(self, stage: Stage) -> dict[str, Any]:
-        return noted_settings(self.settings_of(stage), self if stage is GENERATE else None)
+        noted = noted_settings(self.settings_of(stage), self if stage is GENERATE else None)
+        if stage is GENERATE and self.pictures is not None:
+            noted["pictures"] = _files(Path(self.pictures.folder), "**/*")
+        return noted
 
     def _entry(self, stage: Stage) -> dict[str, Any] | None:
         """What the record says of a stage that is complete."""
@@ -361,6 +384,11 @@ class _Work:
 
     def _generate(self, stage: Stage, settings: dict[str, Any]) -> None:
         _ = self.plan  # a block that the model lacks is refused before the images are made, not after
+        if self.study.pictures is not None:
+            from .labeling.exchange.pictures import import_pictures
+
+            import_pictures(self.model, self.run, **settings, progress=self.progress)
+            return
         stage.do()(self.model, self.run, **settings, shard=self.shard, progress=self.progress)
 
     def _label(self, stage: Stage, settings: dict[str, Any]) -> None:
@@ -388,7 +416,11 @@ class _Work:
 
 def _weights(model: str) -> list[list[Any]]:
     """Sizes and times of a local model's weights; empty for a model of the hub, which its revision names."""
-    path = ORGANISM if model == "organism" else Path(model)
-    files = [path] if path.is_file() else sorted(path.glob("*/*.safetensors"))
+    return _files(ORGANISM if model == "organism" else Path(model), "*/*.safetensors")
+
+
+def _files(path: Path, pattern: str) -> list[list[Any]]:
+    """Sizes and times of a file, or of those of a folder that fit."""
+    files = [path] if path.is_file() else sorted(file for file in path.glob(pattern) if file.is_file())
     states = [(file, file.stat()) for file in files]
     return [[file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns] for file, status in states]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BeforeValidator, Field, Strict, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from .errors import HandscopeError
 from .plain_yaml import PlainLoader
@@ -129,7 +130,35 @@ def _beside(info: ValidationInfo) -> Path:
     return info.context["beside"] if info.context else Path()
 
 
+def _pictures(value: Any, info: ValidationInfo) -> Any:
+    """A folder alone, or the options of ``handscope import`` with it, by their names there."""
+    if value is None:
+        return None
+    told = {"folder": value} if isinstance(value, str) else value
+    if not isinstance(told, dict) or not isinstance(told.get("folder"), str):
+        raise ValueError
+    path = _beside(info) / told["folder"]
+    if not path.exists():
+        raise HandscopeError(f"there is no {path}: give a folder of pictures, or a table of them.")
+    try:
+        return Pictures.model_validate(told | {"folder": str(path)})
+    except ValidationError as error:
+        raise HandscopeError(refusal(error, "pictures", told, Pictures.model_fields)) from None
+
+
+def _drawn(value: Any, info: ValidationInfo) -> bool:
+    """Whether a key of drawn samples is there; with given pictures it must not be, without them it must."""
+    given = info.data.get("pictures") is not None
+    if value is None and not given and "pictures" in info.data:
+        raise PydanticCustomError("missing", "missing")
+    if value is not None and given:
+        raise HandscopeError("given pictures have no prompts and seeds to be drawn from: leave it out.")
+    return value is not None
+
+
 def _prompts(value: Any, info: ValidationInfo) -> Any:
+    if not _drawn(value, info):
+        return ()
     if value == "study":
         return read_prompts(STUDY_PROMPTS)
     if isinstance(value, str):
@@ -140,7 +169,9 @@ def _prompts(value: Any, info: ValidationInfo) -> Any:
     return list(value)
 
 
-def _seeds(value: Any) -> Any:
+def _seeds(value: Any, info: ValidationInfo) -> Any:
+    if not _drawn(value, info):
+        return ()
     if isinstance(value, str) and (span := re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", value)):
         first, last = map(int, span.groups())
         value = {"first": first, "count": last - first + 1}
@@ -181,10 +212,17 @@ Text = Annotated[str, BeforeValidator(_text), Field(description="a text")]
 ModelName = Annotated[str, BeforeValidator(_near), Field(description="a text")]
 SubjectName = Annotated[str, BeforeValidator(_subject), Field(description="a text")]
 Selection = Annotated[str, BeforeValidator(_selection), Field(description="subject, labelled or all")]
+Given = Annotated[
+    Any,
+    BeforeValidator(_pictures),
+    Field(description="a folder of pictures, or {folder: pictures, fit: crop, good: [ok], bad: [broken]}"),
+]
 Prompts = Annotated[
     tuple[str, ...],
     BeforeValidator(_prompts),
-    Field(description="a list of prompts, the path of a file with one prompt a line, or study"),
+    Field(
+        description="a list of prompts, the path of a file with one prompt a line, or study", validate_default=True
+    ),
 ]
 Pairs = Annotated[
     tuple[tuple[str, ...], ...],
@@ -194,7 +232,7 @@ Pairs = Annotated[
 Seeds = Annotated[
     tuple[int, ...],
     BeforeValidator(_seeds),
-    Field(description="a list of whole numbers, {first: 0, count: 12}, or 0-11"),
+    Field(description="a list of whole numbers, {first: 0, count: 12}, or 0-11", validate_default=True),
 ]
 Seed = Annotated[int, Strict(), Field(ge=0, le=LAST_SEED, description=f"a whole number from 0 to {LAST_SEED}")]
 FromOne = Annotated[int, Strict(), Field(ge=1, description="a whole number of at least 1")]
@@ -203,4 +241,21 @@ Number = Annotated[float, Strict(), Field(ge=0, description="a number of at leas
 Blocks = Annotated[
     tuple[Annotated[str, Strict()], ...], Field(description="a list of blocks such as [double.1, single.3]")
 ]
+Names = Annotated[tuple[Text, ...], Field(description="a list of labels or categories such as [broken, torn]")]
 Steps = Annotated[tuple[Annotated[int, Strict()], ...], Field(description="a list of steps such as [20, 12, 3]")]
+
+
+class Pictures(BaseModel):
+    """Pictures that the model did not draw: the arguments of `import_pictures` that a study's own keys do not set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Text
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    noises: FromOne = 1
+    seed: Seed = 0
+    prompt: str = ""
+    group: Text | None = None
+    good: Names = ()
+    bad: Names = ()
+    skip_bad: bool = False
