@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from handscope import cli
-from handscope.extract.family_check import REPLAY, Checked, check_call, check_model
+from handscope.errors import HandscopeError
+from handscope.extract.family_check import REPLAY, Checked, check_call, check_model, check_pipeline
 from handscope.models import family as family_module
 from handscope.models.families.flux import FAMILY as FLUX
 from handscope.models.family import Family
 from handscope.models.model import Model, load
-from made_families import MAKERS, save
+from made_around import make
+from made_families import MAKERS, save, t5
 
 SIZES = {"sana": (32, 64)}
 SIDES = "conditional and unconditional rows are told apart"
@@ -60,7 +62,6 @@ def test_a_call_of_ones_own(flux: Model) -> None:
     assert "it is square, so take another" in str(checked)
 
 
-
 class Slow(type(FLUX)):  # type: ignore[misc]
     """Says another time than the pipeline."""
 
@@ -81,9 +82,7 @@ def as_class(kind: type, family: Family) -> Family:
 
 def order(*streams: str) -> Any:
     """A list whose one tensor has its streams in another order."""
-    return lambda family: replace(
-        family, lists=(family.lists[0], replace(family.lists[1], gives=(streams,), also=()))
-    )
+    return lambda family: replace(family, lists=(family.lists[0], replace(family.lists[1], gives=(streams,), also=())))
 
 
 WRONG = {
@@ -124,3 +123,24 @@ def test_the_command(tiny_pipe_folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "model_index.json" in capsys.readouterr().err
     assert cli.main(["models", "check", str(tiny_pipe_folder), "--height", "32"]) == 2
     assert "both --height and --width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pixart", "dit"])
+def test_a_folder_that_is_only_read_around_calls_is_checked_by_a_call(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = make(name).pipe
+    if name == "pixart":
+        words, encoder = t5(32)
+        pipe.register_modules(tokenizer=words, text_encoder=encoder)
+    pipe.save_pretrained(tmp_path / "pipe")
+    size = ["--height", "32", "--width", "48"] if name == "pixart" else []
+    assert cli.main(["models", "check", str(tmp_path / "pipe"), "--steps", "2", *size]) == 0
+    said = capsys.readouterr().out
+    assert "a changed latent lands on its token" in said and "failed" not in said
+
+
+def test_a_pipeline_that_wants_more_than_a_prompt_is_named(tmp_path: Path) -> None:
+    pipe = make("pixart").pipe  # it has no text encoder
+    with pytest.raises(HandscopeError, match="PixArtSigmaPipeline could not be called with .*check_call"):
+        check_pipeline(pipe, steps=1)

@@ -38,8 +38,8 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Made:
-    """A transformer, a call that makes `steps` steps, the same each time, the pipeline's scheduler, and its prompt's
-    text, or class, as the transformer is given it.
+    """A transformer, a call that makes `steps` steps, the same each time, the pipeline with its scheduler, and its
+    prompt's text, or class, as the transformer is given it.
     """
 
     transformer: Any
@@ -47,6 +47,7 @@ class Made:
     steps: int = STEPS
     scheduler: Any = None
     text: Tensor | None = None
+    pipe: Any = None
 
 
 MAKERS: dict[str, Callable[[], Made]] = {}
@@ -107,7 +108,7 @@ def of(pipe: Any, **given: Any) -> Made:
     size = {} if "class_labels" in given else {"height": 32, "width": 48}
     call = {"num_inference_steps": STEPS, "output_type": "latent", **size, **given}
     text = given.get("prompt_embeds", torch.tensor(given.get("class_labels", [])))
-    return Made(pipe.transformer, lambda: pipe(**call, generator=generator()), STEPS, pipe.scheduler, text)
+    return Made(pipe.transformer, lambda: pipe(**call, generator=generator()), STEPS, pipe.scheduler, text, pipe)
 
 
 def texts(width: int, tokens: int = 7, mask: Any = None) -> dict[str, Any]:

@@ -83,9 +83,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = ["<pad>", "<unk>", "user", "assistant", "system", *WORDS]
     whole = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     whole.pre_tokenizer = Whitespace()
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=whole, pad_token="<pad>", unk_token="<unk>", model_max_length=TEXT
-    )
+    made = PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="<pad>", unk_token="<unk>", model_max_length=TEXT)
     made.chat_template = CHAT
     return made
 
@@ -124,6 +122,13 @@ def qwen3(layers: int) -> Qwen3ForCausalLM:
     )
 
 
+def t5(width: int) -> tuple[T5TokenizerFast, T5EncoderModel]:
+    """A text encoder of T5, one token a word."""
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *(("▁" + word, -1.0) for word in WORDS)]
+    config = T5Config(vocab_size=len(words), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return T5TokenizerFast(vocab=words, extra_ids=0, model_max_length=TEXT), T5EncoderModel(config)
+
+
 def clip(width: int) -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
     """A text encoder of CLIP that spells."""
     letters = [chr(i) for i in range(33, 127)]
@@ -145,8 +150,7 @@ def clip(width: int) -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
 
 
 def _sd3(**config: Any) -> StableDiffusion3Pipeline:
-    one, other = clip(8), clip(8)
-    t5_words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *(("▁" + word, -1.0) for word in WORDS)]
+    one, other, third = clip(8), clip(8), t5(16)
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=32,
@@ -168,10 +172,8 @@ def _sd3(**config: Any) -> StableDiffusion3Pipeline:
         tokenizer=one[0],
         text_encoder_2=other[1],
         tokenizer_2=other[0],
-        text_encoder_3=T5EncoderModel(
-            T5Config(vocab_size=len(t5_words), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-        ),
-        tokenizer_3=T5TokenizerFast(vocab=t5_words, extra_ids=0, model_max_length=TEXT),
+        text_encoder_3=third[1],
+        tokenizer_3=third[0],
     )
 
 
@@ -207,9 +209,7 @@ def _flux2(embedded: bool, text: int) -> dict[str, Any]:
 
 
 def _klein(distilled: bool) -> Flux2KleinPipeline:
-    pipe = Flux2KleinPipeline(
-        **_flux2(False, 8), text_encoder=qwen3(27), tokenizer=tokenizer(), is_distilled=distilled
-    )
+    pipe = Flux2KleinPipeline(**_flux2(False, 8), text_encoder=qwen3(27), tokenizer=tokenizer(), is_distilled=distilled)
     with torch.no_grad():  # as after training: batch norm that changes something
         pipe.vae.bn.running_mean.uniform_(-0.5, 0.5)
         pipe.vae.bn.running_var.uniform_(0.5, 2.0)
