@@ -29,6 +29,7 @@ from .commands import (
     models,
     patch,
     power,
+    ratings,
     report,
     statistics,
     store,
@@ -66,6 +67,7 @@ GROUPS = (
     mend,
     anatomy,
     metrics,
+    ratings,
     models,
 )
 

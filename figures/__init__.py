@@ -8,6 +8,7 @@ from .answers import power_curve, reliability
 from .calls import PAPERS, paper
 from .clouds import label_legend, scatter
 from .effects import effects
+from .following import following
 from .grids import grid, survey_map
 from .lines import curves, forest, rates, series
 from .matrices import cosines, transfer
@@ -35,6 +36,7 @@ __all__ = [
     "effects",
     "figure",
     "filmstrip",
+    "following",
     "forest",
     "grid",
     "label_legend",

@@ -58,6 +58,15 @@ def chances() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["auc", "n", "power"])
 
 
+def followed():
+    rows = [("clip-score", 0.1, 0.4), ("classifier of landmark", 0.42, 0.001), ("kid witness", -0.3, 0.9)]
+    made = [{"metric": name, "n": 480, "tau": tau, "within": tau / 2, "p_family": p} for name, tau, p in rows]
+    table = pd.DataFrame(made)
+    for name, half in (("tau", 0.1), ("within", 0.15)):
+        table[f"{name}_lo"], table[f"{name}_hi"] = table[name] - half, table[name] + half
+    return table
+
+
 def strip(ax):
     rng = np.random.default_rng(0)
     x0, scores = rng.integers(0, 255, (5, 24, 24, 3), dtype=np.uint8), rng.normal(size=(2, 5, 3, 3))
@@ -81,6 +90,7 @@ DRAWN = {
     "curves": (2.4, lambda ax: with_legend(figures.curves({"single.3": line(0.3), "x0": line(0.2)}, "", ax))),
     "series": (2.4, lambda ax: with_legend(figures.series({"local": line(0.3), "global": line(0.1)}, ax))),
     "forest": (2.8, lambda ax: figures.forest(gains(), ax)),
+    "following": (2.6, lambda ax: figures.following(followed(), ax)),
     "rates": (2.0, lambda ax: figures.rates(shares(), 0.3, ax)),
     "cosines": (2.7, lambda ax: figures.cosines(pairs("cosine_split"), ax)),
     "transfer": (2.7, lambda ax: figures.transfer(pairs("auc"), ax)),
