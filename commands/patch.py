@@ -5,7 +5,7 @@ from typing import Any
 
 from ..progress import Progress
 from ..stages import PATCH
-from .options import at_least, model_of, model_options, names, numbers, part, seed
+from .options import at_least, crew_options, model_of, model_options, names, numbers, part, seed
 from .verb import add_stage, open_run, perform, say
 
 
@@ -28,6 +28,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--seed", type=seed, default=0, help="of pairs, tokens elsewhere and tests (default 0)")
     shard = "this machine's part, 1/8 to 8/8; tables are made once all parts are there"
     verb.add_argument("--shard", type=part, metavar="I/N", help=shard)
+    crew_options(verb)
     model_options(verb)
 
 

@@ -28,6 +28,7 @@ from ..guidance.interchange import Drawn, Interchange, elsewhere, share_of_way
 from ..labeling.database.annotation import Annotation
 from ..labeling.database.labels import Labels
 from ..models.model import Model
+from ..parallel import Failed, finished
 from ..progress import Progress, quiet
 from ..run.folder import Run
 from ..run.trajectory import Trajectory
@@ -185,17 +186,23 @@ def patch_parts(
     patching.check()
     every = parts_of(len(pairs), settings)
     own = [part for number, part in enumerate(every) if shard is None or number % shard[1] == shard[0] - 1]
-    for done, part in enumerate(own):
+    left = [part for part in own if not _path(folder, part).exists()]
+    done = len(own) - len(left)
+    progress("patch", done, len(own))
+    for _, failed in finished(patching.do, left, "patch", model, progress):
+        if isinstance(failed, Failed):
+            raise failed.error
+        done += 1
         progress("patch", done, len(own))
-        path = folder / "parts" / f"{part.name}.csv"
-        if not path.exists():
-            write_csv(path, pd.DataFrame(patching.rows(part)))
-    progress("patch", len(own), len(own))
 
 
 def missing_parts(folder: Path, pairs: int, settings: Settings) -> list[Part]:
     """Parts that no machine has done yet."""
-    return [part for part in parts_of(pairs, settings) if not (folder / "parts" / f"{part.name}.csv").exists()]
+    return [part for part in parts_of(pairs, settings) if not _path(folder, part).exists()]
+
+
+def _path(folder: Path, part: Part) -> Path:
+    return folder / "parts" / f"{part.name}.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +248,10 @@ class _Patching:
         (self.folder / "parts").mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             temporary.write_text(now + "\n", encoding="utf-8")
+
+    def do(self, part: Part) -> None:
+        """Write the file of a part."""
+        write_csv(_path(self.folder, part), pd.DataFrame(self.rows(part)))
 
     def rows(self, part: Part) -> Iterator[dict[str, Any]]:
         """The rows of a part."""

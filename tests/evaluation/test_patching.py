@@ -1,5 +1,6 @@
 """Interchange over the tiny run: pairs, parts that resume and are shared, and what is measured."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from handscope.evaluation.patching import (  # fmt: skip
     patch_parts,
 )
 from handscope.labeling.table import sample_table
+from handscope.parallel import workers
 
 BLOCKS, STEPS_READ = ("double.1", "single.2"), (4, 2)
 SETTINGS = Settings(
@@ -106,6 +108,24 @@ def test_parts_go_on_where_they_stopped_and_are_shared(tiny_model, finished_run,
     patch_parts(tiny_model, finished_run, tmp_path, pairs, look, SETTINGS)
     assert gone.read_bytes() == (folder / "parts" / gone.name).read_bytes()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.parametrize("by", ["two processes", "a cluster"])
+def test_parts_have_the_same_bytes_whoever_does_them(by, tiny_model, finished_run, pairs, folder, tmp_path):
+    crew = 2 if by == "two processes" else Elsewhere()
+    with workers(crew):
+        patch_parts(tiny_model, finished_run, tmp_path, pairs, look, SETTINGS)
+    for part in parts_of(len(pairs), SETTINGS):
+        name = f"parts/{part.name}.csv"
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+class Elsewhere:
+    """A cluster whose workers have only what can be sent to them."""
+
+    def finished(self, work, items, stage, progress, gpu=False):
+        sent = pickle.loads(pickle.dumps(work))
+        yield from ((place, sent(pickle.loads(pickle.dumps(item)))) for place, item in enumerate(items))
 
 
 def test_parts_of_other_pairs_are_refused(tiny_model, finished_run, pairs, folder):
