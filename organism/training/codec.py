@@ -1,59 +1,60 @@
 """The autoencoder: trained on the renders, measured, and read back."""
 
 import math
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from ...errors import HandscopeError
 from ...files import sha256
-from .. import model as parts
+from ...models.embedded import folder_of
+from ..model import LATENT_CHANNELS
 from .course import Course, Crew, draws_of, follow, set_rate
+from .folders import Folders
 from .recipe import Recipe
 from .shards import shard_paths
 
 
-def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = False) -> None:
+def autoencoder(work: Folders, recipe: Recipe, crew: Crew, decoder_only: bool = False) -> None:
     """Train the autoencoder, or go on with its decoder while the encoder, and so every latent, stays as it is.
 
     Half of the latents get noise of up to a fifth of their spread, because the transformer's latents will not be
     perfect.
     """
-    name, minutes, steps, rate = (
-        ("decoder", recipe.decoder_minutes, recipe.decoder_steps, recipe.decoder_rate)
+    name, steps, rate = (
+        ("decoder", recipe.decoder_steps, recipe.decoder_rate)
         if decoder_only
-        else ("autoencoder", recipe.codec_minutes, recipe.codec_steps, recipe.codec_rate)
+        else ("autoencoder", recipe.codec_steps, recipe.codec_rate)
     )
-    course = Course(name, work, minutes, steps, crew, min(60.0, recipe.save_every))
+    course, mine = Course(name, work.codec, steps, crew, min(60.0, recipe.save_every)), crew.share(recipe.codec_batch)
     torch.manual_seed(recipe.seed)
     if decoder_only:
         vae = read_codec(work, recipe, "autoencoder", crew.device).train()
         vae.encoder.requires_grad_(False)
     else:
-        vae = parts.autoencoder(recipe.codec_channels, recipe.size).to(crew.device)
+        vae = recipe.draws.autoencoder(recipe.codec_channels, recipe.size).to(crew.device)
     vae = vae.to(memory_format=torch.channels_last)
     learnt = [p for p in vae.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learnt, rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    average = {key: value.detach().clone() for key, value in vae.state_dict().items()}
+    average = {key: value.detach().clone() for key, value in vae.named_parameters()}
     if checkpoint := course.restore():
         vae.load_state_dict(checkpoint["model"])
         optimiser.load_state_dict(checkpoint["optimiser"])
         average = checkpoint["ema"]
     shards = [np.load(path, mmap_mode="r") for path in shard_paths(work, recipe)]
     held, train = shards[0][:128], shards[1:]
-    judge = parts.autoencoder(recipe.codec_channels, recipe.size).to(crew.device)
+    judge = recipe.draws.autoencoder(recipe.codec_channels, recipe.size).to(crew.device)
 
     def save(final: bool = False) -> None:
         if course.save(final, model=vae.state_dict(), optimiser=optimiser.state_dict(), ema=average, world=crew.world):
-            judge.load_state_dict(average)
+            judge.load_state_dict(average, strict=False)
             course.write(psnr=round(psnr(judge, held, crew.device), 2))
 
     began = course.step
     while (fraction := course.fraction()) < 1:
-        draws = draws_of(recipe.seed, course.step, crew.rank)
+        draws = draws_of(recipe.seed, course.step)
         scale = min(1.0, (course.step + 1) / recipe.warm_up)
         if fraction > 0.4:
             scale *= 0.02 + 0.49 * (1 + math.cos(math.pi * (fraction - 0.4) / 0.6))
@@ -63,37 +64,42 @@ def autoencoder(work: Path, recipe: Recipe, crew: Crew, decoder_only: bool = Fal
         images = pixels(shard[rows], crew.device)
         if torch.rand(1, generator=draws) < 0.5:
             images = images.flip(-1)
-        loss = _loss(vae, images, draws, decoder_only)
+        loss = _loss(vae, images, draws, decoder_only, mine)
         optimiser.zero_grad(set_to_none=False)
         loss.backward()
         crew.average_gradients(learnt)
         nn.utils.clip_grad_norm_(learnt, 1.0)
         optimiser.step()
-        follow(average, vae.state_dict().items(), course.step, recipe.average)
-        course.advance(loss.detach(), len(images))
+        follow(average, vae.named_parameters(), course.step, recipe.average)
+        course.advance(loss.detach(), recipe.codec_batch)
         save()
     if course.step > began:
         save(final=True)
     crew.wait()
 
 
-def _loss(vae: AutoencoderKL, images: Tensor, draws: torch.Generator, decoder_only: bool) -> Tensor:
-    """How far pictures come back from other than they went in, some of their latents with noise."""
+def _loss(vae: Any, images: Tensor, draws: torch.Generator, decoder_only: bool, mine: slice) -> Tensor:
+    """How far the pictures of `mine` come back from other than they went in, some of their latents with noise.
+
+    Random numbers are drawn for the whole batch, `images`, so that the number of processes changes nothing.
+    """
+    n, size = len(images), images.shape[-1] // 4
+    spread, extra = (
+        torch.randn(n, LATENT_CHANNELS, size, size, generator=draws)[mine].to(images.device) for _ in range(2)
+    )
+    strength = 0.2 * torch.rand(n, 1, 1, 1, generator=draws) * (torch.rand(n, 1, 1, 1, generator=draws) < 0.5)
+    images, noise = images[mine], strength[mine].to(images.device) * extra
     with torch.set_grad_enabled(not decoder_only):
         posterior = vae.encode(images).latent_dist
-        spread = torch.randn(posterior.mean.shape, generator=draws).to(images.device)
         latents = posterior.mean if decoder_only else posterior.mean + posterior.std * spread
-    shape = (len(images), 1, 1, 1)
-    noise = 0.2 * torch.rand(shape, generator=draws) * (torch.rand(shape, generator=draws) < 0.5)
-    extra = torch.randn(latents.shape, generator=draws).to(images.device)
-    loss = _difference(vae.decode(latents + noise.to(images.device) * latents.detach().std() * extra).sample, images)
+    loss = _difference(vae.decode(latents + noise * latents.detach().std()).sample, images)
     if decoder_only:
         return loss
     return loss + 5e-4 * 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, images: np.ndarray, device: torch.device | None = None) -> float:
+def psnr(vae: Any, images: np.ndarray, device: torch.device | None = None) -> float:
     """Mean over images of the peak signal-to-noise ratio of their reconstruction, in dB.
 
     Parameters
@@ -109,19 +115,28 @@ def psnr(vae: AutoencoderKL, images: np.ndarray, device: torch.device | None = N
     return torch.cat(ratios).mean().item()
 
 
-def read_codec(work: Path, recipe: Recipe, name: str, device: torch.device) -> AutoencoderKL:
-    """The autoencoder with the averaged weights of DIR/name.pt; raises HandscopeError where that is missing."""
-    path = work / f"{name}.pt"
+def read_codec(work: Folders, recipe: Recipe, name: str, device: torch.device) -> Any:
+    """The autoencoder with the averaged weights of NAME.pt, or the one of the organism that shares it.
+
+    Raises
+    ------
+    HandscopeError
+        It has not been trained.
+    """
+    if not work.trains_codec:
+        architecture = recipe.draws.autoencoder(recipe.codec_channels, recipe.size)
+        return type(architecture).from_pretrained(folder_of(work.organism.codec) / "vae").to(device).eval()
+    path = work.codec / f"{name}.pt"
     if not path.exists():
         raise HandscopeError(
             f"Expected a trained autoencoder at {path}, which is not there: run the stage autoencoder first."
         )
-    vae = parts.autoencoder(recipe.codec_channels, recipe.size)
-    vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["ema"])
+    vae = recipe.draws.autoencoder(recipe.codec_channels, recipe.size)
+    vae.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["ema"], strict=False)
     return vae.to(device).eval()
 
 
-def encoder_hash(vae: AutoencoderKL) -> str:
+def encoder_hash(vae: Any) -> str:
     """sha256 of the encoder's weights: latents of another encoder are of no use to a transformer."""
     return sha256(b"".join(value.detach().cpu().numpy().tobytes() for value in vae.encoder.state_dict().values()))
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ...errors import HandscopeError
 from ...files import atomic
 
 
@@ -37,13 +38,14 @@ class Crew:
         if self.world > 1:
             dist.barrier()
 
-    def agree(self, value: float) -> float:
-        """The first process's value, in every process."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.broadcast(shared, 0)
-        return shared.item()
+    def share(self, batch: int) -> slice:
+        """This process's rows of a batch."""
+        if batch % self.world:
+            raise HandscopeError(
+                f"Expected as many processes as share a batch of {batch} evenly, found {self.world}: start another "
+                "number, or choose another batch."
+            )
+        return slice(self.rank, None, self.world)
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Mean of the gradients over the processes, in one message."""
@@ -60,10 +62,10 @@ class Crew:
 class Course:
     """How far one training is, and when it is time to write; its checkpoint keeps the time spent over restarts."""
 
-    def __init__(self, name: str, work: Path, minutes: float, steps: int, crew: Crew, save_every: float) -> None:
+    def __init__(self, name: str, work: Path, steps: int, crew: Crew, save_every: float) -> None:
         self.checkpoint = work / f"{name}.pt"
         self.log = work / f"{name}.jsonl"
-        self.seconds, self.steps, self.crew, self.save_every = minutes * 60, steps, crew, save_every
+        self.steps, self.crew, self.save_every = steps, crew, save_every
         self.state: dict[str, Any] = {"step": 0, "elapsed": 0.0, "samples": 0}
         self._losses: list[float] = []
         self._started = self._logged = self._saved = time.monotonic()
@@ -85,9 +87,8 @@ class Course:
         return self.state["step"]
 
     def fraction(self) -> float:
-        """Share of the way that is done, the same in every process; 1 or more ends the training."""
-        elapsed = time.monotonic() - self._started
-        return self.crew.agree(max(elapsed / self.seconds if self.seconds else 1.0, self.step / self.steps))
+        """Share of the way that is done; 1 ends the training."""
+        return self.step / self.steps
 
     def advance(self, loss: Tensor, samples: int, every: float = 30.0) -> None:
         """Count a step, and every half minute write a line to the log."""
@@ -95,7 +96,7 @@ class Course:
         self.state = {
             "step": self.step + 1,
             "elapsed": now - self._started,
-            "samples": self.state["samples"] + samples * self.crew.world,
+            "samples": self.state["samples"] + samples,
         }
         self._losses.append(float(loss))
         if self.crew.leads and now - self._logged > every:
@@ -126,9 +127,9 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def draws_of(seed: int, step: int, rank: int) -> torch.Generator:
-    """Random numbers of one step of one process, which depend on nothing else: a restart draws the same."""
-    return torch.Generator().manual_seed(((seed + 1) * 1_000_003 + rank) * 10_000_019 + step)
+def draws_of(seed: int, step: int) -> torch.Generator:
+    """Random numbers of one step, which depend on nothing else: a restart, and every process, draws the same."""
+    return torch.Generator().manual_seed((seed + 1) * 1_000_003 * 10_000_019 + step)
 
 
 def follow(average: dict[str, Tensor], now: Iterable[tuple[str, Tensor]], step: int, limit: float) -> None:

@@ -1,8 +1,6 @@
 """The renders as the transformer sees them: encoded once, and read back with their captions."""
 
 import json
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +14,20 @@ from ..captions import CAPTIONS
 from ..render import mirror_caption
 from .codec import encoder_hash, pixels, read_codec
 from .course import Crew
+from .folders import Folders
 from .recipe import Recipe
 from .shards import shard_paths
 
 
 @torch.no_grad()
-def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
+def latents(work: Folders, recipe: Recipe, crew: Crew) -> None:
     """Encode every render and its mirror once: packed posterior means, float16, NNNN.npy of shape (2n, tokens, 32).
 
-    Their mean and spread over the first shards become the pipeline's shift and scaling factor (latents/scale.json).
+    How they are moved and scaled goes into latents/scale.json: as the autoencoder says where it comes from another
+    organism, else as the first shards measure.
     """
     vae = read_codec(work, recipe, "autoencoder", crew.device).to(memory_format=torch.channels_last)
-    folder, made_by = work / "latents", encoder_hash(vae)
+    folder, made_by = work.latents, encoder_hash(vae)
     seal = folder / "scale.json"
     mark = folder / "encoder.txt"
     if crew.leads and (not mark.exists() or mark.read_text() != made_by):
@@ -37,7 +37,6 @@ def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
         with atomic(mark) as temporary:
             temporary.write_text(made_by)
     crew.wait()
-    total, squares, count = 0.0, 0.0, 0
     for number, path in enumerate(shard_paths(work, recipe)):
         target = folder / path.name
         if number % crew.world == crew.rank and not target.exists():
@@ -51,26 +50,20 @@ def latents(work: Path, recipe: Recipe, crew: Crew) -> None:
                 np.save(temporary, torch.cat(packed).cpu().numpy().astype(np.float16))
     crew.wait()
     if crew.leads:
-        for path in shard_paths(work, recipe)[:8]:
-            values = np.load(folder / path.name).astype(np.float64)
-            total, squares, count = total + values.sum(), squares + (values**2).sum(), count + values.size
-        mean = total / count
+        if work.trains_codec:
+            first = np.concatenate([np.load(folder / path.name) for path in shard_paths(work, recipe)[:8]])
+            values = first.reshape(-1, first.shape[-1]).astype(np.float64)
+            mean, spread = recipe.draws.measured(torch.from_numpy(values.mean(0)), torch.from_numpy(values.var(0)))
+        else:
+            mean, spread = recipe.draws.scale(vae)
         with atomic(seal) as temporary:
-            temporary.write_text(
-                json.dumps(
-                    {
-                        "encoder": made_by,
-                        "shift_factor": mean,
-                        "scaling_factor": 1 / math.sqrt(squares / count - mean**2),
-                    }
-                )
-            )
+            temporary.write_text(json.dumps({"encoder": made_by, "mean": mean.tolist(), "spread": spread.tolist()}))
     crew.wait()
 
 
-def read_latents(work: Path, recipe: Recipe) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def read_latents(work: Folders, recipe: Recipe) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """All latents as stored, (n, tokens, 32) float16; the number of each one's caption, (n,); and the seal."""
-    seal = work / "latents" / "scale.json"
+    seal = work.latents / "scale.json"
     if not seal.exists():
         raise HandscopeError(
             f"Expected the encoded renders in {seal.parent}, but {seal.name} is not there: run the stage latents first."
@@ -80,5 +73,5 @@ def read_latents(work: Path, recipe: Recipe) -> tuple[Tensor, Tensor, dict[str, 
     for path in shard_paths(work, recipe):
         captions = json.loads(path.with_suffix(".json").read_text())
         numbers += [number_of[caption] for caption in captions + [mirror_caption(caption) for caption in captions]]
-        values.append(torch.from_numpy(np.load(work / "latents" / path.name)))
+        values.append(torch.from_numpy(np.load(work.latents / path.name)))
     return torch.cat(values), torch.tensor(numbers), json.loads(seal.read_text())

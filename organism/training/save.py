@@ -14,53 +14,57 @@ from ...files import atomic
 from .. import model as parts
 from .codec import encoder_hash, psnr, read_codec
 from .course import Crew
+from .folders import Folders
 from .recipe import Recipe
 
 
-def save(work: Path, recipe: Recipe, crew: Crew, out: Path | None = None, weights: Path | None = None) -> None:
+def save(work: Folders, recipe: Recipe, crew: Crew, out: Path | None = None, weights: Path | None = None) -> None:
     """Join the averaged weights into a pipeline folder, with a training.json that says what was run.
 
     Parameters
     ----------
-    out : the folder to write, by default DIR/pipe.
+    out : the folder to write, by default NAME/pipe in the work folder. The transformer is stored in float16, which
+    changes no picture that an eye could tell; the autoencoder stays as it was trained.
     weights : a snapshot of the transformer, by default its last checkpoint. Training length sets how many hands are
     malformed.
     """
     if not crew.leads:
         return
-    weights = weights or work / "transformer.pt"
+    weights = weights or work.own / "transformer.pt"
     if not weights.exists():
         raise HandscopeError(
             f"Expected a trained transformer at {weights}, which is not there: run the stage transformer first."
         )
-    codec = "decoder" if (work / "decoder.pt").exists() else "autoencoder"
+    codec = "decoder" if (work.codec / "decoder.pt").exists() else "autoencoder"
     vae = read_codec(work, recipe, codec, torch.device("cpu"))
     checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
-    seal = json.loads((work / "latents" / "scale.json").read_text())
+    seal = json.loads((work.latents / "scale.json").read_text())
     if not checkpoint["encoder"] == seal["encoder"] == encoder_hash(vae):
         raise HandscopeError(
-            f"Expected {weights}, the latents and {work / codec}.pt to share one encoder, but they do not: "
+            f"Expected {weights}, the latents and the autoencoder to share one encoder, but they do not: "
             "run the stages latents and transformer again."
         )
-    vae.register_to_config(shift_factor=seal["shift_factor"], scaling_factor=seal["scaling_factor"])
-    flux = parts.transformer(parts.Shape(recipe.heads, recipe.double, recipe.single))
+    if work.trains_codec:
+        recipe.draws.seal(vae, torch.tensor(seal["mean"]), torch.tensor(seal["spread"]))
+    flux = recipe.draws.transformer(recipe.shape)
     flux.load_state_dict(checkpoint["ema"])
-    out = out or work / "pipe"
-    parts.assemble(vae, flux).save_pretrained(out)
-    stages = {
-        name: torch.load(work / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
+    out = out or work.own / "pipe"
+    recipe.draws.assemble(vae, flux.half()).save_pretrained(out)
+    trained = {
+        name: torch.load(work.codec / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
         for name in ("autoencoder", "decoder")
-        if (work / f"{name}.pt").exists()
+        if work.trains_codec and (work.codec / f"{name}.pt").exists()
     }
-    held = np.load(work / "renders" / "0000.npy")
+    held = np.load(work.renders / "0000.npy")
     with atomic(out / "training.json") as path:
         path.write_text(
             json.dumps(
                 {
+                    "organism": work.organism.name,
                     "recipe": asdict(recipe),
                     "processes": checkpoint["world"],
                     "images": recipe.shards * recipe.shard_size,
-                    "trained": {**stages, "transformer": checkpoint["state"]},
+                    "trained": {**trained, "transformer": checkpoint["state"]},
                     "psnr_held_out_db": round(psnr(vae, held), 2),
                     "bytes": parts.folder_size(out),
                     "versions": {

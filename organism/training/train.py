@@ -1,8 +1,11 @@
-"""The recipe of the organism, from the renderer to a saved `FluxPipeline`.
+"""The recipe of an organism, from the renderer to a saved pipeline.
 
-    python -m handscope.organism.training.train --work DIR [stage ...]
+    python -m handscope.organism.training.train --organism NAME [--work DIR] [stage ...]
 
-runs the stages render, autoencoder, latents, transformer, decoder and save, or those named. Each may be killed and
+runs the stages render, autoencoder, latents, transformer, decoder and save, or those named. An organism that shares
+another's autoencoder takes it and trains none. The pipeline goes where `handscope.load(NAME)` looks for it, if the
+organism does not ship, else to DIR/NAME/pipe. Organisms trained in one DIR share the renders, and the latents where
+they share the autoencoder. Each may be killed and
 run again with the same command: it goes on where its last checkpoint in DIR stands. To use two cores well, start two
 processes of one thread each:
 
@@ -15,11 +18,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ...models.embedded import NAME, ORGANISMS, made_in
 from .codec import autoencoder
 from .course import Crew
 from .flow import transformer
+from .folders import Folders
 from .latents import latents
-from .recipe import SMALL, Recipe
+from .recipe import Recipe, recipe_of
 from .save import save
 from .shards import render
 
@@ -35,11 +40,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"any of {', '.join(STAGES)}; all by default")
     parser.add_argument(
-        "--work", type=Path, required=True, metavar="DIR", help="where renders, checkpoints and logs live"
+        "--organism", choices=ORGANISMS, default=NAME, metavar="NAME", help=f"one of {', '.join(ORGANISMS)}"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="the pipeline folder that save writes (default: DIR/pipe)"
+        "--work",
+        type=Path,
+        default=made_in() / "training",
+        metavar="DIR",
+        help="where renders, checkpoints and logs live (default: %(default)s)",
     )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the pipeline folder that save writes")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="the snapshot that save takes (default: the last checkpoint)"
     )
@@ -57,19 +67,24 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := [stage for stage in given.stages if stage not in STAGES]:
         parser.error(f"there is no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
     chosen = {name: getattr(given, name) for name in settings if getattr(given, name) is not None}
-    recipe, crew = replace(SMALL if given.small else Recipe(), **chosen), Crew()
-    run: dict[str, Callable[[Path, Recipe, Crew], None]] = {
+    organism = ORGANISMS[given.organism]
+    recipe, crew = replace(recipe_of(organism, given.small), **chosen), Crew()
+    work, out = Folders(given.work, organism), given.out
+    if out is None and not (organism.ships or given.small):
+        out = organism.folder
+    run: dict[str, Callable[[Folders, Recipe, Crew], None]] = {
         "render": render,
         "autoencoder": autoencoder,
         "latents": latents,
         "transformer": transformer,
         "decoder": partial(autoencoder, decoder_only=True),
+        "save": partial(save, out=out, weights=given.weights),
     }
     for stage in given.stages or STAGES:
-        if stage == "save":
-            save(given.work, recipe, crew, given.out, given.weights)
-        elif stage != "decoder" or recipe.decoder_minutes:
-            run[stage](given.work, recipe, crew)
+        if stage in ("autoencoder", "decoder") and not work.trains_codec:
+            continue
+        if stage != "decoder" or recipe.decoder_steps:
+            run[stage](work, recipe, crew)
 
 
 if __name__ == "__main__":
