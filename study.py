@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .errors import HandscopeError
 from .extract.address import Plan
+from .models.embedded import folder_of
 from .models.family import check_kinds
 from .models.quantise import QUANTISATIONS
 from .progress import Progress, quiet
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from .models.model import Model
     from .run.folder import Run
 
-ORGANISM = Path(__file__).parent / "organism" / "pipe"
 MODEL_SETTINGS = ("model", "revision", "device", "dtype", "offload", "quantisation", "base")
 ON_REQUEST = tuple(stage.name for stage in STAGES if not stage.always and "own" in stage.designs)
 OF_A_PATH = ("patch", "commit", "triage", "mend")
@@ -416,7 +416,7 @@ class _Work:
 
 def _weights(model: str) -> list[list[Any]]:
     """Sizes and times of a local model's weights; empty for a model of the hub, which its revision names."""
-    return _files(ORGANISM if model == "organism" else Path(model), "*/*.safetensors")
+    return _files(folder_of(model), "*/*.safetensors")
 
 
 def _files(path: Path, pattern: str) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from .errors import HandscopeError
+from .models.embedded import ORGANISMS
 from .plain_yaml import PlainLoader
 from .run.design import noise_owners
 from .run.prompts import LAST_SEED, check_prompts, check_seeds, read_prompts
@@ -106,7 +107,7 @@ def _text(value: Any) -> str:
 def _near(value: Any, info: ValidationInfo) -> str:
     """A model: one whose name is that of something beside the file is that."""
     near = _beside(info) / _text(value)
-    return str(near.resolve()) if info.context and value != "organism" and near.exists() else value
+    return str(near.resolve()) if info.context and value not in ORGANISMS and near.exists() else value
 
 
 def _selection(value: Any, info: ValidationInfo) -> str:

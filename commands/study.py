@@ -80,9 +80,10 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
     import yaml
 
     from ..labeling.subject import DEFAULT
+    from ..models.embedded import ORGANISMS
 
     subject = arguments.subject or DEFAULT
-    automatic = arguments.model == "organism" and subject == DEFAULT
+    automatic = arguments.model in ORGANISMS and subject == DEFAULT
     said = {
         "run": arguments.run or f"runs/{path.stem}",
         "model": arguments.model,

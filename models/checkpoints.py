@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from .. import files
 from ..errors import HandscopeError
-from .embedded import NAME, folder_of
+from .embedded import ORGANISMS, folder_of
 from .family import Family, family_in, family_named, pipeline_class
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -212,8 +212,8 @@ def _folder(name: str, revision: str | None) -> Path:
             return Path(resolve_name(loaded_as).download(name, revision=revision, use_safetensors=True))
     except (OSError, ValueError, HFValidationError) as error:
         raise HandscopeError(
-            f"There is no model {name!r}: it is neither {NAME!r} nor a folder on this machine, and the hub did not "
-            f"give it ({_first_line(error)})."
+            f"There is no model {name!r}: it is neither one of {', '.join(ORGANISMS)} nor a folder on this machine, "
+            f"and the hub did not give it ({_first_line(error)})."
         ) from error
 
 

@@ -3,8 +3,10 @@ by one command, into a folder of the user's.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import HandscopeError
 
@@ -24,6 +26,7 @@ class Organism:
     heads, double, single : of the transformer: heads of 32 numbers, double-stream and single-stream blocks.
     seed : of its training: first weights, order of the pictures, noises.
     codec : the organism whose autoencoder it has.
+    judge : the organism to whose labels the judge of its pictures was fitted.
     ships : whether its weights are in the package.
     """
 
@@ -34,11 +37,12 @@ class Organism:
     single: int = 4
     seed: int = 0
     codec: str = NAME
+    judge: str = NAME
     ships: bool = True
 
     @property
     def folder(self) -> Path:
-        """The pipeline's folder: in the package, or where `python -m handscope.organism.make` puts it."""
+        """The pipeline's folder: in the package, or where its training puts it."""
         if self.ships:
             return FOLDER if self.name == NAME else SHIPPED / "ladder" / self.name
         return made_in() / self.name
@@ -56,6 +60,11 @@ ORGANISMS = {
         Organism("organism-flux2", "FLUX.2", codec="organism-flux2"),
     )
 }
+
+
+def organism_of(settings: Mapping[str, Any]) -> Organism | None:
+    """The organism that made a run, by the run's settings; None where another model did."""
+    return ORGANISMS.get(settings.get("provenance", {}).get("name"))
 
 
 def made_in() -> Path:

@@ -17,7 +17,7 @@ from ..errors import HandscopeError
 from ..progress import Progress, quiet
 from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
 from .condition import acting
-from .embedded import NAME
+from .embedded import NAME, ORGANISMS
 from .encode import Encoded, encode
 from .family import Family, hookable
 from .placement import check_offload, place, release
@@ -83,7 +83,7 @@ class Model:
                 f"The model was changed after loading ({self.state}), which workers on other machines would not see: "
                 "work on this machine, or save the changed pipeline as a folder and load that."
             )
-        name = str(Path(self.name).absolute()) if Path(self.name).exists() and self.name != NAME else self.name
+        name = str(Path(self.name).absolute()) if Path(self.name).exists() and self.name not in ORGANISMS else self.name
         device, dtype = self.device.type, str(self.dtype)
         return _loaded, (name, device, dtype, self.revision, self.offload, self.quantisation, self.base)
 
@@ -297,8 +297,8 @@ def load(
     Parameters
     ----------
     name : str
-        ``organism`` (the small model that ships with handscope), a folder written by ``save_pretrained`` (quantised or
-        not), a hub id, or a ``.safetensors`` file of a transformer.
+        ``organism`` (the small model that ships with handscope), another of `embedded.ORGANISMS`, a folder
+        written by ``save_pretrained`` (quantised or not), a hub id, or a ``.safetensors`` file of a transformer.
     device : str
         ``cpu``, ``cuda``, ``cuda:1``.
     dtype : str, optional

@@ -2,14 +2,14 @@
 
 A classifier that learnt good from corrupted *renders* is useless here, because a generator's faults are not a
 renderer's. So the judge learns from labelled generated pictures, is tested on prompts that it has not seen, and
-abstains where it is not sure. It knows this organism's pictures and no others: audit it again before trusting it on
-another model, or on pictures that were steered.
+abstains where it is not sure. On pictures of another organism it is trusted only where it was checked against labels
+of theirs (`Judge.of`); audit it again before trusting it on another model, or on pictures that were steered.
 
 ``python -m handscope.organism.study.fit_judge`` fits it to the shipped labels and writes ``judge.json``.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,12 @@ from ..analysis.statistics.folds import codes
 from ..analysis.statistics.intervals import interval, picked_groups
 from ..errors import HandscopeError
 from ..files import atomic
+from ..models.embedded import NAME, ORGANISMS
 from .shape import features
 
 CARD = Path(__file__).with_name("judge.json")
+CHECKS = Path(__file__).with_name("judge_checks.json")
+"""How a judge does on labelled pictures of an organism that it was not fitted to: `evaluate`'s summary by name."""
 NEEDED_KAPPA, NEEDED_KAPPA_DECIDED = 0.6, 0.75
 L2 = 30.0  # strength of the penalty on standardised features; labels are few and noisy
 
@@ -58,6 +61,19 @@ class Judge:
         except (OSError, ValueError, TypeError) as error:
             raise HandscopeError(f"The judge in {path} is damaged ({error}): install handscope again.") from error
 
+    @classmethod
+    def of(cls, name: str) -> "Judge":
+        """The judge of an organism's pictures, with a summary of how it did on them.
+
+        Where nobody has labelled pictures of the organism, it is not trusted and abstains.
+        """
+        fitted = ORGANISMS[name].judge
+        judge = cls.load(card_of(fitted))
+        if fitted == name:
+            return judge
+        checks = json.loads(CHECKS.read_text(encoding="utf-8"))
+        return replace(judge, summary={"fitted_to": fitted, **checks.get(name, {"n": 0, "trusted": False})})
+
     def save(self, path: Path = CARD) -> None:
         """Write the card; all of it or nothing."""
         with atomic(path) as temporary:
@@ -78,6 +94,11 @@ class Judge:
         if not self.summary["trusted"] or self.sure_good < p < self.sure_bad:
             return "unsure", p
         return ("good" if p <= self.sure_good else "bad"), p
+
+
+def card_of(name: str) -> Path:
+    """The file of the judge that was fitted to an organism's labels."""
+    return CARD if name == NAME else CARD.with_name(f"judge_{name}.json")
 
 
 def fit(x: np.ndarray, bad: np.ndarray, names: list[str], summary: dict[str, Any], band: tuple[float, float]) -> Judge:

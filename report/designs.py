@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import __version__, figures
 from ..files import atomic
+from ..models.embedded import organism_of
 from .crossed import crossed_context, crossed_figure
 from .paired import pair_context, pair_figure
 
@@ -52,7 +53,7 @@ def design_page(
         **context(run),
         picture=embedded(picture),
         version=__version__,
-        organism=run.settings.get("provenance", {}).get("name") == "organism",
+        organism=organism_of(run.settings) is not None,
         provenance=flat(run.settings),
     )
     with atomic(run.report_path) as temporary:

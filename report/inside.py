@@ -20,6 +20,7 @@ from ..inside.heads_stage import heads
 from ..inside.lens_stage import KINDS, Judge, lens
 from ..labeling.database.labels import Labels
 from ..labeling.subject import subject_of
+from ..models.embedded import NAME, ORGANISMS, organism_of
 from ..models.model import Model
 from ..organism.judge import Judge as OrganismJudge
 from ..organism.shape import features as outline
@@ -39,7 +40,10 @@ def judge_of(run: Run) -> Judge | None:
     """
     if subject_of(run).judge != "organism":
         return None
-    own, others = judges_by_prompt(), OrganismJudge.load()
+    organism = organism_of(run.settings)
+    name = organism.name if organism else NAME
+    others = OrganismJudge.of(name)
+    own = judges_by_prompt(name) if ORGANISMS[name].judge == name else {}
 
     def scores(pictures: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float64]:
         found = []

@@ -19,6 +19,7 @@ from .. import __version__, figures
 from ..analysis.statistics.rates import rates_by
 from ..files import atomic
 from ..labeling.subject import Subject
+from ..models.embedded import organism_of
 from ..organism import about
 from ..parallel import each
 from ..progress import Progress, quiet
@@ -149,7 +150,7 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     return {
         "numbers": _numbers(claims), "see": lambda claim: FIGURES.get(claim.topic, ""),
         "results": results, "findings": claims, "first": findings.first_page(claims),
-        "organism": settings.get("provenance", {}).get("name") == "organism",
+        "organism": organism_of(settings) is not None,
         "model": settings.get("provenance", {}).get("name", "a model"),
         "n_prompts": samples["prompt"].nunique(), "n_labelled": len(samples), "n_judged": int(judged.sum()),
         "prompts": sorted(set(samples["prompt"])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..extract.store.shard import shards
 from ..extract.store.store import ActivationStore
 from ..files import write_csv
 from ..guidance.interchange import Interchange
+from ..models.embedded import organism_of
 from ..models.model import Model
 from ..organism.silhouette import foreground
 from ..organism.study.looks import organism_look
@@ -64,11 +66,11 @@ def patch_and_draw(
     Raises
     ------
     HandscopeError
-        The run is not the organism's, whose pictures the judge knows; or as in `patch_parts` and `stored_pairs`.
+        The run is no organism's, whose pictures the judge knows; or as in `patch_parts` and `stored_pairs`.
     """
-    if run.settings.get("provenance", {}).get("name") != "organism":
+    if (organism := organism_of(run.settings)) is None:
         raise HandscopeError(
-            f"The judge of this experiment knows the organism's pictures only, and {run.path} is of another model: "
+            f"The judge of this experiment knows the organisms' pictures only, and {run.path} is of another model: "
             "call handscope.evaluation.patching.patch_parts with a judge of its own."
         )
     plan = ActivationStore(run.activations_dir).plan if shards(run.activations_dir) else None
@@ -79,6 +81,7 @@ def patch_and_draw(
         batch_size=batch_size,
         seed=seed,
     )
+    look = partial(organism_look, organism.name)
     own = kind == STORED
     folder = run.path / "patch" if own else run.path / "patch" / kind
     if own:
@@ -87,10 +90,10 @@ def patch_and_draw(
         generation = run.settings["generation"]
         settings_of = generation["steps"], generation["guidance"], generation["height"], generation["width"]
         table, samples = drawn_pairs(
-            Interchange(model, *settings_of), run, folder, kind, pairs, organism_look, foreground, seed=seed,
+            Interchange(model, *settings_of), run, folder, kind, pairs, look, foreground, seed=seed,
             progress=progress,
         )  # fmt: skip
-    patch_parts(model, run, folder, table, organism_look, settings, shard, samples, progress)
+    patch_parts(model, run, folder, table, look, settings, shard, samples, progress)
     if not missing_parts(folder, len(table), settings):
         told(run, table, samples, folder, run.analysis_dir if own else folder, run.figures_dir if own else folder, seed)
 

@@ -17,6 +17,7 @@ import torch
 from ...errors import HandscopeError
 from ...files import atomic, sha256
 from ...labeling.subject import subject_of
+from ...models.embedded import organism_of
 from ...progress import Progress, quiet
 from ...run.folder import Run
 from ..measure.examine import Examined, examine
@@ -267,8 +268,7 @@ def score_run(run: Run, progress: Progress = quiet) -> None:
         raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
     stated = {path: subject.numbers(prompt).get("gesture") for path, prompt in zip(paths, samples["prompt"])}
     raised = {path: number for path, number in stated.items() if number is not None}
-    name = run.settings.get("provenance", {}).get("name")
-    calibration = Calibration.load("organism" if name == "organism" else "general")
+    calibration = Calibration.load("organism" if organism_of(run.settings) else "general")
     pixels = dict(zip(paths, samples["image_sha256"]))
     out = run.path / "anatomy"
     score_files(paths, out, calibration=calibration, raised=raised, pixels=pixels, progress=progress)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import HandscopeError
+from ...models.embedded import organism_of
 from ...run.folder import Run
 from ..grid import grid
 from ..subject import subject_of
@@ -74,9 +75,9 @@ def check_sources(sources: Sequence[str]) -> None:
 
 
 def _silhouette(asked: Asked) -> Suggestion:
-    if asked.run.settings.get("provenance", {}).get("name") != "organism":
+    if organism_of(asked.run.settings) is None:
         raise HandscopeError(
-            "The silhouette is made for the organism's pictures, on a plain background, and another model made this "
+            "The silhouette is made for an organism's pictures, on a plain background, and another model made this "
             "one."
         )
     from ...organism.silhouette import foreground

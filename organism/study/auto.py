@@ -9,6 +9,7 @@ import pandas as pd
 from ...errors import HandscopeError
 from ...labeling.database.labels import Annotation, Labels
 from ...labeling.subject import subject_of
+from ...models.embedded import NAME, organism_of
 from ...progress import Progress, quiet
 from ...run.folder import Run
 from ..captions import Caption
@@ -17,6 +18,7 @@ from ..silhouette import hand_tokens, silhouette
 from .shipped import SAME_DB, ShippedLabels
 
 SETTINGS = {"height": 96, "width": 96, "steps": 20, "guidance": 3.5}
+"""Of the pictures of every organism that were looked at."""
 TOKEN = 8  # pixels a side of one of the organism's tokens
 
 
@@ -91,7 +93,9 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
     samples = run.samples()
     if samples.empty:
         raise HandscopeError(f"Expected samples to label in {run.samples_dir}, found none: run generate first.")
-    labels, shipped, judge = Labels(run.labels_path), ShippedLabels.load(), Judge.load()
+    organism = organism_of(run.settings)
+    name = organism.name if organism else NAME
+    labels, shipped, judge = Labels(run.labels_path), ShippedLabels.of(name), Judge.of(name)
     current = labels.current()
     made: list[Annotation] = []
     likenesses: list[float] = []
@@ -99,11 +103,11 @@ def label_auto(run: Run, progress: Progress = quiet) -> Counter[str]:
         progress("label", done, len(samples))
         _check(row)
         image = run.image(row.sample)
-        likeness = shipped.likeness(row.sample, image)
+        likeness = shipped.likeness(row.sample, image) if shipped else None
         likenesses.append(np.nan if likeness is None else likeness)
         annotation = current.get(row.sample)
         if annotation is None or annotation.image_sha256 != row.image_sha256:
-            shown = shipped.table.loc[row.sample] if likenesses[-1] >= SAME_DB else None
+            shown = shipped.table.loc[row.sample] if shipped and likenesses[-1] >= SAME_DB else None
             made.append(_labelled(row, image, shown, judge))
     labels.add(made)
     progress("label", len(samples), len(samples))

@@ -12,9 +12,10 @@ from ..shape import features
 from ..silhouette import silhouette
 
 
-def organism_look(pictures: Pictures, prompts: Sequence[str]) -> Looked:
-    """The judge's probability, the silhouette, and the judge's features in units of their spread."""
-    judge = Judge.load()
+def organism_look(name: str, pictures: Pictures, prompts: Sequence[str]) -> Looked:
+    """The probability by the judge of that organism, the silhouette, and the judge's features in units of their spread.
+    """
+    judge = Judge.of(name)
     found = [features(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
     x = np.array([[one[name] for name in judge.names] for one in found])
     scaled = (x - np.array(judge.mean)) / np.array(judge.scale)

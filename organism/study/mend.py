@@ -16,6 +16,7 @@ from ...evaluation.decided import decided_by
 from ...evaluation.experiment import experiment
 from ...files import sha256
 from ...labeling.table import sample_table
+from ...models.embedded import organism_of
 from ...models.model import Model
 from ...progress import Progress, quiet
 from ...run.folder import Run
@@ -82,11 +83,11 @@ def mend(
     PartsLeftError
         This part is drawn, and what comes next needs the others.
     HandscopeError
-        The run is not the organism's, no window is given or measured, a name is no arm's, or as in `learn`.
+        The run is no organism's, no window is given or measured, a name is no arm's, or as in `learn`.
     """
-    if run.settings.get("provenance", {}).get("name") != "organism":
+    if (organism := organism_of(run.settings)) is None:
         raise HandscopeError(
-            f"The judge of this experiment knows the organism's pictures only, and {run.path} is of another model: "
+            f"The judge of this experiment knows the organisms' pictures only, and {run.path} is of another model: "
             "build its arms with handscope.evaluation.experiment and a judge of its own."
         )
     check_part(shard)
@@ -99,7 +100,7 @@ def mend(
     setting = Setting(model, **settings, lessons=lessons, window=tuple(worked), spare=SPARE, taught=taught)
     baseline = {key: settings[key] for key in ("steps", "guidance")} | {"model": model.weight_hash}
     prompts = sorted(run.samples()["prompt"].unique())
-    judge = Judge.load()
+    judge = Judge.of(organism.name)
 
     def judged(picture: NDArray[np.uint8], prompt: str) -> float:
         return float(judge.verdict(picture, prompt)[1] > 0.5)

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ...analysis.commitment import along_bones
 from ...evaluation.regions import Pictures, Region, Shapes, of_colour, of_shapes, outlines
+from ...models.embedded import organism_of
 from ...run.folder import Run
 from ..silhouette import silhouette
 
@@ -16,8 +17,9 @@ from ..silhouette import silhouette
 def regions_of(run: Run) -> list[Region]:
     """What is looked at in a run: of the organism's pictures all that they show, of others the hand's skeleton."""
     height = int(run.settings.get("generation", {}).get("height", 512))
-    name = run.settings.get("provenance", {}).get("name")
-    return organism_regions(height) if name == "organism" else [of_shapes("hand", hand_skeletons(), 5 * height / 512)]
+    if organism_of(run.settings):
+        return organism_regions(height)
+    return [of_shapes("hand", hand_skeletons(), 5 * height / 512)]
 
 
 def organism_regions(height: int) -> list[Region]:

@@ -1,4 +1,4 @@
-"""The hand labels that ship with handscope: what was seen in a fixed set of (prompt, seed) of the organism.
+"""The hand labels that ship with handscope: what was seen in a fixed set of (prompt, seed) of an organism.
 
 A label belongs to a picture, not to a seed. The pictures that were looked at ship beside the labels, and a sample made
 again on another machine inherits its label only when it is the same picture: by its hash, or at a PSNR of at least
@@ -16,9 +16,15 @@ from PIL import Image
 from ...errors import HandscopeError
 from ...extract.regenerate import psnr
 from ...files import sha256
+from ...models.embedded import NAME
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 SAME_DB = 40.0
+
+
+def labels_folder(name: str) -> Path:
+    """Where the labels of an organism's pictures ship, if they do."""
+    return DATASETS if name == NAME else DATASETS / name
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,12 @@ class ShippedLabels:
     table: pd.DataFrame
     mosaic: Path
     tile: int
+
+    @classmethod
+    def of(cls, name: str) -> "ShippedLabels | None":
+        """The labels of an organism's pictures, None where there are none."""
+        folder = labels_folder(name)
+        return cls.load(folder) if folder.is_dir() else None
 
     @classmethod
     def load(cls, folder: Path = DATASETS) -> "ShippedLabels":

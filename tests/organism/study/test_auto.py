@@ -140,8 +140,8 @@ def test_labels_follow_the_picture_and_not_the_seed(run, labelled, monkeypatch):
             metadata[sample]["image_sha256"] = hashlib.sha256(changed.tobytes()).hexdigest()
     run.write_metadata(metadata)
     judge = fit(np.zeros((4, 1)), np.array([0, 1, 0, 1]), ["area"], {"trusted": False}, (0.5, 0.5))
-    monkeypatch.setattr(auto.ShippedLabels, "load", lambda: shipped)
-    monkeypatch.setattr(auto.Judge, "load", lambda: judge)
+    monkeypatch.setattr(auto.ShippedLabels, "of", lambda name: shipped)
+    monkeypatch.setattr(auto.Judge, "of", lambda name: judge)
     sources = auto.label_auto(run)
     assert sources == {"hand labels": 11, "judge": 1}
     said = run.settings["labels"]

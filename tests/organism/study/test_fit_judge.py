@@ -41,13 +41,13 @@ class Planted:
 
 def test_the_card_holds_a_judge_that_learnt_from_the_sure_and_was_tested_on_all(tmp_path, monkeypatch, capsys) -> None:
     planted, card = Planted(), tmp_path / "judge.json"
-    monkeypatch.setattr(fit_judge.ShippedLabels, "load", lambda: planted)
+    monkeypatch.setattr(fit_judge.ShippedLabels, "load", lambda folder: planted)
     monkeypatch.setattr(
         fit_judge, "features", lambda picture, prompt: dict(zip(("telling", "noise"), planted.features[picture]))
     )
     save = Judge.save
-    monkeypatch.setattr(Judge, "save", lambda judge: save(judge, card))
-    fit_judge.main()
+    monkeypatch.setattr(Judge, "save", lambda judge, path: save(judge, card))
+    fit_judge.main([])
 
     judge, said = Judge.load(card), json.loads(capsys.readouterr().out)
     assert judge.names == ("noise", "telling") and judge.summary == said

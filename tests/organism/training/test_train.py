@@ -4,19 +4,25 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import AutoencoderKL, Flux2KleinPipeline, FluxPipeline
+from handscope import load
 from handscope.errors import HandscopeError
+from handscope.models.embedded import FOLDER, ORGANISMS
+from handscope.organism import klein
 from handscope.organism import model as parts
+from handscope.organism.architectures import ARCHITECTURES
 from handscope.organism.captions import CAPTIONS, WORDS
 from handscope.organism.training import train
 from handscope.organism.training.codec import autoencoder
 from handscope.organism.training.course import Course, Crew
 from handscope.organism.training.flow import matrices, transformer
+from handscope.organism.training.folders import Folders
 from handscope.organism.training.latents import read_latents
 from handscope.organism.training.muon import Muon, orthogonalise
-from handscope.organism.training.recipe import SMALL
+from handscope.organism.training.recipe import SMALL, Recipe, recipe_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,12 +34,20 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+NAMES = ("organism", "organism-small-1", "organism-flux2")
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
-    """A folder in which the small recipe has run from the first stage to the last."""
+    """A folder in which the small recipe of three organisms has run from the first stage to the last."""
     folder = tmp_path_factory.mktemp("organism")
-    train.main(["--work", str(folder), "--small"])
+    for name in NAMES:
+        train.main(["--work", str(folder), "--small", "--organism", name])
     return folder
+
+
+def of(work: Path, name: str = "organism") -> tuple[Folders, Recipe]:
+    return Folders(work, ORGANISMS[name]), recipe_of(ORGANISMS[name], small=True)
 
 
 def test_every_word_is_one_token_also_after_saving(tmp_path):
@@ -77,7 +91,7 @@ def test_every_caption_has_its_own_embeddings():
 
 def test_the_saved_pipeline_loads_offline_and_draws_what_it_was_trained_to(work, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    pipe = FluxPipeline.from_pretrained(work / "pipe", local_files_only=True)
+    pipe = FluxPipeline.from_pretrained(work / "organism" / "pipe", local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     image = pipe(
         str(CAPTIONS[0]),
@@ -90,22 +104,67 @@ def test_the_saved_pipeline_loads_offline_and_draws_what_it_was_trained_to(work,
     ).images[0]
     assert image.shape == (32, 32, 3)
     assert image.std() > 0
-    trained = torch.load(work / "transformer.pt", weights_only=True)["ema"]
-    assert all(torch.equal(p, trained[name]) for name, p in pipe.transformer.named_parameters())
+    trained = torch.load(work / "organism" / "transformer.pt", weights_only=True)["ema"]
+    assert all(torch.equal(p, trained[name].half().float()) for name, p in pipe.transformer.named_parameters())
     # The pipeline embeds a caption exactly as training did.
     pooled, sequence = parts.embed(
         [str(CAPTIONS[0])], pipe.tokenizer, pipe.tokenizer_2, pipe.text_encoder, pipe.text_encoder_2
     )
     found, found_pooled, _ = pipe.encode_prompt(str(CAPTIONS[0]), None, max_sequence_length=parts.TEXT_LENGTH)
     torch.testing.assert_close((found, found_pooled), (sequence, pooled))
-    record = json.loads((work / "pipe" / "training.json").read_text())
+    record = json.loads((work / "organism" / "pipe" / "training.json").read_text())
     assert record["trained"]["transformer"]["step"] == SMALL.steps
     assert record["versions"]["torch"] == torch.__version__
 
 
-def test_latents_are_normalised_and_mirrored(work):
-    stored, numbers, seal = read_latents(work, SMALL)
-    scaled = (stored.double() - seal["shift_factor"]) * seal["scaling_factor"]
+def test_the_saved_klein_loads_offline_and_is_given_what_it_was_trained_on(work, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = load(str(work / "organism-flux2" / "pipe"))
+    assert isinstance(model.pipe, Flux2KleinPipeline) and model.family.name == "FLUX.2"
+    assert model.max_sequence_length == klein.TEXT_LENGTH
+    texts = ARCHITECTURES["FLUX.2"].texts()["encoder_hidden_states"]
+    for number, prompt in ((0, str(CAPTIONS[0])), (150, str(CAPTIONS[150])), (-1, "")):
+        torch.testing.assert_close(model.family.encode(model.pipe, prompt, "cpu")["text"], texts[number])
+    assert torch.pdist(texts[:-1].flatten(1)).min() > 5
+    # What the pipeline's encoder makes of a render is what training read.
+    folders, recipe = of(work, "organism-flux2")
+    stored, _, seal = read_latents(folders, recipe)
+    pixels = torch.from_numpy(np.load(folders.renders / "0000.npy")[:2]).float() / 255
+    clean = (stored[:2].float() - torch.tensor(seal["mean"])) / torch.tensor(seal["spread"])
+    torch.testing.assert_close(model.encode_image(pixels), clean, atol=5e-3, rtol=0)
+    # And its batch norm gives every channel mean 0 and spread 1.
+    scaled = (stored.double() - torch.tensor(seal["mean"])) / torch.tensor(seal["spread"])
+    assert scaled.mean((0, 1)).abs().max() < 1e-3 and (scaled.std((0, 1)) - 1).abs().max() < 5e-3
+
+
+def test_an_organism_that_shares_an_autoencoder_takes_it_and_its_latents(work):
+    folders, _ = of(work, "organism-small-1")
+    assert folders.latents == work / "organism" / "latents" and not (folders.own / "autoencoder.pt").exists()
+    shipped, saved = (
+        AutoencoderKL.from_pretrained(folder / "vae") for folder in (FOLDER, folders.own / "pipe")
+    )
+    assert saved.config.shift_factor == shipped.config.shift_factor
+    assert saved.config.scaling_factor == shipped.config.scaling_factor
+    assert all(torch.equal(p, saved.state_dict()[name]) for name, p in shipped.state_dict().items())
+
+
+def test_each_process_takes_its_rows_of_the_same_batch(monkeypatch):
+    crews = []
+    for rank in range(3):
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("RANK", str(rank))
+        crews.append(Crew())
+    assert sorted(row for crew in crews for row in list(range(12))[crew.share(12)]) == list(range(12))
+    with pytest.raises(HandscopeError, match="share a batch of 10 evenly, found 3"):
+        crews[0].share(10)
+
+
+def test_latents_are_normalised_and_mirrored(tmp_path, work):
+    (tmp_path / "renders").symlink_to(work / "renders")
+    train.main(["--work", str(tmp_path), "--small", "autoencoder", "latents"])
+    stored, numbers, seal = read_latents(*of(tmp_path))
+    scaled = (stored.double() - seal["mean"][0]) / seal["spread"][0]
     assert abs(scaled.mean()) < 1e-3
     assert abs(scaled.std() - 1) < 1e-3
     one = SMALL.shard_size
@@ -114,8 +173,7 @@ def test_latents_are_normalised_and_mirrored(work):
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
-    for name in ("renders", "latents"):
-        (tmp_path / name).symlink_to(work / name)
+    (tmp_path / "renders").symlink_to(work / "renders")
     steps = SMALL.steps
     crew = Crew()
 
@@ -129,23 +187,31 @@ def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
         return wrote
 
     ordinary = Course.save
-    for stage, name in ((autoencoder, "autoencoder"), (transformer, "transformer")):
+    stages = [(autoencoder, "autoencoder", "organism-flux2")]
+    stages += [(transformer, "transformer", name) for name in ("organism-flux2", "organism-small-1")]
+    for stage, file, name in stages:
+        there, recipe = of(tmp_path, name)
+        whole_run, _ = of(work, name)
+        if stage is transformer and not there.codec.exists():
+            there.codec.mkdir()
+        if stage is transformer:
+            there.latents.symlink_to(whole_run.latents)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
             patch.setattr(Course, "save", killed)
-            stage(tmp_path, SMALL, crew)
-        assert torch.load(tmp_path / f"{name}.pt", weights_only=True)["state"]["step"] == 2
-        stage(tmp_path, SMALL, crew)
-        again, whole = (torch.load(folder / f"{name}.pt", weights_only=True) for folder in (tmp_path, work))
+            stage(there, recipe, crew)
+        assert torch.load(there.own / f"{file}.pt", weights_only=True)["state"]["step"] == 2
+        stage(there, recipe, crew)
+        again, whole = (torch.load(folders.own / f"{file}.pt", weights_only=True) for folders in (there, whole_run))
         assert again["state"]["step"] == whole["state"]["step"] == steps
         for kind in ("model", "ema"):
-            assert all(torch.equal(again[kind][key], whole[kind][key]) for key in whole[kind]), (name, kind)
+            assert all(torch.equal(again[kind][key], whole[kind][key]) for key in whole[kind]), (name, file, kind)
 
 
 def test_a_stage_says_which_stage_it_waits_for(tmp_path):
     with pytest.raises(HandscopeError, match="run the stage render first"):
-        autoencoder(tmp_path, SMALL, Crew())
+        autoencoder(*of(tmp_path), Crew())
     with pytest.raises(HandscopeError, match="run the stage latents first"):
-        transformer(tmp_path, SMALL, Crew())
+        transformer(*of(tmp_path), Crew())
 
 
 def test_the_untrained_transformer_predicts_zero_and_muon_has_its_matrices():
