@@ -63,6 +63,7 @@ class Course:
     """How far one training is, and when it is time to write; its checkpoint keeps the time spent over restarts."""
 
     def __init__(self, name: str, work: Path, steps: int, crew: Crew, save_every: float) -> None:
+        work.mkdir(parents=True, exist_ok=True)
         self.checkpoint = work / f"{name}.pt"
         self.log = work / f"{name}.jsonl"
         self.steps, self.crew, self.save_every = steps, crew, save_every
