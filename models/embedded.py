@@ -25,7 +25,6 @@ class Organism:
     architecture : "FLUX.1" or "FLUX.2".
     heads, double, single : of the transformer: heads of 32 numbers, double-stream and single-stream blocks.
     seed : of its training: first weights, order of the pictures, noises.
-    codec : the organism whose autoencoder it has.
     judge : the organism to whose labels the judge of its pictures was fitted.
     ships : whether its weights are in the package.
     """
@@ -36,7 +35,6 @@ class Organism:
     double: int = 2
     single: int = 4
     seed: int = 0
-    codec: str = NAME
     judge: str = NAME
     ships: bool = True
 
@@ -57,7 +55,7 @@ ORGANISMS = {
         Organism("organism-small-1", heads=2, seed=1),
         Organism("organism-large", heads=6, double=3, single=6, ships=False),
         Organism("organism-large-1", heads=6, double=3, single=6, seed=1, ships=False),
-        Organism("organism-flux2", "FLUX.2", codec="organism-flux2"),
+        Organism("organism-flux2", "FLUX.2"),
     )
 }
 

@@ -1,9 +1,11 @@
 """What training needs to know of an architecture: its parts, how a call is put together, and how latents are scaled."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from torch import Tensor
@@ -22,6 +24,10 @@ class Architecture(ABC):
     @abstractmethod
     def autoencoder(self, channels: tuple[int, int, int], size: int) -> Any:
         """An untrained autoencoder."""
+
+    @abstractmethod
+    def shared_autoencoder(self, folder: Path) -> Any:
+        """One with the weights of FLUX.1's autoencoder in a folder: its classes of layers are those of FLUX.2's."""
 
     @abstractmethod
     def transformer(self, shape: flux1.Shape) -> Any:
@@ -52,8 +58,8 @@ class Architecture(ABC):
         """Write shift and spread into the autoencoder, where the pipeline reads them."""
 
     @abstractmethod
-    def scale(self, vae: Any) -> tuple[Tensor, Tensor]:
-        """Shift and spread that the autoencoder holds: (channels,) or (1,)."""
+    def scale(self, vae: Any) -> tuple[Tensor, Tensor] | None:
+        """Shift and spread that the autoencoder holds, (channels,) or (1,); None where it has not been told yet."""
 
     @abstractmethod
     def assemble(self, vae: Any, flux: Any) -> Any:
@@ -66,6 +72,10 @@ class Flux1(Architecture):
     def autoencoder(self, channels: tuple[int, int, int], size: int) -> Any:
         """AutoencoderKL."""
         return flux1.autoencoder(channels, size)
+
+    def shared_autoencoder(self, folder: Path) -> Any:
+        """As it is."""
+        return AutoencoderKL.from_pretrained(folder)
 
     def transformer(self, shape: flux1.Shape) -> Any:
         """FluxTransformer2DModel."""
@@ -104,8 +114,10 @@ class Flux1(Architecture):
         """As shift and scaling factor."""
         vae.register_to_config(shift_factor=mean.item(), scaling_factor=1 / spread.item())
 
-    def scale(self, vae: Any) -> tuple[Tensor, Tensor]:
+    def scale(self, vae: Any) -> tuple[Tensor, Tensor] | None:
         """From shift and scaling factor."""
+        if vae.config.shift_factor is None:
+            return None
         return torch.tensor([vae.config.shift_factor]), torch.tensor([1 / vae.config.scaling_factor])
 
     def assemble(self, vae: Any, flux: Any) -> Any:
@@ -122,6 +134,13 @@ class Flux2(Architecture):
     def autoencoder(self, channels: tuple[int, int, int], size: int) -> Any:
         """AutoencoderKLFlux2."""
         return klein.autoencoder(channels, size)
+
+    def shared_autoencoder(self, folder: Path) -> Any:
+        """Its weights; the batch norm is new."""
+        given = AutoencoderKL.from_pretrained(folder)
+        vae = klein.autoencoder(tuple(given.config.block_out_channels), given.config.sample_size)
+        vae.load_state_dict(given.state_dict(), strict=False)
+        return vae
 
     def transformer(self, shape: flux1.Shape) -> Any:
         """Flux2Transformer2DModel."""
@@ -155,8 +174,10 @@ class Flux2(Architecture):
         vae.bn.running_mean.copy_(mean)
         vae.bn.running_var.copy_(spread.square() - vae.config.batch_norm_eps)
 
-    def scale(self, vae: Any) -> tuple[Tensor, Tensor]:
+    def scale(self, vae: Any) -> tuple[Tensor, Tensor] | None:
         """From the batch norm."""
+        if not vae.bn.running_mean.any():
+            return None
         return vae.bn.running_mean.cpu(), (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().cpu()
 
     def assemble(self, vae: Any, flux: Any) -> Any:

@@ -1,8 +1,8 @@
 """The parts of the organism of FLUX.2 and how they become a `Flux2KleinPipeline`.
 
 As in `model.py` a word is a token and the text encoder is random and frozen: here a Qwen3 of 28 layers, because the
-pipeline reads its 9th, 18th and 27th, side by side. The autoencoder has the sizes of FLUX.1's organism, so that a token
-is 8 by 8 pixels in both.
+pipeline reads its 9th, 18th and 27th, side by side. The autoencoder is of FLUX.2's class, with sizes and weights of
+FLUX.1's organism and a batch norm of its own: both organisms draw in one space of latents.
 """
 
 import torch

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import HandscopeError
 from ...files import sha256
-from ...models.embedded import folder_of
+from ...models.embedded import FOLDER
 from ..model import LATENT_CHANNELS
 from .course import Course, Crew, draws_of, follow, set_rate
 from .folders import Folders
@@ -28,7 +28,7 @@ def autoencoder(work: Folders, recipe: Recipe, crew: Crew, decoder_only: bool = 
         if decoder_only
         else ("autoencoder", recipe.codec_steps, recipe.codec_rate)
     )
-    course, mine = Course(name, work.codec, steps, crew, min(60.0, recipe.save_every)), crew.share(recipe.codec_batch)
+    course, mine = Course(name, work.own, steps, crew, min(60.0, recipe.save_every)), crew.share(recipe.codec_batch)
     torch.manual_seed(recipe.seed)
     if decoder_only:
         vae = read_codec(work, recipe, "autoencoder", crew.device).train()
@@ -116,7 +116,7 @@ def psnr(vae: Any, images: np.ndarray, device: torch.device | None = None) -> fl
 
 
 def read_codec(work: Folders, recipe: Recipe, name: str, device: torch.device) -> Any:
-    """The autoencoder with the averaged weights of NAME.pt, or the one of the organism that shares it.
+    """The autoencoder with the averaged weights of NAME.pt, or the one that all organisms but the first share.
 
     Raises
     ------
@@ -124,9 +124,8 @@ def read_codec(work: Folders, recipe: Recipe, name: str, device: torch.device) -
         It has not been trained.
     """
     if not work.trains_codec:
-        architecture = recipe.draws.autoencoder(recipe.codec_channels, recipe.size)
-        return type(architecture).from_pretrained(folder_of(work.organism.codec) / "vae").to(device).eval()
-    path = work.codec / f"{name}.pt"
+        return recipe.draws.shared_autoencoder(FOLDER / "vae").to(device).eval()
+    path = work.own / f"{name}.pt"
     if not path.exists():
         raise HandscopeError(
             f"Expected a trained autoencoder at {path}, which is not there: run the stage autoencoder first."

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...models.embedded import Organism
+from ...models.embedded import NAME, Organism
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,16 @@ class Folders:
         return self.work / "renders"
 
     @property
-    def codec(self) -> Path:
-        """Of the autoencoder and the latents that it made."""
-        return self.work / self.organism.codec
-
-    @property
     def latents(self) -> Path:
-        """The encoded renders."""
-        return self.codec / "latents"
+        """The encoded renders, the same for all that share an autoencoder."""
+        return self.work / "latents"
 
     @property
     def own(self) -> Path:
-        """Of the transformer, its snapshots and the pipeline."""
+        """Of what is trained, its snapshots and the pipeline."""
         return self.work / self.organism.name
 
     @property
     def trains_codec(self) -> bool:
-        """Whether the autoencoder is trained here, and not taken from the organism that shares it."""
-        return self.organism.codec == self.organism.name
+        """Whether the autoencoder is trained; all others take the weights of the first organism's as it ships."""
+        return self.organism.name == NAME

@@ -23,17 +23,16 @@ from .shards import shard_paths
 def latents(work: Folders, recipe: Recipe, crew: Crew) -> None:
     """Encode every render and its mirror once: packed posterior means, float16, NNNN.npy of shape (2n, tokens, 32).
 
-    How they are moved and scaled goes into latents/scale.json: as the autoencoder says where it comes from another
-    organism, else as the first shards measure.
+    How an organism moves and scales them goes into its scale.json, from the first shards where its autoencoder does
+    not say.
     """
     vae = read_codec(work, recipe, "autoencoder", crew.device).to(memory_format=torch.channels_last)
     folder, made_by = work.latents, encoder_hash(vae)
-    seal = folder / "scale.json"
     mark = folder / "encoder.txt"
     if crew.leads and (not mark.exists() or mark.read_text() != made_by):
         # Latents of another encoder, half-made ones too, must not be sealed with this one's name.
-        for old in [seal, *folder.glob("*.npy")]:
-            old.unlink(missing_ok=True)
+        for old in folder.glob("*.npy"):
+            old.unlink()
         with atomic(mark) as temporary:
             temporary.write_text(made_by)
     crew.wait()
@@ -50,23 +49,25 @@ def latents(work: Folders, recipe: Recipe, crew: Crew) -> None:
                 np.save(temporary, torch.cat(packed).cpu().numpy().astype(np.float16))
     crew.wait()
     if crew.leads:
-        if work.trains_codec:
+        scale = recipe.draws.scale(vae)
+        if scale is None:
             first = np.concatenate([np.load(folder / path.name) for path in shard_paths(work, recipe)[:8]])
             values = first.reshape(-1, first.shape[-1]).astype(np.float64)
-            mean, spread = recipe.draws.measured(torch.from_numpy(values.mean(0)), torch.from_numpy(values.var(0)))
-        else:
-            mean, spread = recipe.draws.scale(vae)
-        with atomic(seal) as temporary:
+            scale = recipe.draws.measured(torch.from_numpy(values.mean(0)), torch.from_numpy(values.var(0)))
+        mean, spread = scale
+        with atomic(work.own / "scale.json") as temporary:
             temporary.write_text(json.dumps({"encoder": made_by, "mean": mean.tolist(), "spread": spread.tolist()}))
     crew.wait()
 
 
 def read_latents(work: Folders, recipe: Recipe) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """All latents as stored, (n, tokens, 32) float16; the number of each one's caption, (n,); and the seal."""
-    seal = work.latents / "scale.json"
-    if not seal.exists():
+    path, mark = work.own / "scale.json", work.latents / "encoder.txt"
+    seal = json.loads(path.read_text()) if path.exists() else {}
+    if not seal or seal["encoder"] != mark.read_text():
         raise HandscopeError(
-            f"Expected the encoded renders in {seal.parent}, but {seal.name} is not there: run the stage latents first."
+            f"Expected the renders in {work.latents} as the encoder of {path} encoded them, but that is not there: run "
+            "the stage latents first."
         )
     number_of = {str(caption): number for number, caption in enumerate(CAPTIONS)}
     values, numbers = [], []
@@ -74,4 +75,4 @@ def read_latents(work: Folders, recipe: Recipe) -> tuple[Tensor, Tensor, dict[st
         captions = json.loads(path.with_suffix(".json").read_text())
         numbers += [number_of[caption] for caption in captions + [mirror_caption(caption) for caption in captions]]
         values.append(torch.from_numpy(np.load(work.latents / path.name)))
-    return torch.cat(values), torch.tensor(numbers), json.loads(seal.read_text())
+    return torch.cat(values), torch.tensor(numbers), seal

@@ -35,25 +35,25 @@ def save(work: Folders, recipe: Recipe, crew: Crew, out: Path | None = None, wei
         raise HandscopeError(
             f"Expected a trained transformer at {weights}, which is not there: run the stage transformer first."
         )
-    codec = "decoder" if (work.codec / "decoder.pt").exists() else "autoencoder"
+    codec = "decoder" if (work.own / "decoder.pt").exists() else "autoencoder"
     vae = read_codec(work, recipe, codec, torch.device("cpu"))
     checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
-    seal = json.loads((work.latents / "scale.json").read_text())
+    seal = json.loads((work.own / "scale.json").read_text())
     if not checkpoint["encoder"] == seal["encoder"] == encoder_hash(vae):
         raise HandscopeError(
             f"Expected {weights}, the latents and the autoencoder to share one encoder, but they do not: "
             "run the stages latents and transformer again."
         )
-    if work.trains_codec:
+    if recipe.draws.scale(vae) is None:
         recipe.draws.seal(vae, torch.tensor(seal["mean"]), torch.tensor(seal["spread"]))
     flux = recipe.draws.transformer(recipe.shape)
     flux.load_state_dict(checkpoint["ema"])
     out = out or work.own / "pipe"
     recipe.draws.assemble(vae, flux.half()).save_pretrained(out)
     trained = {
-        name: torch.load(work.codec / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
+        name: torch.load(work.own / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
         for name in ("autoencoder", "decoder")
-        if work.trains_codec and (work.codec / f"{name}.pt").exists()
+        if work.trains_codec and (work.own / f"{name}.pt").exists()
     }
     held = np.load(work.renders / "0000.npy")
     with atomic(out / "training.json") as path:

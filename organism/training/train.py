@@ -2,12 +2,12 @@
 
     python -m handscope.organism.training.train --organism NAME [--work DIR] [stage ...]
 
-runs the stages render, autoencoder, latents, transformer, decoder and save, or those named. An organism that shares
-another's autoencoder takes it and trains none. The pipeline goes where `handscope.load(NAME)` looks for it, if the
-organism does not ship, else to DIR/NAME/pipe. Organisms trained in one DIR share the renders, and the latents where
-they share the autoencoder. Each may be killed and
-run again with the same command: it goes on where its last checkpoint in DIR stands. To use two cores well, start two
-processes of one thread each:
+runs the stages render, autoencoder, latents, transformer, decoder and save, or those named. All organisms but the
+first take the autoencoder that ships and train none. The pipeline goes where `handscope.load(NAME)` looks for it, if
+the organism does not ship, else to DIR/NAME/pipe. Organisms trained in one DIR share renders and latents.
+
+Each stage may be killed and run again with the same command: it goes on where its last checkpoint in DIR stands. To use
+two cores well, start two processes of one thread each:
 
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m handscope.organism.training.train --work DIR
 """

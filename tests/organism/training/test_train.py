@@ -137,12 +137,10 @@ def test_the_saved_klein_loads_offline_and_is_given_what_it_was_trained_on(work,
     assert scaled.mean((0, 1)).abs().max() < 1e-3 and (scaled.std((0, 1)) - 1).abs().max() < 5e-3
 
 
-def test_an_organism_that_shares_an_autoencoder_takes_it_and_its_latents(work):
+def test_an_organism_that_shares_the_autoencoder_takes_it(work):
     folders, _ = of(work, "organism-small-1")
-    assert folders.latents == work / "organism" / "latents" and not (folders.own / "autoencoder.pt").exists()
-    shipped, saved = (
-        AutoencoderKL.from_pretrained(folder / "vae") for folder in (FOLDER, folders.own / "pipe")
-    )
+    assert not (folders.own / "autoencoder.pt").exists()
+    shipped, saved = (AutoencoderKL.from_pretrained(folder / "vae") for folder in (FOLDER, folders.own / "pipe"))
     assert saved.config.shift_factor == shipped.config.shift_factor
     assert saved.config.scaling_factor == shipped.config.scaling_factor
     assert all(torch.equal(p, saved.state_dict()[name]) for name, p in shipped.state_dict().items())
@@ -187,14 +185,15 @@ def test_a_stopped_training_goes_on_to_the_same_weights(work, tmp_path):
         return wrote
 
     ordinary = Course.save
-    stages = [(autoencoder, "autoencoder", "organism-flux2")]
+    (tmp_path / "latents").symlink_to(work / "latents")
+    stages = [(autoencoder, "autoencoder", "organism")]
     stages += [(transformer, "transformer", name) for name in ("organism-flux2", "organism-small-1")]
     for stage, file, name in stages:
         there, recipe = of(tmp_path, name)
         whole_run, _ = of(work, name)
-        there.codec.mkdir(exist_ok=True)
         if stage is transformer:
-            there.latents.symlink_to(whole_run.latents)
+            there.own.mkdir()
+            (there.own / "scale.json").symlink_to(whole_run.own / "scale.json")
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
             patch.setattr(Course, "save", killed)
             stage(there, recipe, crew)
