@@ -26,7 +26,7 @@ from .shape import features
 
 CARD = Path(__file__).with_name("judge.json")
 CHECKS = Path(__file__).with_name("judge_checks.json")
-"""How a judge does on labelled pictures of an organism that it was not fitted to: `evaluate`'s summary by name."""
+"""How a judge does on labelled pictures of an organism that it was not fitted to, and its band there, by name."""
 NEEDED_KAPPA, NEEDED_KAPPA_DECIDED = 0.6, 0.75
 L2 = 30.0  # strength of the penalty on standardised features; labels are few and noisy
 
@@ -71,8 +71,11 @@ class Judge:
         judge = cls.load(card_of(fitted))
         if fitted == name:
             return judge
-        checks = json.loads(CHECKS.read_text(encoding="utf-8"))
-        return replace(judge, summary={"fitted_to": fitted, **checks.get(name, {"n": 0, "trusted": False})})
+        found = json.loads(CHECKS.read_text(encoding="utf-8")).get(name)
+        if found is None:
+            return replace(judge, summary={"fitted_to": fitted, "n": 0, "trusted": False})
+        low, high = found["band"]
+        return replace(judge, sure_good=low, sure_bad=high, summary={"fitted_to": fitted, **found})
 
     def save(self, path: Path = CARD) -> None:
         """Write the card; all of it or nothing."""
@@ -142,17 +145,26 @@ def out_of_fold(
     Only `clear` rows are learnt from. The band in which a judge abstains is chosen, for the rows of a fold, on the
     predictions for the other folds.
     """
-    from sklearn.model_selection import GroupKFold
-
-    p, decided = np.empty(len(bad)), np.zeros(len(bad), bool)
-    splits = list(GroupKFold(folds, shuffle=True, random_state=0).split(x, bad, groups))
-    for train, test in splits:
+    p = np.empty(len(bad))
+    for train, test in _splits(bad, groups, folds):
         learnt = train[clear[train]]
         p[test] = fit(x[learnt], bad[learnt], names, {}, (0.5, 0.5)).probability(x[test])
-    for train, test in splits:
+    return p, decided_elsewhere(p, bad, groups, folds)
+
+
+def decided_elsewhere(p: np.ndarray, bad: np.ndarray, groups: np.ndarray, folds: int = 5) -> np.ndarray:
+    """Whether probabilities (n,) decide by a band that was chosen on other groups: (n,)."""
+    decided = np.zeros(len(bad), bool)
+    for train, test in _splits(bad, groups, folds):
         low, high = choose_band(p[train], bad[train])
         decided[test] = (p[test] <= low) | (p[test] >= high)
-    return p, decided
+    return decided
+
+
+def _splits(bad: np.ndarray, groups: np.ndarray, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import GroupKFold
+
+    return list(GroupKFold(folds, shuffle=True, random_state=0).split(bad, bad, groups))
 
 
 def evaluate(p: np.ndarray, decided: np.ndarray, bad: np.ndarray, groups: np.ndarray) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ...analysis.statistics.folds import grouped_folds
 from ...analysis.statistics.paired import paired_rates
 from ...files import atomic
 from ...models.embedded import NAME, ORGANISMS
-from ..judge import CHECKS, Judge, card_of, choose_band, evaluate, fit, out_of_fold
+from ..judge import CHECKS, Judge, card_of, choose_band, decided_elsewhere, evaluate, fit, out_of_fold
 from ..shape import features
 from .shipped import ShippedLabels, labels_folder
 
@@ -82,15 +82,17 @@ def fit_to(name: str) -> dict[str, Any]:
 def check_on(name: str) -> dict[str, Any]:
     """Try the judge of an organism that was fitted to another one's labels on its own, and write what came out.
 
-    Besides `evaluate`'s summary: the rate of bad that the judge finds where it decides, less the looks' rate there, and
-    its 95% interval over prompts.
+    Its weights stay; the band in which it abstains is chosen anew, held out as in `out_of_fold`. Besides `evaluate`'s
+    summary: the rate of bad that it finds where it decides, less the looks' rate there, and its 95% interval over
+    prompts.
     """
     lessons, judge = Lessons.load(name), Judge.load(card_of(ORGANISMS[name].judge))
     p = judge.probability(lessons.x)
-    decided = (p <= judge.sure_good) | (p >= judge.sure_bad)
+    decided = decided_elsewhere(p, lessons.bad, lessons.groups)
     summary = evaluate(p, decided, lessons.bad, lessons.groups)
     said = paired_rates(lessons.bad, np.where(decided, p > 0.5, np.nan), lessons.groups)
     summary |= {
+        "band": list(choose_band(p, lessons.bad)),
         "rate_bias": round(said.difference, 3),
         "rate_bias_interval": [round(said.low, 3), round(said.high, 3)],
     }

@@ -104,9 +104,13 @@ def verdict(looks: Sequence[str]) -> str:
 
 
 def merge(run: Run, folders: Sequence[Path], out: Path) -> pd.DataFrame:
-    """Make the labels of three looks, the third at what two left open; write ``hand_labels.csv`` and its mosaic."""
+    """Make the labels of three looks, the third at what two left open; write ``hand_labels.csv`` and its mosaic.
+
+    Samples that the first look left out have no label.
+    """
     first, second, third = (read_look(folder) for folder in folders)
     table = run.samples().set_index("sample")[["prompt", "seed", "image_sha256"]]
+    table = table[table.index.isin(first.index)]
     rows = []
     prompts, places = sorted(set(table.prompt)), table.groupby("prompt").seed.rank().astype(int) - 1
     tile = run.image(table.index[0]).shape[0]
