@@ -16,6 +16,7 @@ from typing import Any
 from .commands import (
     anatomy,
     commit,
+    evaluate,
     extract,
     features,
     generate,
@@ -68,6 +69,7 @@ GROUPS = (
     anatomy,
     metrics,
     ratings,
+    evaluate,
     models,
 )
 

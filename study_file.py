@@ -54,7 +54,13 @@ def parse(path: Path) -> dict[Any, Any]:
     return given
 
 
-def refusal(error: ValidationError, where: object, given: dict[Any, Any], fields: Mapping[str, FieldInfo]) -> str:
+def refusal(
+    error: ValidationError,
+    where: object,
+    given: Mapping[Any, Any],
+    fields: Mapping[str, FieldInfo],
+    what: str = "a study",
+) -> str:
     """One or two sentences on what is wrong in a study: an unknown key, else a missing one, else the first value.
 
     Parameters
@@ -62,6 +68,7 @@ def refusal(error: ValidationError, where: object, given: dict[Any, Any], fields
     where : the file
     given : what stands in it
     fields : of the study, by their names in Python
+    what : it is, if it is none
     """
     known = {field.alias or name: field for name, field in fields.items()}
     first = min(error.errors(), key=lambda one: ORDER.get(one["type"], len(ORDER)))
@@ -69,10 +76,10 @@ def refusal(error: ValidationError, where: object, given: dict[Any, Any], fields
     if first["type"] in ("extra_forbidden", "invalid_key"):
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]!r}?" if near else f"it may be one of {', '.join(known)}."
-        return f"{where} has a key {key!r}, which a study does not have: {advice}"
+        return f"{where} has a key {key!r}, which {what} does not have: {advice}"
     key = str(key)
     if first["type"] == "missing":
-        return f"{where} lacks the key {key!r}, which every study needs: add it."
+        return f"{where} lacks the key {key!r}, which {what} needs: add it."
     reason = first.get("ctx", {}).get("error")
     if isinstance(reason, HandscopeError):
         return f"{where}, key {key!r}: {reason}"

@@ -20,7 +20,7 @@ from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
 from ..run.part import Part, PartsLeftError
-from .arms import Arm, draw_arm
+from .arms import Arm, arm_run, begin_arm, draw_arm
 from .metrics.kernels import kid
 from .quality import SHIFTS, appearance, diversity, shifts
 
@@ -74,16 +74,8 @@ def experiment(
         raise HandscopeError(f"Expected arms with a name each, and pairs, found {len(arms)} arms, {len(pairs)} pairs.")
     runs = {}
     for arm in arms:
-        run = Run(folder / arm.name.replace(" ", "_"))
-        now = {**baseline, **arm.settings}
-        before = run.settings.get("drawn_with", now)
-        if before != now:
-            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-            raise HandscopeError(
-                f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move {folder} away, or give "
-                "the settings of then."
-            )
-        run.write_settings({"drawn_with": now})
+        run = arm_run(folder, arm.name)
+        begin_arm(arm, run, baseline)
         draw_arm(model, arm, run, pairs, batch_size, shard, progress)
         runs[arm.name] = run
     names = {sample_id(prompt, seed) for prompt, seed in pairs}

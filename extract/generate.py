@@ -3,7 +3,7 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -160,9 +160,22 @@ def draw(
     height: int,
     width: int,
     trajectories: bool = True,
+    negative: str | None = None,
+    true_cfg: float = 1.0,
+    pipe: Any = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Drawn:
-    """One call of the pipeline, with an image for each (prompt, seed)."""
+    """One call of the pipeline, with an image for each (prompt, seed).
+
+    Parameters
+    ----------
+    negative, true_cfg : str and float, optional
+        A prompt to be led away from, and how far where guidance has another number for that.
+    pipe : optional
+        Another pipeline around the model's parts, and `more` that its call takes.
+    """
     model.check()
+    pipe = model.pipe if pipe is None else pipe
     prompts = [prompt for prompt, _ in pairs]
     family = model.family
     noise = [model.noise(seed, height, width) for _, seed in pairs]
@@ -188,8 +201,10 @@ def draw(
         if trajectories:
             names = hooks.enter_context(named(model.transformer, family))
             hooks.enter_context(model.transformer.register_forward_pre_hook(before, with_kwargs=True))
-        images = model.pipe(
-            **family.generation(model, prompts, guidance),
+        away = () if negative is None else ([negative] * len(prompts), true_cfg)
+        images = pipe(
+            **family.generation(model, prompts, guidance, *away),
+            **(more or {}),
             latents=family.to_pipeline(model.pipe, torch.stack(noise), height, width),
             num_inference_steps=steps,
             height=height,

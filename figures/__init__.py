@@ -5,6 +5,7 @@ chance is hatched in a grid, and has an open marker elsewhere. Colours, sizes an
 """
 
 from .answers import power_curve, reliability
+from .arms import arms_forest, dose_response
 from .calls import PAPERS, paper
 from .clouds import label_legend, scatter
 from .effects import effects
@@ -29,10 +30,12 @@ __all__ = [
     "PAPERS",
     "SERIES",
     "STYLE",
+    "arms_forest",
     "contact_sheet",
     "cosines",
     "curves",
     "decided_share",
+    "dose_response",
     "effects",
     "figure",
     "filmstrip",

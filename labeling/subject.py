@@ -39,6 +39,14 @@ SCOPES = ("local", "global")
 """A fault is seen in a part of an instance, or only in the whole of it."""
 
 
+def _a_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"expected a regular expression ({error})") from error
+    return pattern
+
+
 def _one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
@@ -118,6 +126,9 @@ class Subject:
         Faults in words, for the beginning of a report.
     facts : dict of Fact by name
         What prompts state. A report shows the rate of bad instances by each.
+    asked : str
+        A regular expression of prompts that ask for an instance, so that a picture without one lacks it; empty where
+        every prompt does.
     suggestions : list of str
         Names of what may suggest a mask: see `labeling.suggestions.suggest`.
     guide : list of str
@@ -136,6 +147,7 @@ class Subject:
     rating: Rating
     examples: str = ""
     facts: dict[Name, Fact] = Field(default_factory=dict)
+    asked: Annotated[str, AfterValidator(_a_pattern)] = ""
     suggestions: list[Name] = Field(default_factory=lambda: ["probe"])
     guide: list[Text] = Field(default_factory=list)
     judge: Literal["organism"] | None = None
@@ -193,6 +205,14 @@ class Subject:
                 f"Expected the kinds of {where} to be among {', '.join(self.kinds)}, which the subject {self.name} "
                 f"has, alone or with :local or :global behind; found {', '.join(unknown)}."
             )
+
+    def asks(self, prompt: str) -> bool:
+        """Whether a prompt asks for an instance.
+
+        >>> [load_subject("hand").asks(prompt) for prompt in ("a left hand, palm view", "a potter at work")]
+        [True, False]
+        """
+        return re.search(self.asked, prompt, re.IGNORECASE) is not None
 
     def stated(self, prompt: str) -> dict[str, str]:
         """What a prompt states, by the name of the fact; facts that it is silent on are left out.

@@ -32,7 +32,7 @@ class Checkpoint:
     folder : pathlib.Path
         With a `model_index.json`.
     single : pathlib.Path or None
-        A file of transformer weights that takes the place of those in `folder`.
+        A file of transformer weights, or a transformer's folder, that takes the place of those in `folder`.
     """
 
     folder: Path
@@ -48,10 +48,11 @@ class Checkpoint:
 
         The name of a single file says nothing and is left out.
         """
-        paths = [self.single] if self.single else sorted((self.folder / "transformer").glob("*.safetensors"))
+        alone = self.single is not None and self.single.is_file()
+        folder = self.single or self.folder / "transformer"
         total = hasher()
-        for path in paths:
-            total.update(f"{'' if self.single else path.name} {files.sha256(path)}\n".encode())
+        for path in [folder] if alone else sorted(folder.glob("*.safetensors")):
+            total.update(f"{'' if alone else path.name} {files.sha256(path)}\n".encode())
         if quantisation is not None:
             total.update(f"quantisation {quantisation}\n".encode())
         return total.hexdigest()
@@ -71,6 +72,13 @@ def find(name: str, revision: str | None, base: str | None) -> Checkpoint:
         raise HandscopeError(
             f"{name} is a pickle by its name, and loading a pickle can run any code in it: use a .safetensors file."
         )
+    if single.is_dir() and base is not None and not (single / "model_index.json").exists():
+        if not (single / "config.json").is_file() or not any(single.glob("*.safetensors")):
+            raise HandscopeError(
+                f"Expected a transformer in {single}, a config.json and its .safetensors files as save_pretrained "
+                "writes them: give the folder that holds these."
+            )
+        return Checkpoint(_folder(base, revision), single.resolve())
     if suffix != ".safetensors":
         if single.is_file():
             raise HandscopeError(
@@ -78,8 +86,8 @@ def find(name: str, revision: str | None, base: str | None) -> Checkpoint:
             )
         if base is not None:
             raise HandscopeError(
-                f"base={base!r} names the rest of the pipeline for a single .safetensors file, and {name!r} is none: "
-                "leave base out."
+                f"base={base!r} names the rest of the pipeline for a transformer's folder or a .safetensors file, and "
+                f"{name!r} is neither: leave base out."
             )
         return Checkpoint(_folder(name, revision))
     if not single.is_file():
@@ -175,6 +183,14 @@ def _single_file(family: Family, checkpoint: Checkpoint, dtype: torch.dtype, qua
     from diffusers import TorchAoConfig
 
     assert checkpoint.single is not None
+    if checkpoint.single.is_dir():
+        return getattr(diffusers, family.transformer).from_pretrained(
+            checkpoint.single,
+            torch_dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            quantization_config=quantisation,
+        )
     # diffusers 0.42 takes a torchao config here and leaves the weights as they are.
     later = isinstance(quantisation, TorchAoConfig)
     transformer = getattr(diffusers, family.transformer).from_single_file(

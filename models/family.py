@@ -152,6 +152,9 @@ class Family:
     output : tuple of str
         Paths of the modules that make a prediction of the image's stream behind the last block, in the order in which
         they run: ``("norm_out", "proj_out")``. Empty where it is not known what a block would say by itself.
+    controlnets : tuple of str
+        Module and class of the pipeline that takes a ControlNet, and of the ControlNet; empty where there is none that
+        draws from given latents.
     channels_last : bool
         Whether they order a token's numbers by row and column first and by channel last.
     """
@@ -176,6 +179,7 @@ class Family:
     keeps_float32: bool = False
     prediction: str = "flow"
     output: tuple[str, ...] = ()
+    controlnets: tuple[str, ...] = ()
     channels_last: bool = False
 
     # --- the transformer and its blocks

@@ -298,7 +298,8 @@ def load(
     ----------
     name : str
         ``organism`` (the small model that ships with handscope), another of `embedded.ORGANISMS`, a folder
-        written by ``save_pretrained`` (quantised or not), a hub id, or a ``.safetensors`` file of a transformer.
+        written by ``save_pretrained`` (quantised or not), a hub id, or a ``.safetensors`` file or
+        a folder of a transformer.
     device : str
         ``cpu``, ``cuda``, ``cuda:1``.
     dtype : str, optional
@@ -312,7 +313,7 @@ def load(
     quantisation : str, optional
         ``bnb-4bit``, ``bnb-8bit`` (bitsandbytes, on a GPU) or ``torchao-int8``: of the transformer's linear layers.
     base : str, optional
-        For a single file: the folder or hub id that the config and the rest of the pipeline come from.
+        For a transformer alone: the folder or hub id that the rest of the pipeline comes from.
 
     Raises
     ------

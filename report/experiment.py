@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..errors import HandscopeError
+from ..evaluation.arms import arm_run
 from ..labeling.subject import subject_of
 from ..models.model import Model
 from ..organism.study.mend import mend
@@ -139,7 +140,7 @@ def pairs_plate(folder: Path, arms: list[str], n: int = 10) -> Figure:
     folder : the experiment's
     arms : names; the baseline first
     """
-    runs = [Run(folder / name.replace(" ", "_")) for name in arms]
+    runs = [arm_run(folder, name) for name in arms]
     names = runs[0].samples()["sample"].head(n)
     with rc_context(figures.STYLE):
         drawn = figures.figure(1.1 * n + 1.6, 1.15 * len(arms) + 0.2)

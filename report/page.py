@@ -56,7 +56,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     now = made_from(run.path, REPORT, {})
     if fresh(run.path, REPORT, now):
         return run.report_path
-    if design_page(run, flat, _embedded):
+    if design_page(run, flat, embedded):
         set_fresh(run.path, REPORT, now)
         return run.report_path
     results = Results.read(run)
@@ -64,13 +64,13 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     drawings = plates.plates(results, run.image, rates)
     files = {path.stem: path for path in run.figures_dir.glob("*.png")}  # stages that need a model drew their own
     parts = sections(results, files)
-    pictures = {name: _embedded(files[name]) for part in parts for name in part.figures if name in files}
+    pictures = {name: embedded(files[name]) for part in parts for name in part.figures if name in files}
 
     narrow = plates.narrow(results, run.image)
 
     def drawn(name: str) -> tuple[str, str]:
-        whole = _embedded(figures.save(drawings[name](), run.figures_dir, name))
-        return whole, _embedded(_as_png(narrow[name]())) if name in narrow else ""
+        whole = embedded(figures.save(drawings[name](), run.figures_dir, name))
+        return whole, embedded(_as_png(narrow[name]())) if name in narrow else ""
 
     saved = dict(zip(drawings, each(drawn, list(drawings), progress, "report", near=True)))
     pictures |= {name: whole for name, (whole, _) in saved.items()}
@@ -85,7 +85,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     return run.report_path
 
 
-def _embedded(file: Path | io.BytesIO) -> str:
+def embedded(file: Path | io.BytesIO) -> str:
     """A picture for a page that stands alone: WebP without loss, half of what PNG takes."""
     small = io.BytesIO()
     with Image.open(file) as image:

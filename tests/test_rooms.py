@@ -46,6 +46,7 @@ ORDER = """
     organism.study
     report
     study_file
+    evaluation_file
     study
     cluster
     commands

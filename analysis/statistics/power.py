@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import owens_t
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from ...errors import HandscopeError
 from .effects import auc_of_d, d_of_auc
@@ -160,6 +161,27 @@ def detectable(spread: float, null: float = 0.5, alpha: float = ALPHA, target: f
     0.57
     """
     return float(null + (norm.ppf(1 - alpha) + norm.ppf(target)) * spread)
+
+
+def groups_for(half_width: float, groups: int, difference: float = 0.05, target: float = 0.8) -> int:
+    """How many prompts it takes to see a difference of two rates, from what an interval over fewer of them was wide.
+
+    Parameters
+    ----------
+    half_width : half of the 95% interval of the difference, over `groups` prompts, as of `paired_rates`
+    difference : that is to be seen, two-sided at `ALPHA`, with the chance `target`
+
+    Notes
+    -----
+    Standard errors shrink with the root of the number of prompts, each of which has as many samples as now:
+    groups * ((z_alpha/2 + z_target) standard error / difference)².
+
+    >>> groups_for(0.1, 32)
+    262
+    """
+    error = half_width / student.ppf(0.975, max(groups - 1, 1))
+    many = groups * np.square((norm.ppf(1 - ALPHA / 2) + norm.ppf(target)) * error / difference)
+    return int(np.ceil(many)) if np.isfinite(many) else MOST
 
 
 def held_out_auc(best: ArrayLike, n_bad: ArrayLike, n_good: ArrayLike, rank: float, folds: int = 5) -> Array:

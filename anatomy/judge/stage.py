@@ -262,16 +262,26 @@ def score_run(run: Run, progress: Progress = quiet) -> None:
 
     What prompts say of raised fingers is taken into account.
     """
-    samples, subject = run.samples(), subject_of(run)
-    paths = [run.image_path(sample) for sample in samples["sample"]]
-    if not paths:
-        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
-    stated = {path: subject.numbers(prompt).get("gesture") for path, prompt in zip(paths, samples["prompt"])}
-    raised = {path: number for path, number in stated.items() if number is not None}
     calibration = Calibration.load("organism" if organism_of(run.settings) else "general")
-    pixels = dict(zip(paths, samples["image_sha256"]))
-    out = run.path / "anatomy"
-    score_files(paths, out, calibration=calibration, raised=raised, pixels=pixels, progress=progress)
+    known = of_run(run)
+    if not known["paths"]:
+        raise HandscopeError(f"There are no samples in {run.samples_dir}: run generate first.")
+    score_files(**known, out=run.path / "anatomy", calibration=calibration, progress=progress)
+
+
+def of_run(run: Run, samples: Sequence[str] | None = None) -> dict[str, Any]:
+    """Arguments of `examine_files` for a run's samples: paths, hashes of pixels, digits that prompts ask to be raised.
+
+    Parameters
+    ----------
+    samples : only these, by default all of the run
+    """
+    table, subject = run.samples().set_index("sample", drop=False), subject_of(run)
+    table = table if samples is None else table.loc[list(samples)]
+    paths = [run.image_path(sample) for sample in table["sample"]]
+    stated = {path: subject.numbers(prompt).get("gesture") for path, prompt in zip(paths, table["prompt"])}
+    raised = {path: number for path, number in stated.items() if number is not None}
+    return {"paths": paths, "raised": raised, "pixels": dict(zip(paths, table["image_sha256"]))}
 
 
 def _nothing(skipped: Sequence[Skipped]) -> str:

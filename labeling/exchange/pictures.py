@@ -220,7 +220,7 @@ def _read(
     group: str | None,
 ) -> _Ready:
     """Read one picture and its labels; HandscopeError says what is wrong with it, without its name."""
-    picture = _opened(source.path)
+    picture = opened(source.path)
     original = picture.size[::-1]
     if source.size is not None and source.size != original:
         raise HandscopeError(
@@ -237,7 +237,8 @@ def _read(
     return _Ready(source, digest, fit, told, shared or source.name, labels, instances, judged)
 
 
-def _opened(path: Path) -> Image.Image:
+def opened(path: Path) -> Image.Image:
+    """A picture file upright as 8-bit RGB on white; HandscopeError says what is wrong with it, without its name."""
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
@@ -283,7 +284,7 @@ def _write(
         own = own_seed(one.digest, seed)
         noise = model.noise(own, plan["height"], plan["width"])
         with atomic(run.image_path(sample)) as temporary:
-            Image.fromarray(one.fit.picture(_opened(one.source.path))).save(temporary)
+            Image.fromarray(one.fit.picture(opened(one.source.path))).save(temporary)
         row = {
             "sample": sample,
             "prompt": one.prompt,

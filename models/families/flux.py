@@ -193,6 +193,7 @@ FAMILY = Flux(
         BlockList("single", "single_transformer_blocks", _TAKES, _GIVES, sites=_SINGLE, attends=_ORDER),
     ),
     width="inner_dim",
+    controlnets=("diffusers:FluxControlNetPipeline", "diffusers:FluxControlNetModel"),
     encoders=("text_encoder", "text_encoder_2"),
     patch=2,
     token=16,

@@ -165,6 +165,7 @@ FAMILY = QwenImage(
         ),
     ),
     width="inner_dim",
+    controlnets=("diffusers:QwenImageControlNetPipeline", "diffusers:QwenImageControlNetModel"),
     encoders=("text_encoder",),
     varying_text=True,
     negative="",

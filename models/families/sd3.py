@@ -129,6 +129,7 @@ FAMILY = StableDiffusion3(
     ),
     refuses={"skip_layers": "Skip-layer guidance makes a further call that leaves out blocks"},
     width="inner_dim",
+    controlnets=("diffusers:StableDiffusion3ControlNetPipeline", "diffusers:SD3ControlNetModel"),
     encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
     form="places",
     together=("uncond", "cond"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...evaluation.arms import Arm, DrawnBatch
 from ...extract.generate import draw
@@ -116,17 +115,9 @@ def _true_guidance(setting: Setting, scale: float) -> Callable[[Sequence[str], S
     model = setting.model
 
     def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
-        size = setting.height, setting.width
-        noise = [model.noise(seed, *size) for seed in seeds]
-        images = model.pipe(
-            **model.family.generation(model, prompts, setting.guidance, [""] * len(prompts), scale),
-            latents=model.family.to_pipeline(model.pipe, torch.stack(noise), *size),
-            num_inference_steps=setting.steps,
-            height=size[0],
-            width=size[1],
-            output_type="np",
-        ).images
-        return DrawnBatch((images * 255).round().astype(np.uint8), np.full(len(prompts), 2.0 * setting.steps))
+        made = draw(model, list(zip(prompts, seeds)), **setting.generation, trajectories=False, negative="",
+                    true_cfg=scale)  # fmt: skip
+        return DrawnBatch(made.images, np.full(len(prompts), 2.0 * setting.steps))
 
     return drawn
 

@@ -34,6 +34,7 @@ PILOT_SEED, FIRST_SEED = 1900, 2000  # of each prompt's pairs: labelled samples 
 SPARE = 1_000_000  # of the seeds that triage tries beside a pair's own
 REFERENCE, REFERENCE_SEED = 1000, 77
 BLOCKS = ("single.3", "single.1", "double.1")
+LOOKS = (19, 18, 16, 14, 12, 10)
 
 
 def mend(
@@ -43,7 +44,7 @@ def mend(
     pilot_seeds: int = 3,
     blocks: Sequence[str] = BLOCKS,
     window: Sequence[int] | None = None,
-    looks: Sequence[int] = (19, 18, 16, 14, 12, 10),
+    looks: Sequence[int] = LOOKS,
     names: Sequence[str] | None = None,
     batch_size: int = 16,
     seed: int = 0,
@@ -91,13 +92,8 @@ def mend(
             "build its arms with handscope.evaluation.experiment and a judge of its own."
         )
     check_part(shard)
-    generation = run.settings["generation"]
-    settings: dict[str, Any] = {key: generation[key] for key in ("steps", "guidance", "height", "width")}
-    worked = list(window) if window else list(range(settings["steps"] - 1, decided_by(run) - 1, -1))
-    lessons = learn(model, run, blocks, worked[len(worked) // 2], looks, seed=seed, progress=progress)
-    labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
-    taught = {"labels": sha256(repr(labels).encode()), "seed": seed}
-    setting = Setting(model, **settings, lessons=lessons, window=tuple(worked), spare=SPARE, taught=taught)
+    setting = setting_of(model, run, blocks, window, looks, seed, progress)
+    settings = setting.generation
     baseline = {key: settings[key] for key in ("steps", "guidance")} | {"model": model.weight_hash}
     prompts = sorted(run.samples()["prompt"].unique())
     judge = Judge.of(organism.name)
@@ -130,6 +126,25 @@ def mend(
         _, chosen = pilot(setting, folder / "pilot", lambda at, some: compare(at, some, PILOT_SEED, pilot_seeds))
         guided = chosen_arms(setting, chosen)
     return compare(folder, _named([*plain, *guided, *triage], names), FIRST_SEED, seeds)
+
+
+def setting_of(
+    model: Model,
+    run: Run,
+    blocks: Sequence[str] = BLOCKS,
+    window: Sequence[int] | None = None,
+    looks: Sequence[int] = LOOKS,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> Setting:
+    """What the arms share that a labelled run teaches; parameters and errors as of `mend`."""
+    generation = run.settings["generation"]
+    settings: dict[str, Any] = {key: generation[key] for key in ("steps", "guidance", "height", "width")}
+    worked = list(window) if window else list(range(settings["steps"] - 1, decided_by(run) - 1, -1))
+    lessons = learn(model, run, blocks, worked[len(worked) // 2], looks, seed=seed, progress=progress)
+    labels = sample_table(run)[["sample", "verdict"]].to_numpy().tolist()
+    taught = {"labels": sha256(repr(labels).encode()), "seed": seed}
+    return Setting(model, **settings, lessons=lessons, window=tuple(worked), spare=SPARE, taught=taught)
 
 
 def _named(every: list[Arm], names: Sequence[str] | None) -> list[Arm]:
