@@ -92,12 +92,12 @@ def _contrast(before: Side, after: Side, unit: str, tested: bool, seed: int) -> 
     same = len(pairs) == len(b) == len(a) and (pairs >= 0).all()
     if unit == PICTURE and same and (noises_b != "").all() and (noises_a[pairs] == noises_b).all():
         if (~np.isnan(a[pairs]) & ~np.isnan(b)).any():
-            found = paired_rates(a[pairs], b, prompts_b, seed)
+            found = paired_rates(a[pairs], b, prompts_b, seed, tested)
             row = of_pairs(found) | {"design": NOISES, "prompts": len(set(prompts_b))}
         else:
             return {}
     else:
-        other = two_rates(a, prompts_a, b, prompts_b, seed)
+        other = two_rates(a, prompts_a, b, prompts_b, seed, tested)
         design = PROMPTS if set(prompts_a) & set(prompts_b) else NEITHER
         row = {key: value for key, value in asdict(other).items() if key in COLUMNS}
         row |= {"design": design, "n": other.n_after, "n_against": other.n_before, "prompts": other.groups}
@@ -105,7 +105,6 @@ def _contrast(before: Side, after: Side, unit: str, tested: bool, seed: int) -> 
     alike = np.isclose(half, 1 - 0.025 ** (1 / row["prompts"]))  # no prompt differs from another: no spread to go by
     row["needed"] = np.nan if alike else groups_for(half, row["prompts"])
     if not tested:
-        row["p"] = np.nan
         return row
     counts = [[int(np.nansum(one)), int((one == 0).sum())] for one in (a, b)]
     odds = conditional_odds(counts)

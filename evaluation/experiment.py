@@ -11,18 +11,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.statistics.multiple import benjamini_hochberg
 from ..analysis.statistics.paired import paired_rates
 from ..anatomy.read.embedding import landmark_features
 from ..errors import HandscopeError
 from ..files import write_csv
+from ..labeling.subject import subject_of
 from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
 from ..run.part import Part, PartsLeftError
 from .arms import Arm, arm_run, begin_arm, draw_arm
+from .contrasts import contrasts
 from .metrics.kernels import kid
 from .quality import SHIFTS, appearance, diversity, shifts
+from .rates import MAIN, PICTURE, measured
+from .scored import Scored, of_verdicts, pictures_of
 
 Judged = Callable[[NDArray[np.uint8], str], float]
 """From a picture (height, width, 3) and its prompt to 1 bad, 0 good, NaN where it cannot be told."""
@@ -118,27 +121,35 @@ def compared(
     first = arms[0].name
     samples = runs[first].samples()
     names, prompts = samples["sample"].tolist(), samples["prompt"].to_numpy()
-    bad, features, looks, rows = {}, {}, {}, []
+    features, looks, judged, rows = {}, {}, [], []
     for done, arm in enumerate(arms):
         progress("judge", done, len(arms))
         pictures = np.stack([runs[arm.name].image(name) for name in names])
-        bad[arm.name] = np.array([judge(picture, prompt) for picture, prompt in zip(pictures, prompts)])
+        bad = np.array([judge(picture, prompt) for picture, prompt in zip(pictures, prompts)])
+        judged.append(of_verdicts(arm.name, names, bad))
         features[arm.name] = landmark_features(pictures)
         looks[arm.name] = appearance(pictures, [silhouette(picture) for picture in pictures])
+    shown = {arm.name: runs[arm.name] for arm in arms}
+    whole = pictures_of(shown, dict.fromkeys(shown, names), subject_of(runs[first]))
+    scored = Scored(pd.concat(judged, ignore_index=True), whole, "judge")
+    controls = {arm.name: arm.controls for arm in arms}
+    untested = [arm.name for arm in arms if arm.family == "control"]
+    apart = contrasts(scored, measured(scored), first, controls, untested, seed)
+    apart = apart[(apart["unit"] == PICTURE) & (apart["measure"] == MAIN)].set_index("arm")
     seen = runs[first].prompts_as_seen()
     prompts = np.array([seen[prompt] for prompt in prompts])
     usual = diversity(features[first], prompts)
+    own = asdict(paired_rates(judged[0]["bad"], judged[0]["bad"], prompts))  # the baseline beside itself
     for arm in arms:
         metadata = pd.DataFrame(runs[arm.name].metadata().values()).set_index("sample").loc[names]
-        rates = paired_rates(bad[first], bad[arm.name], prompts, seed=seed)
+        rates = own if arm.name == first else apart.loc[arm.name, list(own)].to_dict()
         distance = kid(features[arm.name], reference, prompts)
-        against = [paired_rates(bad[control], bad[arm.name], prompts) for control in arm.controls if control in bad]
-        calls, good = float(metadata["calls"].mean()), 1 - rates.after
+        calls, good = float(metadata["calls"].mean()), 1 - rates["after"]
         rows.append(
             {"arm": arm.name, "family": arm.family}
-            | asdict(rates)
+            | rates
             | {
-                "control_p": max((one.p if one.difference < 0 else 1.0 for one in against), default=np.nan),
+                "control_p": np.nan if arm.name == first else apart.loc[arm.name, "control_p"],
                 "kernel_distance": distance.value,
                 "kd_lo": distance.lo,
                 "kd_hi": distance.hi,
@@ -154,6 +165,5 @@ def compared(
     progress("judge", len(arms), len(arms))
     table = pd.DataFrame(rows)
     table["kd_ratio"] = table["kernel_distance"] / table["kernel_distance"].iloc[0]
-    tested = (table["family"] != "control") & (table["arm"] != first)
-    table["q"] = benjamini_hochberg(table["p"].where(tested))
+    table["q"] = table["arm"].map(apart["q"])
     return table

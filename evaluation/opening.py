@@ -246,20 +246,21 @@ def imported(name: str) -> Callable[..., Any]:
 
 
 def best_by(name: str) -> Best:
-    """What says which of several pictures is the best, by name."""
-    if name != "anatomy":
-        return imported(name)
+    """What says which of several pictures is the best: ``anatomy``, ``organism``, or a function by its name."""
+    return {"anatomy": _by_anatomy, "organism": _by_organism}.get(name) or imported(name)
 
-    def by_anatomy(pictures: Pictures, prompts: Sequence[str]) -> NDArray[np.float64]:
-        from ..anatomy.judge.scoring import score
 
-        scores = score(list(pictures))
-        worst = np.full(len(pictures), np.inf)  # of a picture's instances; without one it is the last choice
-        for image, verdict in zip(scores.examined.hands.image.tolist(), scores.verdicts):
-            worst[image] = min(worst[image], verdict.score if verdict.score is not None else 0.0)
-        return np.where(np.isinf(worst), -np.inf, worst)
+def _by_anatomy(pictures: Pictures, prompts: Sequence[str]) -> NDArray[np.float64]:
+    from ..anatomy.judge.instances import soundness
 
-    return by_anatomy
+    return soundness(pictures)
+
+
+def _by_organism(pictures: Pictures, prompts: Sequence[str]) -> NDArray[np.float64]:
+    from ..organism.judge import Judge
+
+    judge = Judge.load()
+    return np.array([1 - judge.verdict(picture, prompt)[1] for picture, prompt in zip(pictures, prompts)])
 
 
 def first_line(error: BaseException) -> str:

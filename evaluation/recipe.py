@@ -78,7 +78,7 @@ class Scheduler(_Part):
 
 
 class BestOf(_Part):
-    """Of so many seeds the picture that `by` calls best: ``anatomy``, or a function of (pictures, prompts)."""
+    """Of so many seeds the picture that `by` calls best: ``anatomy``, ``organism``, or a function."""
 
     n: Annotated[int, Strict(), Field(ge=2)] = 4
     by: Text = "anatomy"

@@ -58,14 +58,15 @@ def pictures_of(runs: Runs, samples: Mapping[str, Sequence[str]], subject: Subje
     """
     parts = []
     for arm, run in runs.items():
-        rows, family = run.metadata(), run.settings.get("provenance", {}).get("family", "")
+        rows, seen = run.metadata(), run.prompts_as_seen()
+        family = run.settings.get("provenance", {}).get("family", "")
         some = [rows[name] for name in samples[arm]]
         parts.append(
             pd.DataFrame(
                 {
                     "arm": arm,
                     "sample": [row["sample"] for row in some],
-                    "prompt": [row["prompt"] for row in some],
+                    "prompt": [seen[row["prompt"]] for row in some],
                     "noise": [noise_of(row, family) for row in some],
                     "asked": [subject.asks(row["prompt"]) for row in some],
                     "path": [str(run.image_path(row["sample"])) for row in some],
@@ -75,6 +76,13 @@ def pictures_of(runs: Runs, samples: Mapping[str, Sequence[str]], subject: Subje
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def of_verdicts(arm: str, samples: Sequence[str], bad: np.ndarray) -> pd.DataFrame:
+    """Verdicts on whole pictures, 1 bad, 0 good, NaN (n,), as instances of one a picture; and ``bad`` as it was."""
+    outcome = np.where(np.isnan(bad), "cannot tell", np.where(bad > 0.5, "implausible", "plausible"))
+    said = {"arm": arm, "sample": samples, "instance": 1, "outcome": outcome, "faults": "", "score": 1 - bad}
+    return pd.DataFrame({**said, "bad": bad})
 
 
 def score_arms(
@@ -123,7 +131,7 @@ def _by_anatomy(
     runs: Runs, samples: Mapping[str, Sequence[str]], calibration: str | None, progress: Progress
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     from ..anatomy.judge.calibration import Calibration
-    from ..anatomy.judge.kinds import kinds_of
+    from ..anatomy.judge.instances import instance_table
     from ..anatomy.judge.scoring import judge
     from ..anatomy.judge.stage import examine_files, of_run
 
@@ -141,12 +149,9 @@ def _by_anatomy(
         if read.skipped:
             first = read.skipped[0]
             raise HandscopeError(f"{first.path} of the arm {arm!r} cannot be scored: {first.reason}.")
-        scores = judge(read.examined, "calibrated", card)
-        table = scores.table()
-        faults = iter(";".join(kinds) for kinds in kinds_of(scores))
-        table["faults"] = [next(faults) if number else "" for number in table["hand"]]
+        table = instance_table(judge(read.examined, "calibrated", card))
         names = np.array([path.stem for path in read.paths])
-        parts.append(table.assign(arm=arm, sample=names[table["image"]], instance=table["hand"]))
+        parts.append(table.assign(arm=arm, sample=names[table["image"]]))
     counts = card.trust.get("calibrated", {}).get("counts")
     return pd.concat(parts, ignore_index=True), None if counts is None else np.array(counts, float)
 
@@ -174,8 +179,7 @@ def _by_picture(
         return np.asarray(judged([runs[row.arm].image(row.sample) for row in batch], [row.prompt for row in batch]))
 
     bad = np.concatenate(each(one, some, progress, "score", near=True)).astype(float)
-    outcome = np.where(np.isnan(bad), "cannot tell", np.where(bad > 0.5, "implausible", "plausible"))
-    return pictures[["arm", "sample"]].assign(instance=1, outcome=outcome, faults="", score=1 - bad)
+    return of_verdicts("", pictures["sample"].tolist(), bad).assign(arm=pictures["arm"].to_numpy())
 
 
 def _judged(judge: Any, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:

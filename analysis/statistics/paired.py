@@ -47,7 +47,9 @@ class Paired:
     p: float
 
 
-def paired_rates(before: ArrayLike, after: ArrayLike, groups: ArrayLike, seed: int = 0) -> Paired:
+def paired_rates(
+    before: ArrayLike, after: ArrayLike, groups: ArrayLike, seed: int = 0, tested: bool = True
+) -> Paired:
     """Compare two arms.
 
     Parameters
@@ -56,6 +58,8 @@ def paired_rates(before: ArrayLike, after: ArrayLike, groups: ArrayLike, seed: i
         1 bad, 0 good, NaN not judged, of the same prompts and seeds in the same order.
     groups : array of shape (n,)
         The prompt of each pair. Pairs of one prompt are alike: prompts are the unit of interval and test.
+    tested : bool
+        Without the test, which is most of the time, p is NaN.
 
     Raises
     ------
@@ -108,7 +112,7 @@ def paired_rates(before: ArrayLike, after: ArrayLike, groups: ArrayLike, seed: i
         ratio_high=float(ratio_high),
         mended=mended,
         broken=broken,
-        p=exchange_p(change, seed),
+        p=exchange_p(change, seed) if tested else float("nan"),
     )
 
 

@@ -42,7 +42,12 @@ class TwoRates:
 
 
 def two_rates(
-    before: ArrayLike, before_groups: ArrayLike, after: ArrayLike, after_groups: ArrayLike, seed: int = 0
+    before: ArrayLike,
+    before_groups: ArrayLike,
+    after: ArrayLike,
+    after_groups: ArrayLike,
+    seed: int = 0,
+    tested: bool = True,
 ) -> TwoRates:
     """Compare two rates whose samples are not pairs.
 
@@ -50,6 +55,7 @@ def two_rates(
     ----------
     before, after : arrays of shape (n,) and (m,), 1 bad, 0 good, NaN not judged
     before_groups, after_groups : the prompt of each, of the same shapes; prompts of both sets are one group
+    tested : without the test, which is most of the time, p is NaN
 
     Raises
     ------
@@ -73,7 +79,9 @@ def two_rates(
     difference = rate_b - rate_a
     influence = (bad_b - n_b * rate_b) / len(b) - (bad_a - n_a * rate_a) / len(a)
     half = half_width(influence)
-    if (n_a == n_b).all():
+    if not tested:
+        p = float("nan")
+    elif (n_a == n_b).all():
         p = exchange_p(bad_b - bad_a, seed)
     else:
         spread = half / student.ppf(0.975, count - 1) if count > 1 and np.isfinite(half) else np.inf

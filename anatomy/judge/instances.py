@@ -1,13 +1,42 @@
-"""Which kinds of fault an implausible hand shows: the names that the subject has for them, from what was measured."""
+"""Verdicts as those who know no hands read them: instances with an outcome, and the subject's kinds of fault."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
 from .reasons import outside
-from .scoring import LEAST_SHARE, Scores
+from .scoring import LEAST_SHARE, Scores, score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OF_EVIDENCE = {"web": "fused", "digit": "missing"}
 """Kinds of evidence that speak of one fault."""
 OTHER = "other"
+
+
+def instance_table(scores: Scores) -> pd.DataFrame:
+    """A row a hand, and one for each picture without: image, instance (0 where none was found), outcome, faults, score.
+
+    Faults are those of `kinds_of`, with ``;`` between.
+    """
+    table = scores.table().rename(columns={"hand": "instance"})
+    faults = iter(";".join(kinds) for kinds in kinds_of(scores))
+    table["faults"] = [next(faults) if number else "" for number in table["instance"]]
+    return table[["image", "instance", "outcome", "faults", "score"]]
+
+
+def soundness(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """The least score of each picture's hands, (n,), higher for more plausible; -inf where none was found."""
+    scores = score(list(pictures))
+    least = np.full(len(pictures), np.inf)
+    for image, verdict in zip(scores.examined.hands.image.tolist(), scores.verdicts, strict=True):
+        least[image] = min(least[image], verdict.score if verdict.score is not None else 0.0)
+    return np.where(np.isinf(least), -np.inf, least)
 
 
 def kinds_of(scores: Scores) -> list[tuple[str, ...]]:
