@@ -39,6 +39,8 @@ class Evaluation(BaseModel):
     calibration : str, optional
         Of the anatomy scorer: a file, or general, renders or organism.
     subject : str, optional
+    metrics, features, reference : list of str, str, str
+        Picture metrics by name, what distances are of, and the folder that they are to, as in ``handscope metrics``.
     baseline : str, optional
         The arm that the others are compared with; by default the first.
     defaults : dict
@@ -58,6 +60,9 @@ class Evaluation(BaseModel):
     scorer: Text = "anatomy"
     calibration: Text | None = None
     subject: SubjectName | None = None
+    metrics: Annotated[tuple[str, ...], Field(description="a list of metrics such as [kid]")] = ()
+    features: Text = "landmark"
+    reference: Text | None = None
     baseline: Text | None = None
     defaults: Annotated[dict[str, Any], Field(description="a mapping of keys that arms may have")] = {}
     arms: Annotated[list[dict[str, Any]], Field(min_length=1, description="a list of arms, each {name: …}")]
@@ -74,6 +79,7 @@ def read_evaluation(path: str | Path) -> Plan:
     HandscopeError
         The file is missing or not YAML, a key is unknown or missing, or a value does not fit its key.
     """
+    from .evaluation.arm_metrics import Measures
     from .evaluation.evaluate import Plan
 
     path = Path(path)
@@ -96,6 +102,7 @@ def read_evaluation(path: str | Path) -> Plan:
         said.batch_size,
         said.seed,
         said.look,
+        Measures(said.metrics, said.features, said.reference and _near(said.reference, path)),
     )
 
 

@@ -18,6 +18,7 @@ from ..models.model import Model
 from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
 from ..run.part import Part, PartsLeftError, check_part
+from .arm_metrics import Measures, arm_metrics
 from .arms import Arm, arm_run, begin_arm, draw_arm
 from .blind import KEY, blind
 from .contrasts import contrasts
@@ -49,6 +50,7 @@ class Plan:
     subject : str
     batch_size, seed : int
     look : int, pictures of each arm in a blind look, where labels are the scorer
+    measures : Measures, picture metrics
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Plan:
     batch_size: int = 16
     seed: int = 0
     look: int = 50
+    measures: Measures = field(default_factory=Measures)
 
     @property
     def prompts(self) -> list[str]:
@@ -76,13 +79,16 @@ class Outcome:
     Attributes
     ----------
     scored : Scored
-    rates, contrasts : DataFrame, see `handscope.evaluation.rates.rates` and `handscope.evaluation.contrasts.contrasts`
+    rates, contrasts, metrics : DataFrame
+        See `handscope.evaluation.rates.rates`, `handscope.evaluation.contrasts.contrasts` and
+        `handscope.evaluation.arm_metrics.arm_metrics`.
     failed : dict of str, what went wrong by the arm's name
     """
 
     scored: Scored
     rates: pd.DataFrame
     contrasts: pd.DataFrame
+    metrics: pd.DataFrame
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,6 +114,7 @@ def check(plan: Plan) -> Checked:
     if plan.baseline not in plan.arms:
         raise HandscopeError(f"There is no arm {plan.baseline!r} to be the baseline; there are {', '.join(plan.arms)}.")
     _check_scorer(plan, subject)
+    plan.measures.found()
     folders: dict[str, str] = {}
     for name, recipe in plan.arms.items():
         other = folders.setdefault(arm_run_name(name), name)
@@ -145,8 +152,8 @@ def evaluate(
     shard: Part | None = None,
     progress: Progress = quiet,
 ) -> Outcome:
-    """Draw what is missing, score it, compare, and write ``scores.csv``, ``pictures.csv``, ``rates.csv`` and
-    ``contrasts.csv``.
+    """Draw what is missing, score it, compare, and write ``scores.csv``, ``pictures.csv``, ``rates.csv``,
+    ``contrasts.csv`` and, where they are asked for, ``metrics.csv``.
 
     An arm that fails does not stop the others: it is named in the outcome, and tried again by the next call. All can be
     killed at any moment, and go on.
@@ -180,12 +187,15 @@ def evaluate(
         raise PartsLeftError(f"All arms are drawn. Label the blind look (handscope label {look.path}), then run this.")
     subject = load_subject(plan.subject)
     scored = score_arms(plan.scorer, runs, samples, subject, plan.folder, plan.calibration, progress)
-    outcome = compare(plan, scored, failed)
+    metrics = arm_metrics(scored.pictures, plan.measures, progress)
+    outcome = compare(plan, scored, metrics, failed)
     write(plan, outcome)
     return outcome
 
 
-def compare(plan: Plan, scored: Scored, failed: Mapping[str, str] | None = None) -> Outcome:
+def compare(
+    plan: Plan, scored: Scored, metrics: pd.DataFrame | None = None, failed: Mapping[str, str] | None = None
+) -> Outcome:
     """The statistics of scored pictures."""
     tables = measured(scored)
     controls = {name: recipe.controls for name, recipe in plan.arms.items()}
@@ -195,7 +205,8 @@ def compare(plan: Plan, scored: Scored, failed: Mapping[str, str] | None = None)
         contrasts(scored, tables, plan.baseline, controls, untested, plan.seed) if plan.baseline in there
         else pd.DataFrame()
     )  # fmt: skip
-    return Outcome(scored, rates(scored, tables), apart, dict(failed or {}))
+    metrics = pd.DataFrame() if metrics is None else metrics
+    return Outcome(scored, rates(scored, tables), apart, metrics, dict(failed or {}))
 
 
 def write(plan: Plan, outcome: Outcome) -> None:
@@ -207,6 +218,8 @@ def write(plan: Plan, outcome: Outcome) -> None:
                                                                  for path in pictures["path"]]))  # fmt: skip
     write_csv(plan.folder / "rates.csv", outcome.rates)
     write_csv(plan.folder / "contrasts.csv", outcome.contrasts)
+    if len(outcome.metrics):
+        write_csv(plan.folder / "metrics.csv", outcome.metrics)
     arms = {
         name: {"family": recipe.family, "group": plan.variants[name].group, "doses": dict(plan.variants[name].doses),
                "control": recipe.control, "said": plan.variants[name].given}

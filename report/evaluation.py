@@ -64,6 +64,7 @@ def evaluation_page(plan: Plan, outcome: Outcome, progress: Progress = quiet) ->
         apart=list(_contrast_rows(outcome)),
         kinds=[(kind, subject.fault_word(kind)) for kind in kinds_in(outcome.scored)],
         faults=list(_fault_rows(outcome)),
+        metrics=list(_metric_rows(outcome)),
         before=list(_before_and_after(plan, outcome, pictures)),
         sheet=_sheet(plan, outcome, pictures, subject),
         arms=list(dict.fromkeys(pictures["arm"])),
@@ -212,6 +213,15 @@ def _fault_rows(outcome: Outcome) -> Iterator[tuple[str, list[str]]]:
     kinds = kinds_in(outcome.scored)
     for arm in dict.fromkeys(outcome.rates["arm"]) if kinds else ():
         yield arm, [_share(of.loc[arm, kind]) for kind in kinds]
+
+
+def _metric_rows(outcome: Outcome) -> Iterator[dict[str, str]]:
+    for row in outcome.metrics.itertuples():
+        yield {
+            "arm": row.arm, "metric": row.metric + (f" of {row.features} features" if row.features else ""),
+            "value": f"{row.value:.4g} ({row.lo:.4g} to {row.hi:.4g})", "n": f"{row.n:,}",
+            "warning": str(row.warning or ""),
+        }  # fmt: skip
 
 
 def _before_and_after(plan: Plan, outcome: Outcome, pictures: pd.DataFrame) -> Iterator[dict[str, Any]]:
