@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import HandscopeError
 from ..extract.generate import draw
 from ..files import sha256
+from ..models.checkpoints import quiet_libraries
 from ..models.model import Model, load
 from ..run.folder import Run, sample_id
 from ..run.prompts import LAST_SEED
@@ -72,38 +73,46 @@ def opened(recipe: Recipe, models: Models, together: int, prompts: Sequence[str]
     model = models.at(recipe.address)
     with ExitStack() as after:
         try:
-            pipe, more = model.pipe, {}
-            if recipe.scheduler is not None:
-                _set_scheduler(model, recipe, after)
-            if recipe.lora is not None:
-                _put_on(recipe, pipe, "load_lora_weights", str(lora_file(recipe)), adapter_name=ADAPTER)
-                after.callback(pipe.unload_lora_weights)
-                pipe.set_adapters([ADAPTER], [recipe.lora.scale])
-            if recipe.inversion is not None:
-                _put_on(recipe, pipe, "load_textual_inversion", recipe.inversion.path, token=recipe.inversion.token)
-                after.callback(models.forget)  # a tokenizer does not forget a word
-            if recipe.ip_adapter is not None:
-                one = recipe.ip_adapter
-                _put_on(recipe, pipe, "load_ip_adapter", one.path, weight_name=one.file,
-                        image_encoder_pretrained_model_name_or_path=one.encoder)  # fmt: skip
-                after.callback(models.forget)
-                pipe.set_ip_adapter_scale(one.scale)
-                more["ip_adapter_image"] = one_of_each(Path(one.pictures), prompts)
-            if recipe.controlnet is not None:
-                pipe = _controlled(model, recipe)
-                more["control_image"] = one_of_each(Path(recipe.controlnet.pictures), prompts)
-            if recipe.negative is not None:
-                _check_negative(model, recipe, prompts[0])
+            with quiet_libraries():
+                pipe, beside = _equipped(model, recipe, models, prompts, after)
         except HandscopeError:
             raise
         except Exception as error:  # of diffusers and its kin, which raise nearly everything on what does not fit
             raise HandscopeError(f"diffusers could not put it on the model ({first_line(error)}).") from error
         size = recipe.height or model.height, recipe.width or model.width
         model.grid(*size)
-        drawn = _Draws(model, recipe, pipe, size, together, more)
+        drawn = _Draws(model, recipe, pipe, size, together, beside)
         best = None if recipe.best_of is None else best_by(recipe.best_of.by)
         function = drawn if best is None else partial(_best_of, drawn, recipe, best)
         yield model, Arm(recipe.name, recipe.family, function, drawn.alike, recipe.controls, settings_of(recipe, model))
+
+
+def _equipped(
+    model: Model, recipe: Recipe, models: Models, prompts: Sequence[str], after: ExitStack
+) -> tuple[Any, dict[str, Mapping[str, Path]]]:
+    """The pipeline with all that a recipe puts on it, and pictures by prompt that its calls take, by argument."""
+    pipe, beside = model.pipe, dict[str, Mapping[str, Path]]()
+    if recipe.scheduler is not None:
+        _set_scheduler(model, recipe, after)
+    if recipe.lora is not None:
+        _put_on(pipe, "load_lora_weights", str(lora_file(recipe)), adapter_name=ADAPTER)
+        after.callback(pipe.unload_lora_weights)
+        pipe.set_adapters([ADAPTER], [recipe.lora.scale])
+    if recipe.inversion is not None:
+        _put_on(pipe, "load_textual_inversion", recipe.inversion.path, token=recipe.inversion.token)
+        after.callback(models.forget)  # a tokenizer does not forget a word
+    if (ip := recipe.ip_adapter) is not None:
+        encoder = {} if ip.encoder is None else {"image_encoder_pretrained_model_name_or_path": ip.encoder}
+        _put_on(pipe, "load_ip_adapter", ip.path, weight_name=ip.file, **encoder)
+        after.callback(models.forget)
+        pipe.set_ip_adapter_scale(ip.scale)
+        beside["ip_adapter_image"] = one_of_each(Path(ip.pictures), prompts)
+    if recipe.controlnet is not None:
+        pipe = _controlled(model, recipe)
+        beside["control_image"] = one_of_each(Path(recipe.controlnet.pictures), prompts)
+    if recipe.negative is not None:
+        _check_negative(model, recipe, prompts[0])
+    return pipe, beside
 
 
 def settings_of(recipe: Recipe, model: Model | None = None) -> dict[str, Any]:
@@ -127,7 +136,7 @@ class _Draws:
     pipe: Any
     size: tuple[int, int]
     together: int
-    more: Mapping[str, Mapping[str, Path]]
+    beside: Mapping[str, Mapping[str, Path]]
 
     def alike(self, prompt: str) -> int:
         """Prompts of equally many text tokens share a batch."""
@@ -135,13 +144,20 @@ class _Draws:
         return self.model.text_tokens([worded])[worded]
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
-        recipe, n = self.recipe, len(prompts)
-        pairs = [(recipe.worded(prompt), seed) for prompt, seed in zip(prompts, seeds)]
-        filled = pairs + pairs[-1:] * (self.together - n)
-        asked = [*prompts, *prompts[-1:] * (self.together - n)]
-        made = draw(
+        recipe = self.recipe
+        guided = recipe.negative is not None or self.model.family.guided(self.model.pipe, recipe.guidance)
+        calls = np.full(len(prompts), float(recipe.steps * (2 if guided else 1)))
+        if recipe.ip_adapter is not None:  # pipelines take several pictures for one prompt's, not for several prompts
+            return DrawnBatch([self._drawn([one], [seed])[0] for one, seed in zip(prompts, seeds)], calls)
+        left = self.together - len(prompts)
+        filled = [*prompts, *prompts[-1:] * left], [*seeds, *seeds[-1:] * left]
+        return DrawnBatch(self._drawn(*filled)[: len(prompts)], calls)
+
+    def _drawn(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        recipe = self.recipe
+        return draw(
             self.model,
-            filled,
+            [(recipe.worded(prompt), seed) for prompt, seed in zip(prompts, seeds)],
             recipe.steps,
             recipe.guidance,
             *self.size,
@@ -149,18 +165,14 @@ class _Draws:
             negative=recipe.negative,
             true_cfg=recipe.true_cfg,
             pipe=self.pipe,
-            more=self._beside(asked),
-        )
-        guided = recipe.negative is not None or self.model.family.guided(self.model.pipe, recipe.guidance)
-        calls = np.full(n, float(recipe.steps * (2 if guided else 1)))
-        return DrawnBatch(made.images[:n], calls)
+            more=self._shown(prompts),
+        ).images
 
-    def _beside(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Arguments of the call that are pictures, and how strongly they act."""
-        given: dict[str, Any] = {}
-        for name, paths in self.more.items():
-            shown = [Image.fromarray(pixels(paths[prompt])) for prompt in prompts]
-            given[name] = shown
+    def _shown(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Arguments of a call that are pictures, and how strongly they act."""
+        given: dict[str, Any] = {
+            name: [Image.fromarray(pixels(paths[prompt])) for prompt in prompts] for name, paths in self.beside.items()
+        }
         if (control := self.recipe.controlnet) is not None:
             given["controlnet_conditioning_scale"] = control.strength
             if control.mode is not None:
@@ -278,10 +290,10 @@ def _check_negative(model: Model, recipe: Recipe, prompt: str) -> None:
         )
 
 
-def _put_on(recipe: Recipe, pipe: Any, method: str, *given: Any, **named: Any) -> None:
+def _put_on(pipe: Any, method: str, *given: Any, **named: Any) -> None:
     if not hasattr(pipe, method):
         raise HandscopeError(f"diffusers' {type(pipe).__name__} has no {method}: this model does not take it.")
-    getattr(pipe, method)(*given, **{name: value for name, value in named.items() if value is not None})
+    getattr(pipe, method)(*given, **named)
 
 
 def _set_scheduler(model: Model, recipe: Recipe, after: ExitStack) -> None:
