@@ -95,11 +95,11 @@ def begin_arm(arm: Arm, run: Run, common: Mapping[str, Any]) -> None:
     """
     now = {**common, **arm.settings}
     before = run.settings.get("drawn_with", now)
-    if before != now:
+    if before != now and run.metadata():
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         raise HandscopeError(
-            f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move {run.path.parent} away, or "
-            "give the settings of then."
+            f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move the folder away, or give the "
+            "settings of then."
         )
     run.write_settings({"drawn_with": now})
 

@@ -33,6 +33,7 @@ from .words import listed
 
 THUMB = 192  # pixels a side, at most; pictures up to SMALL are shown as they are
 SMALL = 256
+FEWEST = 8  # prompts, below which their spread says little
 SHOWN = 8  # pictures of an arm before and after
 ANCHORS = {"same noises": "pairs", "same prompts": "no pairs: other noises", "other prompts": "other prompts"}
 
@@ -68,7 +69,7 @@ def evaluation_page(plan: Plan, outcome: Outcome, progress: Progress = quiet) ->
         before=list(_before_and_after(plan, outcome, pictures)),
         sheet=_sheet(plan, outcome, pictures, subject),
         arms=list(dict.fromkeys(pictures["arm"])),
-        outcomes=OUTCOMES,
+        several=bool((outcome.scored.instances["instance"] != 1).any()),
     )
     path = plan.folder / "report.html"
     with atomic(path) as temporary:
@@ -130,7 +131,7 @@ def _findings(plan: Plan, outcome: Outcome) -> Iterator[tuple[str, str]]:
             text = f"{verb} implausible pictures than {plan.baseline}: {size} ({n})."
         else:
             text = f"not separable from {plan.baseline}: {size} ({n})."
-            if row.needed == row.needed:
+            if row.needed == row.needed and row.prompts >= FEWEST:
                 text += f" A difference of 5 points would take about {int(row.needed):,} such prompts."
         if row.control_p == row.control_p:
             beats = row.control_p <= figures.LEVEL
@@ -170,7 +171,7 @@ def _warnings(plan: Plan, outcome: Outcome, subject: Subject) -> Iterator[str]:
     if same:
         yield f"Chosen by the scorer that judges here, so that their rates flatter them: {listed(same)}."
     prompts = len(plan.prompts)
-    if prompts < 10:
+    if prompts < FEWEST:
         yield f"{prompts} prompts are few: intervals are wide, and what holds for these need not hold for others."
 
 
