@@ -54,8 +54,8 @@ class Evaluation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Folder
-    prompts: Prompts | None = None
-    seeds: Seeds | None = None
+    prompts: Prompts = None  # type: ignore[assignment]
+    seeds: Seeds = None  # type: ignore[assignment]
     run: Text | None = None
     scorer: Text = "anatomy"
     calibration: Text | None = None
@@ -156,9 +156,8 @@ def _pairs(said: Evaluation, path: Path) -> list[tuple[str, int]]:
         if not rows:
             raise HandscopeError(f"{path}, key 'run': there are no samples in {folder}: check its path.")
         return [(row["prompt"], row["seed"]) for row in rows.values()]
-    lacking = [key for key in ("prompts", "seeds") if getattr(said, key) is None]
+    lacking = [key for key in ("prompts", "seeds") if not getattr(said, key)]
     if lacking:
         raise HandscopeError(f"{path} lacks the key {lacking[0]!r}: give prompts and seeds, or the run that has them.")
-    assert said.prompts is not None and said.seeds is not None
     return [(prompt, own_seed(prompt, seed)) for seed in dict.fromkeys(said.seeds) for prompt in
             dict.fromkeys(said.prompts)]  # fmt: skip
