@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import HandscopeError
 from .labeling.subject import DEFAULT
+from .models.embedded import ORGANISMS
 from .run.prompts import own_seed
 from .study_file import Folder, FromOne, Prompts, Seed, Seeds, SubjectName, Text, parse, refusal
 
@@ -142,7 +143,7 @@ def _beside(given: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _near(value: str, path: Path) -> str:
     near = path.parent / value
-    return str(near.resolve()) if value and value != "organism" and near.exists() else value
+    return str(near.resolve()) if value and value not in ORGANISMS and near.exists() else value
 
 
 def _pairs(said: Evaluation, path: Path) -> list[tuple[str, int]]:

@@ -98,8 +98,8 @@ def begin_arm(arm: Arm, run: Run, common: Mapping[str, Any]) -> None:
     if before != now and run.metadata():
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         raise HandscopeError(
-            f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move the folder away, or give the "
-            "settings of then."
+            f"The pictures in {run.path} were drawn with another {', '.join(changed)}: move the folder away, or give "
+            "the settings of then."
         )
     run.write_settings({"drawn_with": now})
 

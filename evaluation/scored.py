@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..errors import HandscopeError
 from ..labeling.subject import Subject
+from ..models.embedded import organism_of
 from ..parallel import cores, each, finished
 from ..progress import Progress, quiet
 from ..run.folder import Run
@@ -164,8 +165,8 @@ def _examine(known: Mapping[str, Any], out: Path, paths: Sequence[Path]) -> None
 
 def _usual(runs: Runs) -> str:
     """The calibration for pictures of these arms: one for all, or their rates would not compare."""
-    names = {run.settings.get("provenance", {}).get("name") for run in runs.values()} - {None}
-    return "organism" if names == {"organism"} else "general"
+    drawn = [run.settings for run in runs.values() if run.settings.get("provenance")]
+    return "organism" if drawn and all(organism_of(settings) for settings in drawn) else "general"
 
 
 def _by_picture(

@@ -86,7 +86,8 @@ def test_weights_act_as_strongly_as_is_said_and_leave_the_model_as_it_was(plan_o
         '{"name": "word", "prompt": "{prompt} <anatomical>", "inversion": {"path": "inversion.safetensors", '
         '"token": "<anatomical>"}}',
         '{"name": "trained", "transformer": "transformer"}',
-        '{"name": "shifted", "scheduler": {"name": "FlowMatchEulerDiscreteScheduler", "options": {"base_shift": 4.0, "max_shift": 4.0}}}',
+        '{"name": "shifted", "scheduler": {"name": "FlowMatchEulerDiscreteScheduler", '
+        '"options": {"base_shift": 4.0, "max_shift": 4.0}}}',
         '{"name": "control", "controlnet": {"path": "controlnet", "pictures": "maps", "strength": [0, 1.0]}}',
         '{"name": "plain"}',
     )
