@@ -31,12 +31,14 @@ from .commands import (
     patch,
     power,
     ratings,
+    repair,
     report,
     statistics,
     store,
     study,
     submit,
     survey,
+    train,
     watch,
 )
 from .commands.options import crew_of
@@ -70,6 +72,8 @@ GROUPS = (
     metrics,
     ratings,
     evaluate,
+    train,
+    repair,
     models,
 )
 

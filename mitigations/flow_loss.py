@@ -18,7 +18,7 @@ FINE = 50
 
 
 class FlowLoss:
-    """The loss of flow matching on packed latents (Lipman et al. 2023, arXiv 2210.02747; Esser et al. 2024, 2403.03206).
+    """The loss of flow matching on packed latents (Lipman et al. 2023, arXiv 2210.02747; Esser et al. 2024).
 
     A share of the way u of the model's own schedule is drawn for each row, as diffusers' training scripts do it; the
     schedule's shift makes of it sigma and the timestep. The loss is the mean square of velocity - (noise - latents).

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import HandscopeError
 from ..files import atomic, order_header
+from ..models.checkpoints import quiet_libraries
 from ..models.model import Model
 
 ADAPTER = "default"
@@ -40,8 +41,8 @@ class Learner(Protocol):
     def captions(self, captions: Sequence[str]) -> list[str]:
         """Captions as they are trained on."""
 
-    def embeddings(self, captions: Sequence[str]) -> Mapping[str, Any]:
-        """Embeddings of a batch."""
+    def embeddings(self, captions: Sequence[str], rows: Tensor) -> Mapping[str, Any]:
+        """Embeddings of a batch, which is of the pictures of these rows."""
 
     def save(self, folder: Path) -> Path:
         """Write what is learnt so that diffusers loads it; the file or folder that was written."""
@@ -59,6 +60,8 @@ class LoRA:
     targets : sequence of str, optional
         Ends of the layers' names. By default all linear layers of the family's blocks but those of norms, whose
         modulation is the same for every token.
+    seed : int
+        Of what A begins as; B begins as zeros.
 
     Raises
     ------
@@ -67,22 +70,28 @@ class LoRA:
     """
 
     def __init__(
-        self, model: Model, rank: int = 16, alpha: float | None = None, targets: Sequence[str] | None = None
+        self,
+        model: Model,
+        rank: int = 16,
+        alpha: float | None = None,
+        targets: Sequence[str] | None = None,
+        seed: int = 0,
     ) -> None:
         try:
-            from peft import LoraConfig
+            with quiet_libraries():  # peft looks for packages of quantisation
+                from peft import LoraConfig
         except ImportError as error:
             raise HandscopeError("Training a LoRA needs peft: pip install 'handscope[train]'.") from error
-        _check_plain(model)
+        check_plain(model)
         if rank < 1:
             raise HandscopeError(f"Expected a rank of at least 1, found {rank}.")
         self.model, self.rank, self.alpha = model, rank, float(rank if alpha is None else alpha)
         self.layers = _layers(model, targets)
         model.transformer.requires_grad_(False)
-        config = LoraConfig(
-            r=rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=self.layers
-        )
-        model.transformer.add_adapter(config, adapter_name=ADAPTER)
+        config = LoraConfig(r=rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=self.layers)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model.transformer.add_adapter(config, adapter_name=ADAPTER)
         cast_training_params(model.transformer, torch.float32)
 
     def said(self) -> dict[str, Any]:
@@ -97,7 +106,7 @@ class LoRA:
         """As they are."""
         return list(captions)
 
-    def embeddings(self, captions: Sequence[str]) -> Mapping[str, Any]:
+    def embeddings(self, captions: Sequence[str], rows: Tensor) -> Mapping[str, Any]:
         """Those that the model keeps."""
         return self.model.encode(captions).batch(captions, self.model.device, self.model.dtype)
 
@@ -140,7 +149,7 @@ class TextualInversion:
     """
 
     def __init__(self, model: Model, token: str, initial: str, vectors: int = 1) -> None:
-        _check_plain(model)
+        check_plain(model)
         pipe = model.pipe
         if not isinstance(pipe, TextualInversionLoaderMixin):
             raise HandscopeError(
@@ -165,9 +174,7 @@ class TextualInversion:
             raise HandscopeError(f"The {tokenizer_name} does not know {self.initial!r}: choose another initial word.")
         encoder.requires_grad_(False)
         begun = encoder.get_input_embeddings().weight[ids].mean(0, keepdim=True).repeat(self.vectors, 1).clone()
-        pipe.load_textual_inversion(
-            {self.token: begun}, token=self.token, text_encoder=encoder, tokenizer=tokenizer
-        )
+        pipe.load_textual_inversion({self.token: begun}, token=self.token, text_encoder=encoder, tokenizer=tokenizer)
         encoder.requires_grad_(False)
         table = encoder.get_input_embeddings()
         first = tokenizer.convert_tokens_to_ids(self.token)
@@ -197,7 +204,7 @@ class TextualInversion:
         """With the new word."""
         return [one if self.token in one.split() else f"{self.token} {one}" for one in captions]
 
-    def embeddings(self, captions: Sequence[str]) -> Mapping[str, Any]:
+    def embeddings(self, captions: Sequence[str], rows: Tensor) -> Mapping[str, Any]:
         """Made anew, so that gradients reach the vectors."""
         model = self.model
         rows = [model.family.encode(model.pipe, caption, model.device) for caption in captions]
@@ -223,7 +230,7 @@ class DreamBooth:
     """
 
     def __init__(self, model: Model) -> None:
-        _check_plain(model)
+        check_plain(model)
         if model.dtype != torch.float32 or model.quantisation or model.quantised or model.offload:
             raise HandscopeError(
                 "All weights can be trained only where they are in float32, whole, on the device: load the model with "
@@ -244,16 +251,21 @@ class DreamBooth:
 
     def save(self, folder: Path) -> Path:
         """A folder ``transformer/``, as in a pipeline's."""
-        target = folder / "transformer"
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".transformer-") as temporary:
-            made = Path(temporary) / "transformer"
-            self.model.transformer.save_pretrained(made)
-            shutil.rmtree(target, ignore_errors=True)
-            made.rename(target)
-        return target
+        return saved_folder(self.model.transformer, folder / "transformer")
 
 
-def _check_plain(model: Model) -> None:
+def saved_folder(module: Any, target: Path) -> Path:
+    """The folder in which a module of diffusers was saved, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        made = Path(temporary) / target.name
+        module.save_pretrained(made)
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+    return target
+
+
+def check_plain(model: Model) -> None:
+    """Refuse a model in which something acts."""
     if model.state != "plain":
         raise HandscopeError(
             f"Something acts in the model already ({model.state}), and would be trained with: load it anew."
@@ -273,7 +285,8 @@ def _layers(model: Model, targets: Sequence[str] | None) -> list[str]:
         ]
     for target in targets:
         if not any(_ends(name, target) for name in linear):
-            kinds = sorted({name.removeprefix(f"{root}.") for name in linear for root in roots if name.startswith(root)})
+            inside = {name.removeprefix(f"{root}.") for name in linear for root in roots if name.startswith(f"{root}.")}
+            kinds = sorted(inside)
             raise HandscopeError(
                 f"No linear layer of {model.name} ends in {target!r}; its blocks have {', '.join(kinds)}."
             )

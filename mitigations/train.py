@@ -150,7 +150,7 @@ class _Data:
         left_out = torch.rand(training.batch, generator=draws) < training.dropout
         captions = ["" if out else self.captions[i] for i, out in zip(chosen.tolist(), left_out.tolist())]
         latents = self.latents[chosen].to(self.learner.model.device)
-        return loss(latents, self.learner.embeddings(captions), draws).mean()
+        return loss(latents, self.learner.embeddings(captions, chosen), draws).mean()
 
 
 class _Course:
@@ -238,3 +238,9 @@ def _draw(model: Model, samples: Samples, guidance: float, size: tuple[int, int]
         drawn = draw(model, [(prompt, seed)], samples.steps, guidance, *size, trajectories=False)
         with atomic(folder / f"{sample_id(prompt, seed)}.png") as temporary:
             Image.fromarray(drawn.images[0]).save(temporary)
+
+
+def own_device(device: str) -> str:
+    """The device of this process: where ``accelerate launch`` started several, each has a GPU of its own."""
+    crew = PartialState(cpu=device == "cpu")
+    return str(crew.device) if crew.num_processes > 1 else device

@@ -157,6 +157,9 @@ class Family:
         draws from given latents.
     channels_last : bool
         Whether they order a token's numbers by row and column first and by channel last.
+    painting : mapping of str
+        What paints a part of a picture anew, as module and class: the pipelines ``plain`` and ``depth``, and the
+        ``network`` that the second is told depth by. Empty where there is none.
     """
 
     name: str
@@ -181,6 +184,7 @@ class Family:
     output: tuple[str, ...] = ()
     controlnets: tuple[str, ...] = ()
     channels_last: bool = False
+    painting: Mapping[str, str] = field(default_factory=dict)
 
     # --- the transformer and its blocks
 

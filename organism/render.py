@@ -4,6 +4,7 @@ Each bone is a tapered capsule. For the ray through a pixel the point where it m
 picture is a maximum over capsules, vectorised over pixels; no mesh and no z-buffer is needed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
@@ -55,7 +56,7 @@ def rotation_of(degrees: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Placed:
+class Placed:
     """Posed hands where the camera sees them, in millimetres of the picture: what `PosedHands` calls so, and light.
 
     skin, background, light : (n, 3)
@@ -71,7 +72,7 @@ class _Placed:
     light: Tensor
 
 
-def _placed(hands: PosedHands, captions: list[Caption], generator: torch.Generator) -> _Placed:
+def place_hands(hands: PosedHands, captions: list[Caption], generator: torch.Generator) -> Placed:
     """Side, view and colours as the captions say; camera, light and tones vary with `generator`."""
     n = len(captions)
     camera = (torch.rand(n, 3, generator=generator) * 2 - 1) * torch.tensor([10.0, 14.0, 11.0])
@@ -94,7 +95,7 @@ def _placed(hands: PosedHands, captions: list[Caption], generator: torch.Generat
         return points * mirror * scale[:, None, None] + shift[:, None]
 
     start = place(hands.start)
-    return _Placed(
+    return Placed(
         joints=place(hands.joints),
         start=start,
         end=place(hands.end),
@@ -146,7 +147,7 @@ def front(depth: Tensor, nx: Tensor, ny: Tensor) -> tuple[Tensor, Tensor, tuple[
 
 
 def _shade(
-    hands: PosedHands, placed: _Placed, i: int, palm_view: bool, size: int
+    hands: PosedHands, placed: Placed, i: int, palm_view: bool, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Picture i (3, size, size), its silhouette and depth (size, size), before averaging to the final size."""
     step = FIELD / size
@@ -192,7 +193,7 @@ def render(
     hands: PosedHands, captions: list[Caption], generator: torch.Generator, size: int = 96, supersample: int = 2
 ) -> Renders:
     """Draw posed hands as their captions say; the camera, light and colours vary with `generator`."""
-    placed = _placed(hands, captions, generator)
+    placed = place_hands(hands, captions, generator)
     joints = placed.joints
     pixels = torch.stack(
         [
@@ -240,16 +241,19 @@ def render_dataset(n: int, seed: int, size: int = 96, corrupt: bool = False) -> 
     corrupt : draw only hands with a fault from FAULTS, in equal shares; the caption then says what should have been
         drawn.
     """
+    return _join([render(hands, captions, generator, size) for hands, captions, generator in posed(n, seed, corrupt)])
+
+
+def posed(n: int, seed: int, corrupt: bool = False) -> Iterator[tuple[PosedHands, list[Caption], torch.Generator]]:
+    """The hands of `render_dataset`, up to 64 at a time, before anything is drawn of them with the generator."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.tensor([2.0 if caption.gesture == "five" else 1.0 for caption in CAPTIONS])
     captions = [CAPTIONS[i] for i in torch.multinomial(weights, n, replacement=True, generator=generator).tolist()]
-    parts = []
     for at in range(0, n, 64):
         chunk = captions[at : at + 64]
         pose = sample_pose([caption.gesture for caption in chunk], generator)
         faults = [FAULTS[(at + i) % len(FAULTS)] for i in range(len(chunk))] if corrupt else None
-        parts.append(render(pose_hands(*pose, generator, faults), chunk, generator, size))
-    return _join(parts)
+        yield pose_hands(*pose, generator, faults), chunk, generator
 
 
 def _join(parts: list[Renders]) -> Renders:

@@ -42,6 +42,7 @@ ORDER = """
     inside
     organism.training
     labeling
+    mitigations
     evaluation
     organism.study
     report

@@ -198,4 +198,9 @@ FAMILY = Flux(
     patch=2,
     token=16,
     output=("norm_out", "proj_out"),
+    painting={
+        "plain": "diffusers:FluxInpaintPipeline",
+        "depth": "diffusers:FluxControlNetInpaintPipeline",
+        "network": "diffusers:FluxControlNetModel",
+    },
 )
