@@ -35,7 +35,7 @@ def add(verbs: Any) -> None:
 
     verb = add_verb(inner, "lora", _train, "low-rank changes of the transformer, for load_lora_weights")
     verb.add_argument("--rank", type=at_least(1), default=16, help="of the changes (default 16)")
-    verb.add_argument("--alpha", type=number, help="a layer changes by alpha / rank times B A (default: the rank)")
+    verb.add_argument("--alpha", type=at_least(1), help="a layer changes by alpha / rank times B A (default: the rank)")
     layers = "attn.to_q,ff.net.2: ends of the names of linear layers (default: all of the blocks but norms)"
     verb.add_argument("--targets", type=names, metavar="LIST", help=layers)
     _options(verb)
@@ -58,8 +58,8 @@ def _options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--prior", metavar="FOLDER", help="pictures of the class, also with captions, to preserve it")
     for name, (usual, text) in COUNTS.items():
         verb.add_argument(_flag(name), type=at_least(1), default=usual, help=f"{text} (default {usual})")
-    for name, (usual, text) in NUMBERS.items():
-        verb.add_argument(_flag(name), type=number, default=usual, help=f"{text} (default {usual:g})")
+    for name, (strength, text) in NUMBERS.items():
+        verb.add_argument(_flag(name), type=number, default=strength, help=f"{text} (default {strength:g})")
     verb.add_argument("--schedule", default="constant", help="of the rate: constant, linear, cosine (default constant)")
     verb.add_argument("--warm-up", type=whole, default=0, help="steps in which the rate rises (default 0)")
     verb.add_argument("--weighting", default="logit_normal", metavar="WAY",

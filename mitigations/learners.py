@@ -55,7 +55,7 @@ class LoRA:
 
     Parameters
     ----------
-    rank, alpha : int, float
+    rank, alpha : int
         A layer changes by alpha / rank * B @ A; alpha is the rank by default.
     targets : sequence of str, optional
         Ends of the layers' names. By default all linear layers of the family's blocks but those of norms, whose
@@ -73,7 +73,7 @@ class LoRA:
         self,
         model: Model,
         rank: int = 16,
-        alpha: float | None = None,
+        alpha: int | None = None,
         targets: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
@@ -85,7 +85,7 @@ class LoRA:
         check_plain(model)
         if rank < 1:
             raise HandscopeError(f"Expected a rank of at least 1, found {rank}.")
-        self.model, self.rank, self.alpha = model, rank, float(rank if alpha is None else alpha)
+        self.model, self.rank, self.alpha = model, rank, alpha or rank
         self.layers = _layers(model, targets)
         model.transformer.requires_grad_(False)
         config = LoraConfig(r=rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=self.layers)
@@ -207,8 +207,8 @@ class TextualInversion:
     def embeddings(self, captions: Sequence[str], rows: Tensor) -> Mapping[str, Any]:
         """Made anew, so that gradients reach the vectors."""
         model = self.model
-        rows = [model.family.encode(model.pipe, caption, model.device) for caption in captions]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        encoded = [model.family.encode(model.pipe, caption, model.device) for caption in captions]
+        return {name: torch.stack([one[name] for one in encoded]) for name in encoded[0]}
 
     def save(self, folder: Path) -> Path:
         """One file an encoder, for ``pipe.load_textual_inversion``."""

@@ -70,7 +70,8 @@ def repair(
     seeds : sequence of int
         Of the noise of each.
     network : ControlNet, optional
-        That is told depth; without one the region is painted by the prompt alone.
+        That is told depth; without one the region is painted by the prompt alone, from another noise of the seed, since
+        encoding depth draws from it too. `control` 0 is the same noise without depth.
     strength : float
         Share of the noise levels that a region goes back to, 1 pure noise.
     control : float

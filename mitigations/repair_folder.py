@@ -87,7 +87,7 @@ def _given(folder: Path, picture: Path, size: tuple[int, int]) -> NDArray[np.flo
                  if (folder / f"{picture.stem}{end}").is_file()), None)  # fmt: skip
     if path is None:
         raise HandscopeError(f"Expected a depth image {picture.stem}.png in {folder}, and there is none.")
-    depth = np.asarray(opened(path).convert("L"), np.float32) / 255
+    depth = np.asarray(opened(path).convert("L"), np.float32) / np.float32(255)
     if depth.shape != size:
         raise HandscopeError(
             f"The depth image {path} has {depth.shape[0]} by {depth.shape[1]} pixels, its picture {size[0]} by "

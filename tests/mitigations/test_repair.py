@@ -60,8 +60,10 @@ def test_depth_acts_as_strongly_as_it_is_told_to(tiny_model, pictures, trained):
     def made(control: float, net=network) -> np.ndarray:
         return repair(tiny_model, pictures[:1], PROMPTS[:1], [region()], [1], net, control=control, steps=4)
 
-    # A network that does not act leaves what is painted without one.
-    assert np.array_equal(made(0.0), made(0.0, None))
+    # A network that was not trained adds nothing, as one that does not act.
+    shape = {"attention_head_dim": 16, "num_attention_heads": 2}
+    new = FluxControlNetModel.from_transformer(tiny_model.transformer, num_layers=1, num_single_layers=0, **shape)
+    assert np.array_equal(made(0.0), made(5.0, new))
     apart = [np.abs(made(control).astype(int) - made(0.0)).mean() for control in (0.5, 5.0, 50.0)]
     assert 0 <= apart[0] <= apart[1] < apart[2]
 
