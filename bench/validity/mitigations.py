@@ -24,6 +24,7 @@ from handscope.mitigations.learners import DreamBooth, LoRA
 from handscope.mitigations.pictures import captioned
 from handscope.mitigations.settings import Training
 from handscope.mitigations.train import train
+from handscope.models.model import Model
 from handscope.organism.captions import CAPTIONS
 from handscope.organism.judge import Judge
 from handscope.organism.render import render_dataset
@@ -99,7 +100,7 @@ def judge(work: Path) -> None:
                  "kernel_distance", "kd_lo", "kd_hi", "kd_ratio", "diversity"]].T.to_string())  # fmt: skip
 
 
-def with_learnt(folder: Path) -> hs.Model:
+def with_learnt(folder: Path) -> Model:
     """The organism with what was learnt."""
     model = hs.load("organism")
     if (folder / "transformer").exists():
@@ -109,7 +110,7 @@ def with_learnt(folder: Path) -> hs.Model:
     return model
 
 
-def drawing(model: hs.Model) -> Callable[[Sequence[str], Sequence[int]], DrawnBatch]:
+def drawing(model: Model) -> Callable[[Sequence[str], Sequence[int]], DrawnBatch]:
     """How an arm draws a batch."""
 
     def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
