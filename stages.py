@@ -15,6 +15,9 @@ SUBJECT = "run.yaml: subject"
 LABELS = "labels.sqlite"
 """The labels of a run folder. What a stage reads of them is what they say, masks included, and not the file's bytes."""
 
+VALUES_FILE = "values.csv"
+"""Labels of several values, where the subject has them."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -192,7 +195,7 @@ LABEL = Stage(
     summary="report.summary.labelled",
     needs="a person, or `--auto`",
     reads=SAMPLES[:2],
-    files=(LABELS,),
+    files=(LABELS, VALUES_FILE),
     settings={"labels": "labels"},
     figures=("sheet_*", "rates"),
     section="labels Who says what is bad?",
@@ -205,7 +208,7 @@ EXTRACT = Stage(
     function="extract",
     summary="report.summary.extracted",
     needs="a model",
-    reads=(*SAMPLES, LABELS),
+    reads=(*SAMPLES, LABELS, VALUES_FILE),
     tables=(
         Table(
             "analysis/image_statistics.csv",
@@ -943,6 +946,44 @@ ANATOMY = Stage(
     section="anatomy Are the hands plausible?",
 )  # fmt: skip
 
+VALUE = {
+    "value": "what is told: a value from the rest, all (the mean over values), or order (the higher from the lower)",
+    "n_of": "samples of that value", "n": "samples", "n_prompts": "prompts in which there is a pair",
+    "n_pairs": "pairs of one prompt that are compared",
+    "auc": "held-out AUC over pairs of samples of one prompt; of order, pairs that are in order",
+    "lo": "lower end of its 95% interval, by a jackknife over prompts", "hi": "upper end",
+    "null_*": "mean and standard deviation over values permuted inside prompts",
+    "p": "share of these that do as well", "p_floor": SCORE["p_floor"], "p_family": SCORE["p_family"],
+    "q": SCORE["q"],
+}  # fmt: skip
+
+VALUES = Stage(
+    name="values",
+    help="a label of several values: each told from the rest, and their order, within prompts",
+    command="values RUN",
+    function="probes.values.probe_values",
+    summary="report.values.told",
+    reads=(*SAMPLES[:2], *ACTIVATIONS, *(table.path for table in EXTRACT.tables), SUBJECT, LABELS, VALUES_FILE),
+    tables=(
+        Table("analysis/value_probes.csv", CELL | VALUE, optional=True),
+        Table(
+            "analysis/value_confusion.csv",
+            CELL | {"value": "value of the label", "said": "value that held-out probes score highest", "n": "samples"},
+            optional=True,
+        ),
+        Table(
+            "analysis/value_baselines.csv",
+            {"baseline": "image: plain statistics of the predicted clean picture", "step": CELL["step"]} | VALUE,
+            optional=True,
+        ),
+    ),
+    settings=STATISTICS,
+    always=False,
+    designs=("own",),
+    figures=("values", "value_confusion"),
+    section="values Which of several values?",
+)
+
 INSIDE = (PATCH, LENS, HEADS, FEATURES)
 """Those that look inside the blocks, and need the model."""
 
@@ -954,20 +995,25 @@ REPORT = Stage(
     summary="report.summary.reported",
     reads=(
         "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes, *CROSSED.writes,
-        *(table.path for stage in (SURVEY, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
+        *(table.path for stage in (SURVEY, VALUES, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
         "figures/commitment.png", "figures/mend*.png", "figures/patch*.png", "figures/lens*.png",
         "figures/heads.png", "figures/feature*.png",
     ),
     files=(
         "report.html", "figures/overview.*",
-        *(f"figures/{name}.*" for stage in (LABEL, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE) for name in stage.figures),
+        *(
+            f"figures/{name}.*"
+            for stage in (LABEL, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, VALUES)
+            for name in stage.figures
+        ),
     ),
     figures=("overview",),
     sources=("stages.py", "report/*", "figures/*.py"),
 )  # fmt: skip  # fmt: skip
 
 STAGES = (
-    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY, REPORT,
+    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, VALUES, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY,
+    REPORT,
 )  # fmt: skip
 """In the order in which `study` runs them."""
 

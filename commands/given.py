@@ -1,11 +1,18 @@
 """``handscope import``: pictures that the model did not draw, as samples of a run."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..errors import HandscopeError
 from ..progress import Progress
 from .options import at_least, load_model, model_options, names, number, whole
-from .verb import add_verb, open_run, say
+from .verb import add_verb, open_run, remark, say
+
+if TYPE_CHECKING:
+    from ..run.folder import Run
+
+FOLDS = 5
+"""Of an analysis, unless it is told otherwise."""
 
 
 def add(verbs: Any) -> None:
@@ -41,7 +48,7 @@ def add(verbs: Any) -> None:
     verb.add_argument(
         "--subject",
         metavar="NAME",
-        help="what is labelled: a subject that handscope brings, or the path of its YAML file",
+        help="what is labelled: a subject that handscope brings, or its YAML file, which init --subject begins",
     )
     verb.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 elsewhere")
     model_options(verb, model="organism", device="cpu")
@@ -63,3 +70,26 @@ def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     parts += [f"{done.labels} labels"] if done.labels else []
     parts += [f"{len(done.left_out)} left out, see {run.samples_dir / LEFT_OUT}"] if done.left_out else []
     say("import", "; ".join(parts))
+    if done.passed_over:
+        passed = ", ".join(map(repr, done.passed_over))
+        remark(f"{passed} is neither in --good nor in --bad: such pictures stay unlabelled")
+    _say_what_next(run)
+
+
+def _say_what_next(run: "Run") -> None:
+    """What is being labelled, what of it there is, and whether that is enough, before hours go into reading it."""
+    from ..labeling.subject import subject_of
+    from ..labeling.table import labelled, sample_table
+    from ..report.summary import labelled as said
+
+    remark(f"What is labelled: {subject_of(run).one}. Another subject is another run, begun with --subject FILE.yaml")
+    if not run.labels_path.exists():
+        remark(f"Next: handscope labels import {run.path} FILE, or handscope label {run.path}")
+        return
+    say("label", said(run))
+    try:
+        labelled(sample_table(run), "sure", FOLDS, run.path)
+    except HandscopeError as error:
+        remark(f"Not enough yet: {error}")
+        return
+    remark(f"Next: handscope extract, then analyze, probe and report, each of {run.path}")

@@ -2,12 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HandscopeError
 from ..progress import Progress
 from .options import names
 from .verb import add_verb, open_run, remark, say, show
+
+if TYPE_CHECKING:
+    from ..run.folder import Run
 
 SHOWN = 5
 """Matched labels that an import shows before it writes."""
@@ -39,6 +42,9 @@ def add(verbs: Any) -> None:
     verb.add_argument("--good", type=names, default=[], metavar="LIST", help="what these labels call good")
     verb.add_argument("--bad", type=names, default=[], metavar="LIST", help="what they call bad")
     verb.add_argument("--author", default="imported", help="whose they are, where they do not say (default imported)")
+    verb.add_argument(
+        "--values", metavar="COLUMN", help="take the subject's label of several values from this column alone"
+    )
     verb.add_argument("--skip-unknown", action="store_true", help="pass over pictures that are no samples of the run")
     verb.add_argument("--dry-run", action="store_true", help="show what would be added, and add nothing")
 
@@ -56,6 +62,9 @@ def _export(arguments: argparse.Namespace, progress: Progress) -> None:
 
 def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
+    if arguments.values:
+        _import_values(run, arguments)
+        return
     from ..labeling.exchange.elsewhere import match_labels
     from ..labeling.exchange.importing import import_labels, ours
 
@@ -73,6 +82,16 @@ def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     left = [f"{done.known} were here already"] if done.known else []
     left += [f"{done.older} were left, since their authors have labelled them here since"] if done.older else []
     say("labels", "; ".join([f"{_counted(done.added, 'annotation')} of {arguments.path} added", *left]))
+
+
+def _import_values(run: "Run", arguments: argparse.Namespace) -> None:
+    from ..labeling.exchange.values import import_values
+
+    if arguments.good or arguments.bad or arguments.dry_run:
+        raise HandscopeError("Expected --values alone, found options of verdicts with it: import these by themselves.")
+    counts = import_values(run, arguments.path, arguments.values, arguments.skip_unknown)
+    said = ", ".join(f"{count} of {value}" for value, count in sorted(counts.items()))
+    say("labels", f"{_counted(sum(counts.values()), 'value')} of {arguments.path} in {run.values_path}: {said}")
 
 
 def _agreement(arguments: argparse.Namespace, progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """``handscope study``: every stage from one YAML file; ``init`` begins such a file."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from .options import crew_options, part
 from .verb import add_verb, remark, say
 
 TEMPLATE = Path(__file__).parent.parent / "datasets" / "template.yaml"
+SUBJECT_TEMPLATE = TEMPLATE.with_name("template_subject.yaml")
 
 
 def add(verbs: Any) -> None:
@@ -36,7 +38,11 @@ def add(verbs: Any) -> None:
     verb.add_argument("--model", default="organism", help="organism, a pipeline folder or a hub id (default organism)")
     verb.add_argument("--prompts", default="study", metavar="FILE", help="a text file with one prompt a line")
     verb.add_argument("--run", metavar="RUN", help="the run folder (default runs/NAME of the file)")
-    verb.add_argument("--subject", help="what is labelled: one that handscope brings, or a YAML file that says it")
+    verb.add_argument(
+        "--subject",
+        metavar="FILE",
+        help="what is labelled: one that handscope brings, or a YAML file that says it, begun where it is missing",
+    )
 
 
 def _study(arguments: argparse.Namespace, progress: Progress) -> None:
@@ -83,6 +89,7 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
     from ..models.embedded import ORGANISMS
 
     subject = arguments.subject or DEFAULT
+    begun = _begin_subject(subject, path.parent)
     automatic = arguments.model in ORGANISMS and subject == DEFAULT
     said = {
         "run": arguments.run or f"runs/{path.stem}",
@@ -98,9 +105,36 @@ def _init(arguments: argparse.Namespace, progress: Progress) -> None:
             comment = line[line.index(" #") :] if " #" in line else "\n"
             lines[place] = yaml.safe_dump({key: said[key]}, allow_unicode=True, width=1000).rstrip("\n") + comment
     path.parent.mkdir(parents=True, exist_ok=True)
+    if begun is not None:
+        (path.parent / subject).write_text(begun, encoding="utf-8")
+        say("init", f"{path.parent / subject}; say in it what is labelled, and how its verdicts are called")
     with path.open("x", encoding="utf-8") as file:
         file.writelines(lines)
+    if subject != DEFAULT and arguments.prompts == "study":
+        remark(f"Its prompts are the captions that handscope brings, which are not of {subject}: give your own there.")
     say("init", f"{path}; look through it, then: handscope study {path}")
+
+
+def _begin_subject(subject: str, folder: Path) -> str | None:
+    """What to write into a subject's file that is not there yet, beside the study; None where the subject is there.
+
+    Raises
+    ------
+    HandscopeError
+        There is no such subject, and `subject` is no name of a file of the same folder.
+    """
+    from ..labeling.subject import load_subject
+
+    name = Path(subject)
+    if (folder / name).is_file():
+        load_subject(folder / name)
+        return None
+    if name.suffix not in (".yaml", ".yml") or len(name.parts) > 1:
+        load_subject(subject)
+        return None
+    noun = re.sub(r"[^a-z0-9]+", " ", name.stem.lower()).strip() or "thing"
+    text = SUBJECT_TEMPLATE.read_text(encoding="utf-8")
+    return text.replace("NAME", re.sub(r"^[^a-z]+", "", noun.replace(" ", "_")) or "thing").replace("NOUN", noun)
 
 
 def setting(text: str) -> tuple[str, Any]:

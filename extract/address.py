@@ -6,7 +6,7 @@ Steps count what remains, as in the source study: of 20, step 20 is the first an
 import json
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -109,6 +109,9 @@ class Plan:
         used: its residuals are added between one block's output and the next one's input.
     call : str
         ``cond``, or ``uncond`` for the other half of each step under classifier-free guidance. ``both`` is for edits.
+    only : sequence of str or Cell
+        Where not every block is read at every step: the cells that are, such as ``single.3/14``. Every block and every
+        step has one. Plans that were joined have it; see `joined`.
 
     Raises
     ------
@@ -122,6 +125,7 @@ class Plan:
     stream: str
     at: str
     call: str
+    only: frozenset[Cell]
 
     def __init__(
         self,
@@ -131,6 +135,7 @@ class Plan:
         stream: str = "image",
         at: str = "output",
         call: str = "cond",
+        only: Iterable[str | Cell] = (),
     ) -> None:
         if isinstance(blocks, str):
             raise HandscopeError(f"Expected a list of blocks, found the text {blocks!r}: write [{blocks!r}].")
@@ -142,11 +147,15 @@ class Plan:
         object.__setattr__(self, "stream", stream)
         object.__setattr__(self, "at", at)
         object.__setattr__(self, "call", call)
+        object.__setattr__(self, "only", frozenset())
         self._check()
+        if only:
+            object.__setattr__(self, "only", self._chosen(only))
 
     def __repr__(self) -> str:
         usual = {"stream": "image", "at": "output", "call": "cond"}
         rest = "".join(f", {name}={value!r}" for name in usual if (value := getattr(self, name)) != usual[name])
+        rest += f", only {len(self.only)} cells" if self.only else ""
         return f"Plan({[str(block) for block in self.blocks] or None}, {list(self.steps)}, of={self.of}{rest})"
 
     def _check(self) -> None:
@@ -173,10 +182,24 @@ class Plan:
         if inside is not None:
             raise HandscopeError(f"{inside} is a place of its own and has no {self.at}: plan at='output'.")
 
+    def _chosen(self, only: Iterable[str | Cell]) -> frozenset[Cell]:
+        """Cells of the plan, such that each block and step has one; none where they are all there are."""
+        chosen = frozenset(self.cell(cell) if isinstance(cell, str) else cell for cell in only)
+        every = set(self.cells)
+        idle = [str(block) for block in self.blocks if not any(cell.block == block for cell in chosen)]
+        idle += [f"step {step}" for step in self.steps if not any(cell.step == step for cell in chosen)]
+        if not chosen <= every or idle:
+            raise HandscopeError(
+                "Expected the cells of a plan to be of its blocks and steps, and one at least of each, found "
+                f"{', '.join(idle) or ', '.join(map(str, chosen - every))} otherwise."
+            )
+        return frozenset() if chosen == every else chosen
+
     @property
     def cells(self) -> tuple[Cell, ...]:
         """Every cell of the plan, blocks outer and steps inner: the order of cells in a shard."""
-        return tuple(Cell(block, step) for block, step in product(self.blocks, self.steps))
+        every = (Cell(block, step) for block, step in product(self.blocks, self.steps))
+        return tuple(cell for cell in every if not self.only or cell in self.only)
 
     def cell(self, name: str) -> Cell:
         """The cell of a text such as ``single.3/14``.
@@ -195,7 +218,7 @@ class Plan:
         if _BLOCK.fullmatch(block) is None or not step.isdecimal():
             raise HandscopeError(f"Expected a cell such as single.3/14 (a block, a stroke, a step), found {name!r}.")
         cell = Cell(Block.parse(block), int(step))
-        if cell.step not in self.steps or (self.blocks and cell.block not in self.blocks):
+        if cell.step not in self.steps or (self.blocks and cell not in self.cells):
             blocks, steps = (", ".join(map(str, names)) for names in (self.blocks or ["every block"], self.steps))
             raise HandscopeError(f"No cell {cell} is read, but {blocks} at steps {steps}: name one of these.")
         return cell
@@ -242,6 +265,43 @@ class Plan:
                 f"The model has no block {', '.join(missing)}; it has {_ranges(valid)}. Name one of these."
             )
 
+    @property
+    def kind(self) -> str:
+        """What two plans must share for their cells to lie in one store: of which run, stream, side and call."""
+        said = [f"{name} {getattr(self, name)}" for name, valid in _CHOICES.items() if getattr(self, name) != valid[0]]
+        return ", ".join([f"{self.of} steps", *said])
+
+    def reading(self, cells: Collection[Cell]) -> "Plan":
+        """The plan of some of its cells, in its order.
+
+        >>> Plan(["double.0", "single.0"], [2, 1], of=2).reading([Cell(Block("single", 0), 1)]).cells
+        (Cell(block=Block(kind='single', index=0, site=''), step=1),)
+        """
+        kept = [cell for cell in self.cells if cell in cells]
+        of, at = {cell.block for cell in kept}, {cell.step for cell in kept}
+        blocks, steps = [block for block in self.blocks if block in of], [step for step in self.steps if step in at]
+        return Plan(blocks, steps, self.of, self.stream, self.at, self.call, kept)
+
+    def joined(self, other: "Plan", order: Sequence[str]) -> "Plan":
+        """The plan of the cells of both; itself where it has them all, else in the order of the model.
+
+        The same for any order in which plans are joined, but where one has all cells of the others.
+
+        Parameters
+        ----------
+        order : the blocks of the model (``model.blocks``); steps go from the noisiest to the last
+        """
+        cells = {*self.cells, *other.cells}
+        if cells == set(self.cells):
+            return self
+        places = {name: place for place, name in enumerate(order)}
+        ranked = sorted((places[str(cell.block.whole)], cell.block) for cell in cells)
+        return Plan(
+            dict.fromkeys(block for _, block in ranked),
+            sorted({cell.step for cell in cells}, reverse=True),
+            self.of, self.stream, self.at, self.call, cells,
+        )  # fmt: skip
+
     def to_json(self) -> str:
         """The plan as JSON; `from_json` gives it back.
 
@@ -250,7 +310,7 @@ class Plan:
         said = {name: getattr(self, name) for name, valid in _CHOICES.items() if getattr(self, name) != valid[0]}
         blocks = [str(block) for block in self.blocks] or None
         plan = {"blocks": blocks, "steps": list(self.steps), "of": self.of, **said}
-        return json.dumps(plan)
+        return json.dumps(plan | ({"only": list(map(str, self.cells))} if self.only else {}))
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":

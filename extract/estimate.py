@@ -119,13 +119,13 @@ def estimate(
     work = work_list(model, run, plan, tokens, shard)
     counts = {sample: int(mask.sum()) for sample, mask in work.masks.items()}
     missing = sum(counts[sample] for sample in work.missing)
-    cells, width = len(plan.cells), model.stream_width
+    cells, width = len(work.plan.cells), model.stream_width
     row_bytes = cells * width * 2
     reset_peak(model.device)
     encode_seconds = _time_encoding(model, work)
     todo = list(batches(model, run, work, batch_size))
     roads = tuple(
-        _measure(model, run, plan, work, [batch for batch in todo if batch.road == road])
+        _measure(model, run, work, [batch for batch in todo if batch.road == road])
         for road in ("replayed", "noised", "made again")
         if any(batch.road == road for batch in todo)
     )
@@ -159,8 +159,9 @@ def _time_encoding(model: Model, work: WorkList) -> float:
     return seconds * len(prompts)
 
 
-def _measure(model: Model, run: Run, plan: Plan, work: WorkList, todo: list[Batch]) -> Road:
+def _measure(model: Model, run: Run, work: WorkList, todo: list[Batch]) -> Road:
     first = todo[0]
+    plan = work.read(first.samples[0])
     times = {"replayed": _time_replay, "noised": _time_given, "made again": _time_again}[first.road]
     times(model, run, plan, work, first)  # once to warm up
     step, other = times(model, run, plan, work, first)

@@ -15,6 +15,7 @@ import torch
 from ..errors import HandscopeError
 from ..files import sweep
 from ..labeling.table import SUBSETS
+from ..labeling.values import read_values
 from ..models.model import Model
 from ..parallel import Failed, finished, on_cluster, processes, warn_of_failed
 from ..progress import Progress, quiet
@@ -30,6 +31,7 @@ from .regenerate import regenerate
 from .replay import batch_difference, replay
 from .seen import Seen
 from .steps import step_table
+from .store.added import with_added
 from .store.aside import SetAside, set_aside, write_set_aside
 from .store.consolidate import consolidate, is_consolidated
 from .store.shard import shards
@@ -48,10 +50,13 @@ def extract(
     compression: str | None = None,
     progress: Progress = quiet,
 ) -> ActivationStore | None:
-    """Extract the plan's cells of the labelled samples of which a wanted token is not stored yet, then consolidate.
+    """Extract the plan's cells of the labelled samples of which a wanted token or cell is not stored yet, then
+    consolidate.
 
-    What is stored stays: a sample is read again only where a token is wanted by the labels of now that its shard has
-    not, and its new shard has both. A changed verdict, or a mask that has shrunk, needs nothing.
+    What is stored stays. Cells of other blocks, steps or sites are added: what is lacking is read, and the bits that
+    are there are copied into the sample's new shard. Readers see what all samples have; `ActivationStore.read_by` says
+    which plan a cell was read by. All cells of a sample are read again where a token is wanted by the labels of now
+    that its shard has not, and its new shard has both. A changed verdict, or a mask that has shrunk, needs nothing.
 
     Samples with a trajectory are replayed, given pictures encoded and noised (`read_given`). The others are generated
     again from prompt and seed, in batches of the size that was used then; one whose noise or image comes out otherwise
@@ -89,8 +94,8 @@ def extract(
     ------
     HandscopeError
         The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
-        or of another image; activations of another plan, model or choice of tokens are there already; every sample was
-        set aside; the disk is full.
+        or of another image; activations of another model, choice of tokens, stream or side are there already; every
+        sample was set aside; the disk is full.
     """
     plan = plan.on(model.blocks, model.carrying(plan.stream))
     work = work_list(model, run, plan, tokens, shard)
@@ -104,8 +109,8 @@ def extract(
             check_first(model, run, todo)
         # What it was made from is about to change; it is written again from the shards below.
         (run.activations_dir / "store.h5").unlink(missing_ok=True)
-        _write_batches(_Reader(model, run, plan, compression), work, todo, shard, progress)
-    _decode(model, run, plan, work, shard, progress)
+        _write_batches(_Reader(model, run, compression), work, todo, shard, progress)
+    _decode(model, run, work.plan, work, shard, progress)
     if shards(run.activations_dir):
         _consolidate(run, work, progress)
         return ActivationStore(run.activations_dir)
@@ -122,7 +127,7 @@ def extract(
 def _decode(
     model: Model, run: Run, plan: Plan, work: WorkList, shard: Part | None, progress: Progress
 ) -> None:
-    """Statistics of what the model predicts, for the samples that a probe may be fitted to, while the model is here."""
+    """Statistics of what the model predicts, for the samples that probes may be fitted to, while the model is here."""
     aside = set(set_aside(run.activations_dir)["sample"])
     judged = [
         sample
@@ -130,6 +135,8 @@ def _decode(
         if annotation is not None and annotation.verdict in SUBSETS["all"] and annotation.instances.any()
         and sample not in aside
     ]
+    valued = read_values(run) if run.values_path.exists() else {}
+    judged += [sample for sample in work.rows if sample in valued and sample not in (*judged, *aside)]
     decode_predicted(model, run, judged, {step: plan.index(step) for step in plan.steps}, shard, progress)
 
 
@@ -166,8 +173,8 @@ class _Read:
 class _Reader:
     """Reads batches, each by its road, in whichever process."""
 
-    def __init__(self, model: Model, run: Run, plan: Plan, compression: str | None) -> None:
-        self.model, self.run, self.plan, self.compression = model, run, plan, compression
+    def __init__(self, model: Model, run: Run, compression: str | None) -> None:
+        self.model, self.run, self.compression = model, run, compression
         self._compared = not on_cluster()  # else each worker compares its own model
         self._differences: dict[tuple[int, int], dict[str, Any]] = {}
 
@@ -185,23 +192,26 @@ class _Reader:
 
     def read(self, batch: Batch, work: WorkList) -> _Read:
         self.model.encode(row["prompt"] for row in batch.rows)
-        masks = batch.masks(work)
+        masks, plan = batch.masks(work), work.read(batch.samples[0])
         differing: list[SetAside] = []
         paths: list[Trajectory | Noised]
         if batch.road == "replayed":
             given = self._replayed(batch)
             paths = [*given.trajectories]
-            seen = replay(self.model, self.plan, **vars(given), tokens=masks)
+            seen = replay(self.model, plan, **vars(given), tokens=masks)
         elif batch.road == "noised":
-            seen, made = read_given(self.model, self.run, self.plan, batch.filled(), masks)
+            seen, made = read_given(self.model, self.run, plan, batch.filled(), masks)
+            paths = []
             for row, noised in zip(batch.rows, made):
+                if row["sample"] in work.added:
+                    noised = noised.joined(self.run.noised(row["sample"]))
                 noised.save(self.run.latents_path(row["sample"]), self.run.noised_metadata(row))
-            paths = [*made]
+                paths.append(noised)
         else:
-            seen, drawn, differing = regenerate(self.model, self.run, self.plan, batch, masks)
+            seen, drawn, differing = regenerate(self.model, self.run, plan, batch, masks)
             paths = [*drawn]
         attrs = {**seen.conditions, **self._batch_attrs(batch)}
-        bits = _bits(seen, self.plan, masks[: len(batch.rows)].sum(axis=1))
+        bits = _bits(seen, plan, masks[: len(batch.rows)].sum(axis=1))
         dropped = {aside.sample for aside in differing}
         parts = [part for part in zip(batch.rows, bits, paths) if part[0]["sample"] not in dropped]
         return _Read([self._shard(work, *part, attrs) for part in parts], differing)
@@ -220,9 +230,9 @@ class _Reader:
             if sizes[0] == sizes[1] or sizes in self._differences or batch.road == "noised":
                 continue
             wide = Batch(batch.rows, max(sizes), batch.road)
-            masks, given = wide.masks(work), self._replayed(wide)
+            masks, given, plan = wide.masks(work), self._replayed(wide), work.read(batch.samples[0])
             self.model.encode(given.prompts)
-            found = batch_difference(self.model, self.plan, **vars(given), tokens=masks, size=min(sizes))
+            found = batch_difference(self.model, plan, **vars(given), tokens=masks, size=min(sizes))
             self._differences[sizes] = {
                 "absolute": found.absolute,
                 "relative": found.relative,
@@ -242,9 +252,11 @@ class _Reader:
         self, work: WorkList, row: dict[str, Any], bits: np.ndarray, path: Trajectory | Noised, attrs: dict[str, Any]
     ) -> _Shard:
         sample, grid = row["sample"], self.model.grid(row["height"], row["width"])
+        steps, tokens, where = step_table(work.plan, path), work.tokens(sample), shard_path(self.run, sample)
+        if sample in work.added:
+            bits, attrs = with_added(where, work.plan, work.added[sample], bits, attrs)
         own = {**attrs, **work.attrs(sample), "rows": grid[0], "columns": grid[1]}
-        steps, tokens = step_table(self.plan, path), work.tokens(sample)
-        return _Shard(shard_path(self.run, sample), bits, steps, tokens, own)
+        return _Shard(where, bits, steps, tokens, own)
 
 
 def _write_batches(
@@ -262,12 +274,20 @@ def _write_batches(
     for samples, aside in _read_batches(reader, work, todo, progress):
         for one in aside:
             # It may have a shard of another image, or one that lacks tokens which cannot be made here.
-            shard_path(run, one.sample).unlink(missing_ok=True)
+            if one.sample not in work.added:
+                shard_path(run, one.sample).unlink(missing_ok=True)
         if aside:
             differing += aside
             write_set_aside(run.activations_dir, differing, shard)
         done += samples
         progress("extract", done, len(work.rows))
+    kept = [one.sample for one in differing if one.sample in work.added]
+    if kept:
+        raise HandscopeError(
+            f"{len(kept)} samples came out otherwise when they were generated again, {kept[0]} among them: no cells can"
+            " be added to them, and what is stored of them stays. Add cells where they were generated, or remove their "
+            f"shards in {shard_path(run, kept[0]).parent}."
+        )
 
 
 def _read_batches(

@@ -1,7 +1,7 @@
 """What an extraction is of: which samples, which of their tokens, and which samples lack one of these."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..models.model import Model
 from ..run.folder import Run, is_given
 from ..run.part import Part, check_part, in_part
 from .address import Plan, is_count, plain_int
-from .store.shard import SCHEMA, TOKEN, DamagedError, check_same, reading, tokens_of
+from .store.shard import SCHEMA, TOKEN, DamagedError, check_same, plan_of, reading, tokens_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,15 @@ class WorkList:
         Which tokens a replay of each sample reads, bool of the form of its token grid (of text tokens: of one row):
         those that are wanted by the labels of now, and those that its shard has already.
     missing : list of str
-        Those of which a wanted token is not stored.
+        Those of which a wanted token or cell is not stored.
     selection : str
         ``subject``, ``labelled`` or ``all``.
     common : dict
         What every shard says of itself.
+    plan : Plan
+        What every shard holds in the end: the cells that are wanted now, and those that are stored already.
+    added : mapping of Plan
+        What is read of those missing samples that have some of the cells; of the others it is the whole plan.
     """
 
     everything: list[str]
@@ -49,6 +53,12 @@ class WorkList:
     missing: list[str]
     selection: str
     common: dict[str, Any]
+    plan: Plan
+    added: Mapping[str, Plan] = field(default_factory=dict)
+
+    def read(self, sample: str) -> Plan:
+        """What is read of a missing sample."""
+        return self.added.get(sample, self.plan)
 
     def of(self, samples: list[str]) -> "WorkList":
         """What it says of some samples, for another process to work on them."""
@@ -60,6 +70,8 @@ class WorkList:
             samples,
             self.selection,
             self.common,
+            self.plan,
+            {name: self.added[name] for name in samples if name in self.added},
         )
 
     def tokens(self, sample: str) -> np.ndarray:
@@ -151,7 +163,7 @@ def work_list(
     ------
     HandscopeError
         The plan does not fit the model or the run; there are no samples or no labels; labels are of another token grid
-        or of another image; activations of another plan, model or choice of tokens are there already.
+        or of another image; activations of another model, choice of tokens or kind of plan are there already.
     """
     tokens = subject_of(run).selection(tokens)
     _check(model, plan, shard)
@@ -171,16 +183,27 @@ def work_list(
             "label more, or extract tokens='all'."
         )
     own = [sample for sample in annotations if in_part(sample, shard)]
-    masks, missing, there = {}, [], listed(shard_path(run, "").parent)
+    masks, there, stored = {}, listed(shard_path(run, "").parent), {}
     for sample in own:
         path = shard_path(run, sample)
-        stored = _stored(path, samples[sample], common) if path.name in there else None
+        found = _stored(path, samples[sample], common) if path.name in there else None
         masks[sample] = wanted[sample].copy()
-        if stored is not None:
-            masks[sample][stored["row"], stored["col"]] = True
-            wanted[sample][stored["row"], stored["col"]] = False
-        if wanted[sample].any() or (path.name in there and stored is None):
-            missing.append(sample)
+        if found is not None:
+            place = found.tokens["row"], found.tokens["col"]
+            masks[sample][place] = True
+            wanted[sample][place] = False
+            stored[sample] = found.plan
+    whole = _joined(model, plan, stored.values())
+    missing, added = [], {}
+    for sample in own:
+        if sample in stored and not wanted[sample].any():
+            lacking = set(whole.cells) - set(stored[sample].cells)
+            if not lacking:
+                continue
+            added[sample] = whole.reading(lacking)
+        elif sample not in stored and not wanted[sample].any() and shard_path(run, sample).name not in there:
+            continue
+        missing.append(sample)
     return WorkList(
         everything,
         {sample: samples[sample] for sample in own},
@@ -188,8 +211,19 @@ def work_list(
         masks,
         missing,
         tokens,
-        common,
+        common | {"plan": whole.to_json()},
+        whole,
+        added,
     )
+
+
+def _joined(model: Model, plan: Plan, stored: Iterable[Plan]) -> Plan:
+    """The plan of the cells that are wanted or stored: the stored one itself where it has them all."""
+    plans = list(dict.fromkeys(stored))
+    whole = max(plans, key=lambda one: len(one.cells), default=plan)
+    for one in [*plans, plan]:
+        whole = whole.joined(one, model.blocks)
+    return whole
 
 
 def common_attrs(model: Model, plan: Plan, tokens: str) -> dict[str, Any]:
@@ -259,7 +293,7 @@ def annotations_of(
 
 
 def batches(model: Model, run: Run, work: WorkList, batch_size: int | None) -> Iterator[Batch]:
-    """The missing samples, those of one size, one road and as many text tokens together.
+    """The missing samples, those of one size, one road, the same cells and as many text tokens together.
 
     Raises
     ------
@@ -276,7 +310,7 @@ def batches(model: Model, run: Run, work: WorkList, batch_size: int | None) -> I
         row = work.rows[sample]
         road = _road(row, run.trajectory_path(sample).name in kept)
         together = batch_size if batch_size is not None and road != "made again" else row["batch_size"]
-        alike = row["height"], row["width"], row["guidance"], text[row["prompt"]], together, road
+        alike = row["height"], row["width"], row["guidance"], text[row["prompt"]], work.read(sample), together, road
         groups.setdefault(alike, []).append(row)
     for (*_, together, road), group in groups.items():
         for first in range(0, len(group), together):
@@ -336,15 +370,25 @@ def _wanted(annotation: Annotation | None, tokens: str, grid: tuple[int, int], t
     return np.full((1, text), mask.any()) if text else mask
 
 
-def _stored(path: Path, row: dict[str, Any], common: dict[str, Any]) -> np.ndarray | None:
-    """The tokens of a shard; None where it is damaged or of another image. One of another plan or model is refused."""
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """The tokens of a shard, of dtype `TOKEN`, and its plan."""
+
+    tokens: np.ndarray
+    plan: Plan
+
+
+def _stored(path: Path, row: dict[str, Any], common: dict[str, Any]) -> _Stored | None:
+    """What a shard has; None where it is damaged or of another image. One of another kind or model is refused."""
     try:
         with reading(path) as file:
             attrs, (tokens, _) = dict(file.attrs), tokens_of(file)
     except DamagedError:  # made anew; a file that is only locked or forbidden is not
         return None
     check_same(path, attrs, common)
-    return tokens if attrs.get("image_sha256") == row["image_sha256"] else None
+    if attrs.get("image_sha256") != row["image_sha256"]:
+        return None
+    return _Stored(tokens, plan_of(str(attrs["plan"])))
 
 
 def _by(grid: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ from .effects import effects
 from .following import following
 from .grids import grid, survey_map
 from .lines import curves, forest, rates, series
-from .matrices import cosines, transfer
+from .matrices import confusion, cosines, transfer
 from .mosaics import mosaic
 from .settling import decided_share, filmstrip
 from .sheets import contact_sheet
@@ -31,6 +31,7 @@ __all__ = [
     "SERIES",
     "STYLE",
     "arms_forest",
+    "confusion",
     "contact_sheet",
     "cosines",
     "curves",

@@ -38,6 +38,8 @@ def grid(
     blocks, steps, table, called = _tables(cells, value, q)
     norm, colours = _colours(table, _centre(value, centre), cmap)
     image = ax.imshow(table, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+    # Numbers that would run into each other are left to the colours.
+    readable = 72 * inches(ax)[0] / len(steps) > 0.5 * scaled(0.9) * (digits + 3)
     for (row, column), number in np.ndenumerate(table):
         sure = bool(called[row, column])
         shade = colours(norm(number)) if np.isfinite(number) else (0.93, 0.93, 0.93, 1.0)
@@ -46,13 +48,12 @@ def grid(
             edge = "#FFFFFF99" if dark else "#00000055"
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", lw=0, edgecolor=edge))
         text = f"{number:.{digits}f}".replace("-", "−") if np.isfinite(number) else "–"
-        ax.text(column, row, text, ha="center", va="center", fontsize=scaled(0.9),
-                color="white" if dark else INK, fontweight="bold" if sure else "normal",
-                path_effects=halo(shade))
-    ax.set_xticks(range(len(steps)), [str(step) for step in steps])
-    ax.set_yticks(range(len(blocks)), blocks)
+        if readable:
+            ax.text(column, row, text, ha="center", va="center", fontsize=scaled(0.9),
+                    color="white" if dark else INK, fontweight="bold" if sure else "normal",
+                    path_effects=halo(shade))
+    _thin_ticks(ax, blocks, steps)
     ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\nhatched: {CHANCE}", loc="left")
     colour_bar(image, ax, label)
     return ax

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, Colormap
 
 from .calls import FRESH, drawing, one_a_cell
-from .style import colour_bar
+from .style import INK, colour_bar, scaled
 
 PROBES = {
     "fitted_block": "block_a", "fitted_step": "step_a", "judged_block": "block_b", "judged_step": "step_b"
@@ -47,6 +49,35 @@ def transfer(
     _matrix(table, value, ax, 0.5, furthest, "held-out AUC", cmap)
     ax.set_ylabel("fitted at")
     ax.set_xlabel("read at; within a block: noisiest step → last")
+    return ax
+
+
+@drawing
+def confusion(
+    table: pd.DataFrame, order: Sequence[str] = (), ax: Axes = FRESH, *, cmap: str | Colormap = "Blues"
+) -> Axes:
+    """Values of samples (down) and what was said of them (across): colours are shares of a row, numbers counts.
+
+    Parameters
+    ----------
+    table : DataFrame with columns value, said and n, of one cell
+    order : the values in their order, by default as they first stand in the table
+    """
+    names = list(order) or list(dict.fromkeys([*table["value"], *table["said"]]))
+    counts = table.pivot(index="value", columns="said", values="n").reindex(index=names, columns=names).fillna(0)
+    numbers = counts.to_numpy(float)
+    shares = numbers / np.maximum(numbers.sum(1, keepdims=True), 1)
+    image = ax.imshow(shares, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
+    for (row, column), number in np.ndenumerate(numbers):
+        colour = "white" if shares[row, column] > 0.6 else INK
+        ax.text(column, row, f"{number:.0f}", ha="center", va="center", color=colour, fontsize=scaled(0.9))
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("said by held-out probes")
+    ax.set_ylabel("value")
+    colour_bar(image, ax, "share of a row")
     return ax
 
 

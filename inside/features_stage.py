@@ -102,7 +102,8 @@ def features(
         return pd.read_csv(run.analysis_dir / "features.csv")
     store = ActivationStore(run.activations_dir)
     chosen = block or str(store.plan.blocks[len(store.plan.blocks) // 2])
-    cells = [store.plan.cell(f"{chosen}/{step}") for step in (steps or store.plan.steps)]
+    steps = steps or [cell.step for cell in store.cells if str(cell.block) == chosen] or store.plan.steps
+    cells = [store.plan.cell(f"{chosen}/{step}") for step in steps]
     table = labelled(sample_table(run), "sure", 4, run.path)
     half = grouped_folds(table["prompt"].to_numpy(), 2, seed)
     tokens = _Tokens.of(store, cells, table, half)

@@ -96,7 +96,9 @@ def lens(
         return pd.read_csv(path)
     store = ActivationStore(run.activations_dir)
     blocks = [str(block) for block in store.plan.blocks if not blocks or str(block) in blocks] or list(blocks)
-    steps = list(steps or store.plan.steps)
+    read = {(str(cell.block), cell.step) for cell in store.cells}
+    steps = list(steps or [step for step in store.plan.steps if all((block, step) in read for block in blocks)])
+    steps = steps or list(store.plan.steps)
     for block in blocks:
         for step in steps:
             store.plan.cell(f"{block}/{step}")

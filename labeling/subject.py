@@ -104,6 +104,18 @@ class Rating:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Values:
+    """A label of several values beside the verdict: what is asked, the values, and whether their order means something.
+
+    ``Values("raised digits", ["0", "1", "2"], ordered=True)``; RUN/values.csv says which a sample has.
+    """
+
+    of: Text
+    levels: Annotated[list[Text], Field(min_length=2)]
+    ordered: bool = False
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Subject:
     """What is being labelled. A file need not say more than `name`, `noun`, `plural` and `kinds`.
 
@@ -133,6 +145,8 @@ class Subject:
         Names of what may suggest a mask: see `labeling.suggestions.suggest`.
     guide : list of str
         What annotators are told before they begin: the rubric, a sentence or two each.
+    values : Values or None
+        A label of several values, which `handscope values` asks for.
     judge : str or None
         What gives verdicts without a person: ``organism``, or nothing.
     """
@@ -150,6 +164,7 @@ class Subject:
     asked: Annotated[str, AfterValidator(_a_pattern)] = ""
     suggestions: list[Name] = Field(default_factory=lambda: ["probe"])
     guide: list[Text] = Field(default_factory=list)
+    values: Values | None = None
     judge: Literal["organism"] | None = None
 
     __repr__ = brief
@@ -245,7 +260,8 @@ def load_subject(name_or_path: str | os.PathLike[str]) -> Subject:
         refuse_unusable(error, path)
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise HandscopeError(
-            f"There is no subject {str(name_or_path)!r}: expected the path of a YAML file, or one of {names}."
+            f"There is no subject {str(name_or_path)!r}: expected the path of a YAML file, which handscope init "
+            f"--subject NAME.yaml begins, or one of {names}."
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())

@@ -49,7 +49,8 @@ def labelled(table: pd.DataFrame, subset: str, folds: int, where: object) -> pd.
         raise HandscopeError(
             f"An analysis needs at least {FEWEST} good and {FEWEST} bad samples of {folds} or more prompts; {where} "
             f"has {good} good and {bad} bad ones of {prompts} prompts, among those labelled "
-            f"{' or '.join(SUBSETS[subset])}. Label more samples, or generate more."
+            f"{' or '.join(SUBSETS[subset])}. Label more samples, or have more"
+            + (" prompts (of given pictures: groups, see import --group)." if prompts < folds else ".")
         )
     check_noise(chosen, where)
     check_pictures(chosen, where)

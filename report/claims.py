@@ -352,8 +352,12 @@ def _most(claim: Claim, n: str) -> str:
 
 
 def _coarse(family: Family) -> str:
+    if family.floor >= 1:
+        return "within the prompts that are compared nothing can be exchanged, as where each has one picture"
     if family.size == 1:
         return f"the smallest p that they allow is {family.floor:.2g}"
+    if family.needed > family.size:
+        return f"the smallest p that they allow is {family.floor:.2g}, with which none of {family.size:,} can be called"
     return (
         f"the smallest p that they allow is {family.floor:.2g}, and {family.needed} of {family.size:,} tests would have"
         " to reach it before one is called"

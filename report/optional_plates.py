@@ -14,6 +14,7 @@ from ..analysis.statistics.power import design_effect, power
 from ..figures import LEVEL
 from ..labeling.subject import Subject
 from .results import Results
+from .values import confusion_figure, grid_figure
 from .words import best_row, percent, place
 
 AUCS = (0.55, 0.6, 0.65, 0.7)
@@ -31,6 +32,8 @@ def optional_plates(results: Results) -> dict[str, Callable[[], Figure]]:
         "reliability": (_reliability, ("reliability", "calibration")),
         "survey_probe": (_survey_probe, ("survey",)),
         "survey_distance": (_survey_distance, ("survey",)),
+        "values": (grid_figure, ("value_probes",)),
+        "value_confusion": (confusion_figure, ("value_probes", "value_confusion")),
     }
     drawings: dict[str, Callable[[], Figure]] = {
         name: partial(draw, results)

@@ -118,7 +118,7 @@ def _numbers(claims: list[Claim]) -> list[dict[str, str]]:
         "a probe": "AUC of a linear probe",
         "beyond the picture": "the least gain in AUC beside the accounts of the predicted picture",
     }
-    of = {claim.topic: claim for claim in claims if claim.effect is not None}
+    of = {claim.topic: claim for claim in claims if claim.effect is not None and claim.verdict != "too_few"}
     told = next((topic for topic in list(said)[1:4] if topic in of), "")
     shown = []
     for claim in (of[topic] for topic in ("malformed", told, "beyond the picture") if topic in of):

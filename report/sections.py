@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ..stages import ANATOMY, COMMIT, FEATURES, HEADS, LENS, MEND, PATCH, STAGES, SURVEY, TRIAGE, Stage
+from ..stages import ANATOMY, COMMIT, FEATURES, HEADS, LENS, MEND, PATCH, STAGES, SURVEY, TRIAGE, VALUES, Stage
 from .inside import feature_rows, feature_sentences, head_rows, head_sentences, lens_rows, lens_sentences
 from .outcomes import STEPS, own_tolerance
 from .results import Results
+from .values import section_of
 from .words import capital, number, percent, signed
 
 SHOWN = 6
@@ -69,6 +70,10 @@ def _survey(results: Results) -> Section:
             "permuted verdicts.",
         },
     )
+
+
+def _values(results: Results) -> Section:
+    return Section(VALUES, *section_of(results))
 
 
 def _patched(results: Results) -> Section:
@@ -266,6 +271,7 @@ def _anatomy(results: Results) -> Section:
 
 _MAKERS: dict[str, Callable[[Results], Section]] = {
     "survey": _survey,
+    "values": _values,
     "patch": _patched,
     "lens": _lens,
     "heads": _heads,

@@ -92,6 +92,8 @@ class Run:
         Latents before each step; and those that `extract` made of given pictures.
     labels_path : pathlib.Path
         The annotations, for `Labels`.
+    values_path : pathlib.Path
+        Labels of several values, a row a sample.
     activations_dir : pathlib.Path
         For `ActivationStore`.
     analysis_dir, figures_dir, probes_dir : pathlib.Path
@@ -116,6 +118,7 @@ class Run:
         self.trajectories_dir = self.path / "trajectories"
         self.noised_dir = self.path / "noised"
         self.labels_path = self.path / "labels.sqlite"
+        self.values_path = self.path / "values.csv"
         self.activations_dir = self.path / "activations"
         self.analysis_dir = self.path / "analysis"
         self.figures_dir = self.path / "figures"
@@ -222,10 +225,10 @@ class Run:
         """Of each prompt, the first of the run that its model sees alike; a prompt of a run of 0.3 is seen as itself.
 
         Prompts that differ behind the text length, or in blanks, have one embedding. They are one prompt, since
-        held-out ones must be new to a probe.
+        held-out ones must be new to a probe. Of given pictures the groups stand for prompts, as in `samples`.
         """
         first: dict[str, str] = {}
-        rows = self.metadata().values()
+        rows = [_grouped(row) for row in self.metadata().values()]
         return {row["prompt"]: first.setdefault(row.get("embedding") or row["prompt"], row["prompt"]) for row in rows}
 
     def metadata(self) -> dict[str, dict[str, Any]]:
@@ -347,12 +350,21 @@ class Run:
         HandscopeError
             As in `trajectory`.
         """
+        if not is_given(self._row(sample)):
+            return self.trajectory(sample)
+        return self.noised(sample)
+
+    def noised(self, sample: str) -> "Noised":
+        """What `extract` made of a given picture.
+
+        Raises
+        ------
+        HandscopeError
+            It is missing, damaged, or of another picture or model.
+        """
         from .noised import Noised
 
-        row = self._row(sample)
-        if not is_given(row):
-            return self.trajectory(sample)
-        return Noised.load(self.latents_path(sample), self.noised_metadata(row))
+        return Noised.load(self.latents_path(sample), self.noised_metadata(self._row(sample)))
 
     def noised_metadata(self, row: Mapping[str, Any]) -> dict[str, str]:
         """What the file of `Noised` latents of a given picture, a row of `metadata`, says of itself."""

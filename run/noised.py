@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -61,6 +61,17 @@ class Noised:
                 f"A given picture was read at indices {self.indices.tolist()}, and {i} is asked for: extract that step."
             )
         return int(places[0])
+
+    def joined(self, before: "Noised") -> "Noised":
+        """With the steps that were read before of the same picture under the same noise, in the order of the steps."""
+        kept = [i for i, index in enumerate(before.indices.tolist()) if index not in self.indices.tolist()]
+        indices = torch.cat([self.indices, before.indices[kept]])
+        order = indices.argsort()
+        looks = {
+            name: torch.cat([getattr(self, name), getattr(before, name)[kept]])[order] for name in ("latents", "clean")
+        }
+        seen = torch.where(self.model_timesteps.isnan(), before.model_timesteps, self.model_timesteps)
+        return replace(self, indices=indices[order], **looks, model_timesteps=seen)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
         """Write a safetensors file, whole or not at all."""

@@ -1,11 +1,13 @@
 """A study file to begin with: every key, each with its default, and what was asked for."""
 
+import dataclasses
 import re
 
 import pytest
 import yaml
 from handscope.cli import main
 from handscope.commands.study import TEMPLATE
+from handscope.labeling.subject import Subject, load_subject, parse_subject
 from handscope.plain_yaml import PlainLoader
 from handscope.study import Study
 
@@ -38,6 +40,29 @@ def test_a_study_begins_from_what_was_asked_for(tmp_path, capsys):
     before = file.read_text(encoding="utf-8")
     assert main(["init", str(file)]) == 2 and file.read_text(encoding="utf-8") == before
     assert "is there already" in capsys.readouterr().err
+
+
+def test_a_subject_that_is_missing_is_begun_beside_the_study_and_a_misspelt_one_is_refused(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    assert main(["init", str(file), "--subject", "Red-Ring.yaml"]) == 0
+    assert "give your own" in capsys.readouterr().out
+    subject = load_subject(tmp_path / "Red-Ring.yaml")
+    assert (subject.name, subject.plural, subject.one) == ("red_ring", "red rings", "a red ring")
+    assert Study.from_yaml(file).subject == str(tmp_path / "Red-Ring.yaml")
+    before = (tmp_path / "Red-Ring.yaml").read_bytes()
+    assert main(["init", str(tmp_path / "again.yaml"), "--subject", "Red-Ring.yaml"]) == 0
+    assert (tmp_path / "Red-Ring.yaml").read_bytes() == before
+    for subject in ("ring", "elsewhere/ring.yaml"):
+        assert main(["init", str(tmp_path / "other.yaml"), "--subject", subject]) == 2
+        assert "init --subject" in capsys.readouterr().err and not (tmp_path / "other.yaml").exists()
+
+
+def test_every_key_of_a_subject_that_is_begun_may_be_uncommented(tmp_path):
+    assert main(["init", str(tmp_path / "mine.yaml"), "--subject", "ring.yaml"]) == 0
+    text = (tmp_path / "ring.yaml").read_text(encoding="utf-8")
+    said = yaml.load(re.sub(r"(?m)^# (?=[a-z_]+: )", "", text), PlainLoader)
+    assert set(said) <= {field.name for field in dataclasses.fields(Subject)}
+    assert parse_subject(said, "it").verdicts["bad"] == "bad"
 
 
 def test_a_key_can_be_set_at_the_command_line_and_nothing_is_done_in_a_dry_run(tmp_path, capsys):

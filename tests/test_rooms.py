@@ -31,6 +31,7 @@ ORDER = """
     labeling.database
     run.record
     labeling.table
+    labeling.values
     extract
     analysis.statistics
     analysis

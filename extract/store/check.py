@@ -16,7 +16,19 @@ from ..address import Cell, Plan
 from .bits import count_not_finite
 from .checksum import Checksum
 from .contents import Part, files, parts
-from .shard import OLD_LABEL, OLD_SCHEMA, SAME, STEP, STORE_TOKEN, TOKEN, DamagedError, activations, reading, shards
+from .shard import (
+    OLD_LABEL,
+    OLD_SCHEMA,
+    STEP,
+    STORE_TOKEN,
+    TOKEN,
+    DamagedError,
+    activations,
+    identity,
+    plan_of,
+    reading,
+    shards,
+)
 from .store import PIECE_BYTES, ActivationStore
 
 LABELS = ("unlabelled", "none", "good", "bad")
@@ -247,15 +259,24 @@ def pieces(part: Part, data: h5py.Dataset | h5py.Group, number: int, cell: Cell)
 
 
 def _disagreements(found: Sequence[Part]) -> Iterator[Problem]:
-    """Files whose plan, model, width or choice of tokens is not that of the most."""
-    for key in (*SAME, "width"):
-        values = Counter(part.attrs.get(key, "") for part in found)
-        usual = values.most_common(1)[0][0] if values else ""
-        for path, value in {part.path: part.attrs.get(key, "") for part in found}.items():
+    """Files whose model, width, choice of tokens or kind of plan is not that of the most; or that lack cells."""
+    said = {part.path: {**identity(part.attrs), "width": part.attrs.get("width", "")} for part in found}
+    for key in next(iter(said.values()), {}):
+        values = Counter(one[key] for one in said.values())
+        usual = values.most_common(1)[0][0]
+        for path, value in {path: one[key] for path, one in said.items()}.items():
             if value != usual:
                 yield Problem(
                     path, f"does not belong with the others: its {key} is {value}, theirs {usual}: move it away."
                 )
+    cells = {part.path: set(plan_of(str(part.attrs["plan"])).cells) for part in found}
+    every = set().union(*cells.values())
+    for path, own in cells.items():
+        if own != every:
+            yield Problem(
+                path, f"lacks {len(every - own)} cells that others have, {min(map(str, every - own))} among them: an "
+                "extraction that adds them has not ended, so give its command again."
+            )
 
 
 def _against_shards(whole: Path, own: Sequence[Path], found: Sequence[Part]) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from ...errors import HandscopeError
 from ...files import atomic
 from ...progress import Progress, quiet
 from .checksum import Checksum
-from .contents import Part, folder_of
+from .contents import Part, check_one_plan, folder_of
 from .joining import check_labels_stay
 from .shard import (
     HEAD_COLUMNS,
@@ -103,6 +103,7 @@ def merge(
     folder = target / "shards"
     before = [folder] if any(folder.glob("*.h5")) else []
     store = ActivationStore([*before, *sources], labels={})
+    check_one_plan(store.parts)
     check_labels_stay(store.parts, target)
     for done, part in enumerate(store.parts):
         progress("merge", done, len(store.parts))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ...errors import HandscopeError
 from ..address import Plan
-from .shard import SAME, STORE_TOKEN, DamagedError, as_now, head, mark, reading, shards, tokens_of
+from .shard import STORE_TOKEN, DamagedError, as_now, head, identity, mark, plan_of, reading, shards, tokens_of
 
 RECORD = np.dtype([*STORE_TOKEN.descr, ("label", "u1"), ("instance", "u1")])
 """A token with the labels that were joined to it."""
@@ -165,7 +165,7 @@ def merged(sources: Sequence[tuple[Path, Sequence[Path]]]) -> list[tuple[Path, l
         groups.append((source, []))
         for part in (part for path in paths for part in parts(path)):
             first = first or part
-            _check_joins(part, first)
+            _check_joins(part, first, alone=len(sources) == 1)
             before = chosen.setdefault(part.sample, part)
             if before is part:
                 groups[-1][1].append(part)
@@ -203,11 +203,42 @@ def token_records(chosen: Sequence[Part]) -> np.ndarray:
     return records
 
 
-def _check_joins(part: Part, first: Part) -> None:
-    for key in (*SAME, "width"):
-        found, expected = part.attrs.get(key, ""), first.attrs.get(key, "")
-        if found != expected:
+def common_plan(chosen: Sequence[Part]) -> Plan:
+    """The plan of the cells that all samples have. Some have more while an extraction adds cells, and after its end.
+
+    Raises
+    ------
+    HandscopeError
+        They have no cell in common.
+    """
+    texts = list(dict.fromkeys(str(part.attrs["plan"]) for part in chosen))
+    first = plan_of(texts[0])
+    if len(texts) == 1:
+        return first
+    cells = set(first.cells).intersection(*(plan_of(text).cells for text in texts[1:]))
+    if not cells:
+        raise HandscopeError(
+            f"Samples in {chosen[0].path.parent} have no cell in common, since an extraction has not ended: give the "
+            "same command again."
+        )
+    return first.reading(cells)
+
+
+def check_one_plan(chosen: Sequence[Part]) -> None:
+    """Refuse samples of which some have cells that others lack, or in another order."""
+    for part in chosen:
+        _check_joins(part, chosen[0], alone=False)
+
+
+def _check_joins(part: Part, first: Part, alone: bool) -> None:
+    """`alone`: of one folder, in which an extraction may be about to add cells."""
+    own, others = ({**identity(one.attrs), "width": one.attrs.get("width", "")} for one in (part, first))
+    if not alone:
+        own["plan"], others["plan"] = part.attrs["plan"], first.attrs["plan"]
+    for key, found in own.items():
+        if found != others[key]:
             raise HandscopeError(
-                f"{part.path} does not belong with {first.path}: its {key} is {found}, the other's {expected}. "
-                "Read and merge only activations of one plan, model, width and choice of tokens."
+                f"{part.path} does not belong with {first.path}: its {key} is {found}, the other's {others[key]}. "
+                "Read and merge only activations of one plan, model, width and choice of tokens"
+                + (", once an extraction that adds cells has ended." if key == "plan" else ".")
             )

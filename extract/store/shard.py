@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from ...errors import HandscopeError
 from ...files import atomic, refuse_unusable
-from ..address import Plan
+from ..address import Cell, Plan
 from .checksum import Checksum
 from .writing import writing
 
@@ -31,7 +32,7 @@ OLD_LABEL = np.dtype([("label", "u1"), ("hand", "u1")])
 """What a token of 0.3 has beside its place."""
 HEAD_COLUMNS = ("sample", "image_sha256", "noise_sha256", "checksum")
 OLD_ATTRS = ("sha256", "labels_sha256")  # the checksum of files that have no `checksum`; a hash of the labels of 0.3
-SAME = ("plan", "weight_hash", "model_dtype", "quantisation", "adapters", "state", "selection")
+SAME = ("weight_hash", "model_dtype", "quantisation", "adapters", "state", "selection")
 OLD_SELECTIONS = {"hand": "subject"}
 CHUNK_ROWS = 512
 
@@ -157,14 +158,32 @@ def as_now(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same(path: Path, attrs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a file whose plan, model or choice of tokens is not the expected one."""
-    attrs = as_now(attrs)
-    for key in SAME:
-        if (attrs.get(key) or "") != (expected.get(key) or ""):
+    """Refuse a file whose model, choice of tokens or kind of plan is not the expected one."""
+    found, wanted = identity(attrs), identity(expected)
+    for key, value in found.items():
+        if value != wanted[key]:
             raise HandscopeError(
-                f"{path} holds other activations: its {key} is {attrs.get(key)}, expected {expected.get(key)}. "
+                f"{path} holds other activations: its {key} is {value}, expected {wanted[key]}. "
                 f"Remove the folder {path.parent} to extract anew, or use another run folder."
             )
+
+
+def identity(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What files of one store share: model and choice of tokens, and of their plans what makes cells comparable."""
+    now = as_now(attrs)
+    return {"kind of plan": plan_of(str(now["plan"])).kind} | {key: now.get(key) or "" for key in SAME}
+
+
+@lru_cache(maxsize=64)
+def plan_of(text: str) -> Plan:
+    """The plan of its JSON."""
+    return Plan.from_json(text)
+
+
+@lru_cache(maxsize=64)
+def places_of(text: str) -> dict[Cell, int]:
+    """The place of each cell in a shard, of the JSON of its plan."""
+    return {cell: place for place, cell in enumerate(plan_of(text).cells)}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Reading activations from disk, shards or consolidated: by cell, by sample, by token, as float32 or torch tensors."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import HandscopeError
-from ..address import Block, Cell
+from ..address import Block, Cell, Plan
 from .bits import to_float32
-from .contents import Part, common, described, files, merged, token_table
+from .contents import Part, common, common_plan, described, files, merged, token_table
 from .joining import Source, join
-from .shard import activations, mark, reading
+from .shard import activations, mark, places_of, plan_of, reading
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,9 @@ class ActivationStore:
     Attributes
     ----------
     plan : Plan
+        Of all cells, whichever extraction read them; `read_by` says which.
     cells : tuple of Cell
+        Those that all samples have.
     width : int
         Of the residual stream.
     samples : list of str
@@ -58,8 +61,9 @@ class ActivationStore:
     Raises
     ------
     HandscopeError
-        There are no activations, a file is truncated or not of this schema, activations of different plans, models or
-        widths lie side by side, or a sample is there twice and differs; labels are of another image or token grid.
+        There are no activations, a file is truncated or not of this schema, activations of different models or widths
+        lie side by side, or of several folders those of different plans, or a sample is there twice and differs; labels
+        are of another image or token grid.
     """
 
     def __init__(
@@ -71,8 +75,10 @@ class ActivationStore:
         groups = merged([(one, files(one)) for one in several])
         self.parts: list[Part] = [part for _, group in groups for part in group]
         self.attrs: dict[str, Any] = common(part.attrs for part in self.parts)
-        self.plan, self.width = described(self.parts[0])
-        self.steps = pd.DataFrame(self.parts[0].steps)
+        _, self.width = described(self.parts[0])
+        self.plan = common_plan(self.parts)
+        steps = pd.DataFrame(self.parts[0].steps)
+        self.steps = steps[steps["step"].isin(self.plan.steps)].reset_index(drop=True)
         self.cells = self.plan.cells
         self.samples = [part.sample for part in self.parts]
         joined = join(groups, labels)
@@ -86,11 +92,27 @@ class ActivationStore:
         self._file = np.cumsum([path != before for path, before in zip(paths, [None, *paths])])
 
     def __repr__(self) -> str:
-        blocks = len(dict.fromkeys(cell.block for cell in self.cells))
+        form = f"{len(self.plan.blocks)} blocks {'of' if self.plan.only else '×'} {len(self.plan.steps)} steps"
         return (
             f"<ActivationStore: {len(self.samples):,} samples, {len(self.records):,} tokens of width {self.width}, "
-            f"{len(self.cells)} cells ({blocks} blocks × {len(self.cells) // blocks} steps)>"
+            f"{len(self.cells)} cells ({form})>"
         )
+
+    def read_by(self, block: str | Block, step: int, sample: str | None = None) -> Plan:
+        """The plan of the extraction that read a cell: of the first sample, or of the one that is named.
+
+        Raises
+        ------
+        HandscopeError
+            The cell or the sample is not in the store.
+        """
+        cell, _ = self._cell(block, step), self._rows(None if sample is None else [sample], None)
+        part = self.parts[0 if sample is None else self.samples.index(sample)]
+        added = [plan_of(json.dumps(one["plan"])) for one in json.loads(part.attrs.get("added") or "[]")]
+        later = {cell for plan in added for cell in plan.cells}
+        whole = plan_of(part.attrs["plan"])
+        first = whole.reading([one for one in whole.cells if one not in later])
+        return next(plan for plan in (*added, first) if cell in plan.cells)
 
     def read(
         self,
@@ -197,11 +219,12 @@ class ActivationStore:
         return x, self._tokens(np.flatnonzero(self.records["sample"] == number))
 
     def sample_bits(self, part: Part) -> NDArray[np.uint16]:
-        """The bits of one sample, of shape (cells, tokens, width): what its shard holds."""
+        """The bits of one sample, of shape (cells, tokens, width), of the cells that all samples have."""
         with reading(part.path) as file:
             if part.start is None:
                 whole: NDArray[np.uint16] = activations(file)[:]
-                return whole
+                places = [places_of(part.attrs["plan"])[cell] for cell in self.cells]
+                return whole if places == list(range(len(whole))) else whole[places]
             stop = part.start + len(part.tokens)
             bits = np.empty((len(self.cells), len(part.tokens), self.width), np.uint16)
             for number, cell in enumerate(self.cells):
@@ -290,7 +313,7 @@ class ActivationStore:
             if mark(file.attrs) != part.mark:
                 raise HandscopeError(f"{part.path} was written again since it was opened: open it anew.")
             data = activations(file) if part.start is None else activations(file)[str(cell)]
-            above = (self.cells.index(cell),) if part.start is None else ()
+            above = (places_of(part.attrs["plan"])[cell],) if part.start is None else ()
             row_bytes = 2 * self.width
             # A compressed chunk is decoded whole, whatever part of it is wanted.
             piece = data.chunks[1] if data.chunks else max(1, PIECE_BYTES // row_bytes)

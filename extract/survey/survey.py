@@ -147,7 +147,7 @@ def _work(model: Model, run: Run, shard: Part | None) -> WorkList:
     own = {sample: kept for sample, kept in annotations.items() if in_part(sample, shard)}
     missing = [sample for sample in own if not _is_there(_path(run, sample), rows[sample], own[sample], common)]
     masks = {sample: _classes(annotation) > 0 for sample, annotation in own.items()}
-    return WorkList(everything, {sample: rows[sample] for sample in own}, own, masks, missing, "labelled", common)
+    return WorkList(everything, {sample: rows[sample] for sample in own}, own, masks, missing, "labelled", common, plan)
 
 
 def _survey_batch(model: Model, run: Run, plan: Plan, task: Task) -> int:

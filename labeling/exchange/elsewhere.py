@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import HandscopeError
-from ...run.folder import Run
+from ...run.folder import Run, is_given
 from ...run.prompts import own_seed
 from ..database.annotation import Annotation
 from ..database.labels import Labels
@@ -21,6 +21,7 @@ from .on_grid import on_grid, verdicts
 from .other_tools import read_other
 from .record import IMPORTED
 from .sources import Source
+from .tables import SAMPLE
 
 AUTHOR = "imported"
 """The author of labels whose file does not say who judged."""
@@ -54,7 +55,8 @@ def match_labels(
 ) -> list[Matched]:
     """Annotations of a run's samples from what others say of them; nothing is written.
 
-    A picture is a sample's by the sample's name, by its file's name, by prompt and seed, or by its pixels.
+    A picture is a sample's by the sample's name, by its file's name (of a given picture also the name that it was given
+    with), by prompt and seed, or by its pixels.
 
     Parameters
     ----------
@@ -140,6 +142,35 @@ def _annotation(
     return Annotation(sample, row["image_sha256"], labels, instances, judged or "unsure", kinds, who, origin)
 
 
+def samples_of(
+    run: Run, rows: Sequence[Mapping[str, Any]], told: Path, skip_unknown: bool = False
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows of a table, each with the sample whose picture it names, as `match_labels` finds it.
+
+    Raises
+    ------
+    HandscopeError
+        A picture is of no sample, unless these are passed over; or a sample is there twice.
+    """
+    samples, found, unknown = _Samples(run), [], []
+    for row in rows:
+        name = next((str(row[key]) for key in SAMPLE if row.get(key)), "")
+        sample = samples.of(Source(Path(name), name, columns=row))
+        if sample is None:
+            unknown.append(name)
+        else:
+            found.append((sample, row))
+    if unknown and not (skip_unknown and found):
+        raise HandscopeError(
+            f"{len(unknown)} of {len(rows)} pictures of {told} are no samples of {run.path} ({unknown[0]!r} among "
+            f"them): expected names such as {samples.example}, or columns prompt and seed."
+        )
+    twice = [sample for sample, count in Counter(sample for sample, _ in found).items() if count > 1]
+    if twice:
+        raise HandscopeError(f"{told} has two rows of {twice[0]}: leave one of them.")
+    return found
+
+
 class _Samples:
     """The samples of a run by what others may call them."""
 
@@ -149,6 +180,7 @@ class _Samples:
             raise HandscopeError(f"There are no samples in {run.path}: generate or import pictures first.")
         self.example = next(iter(rows))
         self._named = {name: sample for sample, row in rows.items() for name in (sample, row["file_name"])}
+        self._named = _names_given(rows) | self._named
         self._drawn = {(row["prompt"], int(row["seed"])): sample for sample, row in rows.items()}
         self._seen = {row["image_sha256"]: sample for sample, row in rows.items()}
 
@@ -169,3 +201,14 @@ class _Samples:
             seeds = (number, own_seed(str(prompt), number))
             return next((self._drawn[prompt, one] for one in seeds if (prompt, one) in self._drawn), None)
         return self._seen.get(str(source.columns.get("image_sha256", "")))
+
+
+def _names_given(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Samples by the names that given pictures had: in their folder, and alone where no other picture has it too."""
+    found: dict[str, set[str]] = {}
+    for sample, row in rows.items():
+        if is_given(row):
+            name = Path(row["given"]["name"])
+            for each in (str(name), name.name, name.stem):
+                found.setdefault(each, set()).add(sample)
+    return {name: samples.pop() for name, samples in found.items() if len(samples) == 1}

@@ -49,12 +49,15 @@ class ImportedPictures:
         Labels that were new, or said something new.
     left_out : dict of str by str
         Why a picture was left out, by its name in the folder.
+    passed_over : tuple of str
+        What the folder says of pictures that is neither good nor bad, so that they have no label.
     """
 
     samples: list[str]
     added: int
     labels: int
     left_out: dict[str, str]
+    passed_over: tuple[str, ...] = ()
 
 
 def import_pictures(
@@ -154,7 +157,8 @@ def import_pictures(
             table = pd.DataFrame(list(left_out.items()), columns=["picture", "reason"])
             write_csv(run.samples_dir / LEFT_OUT, table)
     labels = _label(run, ready, told)
-    return ImportedPictures(list(ready), added, labels, left_out)
+    passed = {one.source.said for one in ready.values() if one.source.said and not verdict(one.source.said)}
+    return ImportedPictures(list(ready), added, labels, left_out, tuple(sorted(passed)))
 
 
 @dataclass(frozen=True, eq=False)

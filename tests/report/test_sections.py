@@ -59,8 +59,23 @@ def with_requested(run) -> Results:
         for direction in ("both", "into bad")
         for arm, block in (("donor", "double.1"), ("donor", "single.3"), ("latents", "")) for step in (4, 2)
     ]  # fmt: skip
+    values = [
+        {
+            "block": block, "step": step, "value": value, "n_of": 40, "n": 120, "n_prompts": 20, "n_pairs": 300,
+            "auc": 0.7 - step / 100, "lo": 0.6, "hi": 0.8, "null_mean": 0.5, "null_sd": 0.03, "p": 0.001,
+            "p_floor": 0.001, "p_family": 0.01, "q": 0.01,
+        }
+        for block in ("double.1", "single.3") for step in (4, 2) for value in ("all", "order", "2", "3", "4")
+    ]  # fmt: skip
+    confusion = [
+        {"block": block, "step": step, "value": value, "said": said, "n": 30 if value == said else 5}
+        for block in ("double.1", "single.3") for step in (4, 2) for value in (2, 3, 4) for said in (2, 3, 4)
+    ]
     agree = {"causal": "moved", "other": "probe", "rho": 0.3, "lo": -0.1, "hi": 0.6, "cells": 4, "worst": "double.1/4"}
     made = {
+        "value_probes": values,
+        "value_confusion": confusion,
+        "value_baselines": [{"baseline": "image", **{k: v for k, v in values[0].items() if k != "block"}}],
         "patch": patch,
         "patch_first_order": [{"block": "double.1", "step": 4, "n": 40, "exact": 0.1, "estimate": 0.2}],
         "patch_agreement": [agree],

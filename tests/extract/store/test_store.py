@@ -190,8 +190,8 @@ def test_what_does_not_belong_together_is_refused(
     tiny_model: Model, extracted_run: Run, run_copy: Callable[[Run], Run]
 ) -> None:
     run = run_copy(extracted_run)
-    with pytest.raises(HandscopeError, match="its plan is"):
-        extract(tiny_model, run, Plan(["single.0"], [2], of=STEPS))
+    with pytest.raises(HandscopeError, match="its kind of plan is 4 steps, expected 4 steps, at input"):
+        extract(tiny_model, run, Plan(["single.0"], [2], of=STEPS, at="input"))
     with pytest.raises(HandscopeError, match="its selection is subject, expected all"):
         extract(tiny_model, run, PLAN, tokens="all")
     with pytest.raises(HandscopeError, match="make the plan's `of` 4"):

@@ -9,10 +9,12 @@ import pytest
 from handscope import cli
 from handscope.errors import HandscopeError
 from handscope.labeling.database.labels import Labels
+from handscope.labeling.exchange.elsewhere import match_labels
 from handscope.labeling.exchange.export import export_labels
 from handscope.labeling.exchange.fit import WAYS, fitted
 from handscope.labeling.exchange.pictures import LEFT_OUT, import_pictures
 from handscope.labeling.exchange.rle import encode
+from handscope.labeling.table import sample_table
 from handscope.run.folder import Run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -281,3 +283,37 @@ def test_the_command(tiny_pipe_folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert cli.main([*command, "--skip-bad"]) == 0
     said = capsys.readouterr().out
     assert "1 given pictures in" in said and "1 of them new; 1 labels; 1 left out" in said
+    assert "Not enough yet: An analysis needs at least 5 good and 5 bad" in said
+
+
+def test_groups_and_names_of_given_pictures_are_known_afterwards(tiny_model, tmp_path: Path, capsys) -> None:
+    """Statistics find each picture's group, whatever its prompt; labels may come later, by the names of then."""
+    names = ["in/a.png", "in/b.png", "c.png", "d.png"]
+    for seed, name in enumerate(names):
+        picture(tmp_path / "pictures" / name, seed)
+    rows = [{"file_name": n, "caption": "a ring", "label": w} for n, w in zip(names, ("whole", "gap", "whole", "?"))]
+    table(tmp_path / "pictures" / "metadata.csv", rows)
+    run = Run(tmp_path / "run")
+    done = import_pictures(
+        tiny_model, run, tmp_path / "pictures", group="file_name", good=["whole"], bad=["gap"]
+    )
+    assert done.labels == 3 and done.passed_over == ("?",)
+    found = sample_table(run)
+    assert sorted(found["prompt"]) == ["c.png", "in/a.png", "in/b.png"]
+    for lines in ("file,label\na.png,gap\nd,whole\n", "file,label\n/elsewhere/in/a.png,gap\nd.png,whole\n"):
+        (tmp_path / "later.csv").write_text(lines, encoding="utf-8")
+        matched = match_labels(run, tmp_path / "later.csv", ["whole"], ["gap"])
+        given = [run.metadata()[one.annotation.sample]["given"]["name"] for one in matched]
+        assert given == ["in/a.png", "d.png"]
+
+
+def test_a_name_that_two_given_pictures_have_is_that_of_none(tiny_model, tmp_path: Path) -> None:
+    for seed, name in enumerate(("one/a.png", "two/a.png")):
+        picture(tmp_path / "pictures" / name, seed)
+    run = Run(tmp_path / "run")
+    import_pictures(tiny_model, run, tmp_path / "pictures")
+    (tmp_path / "later.csv").write_text("file,label\na.png,bad\n", encoding="utf-8")
+    with pytest.raises(HandscopeError, match="1 of 1 pictures"):
+        match_labels(run, tmp_path / "later.csv")
+    (tmp_path / "later.csv").write_text("file,label\ntwo/a.png,bad\n", encoding="utf-8")
+    assert len(match_labels(run, tmp_path / "later.csv")) == 1
