@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from .calls import FRESH, drawing, one_a_cell
-from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, inches, scale, scaled
+from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, inches, scale, scaled, wrapped
 
 RING = "#B3003C"
 CHANCE = "not separable from chance (q > 0.05)"
@@ -54,7 +54,9 @@ def grid(
                     path_effects=halo(shade))
     _thin_ticks(ax, blocks, steps)
     ax.tick_params(length=0)
-    ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\nhatched: {CHANCE}", loc="left")
+    # Names of blocks and the colour bar take about a third of the width.
+    hatched = wrapped(f"hatched: {CHANCE}", 0.65 * inches(ax)[0], scaled(1))
+    ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\n{hatched}", loc="left")
     colour_bar(image, ax, label)
     return ax
 
@@ -85,7 +87,8 @@ def survey_map(
     for edge in (i for i in range(1, len(blocks)) if kinds[i] != kinds[i - 1]):
         ax.axhline(edge - 0.5, color="white", linewidth=2 * scale())
     _thin_ticks(ax, blocks, steps)
-    ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\npale: {CHANCE}", loc="left")
+    pale = wrapped(f"pale: {CHANCE}", 0.65 * inches(ax)[0], scaled(1))
+    ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\n{pale}", loc="left")
     colour_bar(ScalarMappable(norm, colours), ax, label)
     return ax
 
