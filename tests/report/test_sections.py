@@ -115,7 +115,7 @@ def test_a_section_is_there_where_its_tables_are(tmp_path):
 
 
 def test_every_figure_that_is_drawn_belongs_to_a_stage(tmp_path):
-    results = with_optional(invented(tmp_path / "run", 0.4), True)
+    results = with_requested(invented(tmp_path / "run", 0.4))
     rates = pd.DataFrame({"factor": ["view"], "level": ["palm"], "rate": [0.3]})
     drawn = set(plates(results, lambda sample: None, rates))
     said = {name for stage in OWN for name in stage.figures}
