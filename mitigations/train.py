@@ -107,7 +107,9 @@ def train(
         progress("train", course.step, training.steps)
         total = torch.zeros((), device=model.device)
         for part in range(training.accumulate):
-            draws = draws_of(training.seed, course.step * training.accumulate + part, crew.process_index)
+            # Each forward of each process has a number of its own.
+            forward = (course.step * training.accumulate + part) * crew.num_processes + crew.process_index
+            draws = draws_of(training.seed, forward)
             with torch.autocast(model.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
                 mean = data.loss(loss, training, draws)
                 if priors:

@@ -107,6 +107,8 @@ def with_learnt(folder: Path) -> Model:
         model.pipe.transformer = type(model.transformer).from_pretrained(folder / "transformer").eval()
     else:
         model.pipe.load_lora_weights(folder)
+        model.pipe.fuse_lora()  # as fast as the model itself
+        model.pipe.unload_lora_weights()
     return model
 
 

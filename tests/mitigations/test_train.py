@@ -14,6 +14,7 @@ from handscope.errors import HandscopeError
 from handscope.extract.generate import draw
 from handscope.mitigations import flow_loss
 from handscope.mitigations.flow_loss import FINE, FlowLoss, between
+from handscope.mitigations.inside import reach, without
 from handscope.mitigations.learners import DreamBooth, LoRA, TextualInversion
 from handscope.mitigations.pictures import captioned, pixels
 from handscope.mitigations.settings import Training
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from made_families import save
 from made_tiny import PROMPTS
 from PIL import Image
+from safetensors.torch import load_file
 
 FAMILIES = ("flux2-klein", "sd3", "z-image")
 SHORT = Training(steps=6, batch=2, rate=1e-2, schedule="cosine", average=0.5, dropout=0.3, save_every=2)
@@ -117,6 +119,30 @@ def test_what_a_lora_has_learnt_is_what_diffusers_loads(tiny_pipe_folder, album,
     assert np.array_equal(picture(again), after)
     (sample,) = (tmp_path / "samples" / "step-000006").iterdir()
     assert Image.open(sample).size == (32, 32)
+
+
+def test_a_lora_from_inside(tiny_pipe_folder, album, tmp_path):
+    model = fresh(tiny_pipe_folder)
+    before = picture(model)
+    with pytest.raises(HandscopeError, match="No LoRA is loaded"):
+        reach(model)
+    saved = train(LoRA(model, 2, alpha=6, targets=["attn.to_q", "ff.net.2"]), tmp_path, captioned(album), SHORT)
+    after, table = picture(model), reach(model)
+    weights = load_file(saved)
+    double = ["double.0", "double.0", "double.1", "double.1"]
+    assert table["block"].tolist() == [*double, "single.0", "single.1", "single.2"]
+    plain = fresh(tiny_pipe_folder).transformer.transformer_blocks[1].ff.net[2].weight
+    name = "transformer.transformer_blocks.1.ff.net.2"
+    change = 3 * weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
+    row = table[(table["block"] == "double.1") & (table["layer"] == "ff.net.2")].iloc[0]
+    assert row["share"] == pytest.approx(float(change.norm() / plain.norm()), rel=1e-5)
+    with pytest.raises(HandscopeError, match="change nothing in single.9"), without(model, ["single.9"]):
+        pass
+    with without(model, table["block"].unique().tolist()):
+        assert np.array_equal(picture(model), before)
+    with without(model, ["double.1"]):
+        assert not np.array_equal(picture(model), before) and not np.array_equal(picture(model), after)
+    assert np.array_equal(picture(model), after)
 
 
 def _base(name: str) -> str:
