@@ -59,6 +59,7 @@ _HOMES = {
 _ROOMS = (
     "analysis",
     "anatomy",
+    "comparison",
     "evaluation",
     "extract",  # also what `extract` is: importing a part of a package would displace a function of its name
     "figures",

@@ -16,6 +16,7 @@ from typing import Any
 from .commands import (
     anatomy,
     commit,
+    compare,
     evaluate,
     extract,
     features,
@@ -32,6 +33,7 @@ from .commands import (
     power,
     ratings,
     repair,
+    replicate,
     report,
     statistics,
     store,
@@ -74,6 +76,8 @@ GROUPS = (
     evaluate,
     train,
     repair,
+    compare,
+    replicate,
     models,
 )
 

@@ -8,6 +8,7 @@ from .answers import power_curve, reliability
 from .arms import arms_forest, dose_response
 from .calls import PAPERS, paper
 from .clouds import label_legend, scatter
+from .comparing import block_matrix, depth_map, profiles, replicated
 from .effects import effects
 from .following import following
 from .grids import grid, survey_map
@@ -31,11 +32,13 @@ __all__ = [
     "SERIES",
     "STYLE",
     "arms_forest",
+    "block_matrix",
     "confusion",
     "contact_sheet",
     "cosines",
     "curves",
     "decided_share",
+    "depth_map",
     "dose_response",
     "effects",
     "figure",
@@ -47,7 +50,9 @@ __all__ = [
     "mosaic",
     "paper",
     "power_curve",
+    "profiles",
     "rates",
+    "replicated",
     "reliability",
     "save",
     "scatter",

@@ -1,6 +1,7 @@
 """Load a pipeline of a known family, and say what an experiment needs to know of it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -214,6 +215,7 @@ class Model:
         return {
             "name": self.name,
             "family": self.family.name,
+            "blocks": dict(Counter(name.rpartition(".")[0] for name in self.blocks)),
             "revision": self.revision,
             "base": self.base,
             "device": str(self.device),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .. import __version__, figures
-from ..files import atomic
+from .. import figures
 from ..models.embedded import organism_of
 from .crossed import crossed_context, crossed_figure
 from .paired import pair_context, pair_figure
+from .short import Picture, Shown, flat, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,16 +25,8 @@ PAGES: dict[str, tuple[Callable[[Run], Figure], Callable[[Run], dict[str, Any]]]
 """By the name of the stage, of its first table and of its figure: what draws the figure, and what the page says."""
 
 
-def design_page(
-    run: Run, flat: Callable[[dict[str, Any]], list[tuple[str, str]]], embedded: Callable[[Path], str]
-) -> bool:
-    """Draw the figure and write the page of a run that was analysed as a design of its own; False where none was.
-
-    Parameters
-    ----------
-    flat : turns nested settings into lines
-    embedded : turns a picture into text that a page can hold
-    """
+def design_page(run: Run) -> bool:
+    """Draw the figure and write the page of a run that was analysed as a design of its own; False where none was."""
     if (run.analysis_dir / "cells.csv").exists():
         return False
     name = next((name for name in PAGES if (run.analysis_dir / f"{name}.csv").exists()), None)
@@ -45,17 +35,15 @@ def design_page(
     draw, context = PAGES[name]
     with mpl.rc_context(figures.STYLE):
         picture = figures.save(draw(run), run.figures_dir, name)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("design.html").render(
-        **context(run),
-        picture=embedded(picture),
-        version=__version__,
-        organism=organism_of(run.settings) is not None,
-        provenance=flat(run.settings),
+    said = context(run)
+    write_page(
+        run.report_path,
+        said["title"],
+        said["made"],
+        said["findings"],
+        [Picture(picture, said["alt"], said["caption"])],
+        [Shown("The numbers", said["head"], said["rows"], said["note"])],
+        flat(run.settings),
+        organism_of(run.settings) is not None,
     )
-    with atomic(run.report_path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
     return True

@@ -28,7 +28,8 @@ from ..files import atomic
 from ..labeling.subject import Subject, load_subject
 from ..parallel import each
 from ..progress import Progress, quiet
-from .page import TEMPLATES, embedded
+from .page import TEMPLATES
+from .short import embedded
 from .words import listed
 
 THUMB = 192  # pixels a side, at most; pictures up to SMALL are shown as they are

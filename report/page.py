@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from .. import __version__, figures
 from ..analysis.statistics.rates import rates_by
@@ -30,6 +28,7 @@ from .claims import SCORE, Claim
 from .designs import design_page
 from .results import Results
 from .sections import sections
+from .short import embedded, flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +55,7 @@ def report(run: Run, progress: Progress = quiet) -> Path:
     now = made_from(run.path, REPORT, {})
     if fresh(run.path, REPORT, now):
         return run.report_path
-    if design_page(run, flat, embedded):
+    if design_page(run):
         set_fresh(run.path, REPORT, now)
         return run.report_path
     results = Results.read(run)
@@ -83,14 +82,6 @@ def report(run: Run, progress: Progress = quiet) -> Path:
         temporary.write_text(page, encoding="utf-8")
     set_fresh(run.path, REPORT, now)
     return run.report_path
-
-
-def embedded(file: Path | io.BytesIO) -> str:
-    """A picture for a page that stands alone: WebP without loss, half of what PNG takes."""
-    small = io.BytesIO()
-    with Image.open(file) as image:
-        image.convert("RGB").save(small, "WEBP", lossless=True, method=2)
-    return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
 def _as_png(drawn: Figure) -> io.BytesIO:
@@ -175,17 +166,6 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
 
 def _share(part: int, whole: int) -> str:
     return words.percent(part / whole) if whole else "–"
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines of a table: ``{"a": {"b": 1}}`` is ``[("a.b", "1")]``."""
-    lines: list[tuple[str, str]] = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            lines += flat(value, f"{prefix}{name}.")
-        else:
-            lines.append((f"{prefix}{name}", "–" if value is None else str(value)))
-    return lines
 
 
 def told(row: pd.Series, prefix: str) -> str:

@@ -37,6 +37,7 @@ ORDER = """
     analysis
     figures
     probes
+    comparison
     organism
     anatomy
     guidance

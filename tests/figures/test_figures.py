@@ -83,7 +83,33 @@ def with_legend(ax):
     return ax
 
 
+def places() -> pd.DataFrame:
+    table = cells()
+    depth = {block: (place + 1) / len(BLOCKS) for place, block in enumerate(BLOCKS)}
+    return table.assign(depth=table["block"].map(depth), sigma=table["step"] / 20, called=table["q"] <= 0.05)
+
+
+def profile(gain: float) -> pd.DataFrame:
+    depth = np.linspace(0.1, 1, 8)
+    table = pd.DataFrame({"depth": depth, "value": 0.5 + gain * depth})
+    return table.assign(lo=table["value"] - 0.05, hi=table["value"] + 0.05)
+
+
+def two_blocks() -> pd.DataFrame:
+    rows = [(a, b, 0.3 + 0.5 * (a == b), 0.01 if a == b else 0.3) for a in BLOCKS for b in (*BLOCKS, "single.4")]
+    return pd.DataFrame(rows, columns=["block_a", "block_b", "cka", "p"])
+
+
+def models() -> pd.DataFrame:
+    rows = [("organism", 0.7, 0.6, 0.8), ("organism-small", 0.6, 0.45, 0.75), ("mean", 0.65, 0.1, 1.2)]
+    return pd.DataFrame(rows, columns=["model", "value", "lo", "hi"])
+
+
 DRAWN = {
+    "depth_map": (2.6, lambda ax: figures.depth_map(places(), ax)),
+    "profiles": (2.4, lambda ax: figures.profiles({"small": profile(0.3), "large": profile(0.1)}, ax)),
+    "block_matrix": (2.7, lambda ax: figures.block_matrix(two_blocks(), "cka", ax, called="p", label="CKA")),
+    "replicated": (1.6, lambda ax: figures.replicated(models(), ax, null=0.5, label="AUC")),
     "grid": (2.6, lambda ax: figures.grid(cells(), "auc", "q", ax, centre=0.5, label="AUC")),
     "description": (2.6, lambda ax: figures.grid(cells(), "auc", None, ax, label="excess kurtosis", digits=1)),
     "survey_map": (4.2, lambda ax: figures.survey_map(cells(FLUX, range(20, 0, -1)), "auc", "q", ax, centre=0.5)),
@@ -142,6 +168,18 @@ def test_a_figure_can_be_read_in_a_column(name, monkeypatch):
         if boxes[i].padded(-1).overlaps(boxes[j].padded(-1)) and texts[i].get_text() != texts[j].get_text()
     ]
     assert not crossed
+
+
+def test_a_map_over_depth_reaches_from_the_first_block_to_the_last_and_hatches_what_is_not_called():
+    table = places()
+    ax = figures.depth_map(table)
+    assert ax.get_ylim() == (1, 0) and len(ax.get_xticks()) == len(STEPS)
+    assert len([patch for patch in ax.patches if patch.get_hatch()]) == (~table["called"]).sum()
+
+
+def test_the_mean_over_models_stands_below_them():
+    ax = figures.replicated(models(), null=0.5)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["organism", "organism-small", "mean of 2"]
 
 
 def test_a_survey_map_rings_the_largest_cell_that_can_be_told_from_chance():

@@ -18,8 +18,9 @@ from handscope.labeling.database.labels import Labels
 from handscope.labeling.subject import load_subject
 from handscope.report.findings import findings
 from handscope.report.optional_plates import optional_plates
-from handscope.report.page import _rates, flat, report
+from handscope.report.page import _rates, report
 from handscope.report.results import Results
+from handscope.report.short import flat
 from handscope.report.words import CHANCE, signed
 from handscope.run.folder import Run
 from handscope.stages import TABLES
