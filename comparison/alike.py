@@ -62,7 +62,8 @@ def compare_streams(
             return load_file(path)
         except (OSError, SafetensorError):  # not there yet, or not whole
             pass
-        arrays = _compared(shared, steps, shuffled)
+        # safetensors writes an array's memory as it lies.
+        arrays = {name: np.ascontiguousarray(array) for name, array in _compared(shared, steps, shuffled).items()}
         with atomic(path) as temporary:
             save_file(arrays, temporary)
         return arrays

@@ -99,7 +99,7 @@ def _measured(one: Compared, map_: Map, prefix: str) -> Iterator[tuple[str, dict
     for name, column in (("begins", "sigma"), ("peak_depth", "depth"), ("level", None)):
         row = places.loc[name]
         # A place is known to its neighbours on the grid at best, however steadily draws of prompts choose it.
-        apart = 0.0 if column is None else np.diff(np.unique(map_.cells[column])).mean(initial=None)
+        apart = np.diff(np.unique(map_.cells[column])).mean() if column and map_.cells[column].nunique() > 1 else 0.0
         shown = row["value"] > 0.5 and row["lo"] > 0.5 if name == "level" else not pd.isna(row["value"])
         yield name, _row(row, error=float(np.hypot(row["sd"], apart / np.sqrt(12))), shown=bool(shown))
     if (chosen := _table(one, "chosen")) is not None:
