@@ -210,7 +210,8 @@ def test_a_study_is_replicated_and_left_as_it_is_when_done(
         return []
 
     monkeypatch.setattr(Study, "stages", stages)
-    file = tmp_path / "study.yaml"
+    file = tmp_path / "studies" / "study.yaml"
+    file.parent.mkdir()
     file.write_text(yaml.safe_dump({"run": "runs/one", "prompts": ["a cat"], "seeds": [0]}))
     given = ["replicate", str(file), "--models", "tiny,tiny-1,tiny-2", "--out", str(tmp_path), "--also", "triage"]
     assert cli.main(given) == 0
