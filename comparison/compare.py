@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ..analysis.statistics.intervals import jackknife_interval
 from ..errors import HandscopeError
 from ..files import write_csv
+from ..models.embedded import ORGANISMS
 from ..progress import Progress, quiet
 from .alike import compare_streams
 from .carried import compare_carried
@@ -72,8 +73,7 @@ def compare(
     Parameters
     ----------
     out : folder
-    like : two folders each of runs whose models differ by their training seed alone; those whose models are called
-        alike but for a number at the end, as ``organism`` and ``organism-1``, are found by themselves
+    like : two folders each of runs whose models differ by their training seed alone; organisms of one size are known
     samples : about how many shared samples the streams are compared on; carried probes are of all
     pairings : shuffled pairs of samples behind each null of the streams
     permutations : permuted verdicts behind each null of carried probes
@@ -131,14 +131,16 @@ def seeds_apart(runs: Sequence[Compared], like: Sequence[tuple[Path, Path]]) -> 
     return {
         (a.name, b.name)
         for a, b in combinations(runs, 2)
-        if {a.name, b.name} in said or (a.model != b.model and _stem(a.model) == _stem(b.model))
+        if {a.name, b.name} in said or _seed_alone(a.model, b.model)
     }
 
 
-def _stem(model: str) -> str:
-    """A model's name without the number of its training seed."""
-    stem, _, number = model.rpartition("-")
-    return stem if number.isdecimal() and stem else model
+def _seed_alone(one: str, other: str) -> bool:
+    """Whether two models are organisms of one size and recipe, of two training seeds."""
+    a, b = ORGANISMS.get(one), ORGANISMS.get(other)
+    if a is None or b is None or a.seed == b.seed:
+        return False
+    return replace(a, name=b.name, seed=b.seed, judge=b.judge, ships=b.ships) == b
 
 
 def _beside_seeds(pairs: pd.DataFrame) -> pd.DataFrame:

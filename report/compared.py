@@ -14,6 +14,7 @@ from .. import figures
 from ..comparison.compare import Comparison
 from ..comparison.maps import QUANTITIES
 from ..figures import LEVEL
+from ..models.embedded import ORGANISMS
 from .paired import Said
 from .short import Picture, Shown, write_page
 from .words import CHANCE, listed, number, percent, signed
@@ -49,7 +50,7 @@ def compared_page(found: Comparison, out: Path) -> Path:
         pictures,
         list(_tables(found)),
         [(row.run, row.model) for row in models.itertuples()],
-        organism=any(str(model).startswith("organism") for model in models["model"]),
+        organism=any(model in ORGANISMS for model in models["model"]),
     )
     return out / "compare.html"
 

@@ -13,6 +13,7 @@ import pandas as pd
 from .. import figures
 from ..comparison.replicate import QUANTITIES, Replication
 from ..figures import LEVEL
+from ..models.embedded import ORGANISMS
 from .paired import Said
 from .short import Picture, Shown, write_page
 from .words import capital, listed, number
@@ -44,7 +45,7 @@ def replicated_page(found: Replication, out: Path, left_out: Sequence[str] = ())
         [Picture(path, "What each model shows, and the mean over models", caption)],
         [_table(found)],
         [(row.run, row.model) for row in models.itertuples()],
-        organism=any(str(model).startswith("organism") for model in models["model"]),
+        organism=any(model in ORGANISMS for model in models["model"]),
     )
     return out / "replication.html"
 

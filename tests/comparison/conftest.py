@@ -18,9 +18,10 @@ def named(run: Run, model: str) -> Run:
 
 @pytest.fixture(scope="session")
 def two_runs(studied_run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
-    """Copies of `studied_run` by the models ``tiny`` and ``tiny-1``; the activations of a subject's tokens."""
+    """Copies of `studied_run` in folders ``tiny`` and ``tiny-1``, as if organisms of two seeds had drawn them."""
     folder = tmp_path_factory.mktemp("two")
-    return tuple(named(Run(shutil.copytree(studied_run.path, folder / name)), name) for name in ("tiny", "tiny-1"))
+    models = {"tiny": "organism-small", "tiny-1": "organism-small-1"}
+    return tuple(named(Run(shutil.copytree(studied_run.path, folder / name)), models[name]) for name in models)
 
 
 @pytest.fixture
