@@ -30,8 +30,8 @@ from .recipe import Mend, Recipe, Variant
 from .scored import SCORERS, Scored, score_arms
 
 Pairs = Sequence[tuple[str, int]]
-Ways = Callable[[Recipe, Progress], tuple[Model, Arm]]
-"""From a recipe of mend's to its model and arm."""
+Ways = Callable[[Recipe, Sequence[str], Progress], tuple[Model, Arm]]
+"""From a recipe of mend's and the prompts of an evaluation to its model and arm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +291,7 @@ def _ready(
         if ways is None:
             raise HandscopeError("nobody here makes the arms of mend: use the command handscope evaluate.")
         models.forget()
-        yield ways(recipe, progress)
+        yield ways(recipe, plan.prompts, progress)
     else:
         with opened(recipe, models, min(plan.batch_size, len(plan.pairs)), plan.prompts) as ready:
             yield ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from .lessons import SHUFFLES
 from .mend import setting_of
 
 
-def mend_arm(recipe: Recipe, progress: Progress = quiet) -> tuple[Model, Arm]:
+def mend_arm(recipe: Recipe, prompts: Sequence[str], progress: Progress = quiet) -> tuple[Model, Arm]:
     """The model and the arm that a recipe's ``mend: {way, run, strength}`` names.
 
     `way` is the name of an intervention (``steering``, ``block probe``, ``anatomy`` …), of a control (``random
@@ -28,11 +29,18 @@ def mend_arm(recipe: Recipe, progress: Progress = quiet) -> tuple[Model, Arm]:
     Raises
     ------
     HandscopeError
-        There is no such way, or it lacks a strength or takes none; or the run does not teach it: see `learn`.
+        There is no such way, it lacks a strength or takes none, or a prompt is not among those that the run teaches
+        something of; or as in `learn`.
     """
     assert recipe.mend is not None
     said = recipe.mend
     setting = _setting(Path(said.run).absolute(), Run(said.run).labels_path.stat().st_mtime_ns, progress)
+    unknown = [prompt for prompt in prompts if prompt not in setting.lessons.fold]
+    if unknown:
+        raise HandscopeError(
+            f"{said.run} has no sure labels of {len(unknown)} prompts, {unknown[0]!r} among them, and what it teaches "
+            "is held out by prompt: evaluate on its prompts."
+        )
     whole = {arm.name: arm for arm in (*plain_arms(setting), *triage_arms(setting))}
     kinds = {kind.name: kind for kind in (*interventions(setting), contrast_guidance(setting),
                                           random_steering(setting, 0), random_steering(setting, 1))}  # fmt: skip

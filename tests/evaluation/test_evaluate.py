@@ -1,9 +1,13 @@
 """Arms of a file, drawn on tiny pipelines: what is drawn once, what is refused before, what the tables say."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +188,9 @@ def test_a_file_without_prompts_arms_or_a_scorer_is_refused(written, tmp_path, f
         ("folder: x\nseeds: 0-1\narms: [{name: a, model: organism}]\n", "lacks the key 'prompts'"),
         ("folder: x\nprompts: [a]\nseeds: 0-1\nscorer: magic\narms: [{name: a, model: organism}]\n", "no scorer"),
         ("folder: x\nrun: gone\narms: [{name: a, model: organism}]\n", "no samples in"),
+        ("folder: x\nprompts: [a]\nseeds: 0-1\narms: [{name: a}]\n", "says nothing of what draws it"),
+        ("folder: x\nprompts: [a]\nseeds: 0-1\nmetrics: [kid]\narms: [{name: a, model: organism}]\n", "a distance"),
+        ("folder: x\nprompts: [a]\nseeds: 0-1\nmetrics: [fid]\narms: [{name: a, model: organism}]\n", "no metric"),
     ):
         path.write_text(text)
         with pytest.raises(HandscopeError, match=said):
@@ -210,6 +217,31 @@ def test_pictures_are_known_by_a_table_or_by_their_names(tmp_path) -> None:
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
     with pytest.raises(HandscopeError, match="gone.png among them"):
         given_pictures(tmp_path, PROMPTS)
+
+
+def test_an_evaluation_that_is_killed_goes_on(written, tmp_path) -> None:
+    path = written("{name: plain}", "{name: more, steps: 3}", more="batch_size: 1\n")
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        with suppress(BaseException):
+            evaluate(read_evaluation(path))
+        os._exit(0)
+    samples, end = tmp_path / "out" / "more" / "samples", time.monotonic() + 200
+    while len(list(samples.glob("*.png"))) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    begun = {one.name: one.stat().st_mtime_ns for one in samples.glob("*.png")}
+    assert len(begun) >= 3
+    outcome = evaluate(read_evaluation(path))
+    assert not outcome.failed and outcome.rates.query("measure == 'undetected'")["n"].tolist() == [12, 12]
+    kept = {row["file_name"] for row in Run(tmp_path / "out" / "more").metadata().values()}
+    assert len(kept) == 12 and sum(samples.joinpath(name).stat().st_mtime_ns == at for name, at in begun.items()) >= 2
+    shutil.copytree(samples, tmp_path / "after")
+    shutil.rmtree(tmp_path / "out")
+    evaluate(read_evaluation(path))
+    for one in samples.glob("*.png"):
+        assert one.read_bytes() == (tmp_path / "after" / one.name).read_bytes()
 
 
 def bad_of(run: Run) -> int:

@@ -16,9 +16,11 @@ from handscope.evaluation.early_looks import early_looks
 from handscope.evaluation.experiment import compared, experiment
 from handscope.evaluation.memory import peak_memory
 from handscope.evaluation.quality import SHIFTS
+from handscope.evaluation.recipe import Recipe
 from handscope.guidance.triage import Look
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.models.model import Model, load
+from handscope.organism.study import ways
 from handscope.organism.study.catalogue import chosen_arms, pilot_arms, plain_arms, triage_arms
 from handscope.organism.study.interventions import Setting, anatomy_loss, interventions, lack_of_contrast
 from handscope.organism.study.lessons import SHUFFLES, Lessons, learn
@@ -123,6 +125,29 @@ def test_every_arm_draws(model: Model, setting: Setting, finished_run, tmp_path)
     assert "contrast 0.2" in leading.controls and arms["anatomy 0.2"].controls == ("contrast 0.2",)
     assert len([c for c in arms["steering in 2 blocks 0.2"].controls if c.startswith("random")]) == 2
     assert all(arm.settings["window"] == [3, 2] for arm in arms.values())
+
+
+def test_the_arms_of_mend_are_arms_of_any_evaluation(setting, finished_run, monkeypatch) -> None:
+    monkeypatch.setattr(ways, "_setting", lambda *given: setting)
+    prompts = [prompt for prompt, _ in pairs_of(finished_run)][:2]
+
+    def made(way: str, strength: float | None = None):
+        said = {"way": way, "run": str(finished_run.path), "strength": strength}
+        return ways.mend_arm(Recipe(name="mine", mend=said, controls=("other",)), prompts)
+
+    model, arm = made("steering", 0.2)
+    expected = next(one.arm for one in pilot_arms(setting) if one.arm.name == "steering 0.2")
+    assert (model, arm.name, arm.controls) == (setting.model, "mine", ("other",))
+    assert arm.settings["way"] == "steering" and arm.settings["steps"] == STEPS
+    np.testing.assert_array_equal(arm.draw(prompts[:1], [90]).images, expected.draw(prompts[:1], [90]).images)
+    assert made("shuffled steering (1)", 0.1)[1].settings != arm.settings
+    for given, said in ((("steering",), "needs a strength"), (("baseline", 0.1), "takes no strength"),
+                        (("magic", 0.1), "no way 'magic'")):  # fmt: skip
+        with pytest.raises(HandscopeError, match=said):
+            made(*given)
+    prompts.append("a cat")
+    with pytest.raises(HandscopeError, match="no sure labels of 1 prompts, 'a cat'"):
+        made("steering", 0.2)
 
 
 def test_a_pilot_takes_the_lowest_rate_among_pictures_that_stay_what_they_were(setting, tmp_path) -> None:
