@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("file", type=Path, metavar="FILE.yaml", help="the arms; datasets/evaluate.yaml is one")
     verb.add_argument("--dry-run", action="store_true", help="check the file and all it names, and draw nothing")
     part_option(verb)
-    crew_options(verb)
+    crew_options(verb, ray=False)
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Progress) -> int | None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ..analysis.statistics.multiple import benjamini_hochberg, holm
 from ..analysis.statistics.paired import Paired, paired_rates
 from ..analysis.statistics.power import groups_for
-from ..analysis.statistics.two_rates import conditional_odds, mcnemar_p, two_rates
-from .rates import FAILED, MAIN, PICTURE, kinds_in, measures_of, values
+from ..analysis.statistics.two_rates import conditional_odds, corrected_difference, mcnemar_p, two_rates
+from ..analysis.statistics.verdicts import Counts
+from .rates import FAILED, INSTANCE, MAIN, PICTURE, kinds_in, measures_of, values
 from .scored import Scored
 
 NOISES, PROMPTS, NEITHER = "same noises", "same prompts", "other prompts"
@@ -49,17 +50,24 @@ def contrasts(
     p, holm, q : of exchanging arms prompt by prompt (or by the spread between prompts), adjusted over the arms
     control_p : the largest p against one of its controls, 1 where the arm is not below it
     odds, odds_low, odds_high, fisher_p : conditional odds ratio and Fisher's test, which take samples as independent
+    corrected, corrected_low, corrected_high : difference of implausible instances, the scorer's error taken off
     needed : prompts for a difference of 5 points, with a chance of 0.8
     """
     rows: list[dict[str, Any]] = []
     kinds = kinds_in(scored)
+    errors = None if scored.errors is None else Counts(scored.errors)
     arms = [arm for arm in dict.fromkeys(scored.pictures["arm"]) if arm != baseline]
     for unit, table in tables.items():
         for measure in measures_of(unit, kinds):
             sides = {arm: values(table, arm, measure) for arm in (baseline, *arms)}
             for arm in arms:
                 row = {"arm": arm, "against": baseline, "unit": unit, "measure": measure}
-                rows.append(row | _contrast(sides[baseline], sides[arm], unit, measure in TESTED, seed))
+                own = _contrast(sides[baseline], sides[arm], unit, measure in TESTED, seed)
+                if errors is not None and own and (unit, measure) == (INSTANCE, MAIN):
+                    (a, of_a, *_), (b, of_b, *_) = sides[baseline], sides[arm]
+                    corrected = corrected_difference(two_rates(a, of_a, b, of_b, tested=False), errors)
+                    own |= dict(zip(("corrected", "corrected_low", "corrected_high"), corrected))
+                rows.append(row | own)
                 if measure == MAIN and unit == PICTURE:
                     beside = [(_contrast(sides[one], sides[arm], unit, True, seed)) for one in controls.get(arm, ())
                               if one in sides]  # fmt: skip
@@ -75,7 +83,8 @@ def contrasts(
 
 COLUMNS = (
     "arm against unit measure design n n_against prompts left_out before after difference low high ratio ratio_low "
-    "ratio_high mended broken p holm q control_p mcnemar_p odds odds_low odds_high fisher_p needed"
+    "ratio_high mended broken p holm q control_p mcnemar_p odds odds_low odds_high fisher_p corrected "
+    "corrected_low corrected_high needed"
 ).split()
 
 Side = tuple[NDArray[np.float64], NDArray, NDArray, NDArray]

@@ -43,6 +43,11 @@ def check_weights(recipe: Recipe, checkpoint: Checkpoint) -> None:
         _check_controlnet(Path(recipe.controlnet.path), family, folder)
     if recipe.ip_adapter is not None:
         shapes_of(Path(recipe.ip_adapter.path) / recipe.ip_adapter.file)
+        encoder = recipe.ip_adapter.encoder
+        if encoder is not None and not (Path(encoder) / "config.json").is_file():
+            raise HandscopeError(f"there is no image encoder in {encoder}: give the folder that holds its config.json.")
+        if encoder is None and not (folder / "image_encoder").is_dir():
+            raise HandscopeError("an IP-adapter needs the folder of its image encoder: add encoder: FOLDER.")
     side = family.token_side(folder)
     for name in ("height", "width"):
         size = getattr(recipe, name)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -28,6 +29,7 @@ from .given import Given, one_of_each, pixels
 from .recipe import MODEL, Recipe
 
 ADAPTER = "evaluated"
+ENCODER = ("image_encoder_pretrained_model_name_or_path", "image_encoder_folder")
 APART = 1_000_000
 """Between the seeds that best of n tries for one sample."""
 
@@ -102,7 +104,9 @@ def _equipped(
         _put_on(pipe, "load_textual_inversion", recipe.inversion.path, token=recipe.inversion.token)
         after.callback(models.forget)  # a tokenizer does not forget a word
     if (ip := recipe.ip_adapter) is not None:
-        encoder = {} if ip.encoder is None else {"image_encoder_pretrained_model_name_or_path": ip.encoder}
+        # Families call the folder of the image encoder otherwise, and would take it from the hub.
+        known = signature(getattr(pipe, "load_ip_adapter", _put_on)).parameters
+        encoder = {name: ip.encoder for name in ENCODER if name in known and ip.encoder is not None}
         _put_on(pipe, "load_ip_adapter", ip.path, weight_name=ip.file, **encoder)
         after.callback(models.forget)
         pipe.set_ip_adapter_scale(ip.scale)

@@ -207,6 +207,8 @@ def _contrast_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
             "odds": _times(row.odds, row.odds_low, row.odds_high),
             "fisher": _p(row.fisher_p), "needed": f"{int(row.needed):,}" if row.needed == row.needed else "–",
             "inner": f"{_points(one['difference'])} ({_points(one['low'])} to {_points(one['high'])})",
+            "corrected": "–" if one["corrected"] != one["corrected"] else
+            f"{_points(one['corrected'])} ({_points(one['corrected_low'])} to {_points(one['corrected_high'])})",
         }  # fmt: skip
 
 

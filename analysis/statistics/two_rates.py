@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from ...errors import HandscopeError
 from .folds import codes
 from .paired import exchange_p, half_width
+from .verdicts import Counts, sensitivity, specificity
 
 Floats = NDArray[np.float64]
 
@@ -88,6 +89,39 @@ def two_rates(
         p = float(2 * student.sf(abs(difference) / spread, count - 1)) if np.isfinite(spread) else 1.0
     low, high = max(-1.0, difference - half), min(1.0, difference + half)
     return TwoRates(len(a), len(b), count, rate_a, rate_b, difference, low, high, p)
+
+
+def corrected_difference(found: TwoRates, counts: Counts) -> tuple[float, float, float]:
+    """The difference of two rates of bad behind one of two rates of flagged, and its 95% interval.
+
+    Parameters
+    ----------
+    found : of verdicts
+    counts : of the verdicts against labels, in groups of their own
+
+    Returns
+    -------
+    The difference and the bounds; NaN where verdicts tell nothing
+
+    Notes
+    -----
+    (difference) / (se + sp - 1), since both rates have the errors of Rogan and Gladen (1978) in common, if it errs
+    alike in both sets. By the delta method, with the spread of se + sp - 1 from leaving out one labelled group at a
+    time, and Student's t with one degree of freedom less than the fewer of the groups.
+    """
+    total = counts.total()
+    told = float(sensitivity(total) + specificity(total) - 1)
+    if not told > 1e-9:
+        return (float("nan"),) * 3
+    without = total - counts.table
+    left = sensitivity(without) + specificity(without) - 1
+    left, labelled = left[~np.isnan(left)], len(counts.table)
+    spread = np.sqrt((labelled - 1) / labelled * np.square(left - left.mean()).sum()) if len(left) > 1 else np.inf
+    half = max(found.high - found.difference, found.difference - found.low)
+    value = found.difference / told
+    parts = half / student.ppf(0.975, max(found.groups - 1, 1)) / told, found.difference * spread / told**2
+    wide = float(student.ppf(0.975, max(min(found.groups, labelled) - 1, 1)) * np.hypot(*parts))
+    return value, max(-1.0, value - wide), min(1.0, value + wide)
 
 
 def _judged(values: ArrayLike, groups: ArrayLike) -> tuple[Floats, NDArray]:

@@ -5,7 +5,8 @@ import pytest
 import statsmodels.api as sm
 from handscope.analysis.statistics.paired import paired_rates
 from handscope.analysis.statistics.power import groups_for
-from handscope.analysis.statistics.two_rates import conditional_odds, mcnemar_p, two_rates
+from handscope.analysis.statistics.two_rates import conditional_odds, corrected_difference, mcnemar_p, two_rates
+from handscope.analysis.statistics.verdicts import Counts
 from handscope.errors import HandscopeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,6 +73,30 @@ def test_prompts_of_one_arm_only_count_as_its_own() -> None:
     nobody = np.full(len(a), np.nan)
     with pytest.raises(HandscopeError, match="None of"):
         two_rates(nobody, of_a, b, of_b)
+
+
+def test_a_corrected_difference_covers_what_is_there() -> None:
+    """Simulated: two sets of 20 prompts, verdicts that err, and 30 labelled groups that say how."""
+    random = np.random.default_rng(11)
+    se, sp, covered, values = 0.8, 0.9, 0, []
+    group = np.repeat(np.arange(20), 10)
+
+    def flagged(bad: np.ndarray) -> np.ndarray:
+        return np.where(bad, random.random(len(bad)) < se, random.random(len(bad)) > sp)
+
+    for _ in range(200):
+        hard = random.uniform(0.1, 0.5, 20)[group]
+        a, b = (flagged(random.random(200) < hard + more) for more in (0.2, 0.0))
+        truth = random.random(300) < 0.4
+        counts = Counts.of(flagged(truth), truth, np.repeat(np.arange(30), 10))
+        value, low, high = corrected_difference(two_rates(a, group, b, group, tested=False), counts)
+        values.append(value)
+        covered += low <= -0.2 <= high
+    assert np.mean(values) == pytest.approx(-0.2, abs=0.01) and 180 < covered <= 200
+    sure = Counts(np.array([[10.0, 0, 0, 10], [7, 0, 0, 9]]))
+    plain = two_rates(a, group, b, group)
+    np.testing.assert_allclose(corrected_difference(plain, sure), (plain.difference, plain.low, plain.high))
+    assert np.isnan(corrected_difference(plain, Counts(np.array([[5.0, 5, 5, 5]])))).all()
 
 
 def test_mcnemar_is_exact() -> None:

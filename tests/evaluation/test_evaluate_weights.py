@@ -19,6 +19,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 PROMPTS = ["a left hand", "five fingers raised"]
 FAMILIES = ("sd3", "flux2-klein", "flux2-dev")
@@ -53,6 +54,15 @@ def weights(tiny_pipe_folder, tmp_path_factory) -> Path:
         (folder / "maps").mkdir()
         for number, prompt in enumerate(PROMPTS):
             Image.new("RGB", (32, 32), (200 * number, 90, 10)).save(folder / "maps" / f"{prompt.replace(' ', '_')}.png")
+        ip = {f"ip_adapter.{block}.to_{side}_ip.{part}": torch.randn(32, 16) if part == "weight" else torch.randn(32)
+              for block in range(2) for side in "kv" for part in ("weight", "bias")}  # fmt: skip
+        ip |= {"image_proj.proj.weight": torch.randn(4 * 16, 8), "image_proj.proj.bias": torch.randn(4 * 16),
+               "image_proj.norm.weight": torch.ones(16), "image_proj.norm.bias": torch.zeros(16)}  # fmt: skip
+        (folder / "ip").mkdir()
+        save_file(ip, folder / "ip" / "ip.safetensors")
+        seen = CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                                image_size=32, patch_size=16, projection_dim=8)  # fmt: skip
+        CLIPVisionModelWithProjection(seen).save_pretrained(folder / "encoder")
         save_file({"<anatomical>": torch.randn(16)}, folder / "inversion.safetensors")
 
     return made_once(tmp_path_factory, "weights", make)
@@ -89,6 +99,8 @@ def test_weights_act_as_strongly_as_is_said_and_leave_the_model_as_it_was(plan_o
         '{"name": "shifted", "scheduler": {"name": "FlowMatchEulerDiscreteScheduler", '
         '"options": {"base_shift": 4.0, "max_shift": 4.0}}}',
         '{"name": "control", "controlnet": {"path": "controlnet", "pictures": "maps", "strength": [0, 1.0]}}',
+        '{"name": "like", "ip_adapter": {"path": "ip", "file": "ip.safetensors", "encoder": "encoder", '
+        '"pictures": "maps", "scale": [0, 1]}}',
         '{"name": "plain"}',
     )
     outcome = evaluate(plan)
@@ -96,9 +108,9 @@ def test_weights_act_as_strongly_as_is_said_and_leave_the_model_as_it_was(plan_o
     plain = pictures(plan, "plain")
     fresh = load(plan.arms["plain"].model)
     assert fresh.state == "plain"
-    for arm in ("lora 0", "control 0"):  # the model as it is, and behind it the plain arm, drawn last
+    for arm in ("lora 0", "control 0", "like 0"):  # the model as it is, and behind it the plain arm, drawn last
         np.testing.assert_allclose(pictures(plan, arm), plain, atol=1)
-    for arm in ("lora 1", "word", "trained", "shifted", "control 1.0"):
+    for arm in ("lora 1", "word", "trained", "shifted", "control 1.0", "like 1"):
         assert np.abs(pictures(plan, arm) - plain).max() > 3, arm
     apart = outcome.contrasts
     assert set(apart["design"].dropna()) == {"same noises", "same prompts"}
@@ -145,6 +157,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_drawn(plan_of, t
         ('"controlnet": {"path": "wider", "pictures": "maps"}', "has joint_attention_dim 99"),
         ('"controlnet": {"path": "transformer", "pictures": "maps"}', "Expected a FluxControlNetModel"),
         ('"controlnet": {"path": "controlnet", "pictures": "lora"}', "There are no pictures"),
+        ('"ip_adapter": {"path": "ip", "file": "ip.safetensors", "pictures": "maps"}', "add encoder: FOLDER"),
     ):
         with pytest.raises(HandscopeError, match=said):
             check(plan_of(f'{{"name": "a", {arm}}}'))
