@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.stats import beta, norm
+from scipy.stats import t as student
 
 from .arrays import binary
 from .folds import codes
@@ -42,7 +43,10 @@ def clustered_share(bad: ArrayLike, groups: ArrayLike, level: float = 0.95) -> t
     Notes
     -----
     `jackknife_interval` over groups; one group tells nothing of others. Where all groups have the same share they do
-    not tell how far others may be from it: then groups are counted as one sample each, by `wilson`.
+    not tell how far others may be from it: then groups are counted as one sample each, by `wilson`. Where one group
+    alone has all that is bad, or all that is good, the jackknife leaves nothing: then samples are counted by the exact
+    interval of Clopper and Pearson, their number divided by the design effect and by the square of t with m - 1 over t
+    with n - 1 degrees of freedom (Korn and Graubard 1998, Survey Methodology 24).
     """
     values, group = binary(bad), codes(groups)
     n, some = np.bincount(group), np.bincount(group, values)
@@ -52,7 +56,21 @@ def clustered_share(bad: ArrayLike, groups: ArrayLike, level: float = 0.95) -> t
     if np.ptp(some / n) == 0:
         low, high = wilson(share * m, m, level)
         return share, float(low), float(high)
+    if min(np.count_nonzero(some), np.count_nonzero(n - some)) == 1:
+        return share, *_exact(share, n, some, level)
     return share, *jackknife_interval(share, (some.sum() - some) / (n.sum() - n), level=level)
+
+
+def _exact(
+    share: float, n: NDArray[np.int_], some: NDArray[np.float64], level: float
+) -> tuple[float, float]:
+    """Korn and Graubard's interval of a share, from samples and bad ones of each group, (m,) both."""
+    whole, m, tail = n.sum(), len(n), (1 - level) / 2
+    spread = m / (m - 1) * np.square((some - share * n) / whole).sum()
+    design = max(1.0, spread / (share * (1 - share) / whole))
+    told = whole / design * (student.ppf(1 - tail, max(whole - 1, 1)) / student.ppf(1 - tail, m - 1)) ** 2
+    bad = share * told
+    return float(beta.ppf(tail, bad, told - bad + 1)), float(beta.ppf(1 - tail, bad + 1, told - bad))
 
 
 def rates_by(factors: pd.DataFrame, bad: ArrayLike, groups: ArrayLike) -> pd.DataFrame:

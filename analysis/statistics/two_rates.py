@@ -107,7 +107,7 @@ def corrected_difference(found: TwoRates, counts: Counts) -> tuple[float, float,
     -----
     (difference) / (se + sp - 1), since both rates have the errors of Rogan and Gladen (1978) in common, if it errs
     alike in both sets. By the delta method, with the spread of se + sp - 1 from leaving out one labelled group at a
-    time, and Student's t with one degree of freedom less than the fewer of the groups.
+    time, and Student's t with the degrees of freedom of Satterthwaite (1946).
     """
     total = counts.total()
     told = float(sensitivity(total) + specificity(total) - 1)
@@ -119,8 +119,11 @@ def corrected_difference(found: TwoRates, counts: Counts) -> tuple[float, float,
     spread = np.sqrt((labelled - 1) / labelled * np.square(left - left.mean()).sum()) if len(left) > 1 else np.inf
     half = max(found.high - found.difference, found.difference - found.low)
     value = found.difference / told
-    parts = half / student.ppf(0.975, max(found.groups - 1, 1)) / told, found.difference * spread / told**2
-    wide = float(student.ppf(0.975, max(min(found.groups, labelled) - 1, 1)) * np.hypot(*parts))
+    parts = np.square([half / student.ppf(0.975, max(found.groups - 1, 1)) / told,
+                       found.difference * spread / told**2])  # fmt: skip
+    freedom = np.array([max(found.groups - 1, 1), max(labelled - 1, 1)])
+    free = parts.sum() ** 2 / (parts**2 / freedom).sum() if np.isfinite(parts).all() and parts.any() else 1
+    wide = float(student.ppf(0.975, free) * np.sqrt(parts.sum()))
     return value, max(-1.0, value - wide), min(1.0, value + wide)
 
 

@@ -31,6 +31,23 @@ def test_prompts_that_are_all_alike_count_as_one_sample_each_and_one_prompt_tell
     assert clustered_share([0, 1, 1], ["a", "a", "a"])[1:] == (0.0, 1.0)
 
 
+def test_what_one_prompt_alone_has_still_has_an_interval() -> None:
+    groups = np.repeat(np.arange(8), 3)
+    one = clustered_share(np.arange(24) == 4, groups)
+    assert 0 < one[1] < 1 / 24 < one[2] < 0.3  # it was 0 to 1
+    np.testing.assert_allclose(clustered_share(np.arange(24) != 4, groups), [1 - one[0], 1 - one[2], 1 - one[1]])
+    # Of samples that are groups of their own it is Clopper and Pearson's, with no design effect and the same t.
+    low, high = proportion_confint(1, 30, 0.05, "beta")
+    np.testing.assert_allclose(clustered_share(np.arange(30) == 2, np.arange(30))[1:], (low, high), rtol=0.12)
+    random, covered, asked = np.random.default_rng(5), 0, 0
+    for _ in range(400):
+        rare = random.random(24) < 0.06
+        if len(set(groups[rare])) == 1:
+            _, low, high = clustered_share(rare, groups)
+            asked, covered = asked + 1, covered + (low <= 0.06 <= high)
+    assert asked > 80 and covered > 0.95 * asked
+
+
 def test_shares_of_clustered_samples_are_covered() -> None:
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(12), 10)
