@@ -40,7 +40,7 @@ def given_pictures(folder: Path, prompts: Sequence[str]) -> list[Given]:
 
     A picture's prompt stands in the table beside it (an imagefolder's metadata, a CSV with file_name and prompt), else
     in its name: the name begins as a sample of handscope is named, or with the prompt's letters and digits, others
-    being underscores (``an_open_hand_003.png``), or it lies in a folder of such a name. Digits behind it tell
+    being underscores (``a_cat_on_a_mat_003.png``), or it lies in a folder of such a name. Digits behind it tell
     pictures of one prompt apart.
 
     Parameters
@@ -126,8 +126,8 @@ def state_of(pictures: Sequence[Given]) -> str:
 def slug(text: str) -> str:
     """A prompt as a file is named after it.
 
-    >>> slug("an open hand, palm view")
-    'an_open_hand_palm_view'
+    >>> slug("A cat, on a mat")
+    'a_cat_on_a_mat'
     """
     return re.sub(r"[\W_]+", "_", text.lower()).strip("_")
 

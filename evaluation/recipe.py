@@ -104,7 +104,7 @@ class Recipe(_Part):
         A folder of a transformer that takes the place of the model's, as DreamBooth writes it.
     steps, guidance, height, width : as in `handscope.generate`
     prompt : str
-        What this arm says instead: ``{prompt}, five fingers``.
+        What this arm says instead: ``{prompt}, in sharp focus``.
     negative, true_cfg : str, float
         A prompt to be led away from; and how far, where guidance is embedded, as in FLUX.1: true classifier-free
         guidance, at two calls a step. Elsewhere guidance itself says how far.

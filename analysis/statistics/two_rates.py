@@ -161,7 +161,7 @@ def conditional_odds(table: ArrayLike, level: float = 0.95) -> Odds:
     -----
     The conditional maximum of likelihood and Clopper and Pearson's interval, of Fisher's noncentral hypergeometric
     distribution, as ``scipy.stats.contingency.odds_ratio``, which takes seconds for thousands of counts because it
-    makes the distribution anew for each number that it tries; here all numbers of a table are at hand. Samples count as
+    makes the distribution anew for each number that it tries; here it is made once for a table. Samples count as
     independent: prompts make the interval too narrow.
     """
     counts = np.asarray(table)

@@ -227,11 +227,11 @@ def test_an_evaluation_that_is_killed_goes_on(written, tmp_path) -> None:
             evaluate(read_evaluation(path))
         os._exit(0)
     samples, end = tmp_path / "out" / "more" / "samples", time.monotonic() + 200
-    while len(list(samples.glob("*.png"))) < 3 and time.monotonic() < end:
+    while len(list(samples.glob("[!.]*.png"))) < 3 and time.monotonic() < end:
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    begun = {one.name: one.stat().st_mtime_ns for one in samples.glob("*.png")}
+    begun = {one.name: one.stat().st_mtime_ns for one in samples.glob("[!.]*.png")}
     assert len(begun) >= 3
     outcome = evaluate(read_evaluation(path))
     assert not outcome.failed and outcome.rates.query("measure == 'undetected'")["n"].tolist() == [12, 12]
@@ -240,7 +240,7 @@ def test_an_evaluation_that_is_killed_goes_on(written, tmp_path) -> None:
     shutil.copytree(samples, tmp_path / "after")
     shutil.rmtree(tmp_path / "out")
     evaluate(read_evaluation(path))
-    for one in samples.glob("*.png"):
+    for one in samples.glob("[!.]*.png"):
         assert one.read_bytes() == (tmp_path / "after" / one.name).read_bytes()
 
 

@@ -124,9 +124,9 @@ def test_verdicts_come_from_a_table_or_from_labels(finished_run, tmp_path) -> No
     with pytest.raises(HandscopeError, match="Nothing of the blind look"):
         score_arms("labels", runs, samples, subject, tmp_path)
     grid = np.ones((4, 4), np.uint8)
+    said = (("look-0", "bad", ("count",)), ("look-1", "good", ()))
     Labels(look.labels_path).add(
-        Annotation(name, taken[name]["image_sha256"], grid * 2, grid, verdict, kinds=kinds)
-        for name, verdict, kinds in (("look-0", "bad", ("count",)), ("look-1", "good", ()))
+        [Annotation(name, taken[name]["image_sha256"], grid * 2, grid, one, kinds) for name, one, kinds in said]
     )
     made = score_arms("labels", runs, samples, subject, tmp_path)
     assert made.pictures["sample"].tolist() == samples["x"][:2]
