@@ -52,7 +52,7 @@ ORGANISMS = {
         Organism(NAME),
         Organism("organism-1", seed=1, ships=False),
         Organism("organism-small", heads=2),
-        Organism("organism-small-1", heads=2, seed=1, ships=False),
+        Organism("organism-small-1", heads=2, seed=1),
         Organism("organism-large", heads=6, double=3, single=6, ships=False),
         Organism("organism-large-1", heads=6, double=3, single=6, seed=1, ships=False),
         Organism("organism-flux2", "FLUX.2"),

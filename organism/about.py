@@ -6,6 +6,6 @@ TRAINED = (
 )
 LIMIT = "One small model, one way to draw hands: a hypothesis about FLUX, to be tried there."
 RATER = (
-    "Those called hand labels are the shipped ones, given in separate sittings by a vision-language model that acted "
+    "Those called hand labels are the shipped ones, given in repeated looks by a vision-language model that acted "
     "as the rater; those called judge are by a small scorer fitted to them."
 )

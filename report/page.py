@@ -141,7 +141,7 @@ def _context(run: Run, results: Results, rates: pd.DataFrame) -> dict[str, Any]:
     return {
         "numbers": _numbers(claims), "see": lambda claim: FIGURES.get(claim.topic, ""),
         "results": results, "findings": claims, "first": findings.first_page(claims),
-        "organism": organism_of(settings) is not None,
+        "organism": organism_of(settings),
         "model": settings.get("provenance", {}).get("name", "a model"),
         "n_prompts": samples["prompt"].nunique(), "n_labelled": len(samples), "n_judged": int(judged.sum()),
         "prompts": sorted(set(samples["prompt"])),
