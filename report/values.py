@@ -18,12 +18,27 @@ if TYPE_CHECKING:
     from .results import Results
 
 SCORE = Columns("auc")
+PANELS = {"all": "Each value from the rest, the mean", "order": "The order of values"}
 
 
 def told(run: Run) -> str:
     """In how many cells the values are told within prompts, and where best."""
     path = run.analysis_dir / "value_probes.csv"
-    return f"{sentence(pd.read_csv(path, dtype={'value': str}), subject_of(run).values)} In {path}"
+    return f"{sentences(pd.read_csv(path, dtype={'value': str}), subject_of(run).values)} In {path}"
+
+
+def sentences(table: pd.DataFrame, asked: Values | None) -> str:
+    """What was found of the mean over values, and of their order where it was asked for."""
+    names = [name for name in ("all", "order") if name in set(table["value"])]
+    return " ".join([*(sentence(table, asked, name) for name in names), _single(table)])
+
+
+def _single(table: pd.DataFrame) -> str:
+    """Which values are told from the rest somewhere."""
+    called = table[SCORE.called(table) & ~table["value"].isin(list(PANELS))]
+    counts = called["value"].value_counts(sort=False)
+    said = ", ".join(f"{name} in {count} cell{'s' if count > 1 else ''}" for name, count in counts.items())
+    return f"Single values that are told from the rest: {said or 'none'}."
 
 
 def sentence(table: pd.DataFrame, asked: Values | None, name: str = "all") -> str:
@@ -33,9 +48,10 @@ def sentence(table: pd.DataFrame, asked: Values | None, name: str = "all") -> st
     of = asked.of if asked else "the value"
     known = {"all": f"{of} is told", "order": f"the order of {of} is told"}
     what = known.get(name, f"{of} {name} is told from the rest")
+    auc = "share in order" if name == "order" else "AUC"
     rows = mine[called] if called.any() else mine
     best = rows.loc[rows["auc"].idxmax()]
-    where = f"{place(best)}: AUC {number(best['auc'])} ({number(best['lo'])} to {number(best['hi'])}"
+    where = f"{place(best)}: {auc} {number(best['auc'])} ({number(best['lo'])} to {number(best['hi'])}"
     counts = f"{best['n_pairs']:,.0f} pairs in {best['n_prompts']:.0f} prompts, n = {best['n']:.0f}"
     if called.any():
         return (
@@ -82,7 +98,7 @@ def section_of(results: Results) -> tuple[str, dict[str, str], tuple[str, ...], 
         f"Scores are ridge regressions on the mean activation of the {results.subject.noun}'s tokens, each fold of "
         "prompts from the others. Only samples of one prompt are compared, so that what a prompt asks for cannot help; "
         "values are permuted inside prompts. "
-        f"{sentence(table, asked)}{beside(table, results.table('value_baselines'))} In "
+        f"{sentences(table, asked)}{beside(table, results.table('value_baselines'))} In "
         f"{place(best)} the value that scores highest is the right one in {percent(share)} of samples, the mean over "
         f"values, where guessing has {percent(chance)}; between prompts the prompt helps with that, and it is no test."
     )
@@ -96,19 +112,24 @@ def section_of(results: Results) -> tuple[str, dict[str, str], tuple[str, ...], 
             f"{row['n_of']:.0f}", f"{row['n_pairs']:,.0f} in {row['n_prompts']:.0f}",
         ))  # fmt: skip
     captions = {
-        "values": "Held-out AUC within prompts, the mean over values. Hatched cells are not separable from chance.",
+        "values": "Held-out AUC within prompts. Hatched cells are not separable from chance.",
         "value_confusion": f"The value of a sample (down) and the one that scores highest in {place(best)} (across).",
     }
     return text, captions, ("Told", f"AUC in {place(best)}", "p, corrected", "Samples", "Pairs in prompts"), rows
 
 
 def grid_figure(results: Results) -> Figure:
-    """AUC within prompts over blocks and steps, the mean over values."""
+    """AUC within prompts over blocks and steps: the mean over values, and their order where it was asked for."""
     table = results.table("value_probes")
-    table = table[table["value"].astype(str) == "all"]
-    drawn = figures.figure(1.9 + 0.5 * max(table["step"].nunique(), 6), 1.5 + 0.42 * max(table["block"].nunique(), 4))
-    called = "q" if SCORE.corrected(table, len(results.table("value_probes"))) == "q" else "p_family"
-    figures.grid(table, "auc", called, drawn.subplots(), centre=0.5, label="AUC within prompts")
+    value = table["value"].astype(str)
+    shown = [name for name in PANELS if (value == name).any()]
+    wide, high = 1.9 + 0.5 * max(table["step"].nunique(), 6), 1.7 + 0.42 * max(table["block"].nunique(), 4)
+    drawn = figures.figure(wide, high * len(shown))
+    called = SCORE.corrected(table, len(table))
+    for name, ax in zip(shown, drawn.subplots(len(shown), squeeze=False)[:, 0], strict=True):
+        figures.grid(
+            table[value == name], "auc", called, ax, centre=0.5, label="AUC within prompts", title=PANELS[name]
+        )
     return drawn
 
 

@@ -17,7 +17,7 @@ from handscope.labeling.values import read_values
 from handscope.probes.held_out_ridge import HeldOutRidge
 from handscope.probes.several import ALL, ORDER, Several, held_out, in_order, within
 from handscope.probes.values import probe_values
-from handscope.report.values import sentence, told
+from handscope.report.values import sentence, sentences, told
 from handscope.run.folder import Run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,3 +177,8 @@ def test_a_sentence_says_what_was_found_and_over_how_many_tests() -> None:
     assert "raised is told in 1 of 2 cells (corrected over 2 tests), most in single.0 at step 4: AUC 0.70" in said
     none = sentence(table.assign(q=0.5, p_family=0.5), None)
     assert none.startswith("It is not shown that among samples of one prompt the value is told") and "n = 40" in none
+    order = pd.DataFrame([row | {"value": "order", "p_family": 0.6, "q": 0.6}, row | {"value": "2"}])
+    both = sentences(pd.concat([table, order], ignore_index=True), Values("raised", ["1", "2"]))
+    assert "the order of raised is told: not separable from chance in each of 1 cells (corrected over 4 tests)" in both
+    assert "share in order 0.70" in both and both.endswith("Single values that are told from the rest: 2 in 1 cell.")
+    assert sentences(table, None).endswith("rest: none.") and "order" not in sentences(table, None)
