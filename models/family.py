@@ -596,7 +596,10 @@ def family_named(pipeline: str, where: object) -> Family:
         if pipeline in family.unread:
             raise HandscopeError(f"The {pipeline} in {where} cannot be loaded: {family.unread[pipeline]}.")
     known = _all(name for family in families() for name in family.pipelines)
-    raise HandscopeError(f"handscope reads pipelines of the classes {known}, found a {pipeline} in {where}.")
+    raise HandscopeError(
+        f"handscope loads pipelines of the classes {known}, found a {pipeline} in {where}. Others are loaded with "
+        "diffusers, and read around their own call with handscope.capture: docs/families.md says which."
+    )
 
 
 def family_in(folder: Path) -> Family:

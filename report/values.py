@@ -102,7 +102,7 @@ def section_of(results: Results) -> tuple[str, dict[str, str], tuple[str, ...], 
         f"{place(best)} the value that scores highest is the right one in {percent(share)} of samples, the mean over "
         f"values, where guessing has {percent(chance)}; between prompts the prompt helps with that, and it is no test."
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in names:
         mine = table[(table["value"] == name)]
         row = mine[(mine["block"] == best["block"]) & (mine["step"] == best["step"])].iloc[0]
@@ -127,9 +127,8 @@ def grid_figure(results: Results) -> Figure:
     drawn = figures.figure(wide, high * len(shown))
     called = SCORE.corrected(table, len(table))
     for name, ax in zip(shown, drawn.subplots(len(shown), squeeze=False)[:, 0], strict=True):
-        figures.grid(
-            table[value == name], "auc", called, ax, centre=0.5, label="AUC within prompts", title=PANELS[name]
-        )
+        figures.grid(table[value == name], "auc", called, ax, centre=0.5, label="AUC within prompts")
+        ax.set_title(PANELS[name])
     return drawn
 
 
@@ -142,7 +141,7 @@ def confusion_figure(results: Results) -> Figure:
     asked = results.subject.values
     order = [one for one in (asked.levels if asked else []) if one in set(mine["value"])]
     drawn = figures.figure(1.8 + 0.55 * len(order), 1.4 + 0.45 * len(order))
-    figures.confusion(mine, order, drawn.subplots(), title=f"{best['block']}, step {best['step']:.0f}")
+    figures.confusion(mine, order, drawn.subplots()).set_title(f"{best['block']}, step {best['step']:.0f}")
     return drawn
 
 
