@@ -90,12 +90,11 @@ def check_on(name: str) -> dict[str, Any]:
     p = judge.probability(lessons.x)
     decided = decided_elsewhere(p, lessons.bad, lessons.groups)
     summary = evaluate(p, decided, lessons.bad, lessons.groups)
-    said = paired_rates(lessons.bad, np.where(decided, p > 0.5, np.nan), lessons.groups)
-    summary |= {
-        "band": list(choose_band(p, lessons.bad)),
-        "rate_bias": round(said.difference, 3),
-        "rate_bias_interval": [round(said.low, 3), round(said.high, 3)],
-    }
+    summary["band"] = list(choose_band(p, lessons.bad))
+    if decided.any():
+        said = paired_rates(lessons.bad, np.where(decided, p > 0.5, np.nan), lessons.groups)
+        bias = {"rate_bias": round(said.difference, 3), "rate_bias_interval": [round(said.low, 3), round(said.high, 3)]}
+        summary |= bias
     checks = json.loads(CHECKS.read_text(encoding="utf-8")) if CHECKS.exists() else {}
     with atomic(CHECKS) as temporary:
         temporary.write_text(json.dumps(dict(sorted({**checks, name: summary}.items())), indent=1) + "\n")

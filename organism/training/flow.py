@@ -91,7 +91,7 @@ def _check_latents(checkpoint: dict[str, Any], seal: dict[str, Any], path: Path,
         )
 
 
-def _make_quick(flux: nn.Module, recipe: Recipe) -> None:
+def _make_quick(flux: Any, recipe: Recipe) -> None:
     if recipe.bfloat16:  # in bfloat16 on a CPU, attention by plain products takes half as long as the fused kernel
         flux.set_attention_backend("_native_math")
     if recipe.compile:
