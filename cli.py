@@ -15,6 +15,7 @@ from typing import Any
 
 from .commands import (
     anatomy,
+    claims,
     commit,
     compare,
     evaluate,
@@ -78,6 +79,7 @@ GROUPS = (
     repair,
     compare,
     replicate,
+    claims,
     models,
 )
 

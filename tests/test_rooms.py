@@ -47,6 +47,7 @@ ORDER = """
     mitigations
     evaluation
     organism.study
+    claims
     report
     study_file
     evaluation_file

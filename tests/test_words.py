@@ -1,4 +1,4 @@
-"""What is labelled is data: no room but the organism's and anatomy's says what the first subject is."""
+"""What is labelled is data: no room but the organism's, anatomy's and that of claims says what the first subject is."""
 
 import io
 import re
@@ -9,7 +9,7 @@ import handscope
 import pytest
 
 ROOT = Path(handscope.__file__).resolve().parent
-OF_HANDS = {"organism", "anatomy"}
+OF_HANDS = {"organism", "anatomy", "claims"}
 NO_ROOM = {"bench", "build", "datasets", "docs", "notebooks", "runs", "tests"}
 WORD = re.compile(r"(?<![a-z])(hand|finger|skin)s?(?![a-z])", re.IGNORECASE)
 EVERYWHERE = ("by hand", "By hand", "an open hand", "the hand it draws is wrong")
@@ -17,6 +17,7 @@ EVERYWHERE = ("by hand", "By hand", "an open hand", "the hand it draws is wrong"
 ALLOWED = {
     "commands/anatomy.py": None,
     "commands/anatomy_known.py": None,
+    "commands/claims.py": None,
     "labeling/subject.py": None,
     "run/record.py": ("hand",),
     "stages.py": ("hand", "hands", "fingers"),
@@ -32,7 +33,7 @@ ALLOWED = {
     "labeling/page/painter.js": ("fingers",),
     "labeling/page/shortcuts.js": ("fingers",),
 }
-"""Words that a file may say; None for all of it: the verb about hands and what its stage says, the default subject,
+"""Words that a file may say; None for all of it: the verbs about hands and what their stage says, the default subject,
 what files and pages of 0.3 called instances, the source of what somebody painted, and fingers on a touch screen."""
 
 
