@@ -43,7 +43,8 @@ class Blindness:
 
     def shifts(self) -> list[tuple[int, float, float, float]]:
         """Of each of `SMALLER` the median shift in levels, and its quartiles."""
-        return [(k, *(float(q) / k for q in np.quantile(self.shift, [0.5, 0.25, 0.75]))) for k in SMALLER]
+        low, middle, high = (float(q) for q in np.quantile(self.shift, [0.25, 0.5, 0.75]))
+        return [(k, middle / k, low / k, high / k) for k in SMALLER]
 
 
 def blindness(n: int = 60, fault: str = "six", size: int = 192, seed: int = 0, progress: Progress = quiet) -> Blindness:

@@ -136,7 +136,7 @@ def over_steps(
     -------
     DataFrame with columns steps, n, rate (of the pairs with the first), and difference, lo, hi, p of pairs; p_holm
     """
-    bad, group = {}, None
+    bad, group = {}, np.empty(0, object)
     for one in steps:
         run = Run(out / f"steps_{one}")
         generate(model, run, prompts, range(seeds), one, trajectories=False, progress=progress)
