@@ -77,4 +77,3 @@ def arm_metrics(pictures: pd.DataFrame, measures: Measures, progress: Progress =
 def _spelt(text: str) -> Metric:
     name, _, path = text.partition("=")
     return named(name, **({"path": path} if path else {}))
-

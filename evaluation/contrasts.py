@@ -124,4 +124,3 @@ def of_pairs(found: Paired) -> dict[str, Any]:
     """What pairs say, by the columns of `contrasts`."""
     row = {key: value for key, value in asdict(found).items() if key in COLUMNS}
     return row | {"n_against": found.n, "mcnemar_p": mcnemar_p(found.mended, found.broken)}
-

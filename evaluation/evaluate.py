@@ -127,7 +127,7 @@ def check(plan: Plan) -> Checked:
                     raise HandscopeError(f"it has to beat {control!r}, and there is no such arm.")
             if recipe.pictures is not None:
                 given[name] = given_pictures(Path(recipe.pictures), plan.prompts)
-            elif recipe.repair is not None:
+            elif recipe.repair is not None and recipe.of is not None:
                 imported(recipe.repair)
                 if recipe.of not in plan.arms or recipe.of == name:
                     raise HandscopeError(f"it repairs {recipe.of!r}, and there is no such arm.")
@@ -240,7 +240,7 @@ def _draw(
     plan: Plan, checked: Checked, ways: Ways | None, shard: Part | None, progress: Progress
 ) -> tuple[dict[str, Run], dict[str, list[str]], dict[str, str]]:
     """Draw every arm; the run folder and the samples of those that did, and why the others did not."""
-    models, drawn, failed = Models(), {}, dict[str, str]()
+    models, drawn, failed = Models(), dict[str, Run](), dict[str, str]()
     subject = load_subject(plan.subject)
     # Arms of one model follow each other, so that it is loaded once; repairs come when there is what they repair.
     order = sorted(plan.arms, key=lambda name: (plan.arms[name].repair is not None, _place(plan, name)))
@@ -333,4 +333,3 @@ def _check_run(mend: Mend) -> None:
     run = Path(mend.run)
     if not (run / "run.yaml").is_file() or not (run / "labels.sqlite").is_file():
         raise HandscopeError(f"it learns from the run {run}, which is no labelled run: check its path, or label it.")
-

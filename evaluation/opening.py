@@ -154,8 +154,8 @@ class _Draws:
         if recipe.ip_adapter is not None:  # pipelines take several pictures for one prompt's, not for several prompts
             return DrawnBatch([self._drawn([one], [seed])[0] for one, seed in zip(prompts, seeds)], calls)
         left = self.together - len(prompts)
-        filled = [*prompts, *prompts[-1:] * left], [*seeds, *seeds[-1:] * left]
-        return DrawnBatch(self._drawn(*filled)[: len(prompts)], calls)
+        worded, noises = [*prompts, *[prompts[-1]] * left], [*seeds, *[seeds[-1]] * left]
+        return DrawnBatch(self._drawn(worded, noises)[: len(prompts)], calls)
 
     def _drawn(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         recipe = self.recipe
@@ -184,9 +184,7 @@ class _Draws:
         return given
 
 
-def _best_of(
-    draws: _Draws, recipe: Recipe, best: Best, prompts: Sequence[str], seeds: Sequence[int]
-) -> DrawnBatch:
+def _best_of(draws: _Draws, recipe: Recipe, best: Best, prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
     """Of each sample the best of so many seeds, its own first; of equals the first."""
     assert recipe.best_of is not None
     tried, numbers, scores, calls = [], [], [], np.zeros(len(prompts))
@@ -195,7 +193,7 @@ def _best_of(
         made = draws(prompts, others)
         tried.append(made.images)
         numbers.append(others)
-        scores.append(np.nan_to_num(np.asarray(best(made.images, prompts), float), nan=-np.inf))
+        scores.append(np.nan_to_num(best(list(made.images), prompts), nan=-np.inf))
         calls += made.calls
     taken = np.argmax(scores, 0)
     images = [tried[k][i] for i, k in enumerate(taken)]

@@ -140,9 +140,9 @@ class Recipe(_Part):
     )
     lora: Annotated[Lora | None, Field(description="{path: FILE, scale: 1}")] = None
     inversion: Annotated[Inversion | None, Field(description="{path: FILE, token: WORD}")] = None
-    controlnet: Annotated[
-        ControlNet | None, Field(description="{path: FOLDER, pictures: FOLDER, strength: 0.7}")
-    ] = None
+    controlnet: Annotated[ControlNet | None, Field(description="{path: FOLDER, pictures: FOLDER, strength: 0.7}")] = (
+        None
+    )
     ip_adapter: Annotated[
         IpAdapter | None, Field(description="{path: FOLDER, file: NAME, pictures: FOLDER, scale: 0.6}")
     ] = None

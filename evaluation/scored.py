@@ -170,7 +170,10 @@ def _usual(runs: Runs) -> str:
 
 
 def _by_picture(
-    judged: Callable[[np.ndarray, Sequence[str]], np.ndarray], runs: Runs, pictures: pd.DataFrame, progress: Progress
+    judged: Callable[[Sequence[np.ndarray], Sequence[str]], np.ndarray],
+    runs: Runs,
+    pictures: pd.DataFrame,
+    progress: Progress,
 ) -> pd.DataFrame:
     """A verdict on each whole picture, which then counts as one instance."""
     rows = list(pictures[["arm", "sample", "prompt"]].itertuples(index=False))

@@ -84,7 +84,9 @@ def _rows(table: pd.DataFrame, unit: str, measure: str) -> pd.DataFrame:
 
 def _figures(plan: Plan, outcome: Outcome, subject: Subject) -> Iterator[tuple[str, Figure, str]]:
     """Name, figure and what it shows in words."""
-    apart = _rows(outcome.contrasts, PICTURE, MAIN).dropna(subset=["difference"]) if len(outcome.contrasts) else ()
+    apart = outcome.contrasts
+    if len(apart):
+        apart = _rows(apart, PICTURE, MAIN).dropna(subset=["difference"])
     with rc_context(figures.STYLE):
         if len(apart):
             drawn = figures.figure(8.5, 1.6 + 0.32 * len(apart))
@@ -281,10 +283,10 @@ def _thumb(folder: Path, name: str) -> Path:
     with Image.open(path) as image:
         if max(image.size) <= SMALL:
             return path
-        image = image.convert("RGB")
-        image.thumbnail((THUMB, THUMB))
+        small = image.convert("RGB")
+        small.thumbnail((THUMB, THUMB))
         held = io.BytesIO()
-        image.save(held, "WEBP", quality=85)
+        small.save(held, "WEBP", quality=85)
     with atomic(target) as temporary:
         temporary.write_bytes(held.getvalue())
     return target
@@ -310,4 +312,3 @@ def _times(value: float, low: float, high: float) -> str:
 
 def _p(value: float) -> str:
     return "–" if value != value else f"{value:.3f}" if value >= 0.001 else "< 0.001"
-

@@ -61,9 +61,7 @@ def clustered_share(bad: ArrayLike, groups: ArrayLike, level: float = 0.95) -> t
     return share, *jackknife_interval(share, (some.sum() - some) / (n.sum() - n), level=level)
 
 
-def _exact(
-    share: float, n: NDArray[np.int_], some: NDArray[np.float64], level: float
-) -> tuple[float, float]:
+def _exact(share: float, n: NDArray, some: NDArray, level: float) -> tuple[float, float]:
     """Korn and Graubard's interval of a share, from samples and bad ones of each group, (m,) both."""
     whole, m, tail = n.sum(), len(n), (1 - level) / 2
     spread = m / (m - 1) * np.square((some - share * n) / whole).sum()

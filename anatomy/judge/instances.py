@@ -50,7 +50,7 @@ def kinds_of(scores: Scores) -> list[tuple[str, ...]]:
     read = scores.examined
     joints, digits = outside(read.angles, read.ratios)
     bent, long = joints.any(1).tolist(), digits.any(1).tolist()
-    found = []
+    found: list[tuple[str, ...]] = []
     for i, (verdict, number) in enumerate(zip(scores.verdicts, read.count.tolist(), strict=True)):
         if verdict.plausible is not False:
             found.append(())
