@@ -9,8 +9,9 @@ from handscope.report.patching import patch_and_draw, summary
 from handscope.stages import PATCH
 
 
-def look(pictures, prompts) -> Looked:
+def look(name, pictures, prompts) -> Looked:
     """Every other picture is bad."""
+    assert name == "organism"
     return Looked(np.arange(len(pictures)) % 2.0, {"outline": pictures.mean(-1) > 127})
 
 
@@ -41,5 +42,5 @@ def test_the_stage_makes_its_tables_and_figures(run, tiny_model):
 
 
 def test_a_run_of_another_model_is_refused(studied_run, tiny_model):
-    with pytest.raises(HandscopeError, match="knows the organism's pictures only"):
+    with pytest.raises(HandscopeError, match="knows the organisms' pictures only"):
         patch_and_draw(tiny_model, studied_run)

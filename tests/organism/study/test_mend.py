@@ -46,7 +46,7 @@ def test_the_window_ends_where_half_are_decided_at_the_regions_own_tolerance(tmp
 
 def test_a_run_of_another_model_is_refused_and_left_as_it_is(finished_run, tiny_model) -> None:
     before = sorted(path.name for path in finished_run.path.iterdir())
-    with pytest.raises(HandscopeError, match="knows the organism's pictures only"):
+    with pytest.raises(HandscopeError, match="knows the organisms' pictures only"):
         mend(tiny_model, finished_run)
     assert sorted(path.name for path in finished_run.path.iterdir()) == before
 
