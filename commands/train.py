@@ -109,7 +109,8 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> None:
         arguments.width,
         progress,
     )
-    say("train", f"{training.steps} steps on {len(pictures)} pictures: {saved}; losses in {out / LOSSES}")
+    if saved:
+        say("train", f"{training.steps} steps on {len(pictures)} pictures: {saved}; losses in {out / LOSSES}")
 
 
 def _learner(arguments: argparse.Namespace) -> "Learner":

@@ -50,7 +50,7 @@ def train(
     height: int | None = None,
     width: int | None = None,
     progress: Progress = quiet,
-) -> Path:
+) -> Path | None:
     """Train, or go on with a training that was stopped, and save what was learnt.
 
     Parameters
@@ -66,7 +66,7 @@ def train(
 
     Returns
     -------
-    The file or folder that was saved.
+    The file or folder that was saved; None in processes beside the first.
 
     Notes
     -----
@@ -97,7 +97,7 @@ def train(
     _check_same(folder, record)
     if training.checkpointing:
         model.transformer.enable_gradient_checkpointing()
-    course = _Course(learner, training, folder)
+    course = _Course(learner, training, folder, crew.is_main_process)
     if crew.is_main_process:
         course.cut_losses()
         with atomic(folder / RECORD) as path:
@@ -128,7 +128,7 @@ def train(
             _draw(model, samples, training.guidance, size, folder / "samples" / f"step-{course.step:06d}")
     progress("train", training.steps, training.steps)
     course.take_average()
-    saved = learner.save(folder) if crew.is_main_process else folder
+    saved = learner.save(folder) if crew.is_main_process else None
     crew.wait_for_everyone()
     return saved
 
@@ -158,8 +158,8 @@ class _Data:
 class _Course:
     """How far a training is: optimiser, rate, average, and the files that keep them."""
 
-    def __init__(self, learner: Learner, training: Training, folder: Path) -> None:
-        self.learnt, self.training, self.folder, self.step = learner.parameters(), training, folder, 0
+    def __init__(self, learner: Learner, training: Training, folder: Path, writes: bool) -> None:
+        self.learnt, self.folder, self.writes, self.step = learner.parameters(), folder, writes, 0
         self.optimiser = torch.optim.AdamW(self.learnt, training.rate, weight_decay=training.decay)
         self.schedule = get_scheduler(
             training.schedule,
@@ -191,8 +191,9 @@ class _Course:
         if self.average:
             self.average.step(self.learnt)
         self.step += 1
-        with open(self.folder / LOSSES, "a", encoding="utf-8") as file:
-            file.write(f"{self.step},{loss!r},{rate!r}\n")
+        if self.writes:
+            with open(self.folder / LOSSES, "a", encoding="utf-8") as file:
+                file.write(f"{self.step},{loss!r},{rate!r}\n")
 
     def save(self) -> None:
         """Write the checkpoint."""

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +231,23 @@ def test_a_killed_training_goes_on_with_the_same_losses_to_the_same_weights(
     part = train(LoRA(fresh(tiny_pipe_folder), 2), tmp_path / "part", captioned(album), training)
     assert (tmp_path / "part" / LOSSES).read_bytes() == (tmp_path / "whole" / LOSSES).read_bytes()
     assert part.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_two_processes_are_one_that_takes_two_batches_a_step(tiny_pipe_folder, album, tmp_path):
+    given = ["train", "lora", str(album), str(tmp_path / "two"), "--model", str(tiny_pipe_folder), "--rank", "2"]
+    given += ["--steps", "3", "--batch", "2", "--rate", "0.01", "--targets", "attn.to_q", "--device", "cpu"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "handscope", *given]
+    subprocess.run(command, check=True, capture_output=True, timeout=280)
+    training = Training(steps=3, batch=2, rate=0.01, accumulate=2)
+    train(LoRA(fresh(tiny_pipe_folder), 2, targets=["attn.to_q"]), tmp_path / "one", captioned(album), training)
+    two, one = losses_of(tmp_path / "two"), losses_of(tmp_path / "one")
+    assert len(two) == 3
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    files = [load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("two", "one")]
+    for name, weight in files[0].items():
+        torch.testing.assert_close(weight, files[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_training_of_something_else_is_refused(tiny_pipe_folder, album, tmp_path):
