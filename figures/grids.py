@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -97,7 +99,7 @@ def _thin_ticks(ax: Axes, blocks: list[str], steps: list[int]) -> None:
     """As many names as have room: every name, or every second, third, fifth, counted from the first of each kind."""
     wide, high = (72 * length / (1.25 * mpl.rcParams["font.size"]) for length in inches(ax))
     apart = next((n for n in (1, 2, 3, 5, 10) if len(blocks) / n <= high), 20)
-    rows = [i for i, name in enumerate(blocks) if int(name.rpartition(".")[2]) % apart == 0]
+    rows = [i for i, name in enumerate(blocks) if int(re.findall(r"\.(\d+)", name)[0]) % apart == 0]
     # The first of a kind keeps its name, and the one before it gives way.
     rows = [row for row, after in zip(rows, [*rows[1:], len(blocks) + apart]) if after - row >= apart]
     across = next((n for n in (1, 2, 5, 10) if len(steps) / n <= wide / 2), 20)
