@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..analysis.statistics.folds import codes
 from ..analysis.statistics.intervals import jackknife_interval
 from ..analysis.statistics.multiple import family_p
 from ..analysis.statistics.nulls import p_value
@@ -21,7 +22,7 @@ from ..files import atomic, sha256
 from ..parallel import each
 from ..progress import Progress, quiet
 from .linear_maps import RidgeMap, Side
-from .similarity import cka, procrustes, u_centred
+from .similarity import Dependence, procrustes
 from .streams import Shared
 
 Array = NDArray[np.float64]
@@ -30,10 +31,13 @@ MEASURES = ("cka", "procrustes", "ridge_ab", "ridge_ba")
 DISTANCES = ("procrustes",)
 """Those that are small where streams are alike."""
 
+RANGE = (-1.5, 1.5)
+"""Of an estimate of CKA without bias, which may lie a little beyond what CKA can be."""
+
 MAPPED = 19
 """Of the shuffled pairs so many are rotated and mapped: as few as tell p = 0.05, adjusted for all blocks."""
 
-VERSION = 2
+VERSION = 3
 """Of the parts: raised when their numbers change their meaning."""
 
 
@@ -136,21 +140,21 @@ def _compared(shared: Shared, steps: tuple[int, int], shuffled: NDArray[np.intp]
     return found | {"kept_a": kept[0], "kept_b": kept[1]}
 
 
-def _cka(
-    first: Array, second: Array, prompts: NDArray[np.intp], shuffled: NDArray[np.intp]
-) -> dict[str, Array]:
+def _cka(first: Array, second: Array, prompts: NDArray[np.intp], shuffled: NDArray[np.intp]) -> dict[str, Array]:
     """CKA of two runs' Gram matrices, (A, n, n) and (B, n, n); and ``cka_without`` one prompt each, (prompts, A, B)."""
-    a, b = u_centred(first), u_centred(second)
-    value = cka(a, b)
+    whole = Dependence(prompts)
+    a = whole.parts(first)
+    value = whole.cka(a, whole.parts(second))
     without = []
     for one in np.unique(prompts):
         kept = np.flatnonzero(prompts != one)
-        without.append(cka(*(u_centred(gram[:, kept[:, None], kept]) for gram in (first, second))))
+        rest = Dependence(codes(prompts[kept]))
+        without.append(rest.cka(*(rest.parts(gram[:, kept[:, None], kept]) for gram in (first, second))))
     replicates = np.stack(without)
     each_left = replicates.reshape(len(without), -1).T
-    ends = [jackknife_interval(one, left, (-1.0, 1.0)) for one, left in zip(value.flat, each_left, strict=True)]
+    ends = [jackknife_interval(one, left, RANGE) for one, left in zip(value.flat, each_left, strict=True)]
     low, high = np.array(ends).T.reshape(2, *value.shape)
-    null = np.stack([cka(a, b[:, one[:, None], one]) for one in shuffled])
+    null = np.stack([whole.cka(a, whole.parts(second[:, one[:, None], one])) for one in shuffled])
     return {"cka": value, "cka_lo": low, "cka_hi": high, "cka_null": null, "cka_without": replicates}
 
 
@@ -191,7 +195,7 @@ def _likeness(shared: Shared, found: list[dict[str, Array]]) -> dict[str, Any]:
         return out
 
     replicates = mean("cka_without")
-    low, high = jackknife_interval(float(mean("cka")), replicates, (-1.0, 1.0))
+    low, high = jackknife_interval(float(mean("cka")), replicates, RANGE)
     row: dict[str, Any] = {
         "rows": shared.rows, "n": len(shared.samples), "prompts": int(shared.prompts.max()) + 1,
         "sigmas": len(shared.steps), "shuffled": "within prompts" if shared.within else "within folds",

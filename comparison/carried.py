@@ -61,7 +61,7 @@ class Receiver:
     def judged(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.y)
 
-    def own(self, x: Array) -> Array:
+    def own(self, x: Single) -> Array:
         """Held-out scores of B's own probe of the samples that are judged."""
         judged = self.judged
         scores = held_out_scores(LogisticProbe(L2), x[judged], self.y[None, judged], self.fold[judged])
@@ -165,7 +165,7 @@ def compare_carried(
     names, verdicts = _judged(shared)
     table = shared.samples.set_index("sample").loc[names]
     prompts = codes(table["prompt"].to_numpy(object))
-    agreement = _agreement(*verdicts, prompts, permutations, seed)
+    agreement = _agreement(verdicts[0], verdicts[1], prompts, permutations, seed)
     if len(np.unique(prompts)) < 2 or any(min(np.sum(y == 0), np.sum(y == 1)) < FEWEST for y in verdicts):
         return pd.DataFrame(), agreement
     fold = grouped_folds(prompts, min(5, int(prompts.max()) + 1), seed)

@@ -160,5 +160,5 @@ def _beside_seeds(pairs: pd.DataFrame) -> pd.DataFrame:
             continue
         value = row["cka"] - like["cka"].mean()
         without = [row["replicates"][one] - np.mean([other[one] for other in like["replicates"]]) for one in prompts]
-        pairs.loc[index, list(columns)] = value, *jackknife_interval(value, without, (-2.0, 2.0))
+        pairs.loc[index, list(columns)] = value, *jackknife_interval(value, without, (-3.0, 3.0))
     return pairs

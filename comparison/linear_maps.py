@@ -30,7 +30,7 @@ class Side:
 
     @cached_property
     def count(self) -> NDArray[np.intp]:
-        return np.bincount(self.fold)
+        return np.bincount(self.fold).astype(np.intp)
 
     @cached_property
     def sums(self) -> Array:

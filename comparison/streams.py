@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 POSITIONS = 64
 """At most about so many places of the grid are read, evenly spread: neighbours say the same."""
 
-FEWEST, FEWEST_PROMPTS = 8, 3
-"""Samples, and prompts, below which nothing is said: maps are held out by prompt, and so is the choice of a penalty."""
+FEWEST, FEWEST_PROMPTS = 8, 5
+"""Samples, and prompts, below which nothing is said: an unbiased CKA takes four prompts, and its interval one more."""
 
 SAME_SIGMA = 0.02
 """Steps of two runs whose noise levels are no further apart are compared."""
@@ -66,7 +66,8 @@ class Shared:
         grids = [_grid(one.store, both) for one in (a, b)]
         whole = grids[0] is not None and grids[0] == grids[1]
         if not whole:
-            tokens = [SubjectTokens(one.store, both["sample"].tolist()).samples for one in (a, b)]
+            stores = [store for store in (a.store, b.store) if store is not None]
+            tokens = [SubjectTokens(store, both["sample"].tolist()).samples for store in stores]
             both = both[both["sample"].isin(set(tokens[0]) & set(tokens[1]))]
         if len(both) < FEWEST or both["prompt"].nunique() < FEWEST_PROMPTS:
             return f"they share {len(both)} samples of {both['prompt'].nunique()} prompts with a subject in both"

@@ -191,12 +191,12 @@ def _brought(table: pd.DataFrame) -> Said:
         )
     row = table.iloc[0]
     detail = (
-        "A probe is fitted to the samples and verdicts of the first model, and a map from the other's stream to its own "
-        "to the same prompts and noises; both are judged on others, and no verdict of the other model is seen. Pairs are "
-        f"of one prompt, p family-wise (≤ {LEVEL}) over all blocks and noise levels of a direction "
-        f"({row['n_good']:.0f} good and {row['n_bad']:.0f} bad in the first). Being the largest, the AUC that is named is "
-        "likely too high. What both models make of a noise is in their streams alike, so that a carried probe can do "
-        "well where two models fail at the same noises, without a shared idea of a fault."
+        "A probe is fitted to the samples and verdicts of the first model, and a map from the other's stream to its "
+        "own to the same prompts and noises; both are judged on others, and no verdict of the other model is seen. "
+        f"Pairs are of one prompt, p family-wise (≤ {LEVEL}) over all blocks and noise levels of a direction "
+        f"({row['n_good']:.0f} good and {row['n_bad']:.0f} bad in the first). Being the largest, the AUC that is named "
+        "is likely too high. What both models make of a noise is in their streams alike, so that a carried probe can "
+        "do well where two models fail at the same noises, without a shared idea of a fault."
     )
     mark = "yes" if any_called == len(texts) else "partly" if any_called else "chance"
     return Said("Does a probe of one model work in another?", f"{'; '.join(texts)}.", detail, mark)
@@ -292,7 +292,7 @@ def _tables(found: Comparison) -> Iterator[Shown]:
         ["Run", *(what[0].upper() + what[1:] for what in QUANTITIES.values())],
         rows,
         f"Intervals of 95% from {int(prompts.max())} prompts, in which a draw where nothing begins counts as 0; none "
-        "where a run has no activations. All are in summary.csv, and the differences of each two runs in differences.csv.",
+        "where a run has no activations. All are in summary.csv, differences of each two runs in differences.csv.",
     )
     pairs = found.tables["pairs"]
     if "cka" in pairs and pairs["cka"].notna().any():

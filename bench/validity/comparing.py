@@ -18,7 +18,7 @@ from handscope.analysis.statistics.intervals import drawn_groups, interval, jack
 from handscope.analysis.statistics.rank_auc import auc_table
 from handscope.comparison.carried import Receiver, carry
 from handscope.comparison.maps import QUANTITIES, Map, _threshold
-from handscope.comparison.similarity import cka, u_centred
+from handscope.comparison.similarity import Dependence
 from handscope.comparison.streams import pairings_of
 from scipy.stats import beta
 
@@ -47,10 +47,11 @@ def cka_intervals(rng: np.random.Generator) -> Drawn:
         grams = [one @ one.T for one in (x, y)]
 
         def of(kept: np.ndarray, grams: list[np.ndarray] = grams) -> float:
-            return float(cka(*(u_centred(gram[np.ix_(kept, kept)])[None] for gram in grams))[0, 0])
+            estimate = Dependence(np.unique(GROUPS[kept], return_inverse=True)[1])
+            return float(estimate.cka(*(estimate.parts(gram[np.ix_(kept, kept)][None]) for gram in grams))[0, 0])
 
         value = of(np.arange(len(GROUPS)))
-        low, high = jackknife_interval(value, [of(np.flatnonzero(k != GROUPS)) for k in range(PROMPTS)], (-1.0, 1.0))
+        low, high = jackknife_interval(value, [of(np.flatnonzero(k != GROUPS)) for k in range(PROMPTS)], (-1.5, 1.5))
         yield f"CKA of {truth:.2f}: interval holds it", low <= truth <= high
 
 

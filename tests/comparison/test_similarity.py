@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from handscope.comparison.linear_maps import PENALTIES, RidgeMap, Side
-from handscope.comparison.similarity import AXES, Stream, cka, nuclear, procrustes, u_centred
+from handscope.comparison.similarity import AXES, Dependence, Stream, nuclear, procrustes
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
@@ -16,23 +16,37 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def gram(x: np.ndarray) -> np.ndarray:
-    return u_centred((x @ x.T)[None])
+def cka_of(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> float:
+    estimate = Dependence(np.arange(len(x)) if groups is None else groups)
+    return float(estimate.cka(*(estimate.parts((one @ one.T)[None]) for one in (x, y)))[0, 0])
 
 
-def slow_hsic(k: np.ndarray, m: np.ndarray) -> float:
-    """The unbiased estimate as the mean over four different samples of the kernel of Song et al. (2012)."""
-    total = []
-    for i, j, q, r in permutations(range(len(k)), 4):
-        total.append(k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q]))
-    return float(np.mean(total))
+def hsic(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
+    estimate = Dependence(groups)
+    return float(estimate.parts(x @ x.T) * estimate.weights @ estimate.parts(y @ y.T))
 
 
-def test_the_product_of_u_centred_matrices_is_the_unbiased_estimate_over_all_fours(rng) -> None:
+def slow_hsic(k: np.ndarray, m: np.ndarray, groups: np.ndarray) -> float:
+    """The means over two, three and four samples of different prompts of the kernel of Song et al. (2012)."""
+    fours = [some for some in permutations(range(len(k)), 4) if len(set(groups[list(some)])) == 4]
+    triples = [some for some in permutations(range(len(k)), 3) if len(set(groups[list(some)])) == 3]
+    twos = [(i, j) for i, j in permutations(range(len(k)), 2) if groups[i] != groups[j]]
+    pair = np.mean([k[i, j] * m[i, j] for i, j in twos])
+    return float(pair + np.mean([k[i, j] * m[q, r] for i, j, q, r in fours])
+                 - 2 * np.mean([k[i, j] * m[i, q] for i, j, q in triples]))
+
+
+def test_the_estimate_is_the_mean_over_fours_of_different_prompts(rng) -> None:
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
+    groups = np.array([0, 0, 1, 1, 1, 2, 3, 4, 4])
+    assert hsic(x, y, groups) == pytest.approx(slow_hsic(x @ x.T, y @ y.T, groups))
+
+
+def test_with_a_sample_a_prompt_it_is_that_of_song(rng) -> None:
     x, y = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
     n = len(x)
-    fast = (gram(x)[0] * gram(y)[0]).sum() / (n * (n - 3))
-    assert fast == pytest.approx(slow_hsic(x @ x.T, y @ y.T))
+    fast = hsic(x, y, np.arange(8))
+    assert fast == pytest.approx(slow_hsic(x @ x.T, y @ y.T, np.arange(8)))
     # And as Song et al. write it, equation 5.
     k, m = ((one @ one.T) * (1 - np.eye(n)) for one in (x, y))
     ones = np.ones(n)
@@ -44,17 +58,17 @@ def test_the_product_of_u_centred_matrices_is_the_unbiased_estimate_over_all_fou
 def test_cka_sees_no_shift_rotation_or_size(rng) -> None:
     x = rng.normal(size=(30, 12))
     turned = 3.0 * x @ ortho_group.rvs(12, random_state=0) + rng.normal(size=12)
-    assert cka(gram(x), gram(turned))[0, 0] == pytest.approx(1)
+    assert cka_of(x, turned) == pytest.approx(1)
     skewed = x @ np.diag(np.geomspace(1, 30, 12))
-    assert cka(gram(x), gram(skewed))[0, 0] < 0.9
-    assert np.isnan(cka(gram(x), gram(np.zeros((30, 2)))))[0, 0]
+    assert cka_of(x, skewed) < 0.9
+    assert np.isnan(cka_of(x, np.zeros((30, 2))))
 
 
 def test_cka_of_independent_streams_is_0_in_the_mean_however_wide_they_are(rng) -> None:
     values, plain = [], []
     for _ in range(200):
         x, y = rng.normal(size=(20, 200)), rng.normal(size=(20, 200))
-        values.append(cka(gram(x), gram(y))[0, 0])
+        values.append(cka_of(x, y))
         k, m = ((one - one.mean(0)) @ (one - one.mean(0)).T for one in (x, y))
         plain.append((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(200)
@@ -68,10 +82,20 @@ def test_cka_of_two_gaussians_is_that_of_their_covariances(rng) -> None:
     for _ in range(20):
         x = rng.normal(size=(800, 3)) * [1.0, 2.0, 0.5]
         y = x @ a + rng.normal(size=(800, 2))
-        found.append(cka(gram(x), gram(y))[0, 0])
+        found.append(cka_of(x, y))
     s = np.diag([1.0, 4.0, 0.25])
     truth = np.square(s @ a).sum() / (np.linalg.norm(s) * np.linalg.norm(a.T @ s @ a + np.eye(2)))
     assert np.mean(found) == pytest.approx(truth, abs=4 * np.std(found) / np.sqrt(20))
+
+
+def test_what_prompts_make_alike_in_independent_streams_is_not_called_alike(rng) -> None:
+    groups, values, taken_apart = np.repeat(np.arange(10), 6), [], []
+    for _ in range(100):
+        x, y = (rng.normal(size=(10, 5))[groups] + rng.normal(size=(60, 5)) for _ in range(2))
+        values.append(cka_of(x, y, groups))
+        taken_apart.append(cka_of(x, y))
+    assert abs(np.mean(values)) < 3 * np.std(values) / 10
+    assert np.mean(taken_apart) > 0.03  # as if samples of a prompt were independent
 
 
 def test_a_stream_is_compared_about_its_mean_at_each_position(rng) -> None:
