@@ -54,8 +54,10 @@ def grid(
             ax.text(column, row, text, ha="center", va="center", fontsize=scaled(0.9),
                     color="white" if dark else INK, fontweight="bold" if sure else "normal",
                     path_effects=halo(shade))
-    _thin_ticks(ax, blocks, steps)
+    _thin_steps(ax, steps)
+    ax.set_yticks(range(len(blocks)), blocks)
     ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     # Names of blocks and the colour bar take about a third of the width.
     hatched = wrapped(f"hatched: {CHANCE}", 0.65 * inches(ax)[0], scaled(1))
     ax.set_xlabel(STEPS_LABEL if called.all() else f"{STEPS_LABEL}\n{hatched}", loc="left")
@@ -97,16 +99,22 @@ def survey_map(
 
 def _thin_ticks(ax: Axes, blocks: list[str], steps: list[int]) -> None:
     """As many names as have room: every name, or every second, third, fifth, counted from the first of each kind."""
-    wide, high = (72 * length / (1.25 * mpl.rcParams["font.size"]) for length in inches(ax))
+    high = 72 * inches(ax)[1] / (1.25 * mpl.rcParams["font.size"])
     apart = next((n for n in (1, 2, 3, 5, 10) if len(blocks) / n <= high), 20)
     rows = [i for i, name in enumerate(blocks) if int(re.findall(r"\.(\d+)", name)[0]) % apart == 0]
     # The first of a kind keeps its name, and the one before it gives way.
     rows = [row for row, after in zip(rows, [*rows[1:], len(blocks) + apart]) if after - row >= apart]
-    across = next((n for n in (1, 2, 5, 10) if len(steps) / n <= wide / 2), 20)
+    _thin_steps(ax, steps)
     ax.set_yticks(rows, [blocks[i] for i in rows])
-    ax.set_xticks(range(0, len(steps), across), [str(step) for step in steps[::across]])
     ax.tick_params(length=1.5)
     ax.spines[:].set_visible(False)
+
+
+def _thin_steps(ax: Axes, steps: list[int]) -> None:
+    """As many steps as have room: every one, or every second, fifth or tenth."""
+    wide = 72 * inches(ax)[0] / (1.25 * mpl.rcParams["font.size"])
+    across = next((n for n in (1, 2, 5, 10) if len(steps) / n <= wide / 2), 20)
+    ax.set_xticks(range(0, len(steps), across), [str(step) for step in steps[::across]])
 
 
 def _tables(
