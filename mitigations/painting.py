@@ -44,7 +44,10 @@ def load_network(model: Model, folder: Path) -> Any:
     try:
         network = kind.from_pretrained(folder, torch_dtype=model.dtype)
     except (OSError, ValueError) as error:
-        raise HandscopeError(f"Expected a {kind.__name__} in {folder}, which could not be loaded: {error}") from error
+        said = str(error).splitlines()[0].rstrip(".")
+        raise HandscopeError(
+            f"Expected a {kind.__name__} in {folder}, which could not be loaded ({said}): check the folder's name."
+        ) from error
     check_network(model, network, folder)
     return network.to(model.device).eval()
 
