@@ -41,7 +41,7 @@ class Side:
     @cached_property
     def squares(self) -> Array:
         """Of shape (folds,)."""
-        return np.bincount(self.fold, np.square(self.x).sum((1, 2), dtype=np.float64))
+        return np.bincount(self.fold, np.square(self.x).sum((1, 2), dtype=np.float64)).astype(np.float64)
 
     @cached_property
     def products(self) -> Array:
