@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..analysis.statistics.nulls import p_value
 from ..errors import HandscopeError
-from ..models.model import NAME, Model
+from ..models.embedded import ORGANISMS
+from ..models.model import Model
 from ..organism.captions import CAPTIONS
 from ..progress import Progress, quiet
 
@@ -66,7 +67,7 @@ def prompts_of(words: Sequence[str] | None = None, organism: bool = False) -> tu
 
 def counting(model: Model, permutations: int = 999, seed: int = 0, progress: Progress = quiet) -> list[Counting]:
     """Each embedding that the model's pipeline makes of prompts, as vectors: ``pooled``, and the mean over tokens."""
-    prompts, templates, numbers = prompts_of(organism=model.name == NAME)
+    prompts, templates, numbers = prompts_of(organism=model.name in ORGANISMS)
     encoded = model.encode(prompts, progress=progress)
     vectors: dict[str, list[Array]] = {}
     for prompt in prompts:

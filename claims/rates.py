@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from ..analysis.statistics.multiple import holm
 from ..analysis.statistics.nulls import p_value, permuted_labels
 from ..analysis.statistics.paired import paired_rates
 from ..analysis.statistics.rank_correlation import Correlation, spearman, spearman_null
 from ..analysis.statistics.rates import clustered_share
+from ..analysis.statistics.two_rates import two_rates
 from ..errors import HandscopeError
 from ..extract.generate import generate
-from ..models.model import NAME, Model
+from ..models.embedded import ORGANISMS
+from ..models.model import Model
 from ..organism.judge import Judge
 from ..progress import Progress, quiet
 from ..run.folder import Run
@@ -87,8 +88,7 @@ def beside_first(sets: Mapping[str, tuple[NDArray[np.float64], NDArray]]) -> pd.
 
     Notes
     -----
-    The difference has a normal interval of both rates' variances between groups, and p is two-sided from it; Holm's
-    correction is over sets.
+    Differences are `two_rates`: prompts in both sets count as what they have in common. Holm's correction is over sets.
     """
     rows, first = [], None
     for name, (bad, group) in sets.items():
@@ -96,28 +96,15 @@ def beside_first(sets: Mapping[str, tuple[NDArray[np.float64], NDArray]]) -> pd.
         if told.sum() < 2:
             raise HandscopeError(f"{name} has {int(told.sum())} pictures with a verdict: a rate takes two.")
         rate, lo, hi = clustered_share(bad[told], group[told])
-        spread = _spread(bad[told], group[told])
         row = {"set": name, "n": int(told.sum()), "rate": rate, "lo": lo, "hi": hi}
         if first is None:
-            first = (rate, spread)
+            first = bad, group
         else:
-            both = float(np.hypot(spread, first[1]))
-            change = rate - first[0]
-            row |= {"difference": change, "d_lo": change - 1.96 * both, "d_hi": change + 1.96 * both}
-            row |= {"p": float(2 * norm.sf(abs(change) / both)) if both > 0 else np.nan}
+            found = two_rates(*first, bad, group)
+            row |= {"difference": found.difference, "d_lo": found.low, "d_hi": found.high, "p": found.p}
         rows.append(row)
     table = pd.DataFrame(rows, columns="set n rate lo hi difference d_lo d_hi p".split())
     return table.assign(p_holm=holm(table["p"]))
-
-
-def _spread(bad: NDArray[np.float64], group: NDArray) -> float:
-    """Standard error of a share, by leaving out a group at a time."""
-    name = np.unique(group.astype(str), return_inverse=True)[1].ravel()
-    size, total = np.bincount(name), np.bincount(name, bad)
-    if len(size) < 2:
-        return float("nan")
-    without = (total.sum() - total) / (size.sum() - size)
-    return float(np.sqrt((len(size) - 1) / len(size) * np.square(without - without.mean()).sum()))
 
 
 def over_steps(
@@ -155,8 +142,8 @@ def over_steps(
 
 def _judged(model: Model, run: Run, samples: pd.DataFrame) -> NDArray[np.float64]:
     images = [run.image(sample) for sample in samples["sample"]]
-    if model.name == NAME:
-        judge = Judge.load()
+    if model.name in ORGANISMS:
+        judge = Judge.of(model.name)
         said = [judge.verdict(image, prompt)[0] for image, prompt in zip(images, samples["prompt"])]
         return np.array([VERDICTS.get(one, np.nan) for one in said])
     from ..anatomy.judge.scoring import score

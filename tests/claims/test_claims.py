@@ -14,6 +14,7 @@ from handscope.claims.imbalance import of_table, thin
 from handscope.claims.rates import beside_first, by_bins, read_scores, trend
 from handscope.errors import HandscopeError
 from handscope.organism.captions import CAPTIONS, Caption
+from scipy.stats import t as student
 
 RANDOM = np.random.default_rng(0)
 
@@ -146,10 +147,12 @@ def test_rates_by_size_are_those_of_the_bins(tmp_path: Path) -> None:
 def test_sets_are_compared_with_the_first() -> None:
     bad = (RANDOM.random(400) < 0.3).astype(float)
     worse, alone = (RANDOM.random(400) < 0.6).astype(float), np.arange(400)
-    table = beside_first({"base": (bad, alone), "worse": (worse, alone), "same": (bad, alone)}).set_index("set")
+    sets = {"base": (bad, alone), "worse": (worse, alone + 400), "same": (bad, alone)}
+    table = beside_first(sets).set_index("set")
     assert table.loc["worse", "difference"] == pytest.approx(worse.mean() - bad.mean())
-    expected = np.sqrt((bad.var(ddof=1) + worse.var(ddof=1)) / 400)  # of independent pictures
-    assert (table.loc["worse", "d_hi"] - table.loc["worse", "difference"]) / 1.96 == pytest.approx(expected)
+    spread = np.sqrt((bad.var() + worse.var()) / 400 * 800 / 799)  # of independent pictures
+    expected = student.ppf(0.975, 799) * spread
+    assert table.loc["worse", "d_hi"] - table.loc["worse", "difference"] == pytest.approx(expected)
     assert table.loc["worse", "p_holm"] < 1e-6 and table.loc["same", "p"] == 1 and np.isnan(table.loc["base", "p"])
 
 
