@@ -18,7 +18,7 @@ from ..progress import Progress, quiet
 Array = NDArray[np.float64]
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 TEMPLATES = (
-    "a photo of {n} fingers", "a hand with {n} fingers raised", "{n} apples on a table", "a drawing of {n} birds",
+    "a photo of {n} fingers", "a hand with {n} fingers raised", "{n} apples on a table", "a drawing of {n} boats",
     "there are {n} people in the room", "exactly {n} coins, seen from above", "a row of {n} trees", "{n} red balloons",
 )  # fmt: skip
 RIDGE = 0.1

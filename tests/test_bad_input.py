@@ -266,10 +266,10 @@ def test_plan_that_does_not_fit_the_run(options: list[str], said: str, refused: 
     assert contents(finished_run.path) == before
 
 
-def test_another_plan_does_not_mix(refused: Refused, extracted_run) -> None:
+def test_another_kind_of_plan_does_not_mix(refused: Refused, extracted_run) -> None:
     before = contents(extracted_run.path)
-    refused("extract", extracted_run.path, "--blocks", "double.0", "--steps", "4")
-    assert contents(extracted_run.path) == before
+    message = refused("extract", extracted_run.path, "--blocks", "double.0", "--steps", "4", "--at", "input")
+    assert "at input" in message and contents(extracted_run.path) == before
 
 
 def test_trajectory_truncated(refused: Refused, finished_run, run_copy) -> None:

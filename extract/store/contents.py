@@ -91,10 +91,13 @@ def parts(path: Path, own: bool = False) -> list[Part]:
         The file is truncated or not of this schema.
     """
     try:
-        return _parts(path, own)
+        found = _parts(path, own)
+        for part in found:
+            plan_of(str(part.attrs.get("plan")))
+        return found
     except HandscopeError:
         raise
-    except ValueError as error:  # of names and attributes that are not text, or not JSON
+    except (TypeError, ValueError) as error:  # of names and attributes that are not text, or not JSON, or no plan
         raise DamagedError(
             f"{path} is damaged ({error}): remove it and run extract again, which makes it anew."
         ) from error
