@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HandscopeError
+from ..models.embedded import ORGANISMS
 from ..progress import Progress
 from .options import crew_options, names
 from .verb import add_verb, say
@@ -33,7 +34,7 @@ def _replicate(arguments: argparse.Namespace, progress: Progress) -> None:
         name = Path(model).name
         if name in studies:
             raise HandscopeError(f"Two models are called {name}, and each has a run folder of its name: rename one.")
-        given = str(Path(model).resolve()) if Path(model).exists() else model
+        given = model if model in ORGANISMS or not Path(model).exists() else str(Path(model).resolve())
         study = Study.from_yaml(arguments.file, {"model": given, "run": str(out / name)})
         asked = [*study.also, *(stage for stage in arguments.also if stage not in study.also)]
         studies[name] = Study.from_yaml(arguments.file, {"model": given, "run": str(out / name), "also": asked})

@@ -223,6 +223,11 @@ def test_a_study_is_replicated_and_left_as_it_is_when_done(
     assert cli.main(["replicate", str(file), "--models", "tiny"]) == 2
     assert cli.main(["replicate", str(file), "--models", "x/tiny,y/tiny"]) == 2
     assert "called tiny" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)  # as in a checkout, which has a folder of an organism's name
+    (tmp_path / "organism").mkdir()
+    asked.clear()
+    assert cli.main(["replicate", str(file), "--models", "organism,tiny-2", "--out", "."]) == 2
+    assert asked[0][0] == "organism"
 
 
 def test_what_does_not_hold_is_said_first(copied, tmp_path: Path) -> None:
