@@ -43,10 +43,10 @@ QUANTITIES = {
     "peak_depth": Quantity("relative depth of the best block"),
     "level": Quantity("mean AUC over the cells", 0.5),
     "chosen": Quantity("AUC in a cell chosen in the training folds", 0.5),
-    "added_first": Quantity("what the best block adds to all baselines together, at the noisiest step", 0.0),
-    "added_last": Quantity("the same at the last step", 0.0),
-    "triage": Quantity("change of the malformed share by the earliest look at the predicted picture", 0.0, less=True),
-    "steering": Quantity("change of it by the steering that lowers it most", 0.0, less=True),
+    "added_first": Quantity("what the best block adds to all baselines, noisiest step", 0.0),
+    "added_last": Quantity("what the best block adds to all baselines, last step", 0.0),
+    "triage": Quantity("change of the bad share by the earliest look at the picture", 0.0, less=True),
+    "steering": Quantity("change of the bad share by the best steering", 0.0, less=True),
 }
 
 
