@@ -93,7 +93,9 @@ def parts(path: Path, own: bool = False) -> list[Part]:
     try:
         found = _parts(path, own)
         for part in found:
-            plan_of(str(part.attrs.get("plan")))
+            if "plan" not in part.attrs:
+                raise ValueError("it names no plan of its cells")
+            plan_of(str(part.attrs["plan"]))
         return found
     except HandscopeError:
         raise

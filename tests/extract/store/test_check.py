@@ -109,7 +109,7 @@ SHARD = {
     "a truncated file": (cut, "is truncated or damaged: remove it .* run extract again"),
     "another kind of file": (lambda path: path.write_text("hello"), "is truncated or damaged"),
     "another schema": (attr(schema="other-2"), "schema handscope-activations-2 .* found other-2"),
-    "no plan": (without("plan"), "attributes that are not of the schema"),
+    "no plan": (without("plan"), "is damaged .it names no plan of its cells.: remove it and run extract again"),
     "an impossible plan": (attr(plan='{"blocks": ["x"], "steps": [1], "of": 1}'), "not of the schema .Expected a bl"),
     "no tokens": (edit(lambda file: file.__delitem__("tokens")), "is truncated or damaged"),
     "fewer cells": (
