@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .extract.store.store import ActivationStore
     from .labeling.database.annotation import Annotation
     from .labeling.database.labels import Labels
-    from .models.family import blocks
     from .models.model import load
+    from .models.registry import blocks
     from .run.folder import Run
     from .study import Study
 
@@ -48,7 +48,7 @@ _HOMES = {
     "Plan": ".extract.address",
     "Run": ".run.folder",
     "Study": ".study",
-    "blocks": ".models.family",
+    "blocks": ".models.registry",
     "capture": ".extract.capture",
     "edit": ".extract.hooks",
     "generate": ".extract.generate",

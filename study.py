@@ -13,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .errors import HandscopeError
 from .extract.address import Plan
 from .models.embedded import folder_of
-from .models.family import check_kinds
 from .models.quantise import QUANTISATIONS
+from .models.registry import check_kinds
 from .progress import Progress, quiet
 from .run.design import DESIGNS
 from .run.part import Part

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..files import refuse_unusable
-from ..models.family import check_kinds
+from ..models.registry import check_kinds
 from ..progress import Progress
 from ..stages import EXTRACT
 from .options import crew_options, model_of, model_options, names, numbers, part_option, whole

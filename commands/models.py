@@ -30,7 +30,7 @@ def add(verbs: Any) -> None:
 
 
 def _list(arguments: argparse.Namespace, progress: Progress) -> None:
-    from ..models.family import families
+    from ..models.registry import families
 
     rows = [("family", "transformer", "blocks", "what is supported")]
     for family in families():
@@ -56,8 +56,8 @@ def _check(arguments: argparse.Namespace, progress: Progress) -> int:
         raise HandscopeError("Expected both --height and --width, or neither, found one.")
     from ..extract.family_check import check_model, check_pipeline
     from ..models.checkpoints import find, open_any
-    from ..models.family import families, pipeline_name
     from ..models.model import load
+    from ..models.registry import families, pipeline_name
 
     asked = {"steps": arguments.steps, "size": None if size[0] is None else size}
     name = pipeline_name(find(arguments.folder, None, None).folder)

@@ -12,7 +12,8 @@ from typing import Any
 from ..errors import HandscopeError
 from ..files import refuse_unusable
 from ..models.checkpoints import PICKLES, Checkpoint
-from ..models.family import Family, family_in
+from ..models.family import Family
+from ..models.registry import family_in
 from .recipe import Recipe
 
 Shapes = Mapping[str, tuple[int, ...]]

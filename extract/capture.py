@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..models.condition import conditions
-from ..models.family import blocks
+from ..models.registry import blocks
 from .address import Block, Plan
 from .deepest import only_rows
 from .hooks import Call, Index, following, index_of, visiting

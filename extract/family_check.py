@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..errors import HandscopeError
 from ..models.clean import predicted_clean
-from ..models.family import Family, Lengths, hookable
+from ..models.family import Family, Lengths
 from ..models.model import Model
+from ..models.registry import hookable
 from .address import Plan
 from .capture import Seen, capture
 from .generate import Drawn, draw

@@ -19,8 +19,8 @@ from torch import Tensor
 from ..errors import HandscopeError, HandscopeWarning
 from ..files import atomic, listed
 from ..models.calls import named
-from ..models.family import hookable
 from ..models.model import Model
+from ..models.registry import hookable
 from ..parallel import Failed, finished, on_cluster, warn_of_failed
 from ..progress import Progress, quiet
 from ..run.design import design_of, noise_owners

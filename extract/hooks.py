@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import HandscopeError
 from ..models.calls import named
-from ..models.family import BlockList, Family, Lengths, hookable
+from ..models.family import BlockList, Family, Lengths
+from ..models.registry import hookable
 from ..models.sites import inside
 from .address import Block, Cell, Plan
 

@@ -21,7 +21,8 @@ from ..errors import HandscopeError
 from ..extract.address import Block, Plan
 from ..extract.hooks import Call, following, visiting
 from ..models.clean import predicted_clean, stepped
-from ..models.family import Family, family_of
+from ..models.family import Family
+from ..models.registry import family_of
 from .correction import LIMIT, Strength, at_clean, gradient_of, length
 from .losses import Loss, ProbeLoss
 from .scheduler_step import StepReader

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import HandscopeError
 from ..extract.address import Block, Cell, Plan
 from ..extract.hooks import edit
-from ..models.family import family_of
+from ..models.registry import family_of
 
 Gate = Callable[[Tensor], Tensor]
 """From tokens (..., width), float32, to how much of the push each gets, (...) in [0, 1]."""

@@ -19,7 +19,7 @@ from ..errors import HandscopeError
 from ..extract.address import Plan
 from ..extract.capture import reading
 from ..models.clean import predicted_clean
-from ..models.family import family_of
+from ..models.registry import family_of
 from ..models.sampling import Sampling
 from ..progress import Progress, quiet
 from .scheduler_step import StepReader

@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import HandscopeError
 from ..models.embedded import folder_of
-from ..models.family import families, family_in
+from ..models.registry import families, family_in
 from ..run.folder import Run
 
 

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from .. import files
 from ..errors import HandscopeError
 from .embedded import ORGANISMS, folder_of
-from .family import Family, family_in, family_named, pipeline_class
+from .family import Family
+from .registry import family_in, family_named, pipeline_class
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 

@@ -20,9 +20,10 @@ from .checkpoints import Checkpoint, find, open_pipeline, quiet_libraries
 from .condition import acting
 from .embedded import NAME, ORGANISMS
 from .encode import Encoded, encode
-from .family import Family, hookable
+from .family import Family
 from .placement import check_offload, place, release
 from .quantise import check_saved, config_of, is_quantised
+from .registry import hookable
 from .weights import Loaded, changed, fingerprint, sampled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

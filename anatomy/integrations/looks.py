@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...models.family import family_of
+from ...models.registry import family_of
 from ..judge.scoring import score
 from .redraw import worst
 

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from ...errors import HandscopeError
 from ...files import atomic, sha256, write_csv
-from ...models.family import hookable
 from ...models.model import Model
+from ...models.registry import hookable
 from ...progress import Progress, quiet
 from ...run.folder import Run, is_given
 from ...run.prompts import check_seeds, own_seed

@@ -12,8 +12,8 @@ from flux_calls import PLAN, bare_inputs, by_hand, call, hooks
 from handscope.errors import HandscopeError
 from handscope.extract.address import SIDES, STREAMS, Plan
 from handscope.extract.capture import capture
-from handscope.models.family import blocks
 from handscope.models.model import Model, load
+from handscope.models.registry import blocks
 from torch import Tensor
 
 

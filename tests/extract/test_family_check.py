@@ -9,7 +9,7 @@ import torch
 from handscope import cli
 from handscope.errors import HandscopeError
 from handscope.extract.family_check import REPLAY, Checked, check_call, check_model, check_pipeline
-from handscope.models import family as family_module
+from handscope.models import registry
 from handscope.models.families.flux import FAMILY as FLUX
 from handscope.models.family import Family
 from handscope.models.model import Model, load
@@ -105,8 +105,8 @@ def test_what_a_table_has_wrong_is_found(
         save(name, tmp_path / "pipe")
         model = load(str(tmp_path / "pipe"))
     made = change(model.family)
-    monkeypatch.setattr(family_module, "_BUILT_IN", {})
-    monkeypatch.setattr(family_module, "_families", {made.name: made})
+    monkeypatch.setattr(registry, "_BUILT_IN", {})
+    monkeypatch.setattr(registry, "_families", {made.name: made})
     checked = check_model(replace(model, family=made), guidance=2.5, steps=2, size=(32, 48))
     failed = {check.claim for check in checked.checks if check.outcome == "failed"}
     assert failed & expected, str(checked)

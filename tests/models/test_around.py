@@ -10,9 +10,9 @@ import torch
 from handscope.errors import HandscopeError
 from handscope.extract.family_check import check_call
 from handscope.guidance import steer
-from handscope.models import family
+from handscope.models import registry
 from handscope.models.calls import named
-from handscope.models.family import family_of
+from handscope.models.registry import family_of
 from made_around import MAKERS, Made, make
 
 NOT_TRIED = {
@@ -43,7 +43,7 @@ def one(name: str, monkeypatch: pytest.MonkeyPatch) -> Made:
     made = make(name)
     if name.startswith("hidream"):  # whose longest sequence is of the published models
         own = replace(family_of(made.transformer), longest=256)
-        monkeypatch.setitem(family._families, own.name, own)
+        monkeypatch.setitem(registry._families, own.name, own)
     return made
 
 

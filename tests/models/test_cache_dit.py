@@ -5,7 +5,7 @@ import made_families
 import pytest
 from cache_dit.caching.block_adapters.block_registers import BlockAdapterRegister
 from diffusers import DiffusionPipeline
-from handscope.models.family import family_of
+from handscope.models.registry import family_of
 
 STREAM = {"hidden_states": "image", "encoder_hidden_states": "text"}
 AROUND = ["chroma", "auraflow", "lumina2", "hidream", "cogview4", "krea2", "pixart", "dit", "wan_picture"]

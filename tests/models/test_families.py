@@ -16,9 +16,9 @@ from handscope.guidance import guidance_callback, guide, steer
 from handscope.guidance.triage import triage
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.labeling.exchange.pictures import import_pictures
-from handscope.models.family import family_of
 from handscope.models.model import Model, load
 from handscope.models.packing import packed
+from handscope.models.registry import family_of
 from handscope.models.sampling import Sampling
 from handscope.run.folder import Run
 from handscope.run.prompts import own_seed

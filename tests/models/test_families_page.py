@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from handscope.models import family
+from handscope.models import registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
 
@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="
 def test_the_example_registers_a_family_and_reads_its_blocks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(family, "_families", dict(family._families))
+    monkeypatch.setattr(registry, "_families", dict(registry._families))
     example = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "register(" in block)
     assert example.count("\n") < 60
     exec(compile(example, "docs/families.md", "exec"), {"__name__": "example"})
@@ -22,6 +22,6 @@ def test_the_example_registers_a_family_and_reads_its_blocks(
 def test_the_table_names_every_family_that_is_generated_with_and_its_blocks() -> None:
     table = PAGE.split("\n## ")[1]  # the first section
     rows = {row.split("|")[1].strip(): row for row in table.splitlines() if row.startswith("| ")}
-    for one in family.families():
+    for one in registry.families():
         if one.pipelines:
             assert all(f"`{blocks.kind}.N`" in rows[one.name] for blocks in one.lists), one.name

@@ -14,9 +14,9 @@ from handscope.errors import HandscopeError
 from handscope.guidance import LatentLoss, guide, steer
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.labeling.grid import grid
-from handscope.models import family
-from handscope.models.family import family_in, family_of, register
+from handscope.models import registry
 from handscope.models.model import Model, load
+from handscope.models.registry import family_in, family_of, register
 from handscope.models.sampling import Sampling
 from handscope.run.folder import Run
 from torch import Tensor
@@ -29,7 +29,7 @@ DRAWN = {"steps": STEPS, "guidance": GUIDANCE, "batch_size": 2}
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """The fake pipeline from its folder; its family is known while this file runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(family, "_families", dict(family._families))
+        patch.setattr(registry, "_families", dict(registry._families))
         register(FAKE)
         folder = tmp_path_factory.mktemp("fake") / "pipe"
         save_fake(folder)

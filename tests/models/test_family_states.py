@@ -12,8 +12,8 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FirstBlockCacheConfig
 from handscope.errors import HandscopeError
 from handscope.guidance import guide
-from handscope.models.family import check_kinds
 from handscope.models.model import Model, load
+from handscope.models.registry import check_kinds
 from handscope.run.folder import Run
 from made_families import TEXT, save
 from PIL import Image

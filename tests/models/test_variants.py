@@ -20,8 +20,8 @@ from diffusers.models.attention_processor import FluxIPAdapterJointAttnProcessor
 from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
 from handscope.extract.family_check import check_call
 from handscope.models.condition import conditions
-from handscope.models.family import family_of
 from handscope.models.model import Model, load
+from handscope.models.registry import family_of
 from made_families import save
 from made_tiny import PROMPTS
 from PIL import Image
