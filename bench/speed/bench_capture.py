@@ -1,14 +1,14 @@
 """Seconds a sample to capture activations at hand tokens, by the way they are read, and the memory that takes.
 
     python bench/speed/bench_capture.py [--model organism|scaled|full] [--family NAME] [--steps 20] [--repeats 5]
-        [--threads 1]
+        [--threads 1] [--size 64]
 
 Each repeat runs every variant in turn on the same sample; medians, and medians of the ratios within a repeat, are
 printed for wall time and for CPU time of the process, which a busy machine disturbs less.
 `--model organism --repeats 1` takes some seconds; `full` needs a GPU of 80 GB and was not run yet. With `--family`
 (sd3, flux2-klein, flux2-dev, qwen-image, z-image or sana) the model is of another family, 6 or 7 blocks of width 256
-and 256 image tokens, the last block and every second step are read, and of the rest only the floor of a replay is
-printed: the wanted ones of all steps of a drawing, without its decoding.
+and 256 image tokens (1,024 with `--size 128`), the last block and every second step are read, and of the rest only
+the floor of a replay is printed: the wanted ones of all steps of a drawing, without its decoding.
 
 bare      drawing the sample again
 capture   the same with handscope's hooks: 6 blocks x 8 steps at about 80 tokens, written to disk as shards
@@ -190,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["organism", "scaled", "full"], default="scaled")
     parser.add_argument("--family", choices=list(WIDER))
+    parser.add_argument("--size", type=int, default=64, help="pixels a side of a family's pictures")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -198,7 +199,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if given.family:
-        model, size = build_family(given.family, device, given.dtype)
+        model, size = build_family(given.family, device, given.dtype), given.size
         blocks = evenly(model)
     else:
         model, size = build(given.model, device, given.dtype)

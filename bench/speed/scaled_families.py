@@ -11,9 +11,6 @@ from handscope.models.model import Model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
-SIZE = 64
-"""Pixels a side: 16 by 16 tokens in each of them."""
-
 _HEADS = {"num_attention_heads": 4, "attention_head_dim": 64}
 _FLUX2 = {**_HEADS, "num_layers": 2, "num_single_layers": 5, "axes_dims_rope": [16, 16, 16, 16]}
 _CROSS = {"num_cross_attention_heads": 4, "cross_attention_head_dim": 64, "cross_attention_dim": 256}
@@ -28,8 +25,8 @@ WIDER: dict[str, dict[str, Any]] = {
 """What the transformer's config has instead of the tiny one's."""
 
 
-def build_family(name: str, device: str, dtype: str | None = None) -> tuple[Model, int]:
-    """A model of a family, and the height and width to draw, in pixels."""
+def build_family(name: str, device: str, dtype: str | None = None) -> Model:
+    """A model of a family; in each of them a token is 4 pixels a side."""
     from made_families import save
 
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +38,7 @@ def build_family(name: str, device: str, dtype: str | None = None) -> tuple[Mode
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     model.pipe.register_modules(transformer=transformer.to(model.device, model.dtype))
-    return model, SIZE
+    return model
 
 
 def evenly(model: Model, count: int = 6) -> list[str]:
