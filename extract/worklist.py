@@ -1,6 +1,6 @@
 """What an extraction is of: which samples, which of their tokens, and which samples lack one of these."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,9 +171,14 @@ def work_list(
     samples = sample_rows(run, plan)
     run.write_settings({"model": model.identity})
     annotations = annotations_of(model, run, samples, tokens)
-    text = model.max_sequence_length if plan.stream == "text" else 0
+    text = text_of(model, plan, [samples[sample]["prompt"] for sample in annotations])
     wanted = {
-        sample: _wanted(annotation, tokens, model.grid(samples[sample]["height"], samples[sample]["width"]), text)
+        sample: _wanted(
+            annotation,
+            tokens,
+            model.grid(samples[sample]["height"], samples[sample]["width"]),
+            text[samples[sample]["prompt"]],
+        )
         for sample, annotation in annotations.items()
     }
     everything = [sample for sample, mask in wanted.items() if mask.any()]
@@ -215,6 +220,13 @@ def work_list(
         whole,
         added,
     )
+
+
+def text_of(model: Model, plan: Plan, prompts: Sequence[str]) -> dict[str, int]:
+    """Text tokens that are read of each prompt: none where the plan reads the image stream."""
+    if plan.stream != "text":
+        return dict.fromkeys(prompts, 0)
+    return {prompt: own or model.max_sequence_length for prompt, own in model.text_tokens(prompts).items()}
 
 
 def _joined(model: Model, plan: Plan, stored: Iterable[Plan]) -> Plan:
@@ -336,11 +348,6 @@ def _check(model: Model, plan: Plan, shard: Part | None) -> None:
         raise HandscopeError(
             "An extraction reads the conditional side of a run: plan call='cond', or capture around a pipeline call of "
             "your own."
-        )
-    if plan.stream == "text" and model.family.varying_text:
-        raise HandscopeError(
-            f"Prompts of {model.family.name} differ in their numbers of text tokens, which a store does not hold: plan "
-            "stream='image', or capture around a pipeline call of your own."
         )
 
 

@@ -172,8 +172,29 @@ def test_prompts_share_a_batch_only_with_those_of_their_length(of: Callable[[str
     images = {row["prompt"]: row["image_sha256"] for row in run.metadata().values()}
     assert all(images[row["prompt"]] == row["image_sha256"] for row in other.metadata().values())
     assert model.text_tokens([*short, *long])[long[0]] > model.text_tokens(short)[short[0]]
-    with pytest.raises(HandscopeError, match="Prompts of Qwen-Image differ in their numbers of text tokens"):
-        hs.extract(model, run, hs.Plan(None, [1], of=2, stream="text"), tokens="all")
+
+
+@pytest.mark.parametrize("name", ["qwen-image", "z-image"])
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_text_of_several_lengths_is_stored(
+    of: Callable[[str], Model], tmp_path: Path, name: str, guidance: float
+) -> None:
+    """Each sample with the text tokens of its prompt, with one value whether it is replayed or made again."""
+    model, run = of(name), Run(tmp_path / "run")
+    prompts = ["an open hand", "a right hand palm view five fingers raised on red background " * 4, "a left hand"]
+    hs.generate(model, run, prompts, [0], 2, guidance, 32, 48, batch_size=2)
+    block = list(hs.blocks(model.transformer))[-1 if name == "z-image" else -2]
+    plan, lengths = hs.Plan([block], [2, 1], of=2, stream="text"), model.text_tokens(prompts)
+    assert len(set(lengths.values())) > 1
+    replayed = hs.extract(model, run, plan, tokens="all")
+    again = Run(tmp_path / "again")
+    hs.generate(model, again, prompts, [0], 2, guidance, 32, 48, batch_size=2, trajectories=False)
+    made = hs.extract(model, again, plan, tokens="all")
+    for step in (2, 1):
+        values, tokens = replayed.read(block, step)
+        np.testing.assert_array_equal(values, made.read(block, step)[0])
+        stored = tokens.groupby("sample").size()
+        assert {row["prompt"]: stored[sample] for sample, row in run.metadata().items()} == lengths
 
 
 def test_prompts_of_several_lengths_in_a_call_of_ones_own(of: Callable[[str], Model]) -> None:
