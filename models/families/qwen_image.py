@@ -32,8 +32,9 @@ class QwenImage(Flow):
         return {"text": text.shape[1], "image": image, "reference": latents.shape[1] - image}
 
     def call_grid(self, arguments: Mapping[str, Any], lengths: Lengths) -> tuple[int, int]:
-        """Rows and columns of the first picture."""
-        frames, rows, columns = arguments["img_shapes"][0][0]
+        """Rows and columns of the first picture; a row of the batch names one shape or a list of them."""
+        first = arguments["img_shapes"][0]
+        frames, rows, columns = first[0] if isinstance(first, list) else first
         return frames * rows, columns
 
     def combined(self, cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
@@ -152,8 +153,9 @@ FAMILY = QwenImage(
         "QwenImageEditPipeline": "its prompts are encoded with the picture that it edits; capture around a call of it",
         "QwenImageEditPlusPipeline": "its prompts are encoded with the pictures that it edits; capture around a call "
         "of it",
-        "QwenImageLayeredPipeline": "it draws several pictures in one call; capture around a call of it",
+        "QwenImageLayeredPipeline": "it draws several pictures in one call",
     },
+    refuses={"additional_t_cond": "Qwen-Image-Layered draws several pictures in one call"},
     lists=(
         BlockList(
             "transformer_blocks",
