@@ -50,7 +50,7 @@ ORGANISMS = {
     one.name: one
     for one in (
         Organism(NAME),
-        Organism("organism-1", seed=1, ships=False),
+        Organism("organism-1", seed=1),
         Organism("organism-small", heads=2),
         Organism("organism-small-1", heads=2, seed=1),
         Organism("organism-large", heads=6, double=3, single=6, ships=False),
