@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +73,26 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what keeps it from being removed has kept it from being made
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder so that a reader sees all of it or none: yields another, which then takes the place of `path`.
+
+    Its files get the modes that the umask asks for. When the block raises, what stood at `path` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+        made, before = Path(temporary) / "new", Path(temporary) / "old"
+        made.mkdir()
+        yield made
+        for folder, _, names in os.walk(made):
+            mode = Path(folder).stat().st_mode & 0o666  # of a folder that was made by the umask, without its x
+            for name in names:
+                Path(folder, name).chmod(mode)
+        if path.exists():
+            path.rename(before)
+        made.rename(path)
 
 
 def listed(folder: Path) -> set[str]:

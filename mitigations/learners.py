@@ -5,8 +5,6 @@ A learner changes its model in place: after a training the model has what was le
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import HandscopeError
-from ..files import atomic, order_header
+from ..files import atomic, order_header, whole_folder
 from ..models.checkpoints import quiet_libraries
 from ..models.model import Model
 
@@ -256,11 +254,8 @@ class DreamBooth:
 
 def saved_folder(module: Any, target: Path) -> Path:
     """The folder in which a module of diffusers was saved, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
-        made = Path(temporary) / target.name
+    with whole_folder(target) as made:
         module.save_pretrained(made)
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
     return target
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from handscope.extract.store.consolidate import consolidate
-from handscope.files import append, atomic, write_csv
+from handscope.files import append, atomic, whole_folder, write_csv
 from handscope.labeling.database.labels import Annotation, Labels
 from handscope.run.folder import Run
 from made_runs import make_run
@@ -34,10 +34,29 @@ def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: 
         write_csv(run.analysis_dir / "table.csv", pd.DataFrame({"a": [1.0]}))
         with atomic(run.analysis_dir / "arrays.safetensors") as temporary:
             save_file({"a": np.ones(3)}, temporary)
+        with whole_folder(run.path / "made") as folder:
+            (folder / "inner").mkdir()
+            save_file({"a": np.ones(3)}, folder / "inner" / "weights.safetensors")
         make_folder(run.activations_dir, range(3))
         consolidate(run.activations_dir)
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode for path in run.path.rglob("*") if path.is_file()} | beside
-    assert {"labels.sqlite", "labels.sqlite-wal", "arrays.safetensors", "store.h5", "run.yaml"} <= set(modes)
+    assert {"labels.sqlite", "labels.sqlite-wal", "store.h5", "run.yaml"} <= set(modes)
+    assert {"arrays.safetensors", "weights.safetensors"} <= set(modes)
     assert {name: oct(stat.S_IMODE(mode)) for name, mode in modes.items()} == dict.fromkeys(modes, oct(0o666 & ~umask))
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    def write(text: str, fail: bool = False) -> None:
+        with whole_folder(tmp_path / "made") as folder:
+            (folder / text).write_text(text)
+            assert fail is False, "stopped"
+
+    write("first")
+    with pytest.raises(AssertionError, match="stopped"):
+        write("second", fail=True)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["first"]
+    write("third")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["third"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from ...errors import HandscopeError
-from ...files import atomic
+from ...files import whole_folder
 from .. import model as parts
 from .codec import encoder_hash, psnr, read_codec
 from .course import Crew
@@ -49,32 +49,28 @@ def save(work: Folders, recipe: Recipe, crew: Crew, out: Path | None = None, wei
     flux = recipe.draws.transformer(recipe.shape)
     flux.load_state_dict(checkpoint["ema"])
     out = out or work.own / "pipe"
-    recipe.draws.assemble(vae, flux.half()).save_pretrained(out)
+    pipe = recipe.draws.assemble(vae, flux.half())
     trained = {
         name: torch.load(work.own / f"{name}.pt", map_location="cpu", weights_only=True)["state"]
         for name in ("autoencoder", "decoder")
         if work.trains_codec and (work.own / f"{name}.pt").exists()
     }
     held = np.load(work.renders / "0000.npy")
-    with atomic(out / "training.json") as path:
-        path.write_text(
-            json.dumps(
-                {
-                    "organism": work.organism.name,
-                    "recipe": asdict(recipe),
-                    "processes": checkpoint["world"],
-                    "images": recipe.shards * recipe.shard_size,
-                    "trained": {**trained, "transformer": checkpoint["state"]},
-                    "psnr_held_out_db": round(psnr(vae, held), 2),
-                    "bytes": parts.folder_size(out),
-                    "versions": {
-                        "torch": torch.__version__,
-                        "diffusers": diffusers.__version__,
-                        "transformers": transformers.__version__,
-                    },
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+    with whole_folder(out) as folder:
+        pipe.save_pretrained(folder)
+        told = {
+            "organism": work.organism.name,
+            "recipe": asdict(recipe),
+            "processes": checkpoint["world"],
+            "images": recipe.shards * recipe.shard_size,
+            "trained": {**trained, "transformer": checkpoint["state"]},
+            "psnr_held_out_db": round(psnr(vae, held), 2),
+            "bytes": parts.folder_size(folder),
+            "versions": {
+                "torch": torch.__version__,
+                "diffusers": diffusers.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+        (folder / "training.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(f"{out}: {parts.folder_size(out) / 1e6:.1f} MB", flush=True)
