@@ -18,6 +18,9 @@ LABELS = "labels.sqlite"
 VALUES_FILE = "values.csv"
 """Labels of several values, where the subject has them."""
 
+CLASSES_FILE = "classes.csv"
+"""Classes of single tokens, where there are some beside the subject."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -195,7 +198,7 @@ LABEL = Stage(
     summary="report.summary.labelled",
     needs="a person, or `--auto`",
     reads=SAMPLES[:2],
-    files=(LABELS, VALUES_FILE),
+    files=(LABELS, VALUES_FILE, CLASSES_FILE),
     settings={"labels": "labels"},
     figures=("sheet_*", "rates"),
     section="labels Who says what is bad?",
@@ -984,6 +987,49 @@ VALUES = Stage(
     section="values Which of several values?",
 )
 
+CLASS = {
+    "class": "what is told: the subject, or a class of classes.csv", "n": "pictures with tokens of it",
+    "n_prompts": "their prompts", "share": "share of a picture's tokens that are of it, the mean",
+    "auc": "held-out chance that a token of it scores above another of its picture, the mean over pictures",
+    "lo": "lower end of its 95% interval, by a jackknife over prompts", "hi": "upper end",
+    "match": "correlation of scores and mask over a picture's tokens, the mean: what is tested",
+    "null_*": "mean and standard deviation of it over masks exchanged between pictures of a prompt",
+    "p": "share of these that do as well", "p_floor": SCORE["p_floor"], "p_family": SCORE["p_family"],
+    "q": SCORE["q"],
+}  # fmt: skip
+
+CLASSES = Stage(
+    name="classes",
+    help="classes of tokens: each told from the other tokens of its picture",
+    command="classes RUN",
+    function="probes.token_classes.probe_classes",
+    summary="report.token_classes.told",
+    reads=(*SAMPLES, *ACTIVATIONS, SUBJECT, LABELS, CLASSES_FILE),
+    tables=(
+        Table(
+            "analysis/class_probes.csv",
+            CELL | CLASS | {
+                "place_auc": "the same of the place alone: how many pictures of other prompts have it there",
+                "gain*": "auc less that, the mean over pictures, with its 95% interval",
+            },
+            optional=True,
+        ),
+        Table(
+            "analysis/class_baselines.csv",
+            {
+                "baseline": "place, or predicted: the clean latents predicted for a token and its eight neighbours",
+                "step": f"{CELL['step']}; none for the place",
+            } | CLASS,
+            optional=True,
+        ),
+    ),
+    settings=STATISTICS,
+    always=False,
+    designs=("own",),
+    figures=("classes",),
+    section="classes Which tokens are of a class?",
+)  # fmt: skip
+
 INSIDE = (PATCH, LENS, HEADS, FEATURES)
 """Those that look inside the blocks, and need the model."""
 
@@ -995,7 +1041,11 @@ REPORT = Stage(
     summary="report.summary.reported",
     reads=(
         "run.yaml", SUBJECT, *SAMPLES[:2], LABELS, *ANALYZE.writes, *PROBE.writes, *PAIRS.writes, *CROSSED.writes,
-        *(table.path for stage in (SURVEY, VALUES, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY) for table in stage.tables),
+        *(
+            table.path
+            for stage in (SURVEY, VALUES, CLASSES, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY)
+            for table in stage.tables
+        ),
         "figures/commitment.png", "figures/mend*.png", "figures/patch*.png", "figures/lens*.png",
         "figures/heads.png", "figures/feature*.png",
     ),
@@ -1003,7 +1053,7 @@ REPORT = Stage(
         "report.html", "figures/overview.*",
         *(
             f"figures/{name}.*"
-            for stage in (LABEL, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, VALUES)
+            for stage in (LABEL, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, VALUES, CLASSES)
             for name in stage.figures
         ),
     ),
@@ -1012,8 +1062,8 @@ REPORT = Stage(
 )  # fmt: skip  # fmt: skip
 
 STAGES = (
-    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, VALUES, *INSIDE, COMMIT, TRIAGE, MEND, ANATOMY,
-    REPORT,
+    GENERATE, LABEL, EXTRACT, SURVEY, ANALYZE, PAIRS, CROSSED, PROBE, VALUES, CLASSES, *INSIDE, COMMIT, TRIAGE, MEND,
+    ANATOMY, REPORT,
 )  # fmt: skip
 """In the order in which `study` runs them."""
 

@@ -122,8 +122,8 @@ class Study(BaseModel):
     primary : str, optional
         One cell such as ``single.3/14``, named beforehand: the report tests it first, and without a correction.
     also : tuple of str
-        Stages that are run only when they are asked for: any of survey, values, patch, lens, heads, features, commit,
-        triage, mend and anatomy.
+        Stages that are run only when they are asked for: any of survey, values, classes, patch, lens, heads, features,
+        commit, triage, mend and anatomy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

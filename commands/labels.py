@@ -45,6 +45,9 @@ def add(verbs: Any) -> None:
     verb.add_argument(
         "--values", metavar="COLUMN", help="take the subject's label of several values from this column alone"
     )
+    verb.add_argument(
+        "--classes", metavar="COLUMN", help="take classes of single tokens, a row a token, from this column alone"
+    )
     verb.add_argument("--skip-unknown", action="store_true", help="pass over pictures that are no samples of the run")
     verb.add_argument("--dry-run", action="store_true", help="show what would be added, and add nothing")
 
@@ -62,8 +65,8 @@ def _export(arguments: argparse.Namespace, progress: Progress) -> None:
 
 def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     run = open_run(arguments, begun=True)
-    if arguments.values:
-        _import_values(run, arguments)
+    if arguments.values or arguments.classes:
+        _import_column(run, arguments)
         return
     from ..labeling.exchange.elsewhere import match_labels
     from ..labeling.exchange.importing import import_labels, ours
@@ -84,14 +87,23 @@ def _import(arguments: argparse.Namespace, progress: Progress) -> None:
     say("labels", "; ".join([f"{_counted(done.added, 'annotation')} of {arguments.path} added", *left]))
 
 
-def _import_values(run: "Run", arguments: argparse.Namespace) -> None:
-    from ..labeling.exchange.values import import_values
+def _import_column(run: "Run", arguments: argparse.Namespace) -> None:
+    """What is no verdict: a label of several values, or classes of single tokens."""
+    if arguments.good or arguments.bad or arguments.dry_run or (arguments.values and arguments.classes):
+        raise HandscopeError(
+            "Expected --values or --classes alone, found other options with it: import these by themselves."
+        )
+    if arguments.values:
+        from ..labeling.exchange.values import import_values as take
 
-    if arguments.good or arguments.bad or arguments.dry_run:
-        raise HandscopeError("Expected --values alone, found options of verdicts with it: import these by themselves.")
-    counts = import_values(run, arguments.path, arguments.values, arguments.skip_unknown)
-    said = ", ".join(f"{count} of {value}" for value, count in sorted(counts.items()))
-    say("labels", f"{_counted(sum(counts.values()), 'value')} of {arguments.path} in {run.values_path}: {said}")
+        column, path, what = arguments.values, run.values_path, "value"
+    else:
+        from ..labeling.exchange.token_classes import import_classes as take
+
+        column, path, what = arguments.classes, run.classes_path, "token"
+    counts = take(run, arguments.path, column, arguments.skip_unknown)
+    said = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
+    say("labels", f"{_counted(sum(counts.values()), what)} of {arguments.path} in {path}: {said}")
 
 
 def _agreement(arguments: argparse.Namespace, progress: Progress) -> None:

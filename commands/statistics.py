@@ -1,17 +1,17 @@
-"""``handscope analyze``, ``probe``, ``pairs``, ``crossed`` and ``values``: numbers of every cell, with their nulls."""
+"""``handscope analyze``, ``probe``, ``pairs``, ``crossed``, ``values``, ``classes``: numbers of cells, with nulls."""
 
 import argparse
 from typing import Any
 
 from ..progress import Progress
-from ..stages import ANALYZE, CROSSED, PAIRS, PROBE, VALUES, Stage
+from ..stages import ANALYZE, CLASSES, CROSSED, PAIRS, PROBE, VALUES, Stage
 from .options import crew_options, statistics_options
 from .verb import Function, add_stage, open_run, perform
 
 
 def add(verbs: Any) -> None:
-    """Add ``analyze``, ``probe``, ``pairs``, ``crossed`` and ``values``."""
-    for stage in (ANALYZE, PROBE, PAIRS, CROSSED, VALUES):
+    """Add ``analyze``, ``probe``, ``pairs``, ``crossed``, ``values`` and ``classes``."""
+    for stage in (ANALYZE, PROBE, PAIRS, CROSSED, VALUES, CLASSES):
         verb = add_stage(verbs, stage, _doing(stage))
         statistics_options(verb, permutations=1000)
         crew_options(verb)

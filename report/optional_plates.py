@@ -13,8 +13,8 @@ from .. import figures
 from ..analysis.statistics.power import design_effect, power
 from ..figures import LEVEL
 from ..labeling.subject import Subject
+from . import token_classes, values
 from .results import Results
-from .values import confusion_figure, grid_figure
 from .words import best_row, percent, place
 
 AUCS = (0.55, 0.6, 0.65, 0.7)
@@ -32,8 +32,9 @@ def optional_plates(results: Results) -> dict[str, Callable[[], Figure]]:
         "reliability": (_reliability, ("reliability", "calibration")),
         "survey_probe": (_survey_probe, ("survey",)),
         "survey_distance": (_survey_distance, ("survey",)),
-        "values": (grid_figure, ("value_probes",)),
-        "value_confusion": (confusion_figure, ("value_probes", "value_confusion")),
+        "values": (values.grid_figure, ("value_probes",)),
+        "value_confusion": (values.confusion_figure, ("value_probes", "value_confusion")),
+        "classes": (token_classes.grid_figure, ("class_probes",)),
     }
     drawings: dict[str, Callable[[], Figure]] = {
         name: partial(draw, results)

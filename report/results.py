@@ -17,14 +17,29 @@ from ..labeling.database.labels import Annotation, Labels
 from ..labeling.subject import Subject, subject_of
 from ..labeling.table import sample_table
 from ..run.record import entry_of
-from ..stages import ANALYZE, ANATOMY, COMMIT, FEATURES, HEADS, LENS, MEND, PATCH, PROBE, SURVEY, TABLES, TRIAGE, VALUES
+from ..stages import (
+    ANALYZE,
+    ANATOMY,
+    CLASSES,
+    COMMIT,
+    FEATURES,
+    HEADS,
+    LENS,
+    MEND,
+    PATCH,
+    PROBE,
+    SURVEY,
+    TABLES,
+    TRIAGE,
+    VALUES,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..run.folder import Run
 
-REPORTED = (SURVEY, ANALYZE, PROBE, VALUES, PATCH, LENS, HEADS, FEATURES, COMMIT, TRIAGE, MEND, ANATOMY)
+REPORTED = (SURVEY, ANALYZE, PROBE, VALUES, CLASSES, PATCH, LENS, HEADS, FEATURES, COMMIT, TRIAGE, MEND, ANATOMY)
 """Stages whose tables the report reads."""
 NEEDED = [table.name for stage in REPORTED for table in stage.tables if not table.optional]
 OPTIONAL = [table.name for stage in REPORTED for table in stage.tables if table.optional]

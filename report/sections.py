@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ..stages import ANATOMY, COMMIT, FEATURES, HEADS, LENS, MEND, PATCH, STAGES, SURVEY, TRIAGE, VALUES, Stage
+from ..stages import ANATOMY, CLASSES, COMMIT, FEATURES, HEADS, LENS, MEND, PATCH, STAGES, SURVEY, TRIAGE, VALUES, Stage
+from . import token_classes, values
 from .inside import feature_rows, feature_sentences, head_rows, head_sentences, lens_rows, lens_sentences
 from .outcomes import STEPS, own_tolerance
 from .results import Results
-from .values import section_of
 from .words import capital, number, percent, signed
 
 SHOWN = 6
@@ -73,7 +73,11 @@ def _survey(results: Results) -> Section:
 
 
 def _values(results: Results) -> Section:
-    return Section(VALUES, *section_of(results))
+    return Section(VALUES, *values.section_of(results))
+
+
+def _classes(results: Results) -> Section:
+    return Section(CLASSES, *token_classes.section_of(results))
 
 
 def _patched(results: Results) -> Section:
@@ -272,6 +276,7 @@ def _anatomy(results: Results) -> Section:
 _MAKERS: dict[str, Callable[[Results], Section]] = {
     "survey": _survey,
     "values": _values,
+    "classes": _classes,
     "patch": _patched,
     "lens": _lens,
     "heads": _heads,

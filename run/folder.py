@@ -94,6 +94,8 @@ class Run:
         The annotations, for `Labels`.
     values_path : pathlib.Path
         Labels of several values, a row a sample.
+    classes_path : pathlib.Path
+        Classes of single tokens, a row a token.
     activations_dir : pathlib.Path
         For `ActivationStore`.
     analysis_dir, figures_dir, probes_dir : pathlib.Path
@@ -119,6 +121,7 @@ class Run:
         self.noised_dir = self.path / "noised"
         self.labels_path = self.path / "labels.sqlite"
         self.values_path = self.path / "values.csv"
+        self.classes_path = self.path / "classes.csv"
         self.activations_dir = self.path / "activations"
         self.analysis_dir = self.path / "analysis"
         self.figures_dir = self.path / "figures"

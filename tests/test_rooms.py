@@ -32,6 +32,7 @@ ORDER = """
     run.record
     labeling.table
     labeling.values
+    labeling.token_classes
     extract
     analysis.statistics
     analysis

@@ -67,6 +67,15 @@ def with_requested(run) -> Results:
         }
         for block in ("double.1", "single.3") for step in (4, 2) for value in ("all", "order", "2", "3", "4")
     ]  # fmt: skip
+    classes = [
+        {
+            "block": block, "step": step, "class": name, "n": 60, "n_prompts": 20, "share": 0.3,
+            "auc": 0.9 - step / 100, "lo": 0.8, "hi": 0.95, "place_auc": 0.7, "gain": 0.2, "gain_lo": 0.1,
+            "gain_hi": 0.3, "match": 0.4, "null_mean": 0.1, "null_sd": 0.03, "p": 0.001, "p_floor": 0.001,
+            "p_family": 0.01, "q": 0.01,
+        }
+        for block in ("double.1", "single.3") for step in (4, 2) for name in ("hand", "thumb")
+    ]  # fmt: skip
     confusion = [
         {"block": block, "step": step, "value": value, "said": said, "n": 30 if value == said else 5}
         for block in ("double.1", "single.3") for step in (4, 2) for value in (2, 3, 4) for said in (2, 3, 4)
@@ -76,6 +85,8 @@ def with_requested(run) -> Results:
         "value_probes": values,
         "value_confusion": confusion,
         "value_baselines": [{"baseline": "image", **{k: v for k, v in values[0].items() if k != "block"}}],
+        "class_probes": classes,
+        "class_baselines": [{"baseline": "predicted", "step": 2, "class": "thumb", "auc": 0.8, "lo": 0.7, "hi": 0.9}],
         "patch": patch,
         "patch_first_order": [{"block": "double.1", "step": 4, "n": 40, "exact": 0.1, "estimate": 0.2}],
         "patch_agreement": [agree],
@@ -100,6 +111,10 @@ def test_a_section_is_there_where_its_tables_are(tmp_path):
     assert list(found) == [stage.section.split()[0] for stage in OWN if stage.section and not stage.always]
     assert set(found["survey"].figures) == {"survey_probe", "survey_distance"}
     assert set(found["mend"].figures) == {"mend", "mend_pairs"} and found["commit"].figures == {}
+    assert found["classes"].rows[1] == (
+        "thumb, 30% of a picture", "double.1 at step 2", "0.88 (0.80 to 0.95)", "0.01", "0.70", "0.80 (0.70 to 0.90)"
+    )  # fmt: skip
+    assert "class hand are told from others of their picture" in found["classes"].text
     first = found["patch"].rows[0]
     assert first[0] == "double.1, step 2" and first[1].startswith("0.18 (0.05 to 0.30; q = 0.01)")
     assert first[3] == "+0.02 (−0.01 to +0.05; q = 0.4; n = 40)" and first[4] == ""
