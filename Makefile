@@ -2,6 +2,7 @@
 # make test    the environment with the test extras, then every test, one process a core
 # make quick   the same without the tests that are slow, need a browser or start processes: a minute or two
 # make check   ruff and mypy in the same environment
+# make site    the documentation as a site: build/site/index.html
 #
 # PYTHON names the interpreter (3.11 or newer). PIP_FLAGS is handed to pip, for example an index that has the CPU build of
 # torch; PYTEST_FLAGS to pytest.
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PYTEST = $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: demo test quick check clean
+.PHONY: demo test quick check site clean
 
 demo: $(VENV)/ready
 	@$(BIN)/handscope study datasets/demo.yaml
@@ -31,6 +32,9 @@ quick: $(VENV)/ready-test
 check: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+site: $(VENV)/ready-test
+	$(BIN)/mkdocs build --strict
 
 # A stamp is written last, so that an installation which was cut off is made again.
 $(VENV)/python:

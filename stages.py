@@ -1,6 +1,6 @@
 """The stages of a study, in one table: what each reads, writes and depends on, and where its code is.
 
-The table is data and imports nothing heavy: ``study``, resuming, the report, ``--help``, the README and the tests are
+The table is data and imports nothing heavy: ``study``, resuming, the report, ``--help``, docs/commands.md and tests are
 made from it. A stage names its functions by their path in the package; they are imported when they are used.
 """
 

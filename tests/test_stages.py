@@ -1,4 +1,4 @@
-"""The table of stages, and what is made from it: the README, the help, what a study runs."""
+"""The table of stages, and what is made from it: the page of commands, the help, what a study runs."""
 
 import inspect
 import json
@@ -17,8 +17,8 @@ from handscope.study import Study
 ROOT = Path(__file__).parents[1]
 
 
-def readme_table() -> str:
-    """The table of stages as it stands in README.md."""
+def table_of_stages() -> str:
+    """The table of stages as it stands in docs/commands.md."""
     rows = ["| stage | command | function | reads | writes |", "|---|---|---|---|---|"]
     for stage in STAGES:
         name = stage.name if stage.always else rf"{stage.name} \*"
@@ -42,8 +42,9 @@ def places(patterns: tuple[str, ...]) -> list[str]:
     return [f"`{name}`" for name in dict.fromkeys(short)]
 
 
-def test_the_readme_has_the_table_of_stages():
-    assert readme_table() in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md should say\n{readme_table()}"
+def test_the_page_of_commands_has_the_table_of_stages():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert table_of_stages() in page, f"docs/commands.md should say\n{table_of_stages()}"
 
 
 def test_the_page_of_tables_is_made_from_the_table_of_stages():
@@ -51,8 +52,8 @@ def test_the_page_of_tables_is_made_from_the_table_of_stages():
     assert made["PAGE"].read_text(encoding="utf-8") == made["page"](), "run python docs/make_tables.py"
 
 
-def test_the_readme_names_every_key_of_a_study():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_a_study_names_every_key():
+    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     table = text[text.index("| key | value | default |") :].partition("\n\n")[0]
     for name, field in Study.model_fields.items():
         assert f"`{field.alias or name}`" in table, name
