@@ -18,7 +18,6 @@ from matplotlib import rc_context
 
 HERE = Path(__file__).parent
 PLACE = HERE / "concepts"
-SHARED = "single.3 with its places, step 14"
 SEEN = [20, 18, 14, 10, 6, 3, 1]
 
 
@@ -58,16 +57,17 @@ def held_out() -> None:
 def noise() -> None:
     """The table of docs/statistics.md on noises that prompts share, as intervals."""
     text = (HERE / "statistics.md").read_text(encoding="utf-8")
-    rows = [line.replace("*", "").strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| single.3 with")]
+    lines = [line for line in text.splitlines() if line.startswith("| single.3 with its places, step")]
+    rows = [line.replace("*", "").strip("| ").split(" | ") for line in lines]
     read = re.compile(r"(\.\d\d) \((\.\d\d)–(\.\d\d)\)")
     names = ("shared noises, held out by prompt", "held out by prompt and noise", "own noises, held out by prompt")
-    lines = {}
+    measured = {}
     for name, column in zip(names, (1, 3, 4)):
         values = [(int(row[0].split()[-1]), *map(float, read.match(row[column]).groups())) for row in rows]
-        lines[name] = pd.DataFrame(values, columns=["step", "auc", "lo", "hi"]).assign(q=0.0)
+        measured[name] = pd.DataFrame(values, columns=["step", "auc", "lo", "hi"]).assign(q=0.0)
     with rc_context(figures.STYLE):
         drawn = figures.figure(6.0, 3.2)
-        ax = figures.series(lines, drawn.subplots())
+        ax = figures.series(measured, drawn.subplots())
         ax.set_ylim(0.35, 1.12)
         ax.set_ylabel("AUC within prompts")
         ax.legend(loc="upper center", ncols=1, fontsize=7)

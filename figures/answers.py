@@ -70,8 +70,8 @@ def power_curve(
     """
     for (auc, rows), (colour, marker) in zip(table.groupby("auc"), SERIES, strict=False):
         rows = rows.sort_values("n")
-        ax.plot(rows["n"], rows["power"], color=colour, linewidth=2 * scale(), marker=marker, markevery=0.2,
-                markersize=5.5 * scale(), label=f"AUC {auc:g}")
+        ax.plot(rows["n"], rows["power"], color=colour, linewidth=2 * scale(), marker=marker,
+                markevery=max(1, len(rows) // 6), markersize=5.5 * scale(), label=f"AUC {auc:g}")
     ax.axhline(target, color=FAINT, linewidth=0.9, linestyle=":")
     for n in at:
         ax.axvline(n, color=FAINT, linewidth=0.9, linestyle="--")

@@ -294,3 +294,9 @@ def test_a_figure_for_a_paper_has_its_width_and_its_letters(tmp_path, venue, wid
     assert min(text.get_fontsize() for text in ax.texts) >= SMALLEST
     with pytest.raises(HandscopeError, match="neurips, icml, cvpr"), figures.paper("nature"):
         pass
+
+
+def test_a_power_that_is_not_known_draws_no_line_and_no_error():
+    ax = figures.power_curve(chances().assign(power=np.nan))
+    ax.figure.canvas.draw()
+    assert len(ax.get_legend().get_texts()) == chances()["auc"].nunique()
