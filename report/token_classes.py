@@ -79,21 +79,21 @@ def section_of(results: Results) -> tuple[str, dict[str, str], tuple[str, ...], 
             f"{number(best['place_auc'])}", picture,
         ))  # fmt: skip
     captions = {
-        "classes": "Held-out AUC of tokens within their picture. Hatched cells are not separable from chance beyond "
-        "where a class usually lies."
+        "classes": "Held-out AUC of tokens within their picture, less that of the place alone. Hatched cells are not "
+        "told from exchanged masks."
     }
     head = ("Class", "Best cell", "AUC there", "p, corrected", "Place alone", "Predicted picture at that step")
     return text, captions, head, rows
 
 
 def grid_figure(results: Results) -> Figure:
-    """AUC within pictures over blocks and steps, a panel a class."""
+    """What cells have beyond the place alone over blocks and steps, a panel a class: the AUC itself is soon near 1."""
     table = results.table("class_probes").astype({"class": str})
     names = list(dict.fromkeys(table["class"]))
     wide, high = 1.9 + 0.5 * max(table["step"].nunique(), 6), 1.7 + 0.42 * max(table["block"].nunique(), 4)
     drawn = figures.figure(wide, high * len(names))
     called = SCORE.corrected(table, len(table))
     for name, ax in zip(names, drawn.subplots(len(names), squeeze=False)[:, 0], strict=True):
-        figures.grid(table[table["class"] == name], "auc", called, ax, centre=0.5, label="AUC within pictures")
+        figures.grid(table[table["class"] == name], "gain", called, ax, centre=0, label="AUC beyond the place alone")
         ax.set_title(f"Tokens of the class {name}")
     return drawn
