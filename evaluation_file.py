@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .evaluation.evaluate import Plan
     from .evaluation.recipe import Recipe, Variant
 
-PATHS = ("model", "transformer", "base", "pictures", "path", "encoder", "run")
+PATHS = ("model", "transformer", "base", "pictures", "path", "encoder", "run", "network")
 """Keys of an arm whose value is that of something beside the file, where there is something of its name."""
 
 
@@ -114,7 +114,7 @@ def _arms(said: Evaluation, path: Path) -> tuple[dict[str, Recipe], dict[str, Va
     places: dict[str, Variant] = {}
     for number, entry in enumerate(said.arms, 1):
         name = entry.get("name", f"number {number}")
-        made = "pictures" in entry or "repair" in entry
+        made = "pictures" in entry or isinstance(entry.get("repair"), str)
         whole = entry if made else {**said.defaults, **entry}
         try:
             found = list(variants(whole))

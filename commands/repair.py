@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..mitigations.finding import FINDERS, finder
 from ..progress import Progress
 from .options import load_model, model_options, number, seed, whole
 from .verb import add_verb, say
-
-FINDERS = ("anatomy", "template")
 
 
 def add(verbs: Any) -> None:
@@ -17,7 +16,8 @@ def add(verbs: Any) -> None:
     verb = add_verb(verbs, "repair", _repair, text)
     verb.add_argument("folder", metavar="FOLDER", help="pictures with captions, such as RUN/samples")
     verb.add_argument("out", metavar="OUT", help="the folder that gets the pictures and repair.csv")
-    verb.add_argument("--network", metavar="FOLDER", help="the depth ControlNet; without one, depth plays no part")
+    verb.add_argument("--network", metavar="FOLDER",
+                      help="the depth ControlNet, or organism-depth; without one, depth plays no part")  # fmt: skip
     verb.add_argument("--column", help="of the folder's table, with the captions (default: prompt, text or caption)")
     verb.add_argument("--find", choices=FINDERS, default="anatomy",
                       help="by landmarks in any picture, or by the organism's caption (default anatomy)")  # fmt: skip
@@ -32,19 +32,19 @@ def add(verbs: Any) -> None:
 
 
 def _repair(arguments: argparse.Namespace, progress: Progress) -> None:
-    from ..mitigations.painting import check_paints, load_network
+    from ..mitigations.painting import check_paints, load_network, network_folder
     from ..mitigations.pictures import captioned
     from ..mitigations.repair_folder import repair_folder
 
     pictures = captioned(arguments.folder, arguments.column)
     model = load_model(arguments)
     check_paints(model.family)
-    network = load_network(model, Path(arguments.network)) if arguments.network else None
+    network = load_network(model, network_folder(arguments.network)) if arguments.network else None
     table = repair_folder(
         model,
         Path(arguments.out),
         pictures,
-        _finder(arguments.find),
+        finder(arguments.find),
         network,
         Path(arguments.depth) if arguments.depth else None,
         strength=arguments.strength,
@@ -57,13 +57,3 @@ def _repair(arguments: argparse.Namespace, progress: Progress) -> None:
     refused = table[table["refused"] != ""]
     say("repair", f"{len(table) - len(refused)} of {len(table)} pictures: {arguments.out}, refused in repair.csv")
 
-
-def _finder(name: str) -> Any:
-    """From a picture and its caption to a mask and a depth."""
-    if name == "template":
-        from ..organism.template import template
-
-        return template
-    from ..anatomy.read.depth import found
-
-    return found

@@ -13,8 +13,10 @@ import pandas as pd
 from ..errors import HandscopeError
 from ..files import atomic, write_csv
 from ..labeling.subject import DEFAULT, Subject, load_subject, set_subject
+from ..mitigations.painting import check_paints
 from ..models.checkpoints import find
 from ..models.model import Model
+from ..models.registry import family_in
 from ..progress import Progress, quiet
 from ..run.folder import Run, sample_id
 from ..run.part import Part, PartsLeftError, check_part
@@ -22,11 +24,13 @@ from .arm_metrics import Measures, arm_metrics
 from .arms import Arm, arm_run, begin_arm, draw_arm
 from .blind import KEY, blind
 from .contrasts import contrasts
+from .costs import costs
 from .fitting import check_weights
 from .given import Given, given_pictures, one_of_each, state_of
 from .opening import Models, best_by, first_line, given_arm, imported, opened, repaired_arm
+from .painted import painted_arm
 from .rates import measured, rates
-from .recipe import Mend, Recipe, Variant
+from .recipe import Mend, Paint, Recipe, Variant
 from .scored import SCORERS, Scored, score_arms
 
 Pairs = Sequence[tuple[str, int]]
@@ -79,9 +83,9 @@ class Outcome:
     Attributes
     ----------
     scored : Scored
-    rates, contrasts, metrics : DataFrame
-        See `handscope.evaluation.rates.rates`, `handscope.evaluation.contrasts.contrasts` and
-        `handscope.evaluation.arm_metrics.arm_metrics`.
+    rates, contrasts, metrics, costs : DataFrame
+        See `handscope.evaluation.rates.rates`, `handscope.evaluation.contrasts.contrasts`,
+        `handscope.evaluation.arm_metrics.arm_metrics` and `handscope.evaluation.costs.costs`.
     failed : dict of str, what went wrong by the arm's name
     """
 
@@ -89,6 +93,7 @@ class Outcome:
     rates: pd.DataFrame
     contrasts: pd.DataFrame
     metrics: pd.DataFrame
+    costs: pd.DataFrame
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -128,7 +133,10 @@ def check(plan: Plan) -> Checked:
             if recipe.pictures is not None:
                 given[name] = given_pictures(Path(recipe.pictures), plan.prompts)
             elif recipe.repair is not None and recipe.of is not None:
-                imported(recipe.repair)
+                if isinstance(recipe.repair, Paint):
+                    _check_painted(recipe)
+                else:
+                    imported(recipe.repair)
                 if recipe.of not in plan.arms or recipe.of == name:
                     raise HandscopeError(f"it repairs {recipe.of!r}, and there is no such arm.")
                 if plan.arms[recipe.of].repair is not None:
@@ -153,7 +161,7 @@ def evaluate(
     progress: Progress = quiet,
 ) -> Outcome:
     """Draw what is missing, score it, compare, and write ``scores.csv``, ``pictures.csv``, ``rates.csv``,
-    ``contrasts.csv`` and, where they are asked for, ``metrics.csv``.
+    ``contrasts.csv``, ``costs.csv`` and, where they are asked for, ``metrics.csv``.
 
     An arm that fails does not stop the others: it is named in the outcome, and tried again by the next call. All can be
     killed at any moment, and go on.
@@ -206,7 +214,8 @@ def compare(
         else pd.DataFrame()
     )  # fmt: skip
     metrics = pd.DataFrame() if metrics is None else metrics
-    return Outcome(scored, rates(scored, tables), apart, metrics, dict(failed or {}))
+    found = rates(scored, tables)
+    return Outcome(scored, found, apart, metrics, costs(scored.pictures, found), dict(failed or {}))
 
 
 def write(plan: Plan, outcome: Outcome) -> None:
@@ -218,6 +227,7 @@ def write(plan: Plan, outcome: Outcome) -> None:
                                                                  for path in pictures["path"]]))  # fmt: skip
     write_csv(plan.folder / "rates.csv", outcome.rates)
     write_csv(plan.folder / "contrasts.csv", outcome.contrasts)
+    write_csv(plan.folder / "costs.csv", outcome.costs)
     if len(outcome.metrics):
         write_csv(plan.folder / "metrics.csv", outcome.metrics)
     arms = {
@@ -285,6 +295,8 @@ def _ready(
     if recipe.pictures is not None:
         pictures = checked.given[recipe.name]
         yield None, given_arm(recipe, pictures, state_of(pictures))
+    elif recipe.of is not None and isinstance(recipe.repair, Paint):
+        yield painted_arm(recipe, models, drawn[recipe.of], min(plan.batch_size, len(plan.pairs)))
     elif recipe.of is not None:
         yield None, repaired_arm(recipe, drawn[recipe.of])
     elif recipe.mend is not None:
@@ -327,6 +339,13 @@ def _check_scorer(plan: Plan, subject: Subject) -> None:
         raise HandscopeError(
             f"There is no scorer {plan.scorer!r}: expected {', '.join(SCORERS)}, a CSV of verdicts, or module:function."
         )
+
+
+def _check_painted(recipe: Recipe) -> None:
+    address = recipe.address
+    checkpoint = find(str(address["name"]), address["revision"], address["base"])
+    check_paints(family_in(checkpoint.folder))
+    check_weights(recipe, checkpoint)
 
 
 def _check_run(mend: Mend) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..errors import HandscopeError
 from ..files import refuse_unusable
+from ..mitigations.painting import network_folder
 from ..models.checkpoints import PICKLES, Checkpoint
 from ..models.family import Family
 from ..models.registry import family_in
-from .recipe import Recipe
+from .recipe import Paint, Recipe
 
 Shapes = Mapping[str, tuple[int, ...]]
 LORA = re.compile(
@@ -41,7 +42,9 @@ def check_weights(recipe: Recipe, checkpoint: Checkpoint) -> None:
     if recipe.inversion is not None:
         _check_inversion(Path(recipe.inversion.path), folder)
     if recipe.controlnet is not None:
-        _check_controlnet(Path(recipe.controlnet.path), family, folder)
+        _check_controlnet(network_folder(recipe.controlnet.path), family, folder)
+    if isinstance(recipe.repair, Paint) and recipe.repair.network is not None:
+        _check_controlnet(network_folder(recipe.repair.network), family, folder)
     if recipe.ip_adapter is not None:
         shapes_of(Path(recipe.ip_adapter.path) / recipe.ip_adapter.file)
         encoder = recipe.ip_adapter.encoder

@@ -19,6 +19,7 @@ from PIL import Image
 from ..errors import HandscopeError
 from ..extract.generate import draw
 from ..files import sha256
+from ..mitigations.painting import network_folder
 from ..models.checkpoints import quiet_libraries
 from ..models.model import Model, load
 from ..run.folder import Run, sample_id
@@ -214,7 +215,7 @@ def given_arm(recipe: Recipe, pictures: Sequence[Given], state: str) -> Arm:
 
 def repaired_arm(recipe: Recipe, source: Run) -> Arm:
     """An arm whose pictures a function makes of another's: (pictures, prompts) to as many pictures."""
-    assert recipe.repair is not None
+    assert isinstance(recipe.repair, str)
     repair = imported(recipe.repair)
     rows, family = source.metadata(), source.settings.get("provenance", {}).get("family", "")
 
@@ -315,7 +316,7 @@ def _controlled(model: Model, recipe: Recipe) -> Any:
     assert recipe.controlnet is not None
     around, net = (resolve_name(name) for name in model.family.controlnets)
     controlnet = net.from_pretrained(
-        recipe.controlnet.path, torch_dtype=model.dtype, local_files_only=True, use_safetensors=True
+        network_folder(recipe.controlnet.path), torch_dtype=model.dtype, local_files_only=True, use_safetensors=True
     )
     with suppress(AttributeError):
         controlnet.to(model.device)

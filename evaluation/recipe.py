@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from ..errors import HandscopeError
+from ..mitigations.finding import FINDERS
 from ..models.quantise import QUANTISATIONS
 
 MODEL = ("model", "revision", "device", "dtype", "offload", "quantisation", "base")
 SWEPT = (
     ("steps",), ("guidance",), ("true_cfg",), ("lora", "scale"), ("controlnet", "strength"), ("ip_adapter", "scale"),
-    ("mend", "strength"), ("best_of", "n"),
+    ("mend", "strength"), ("best_of", "n"), ("repair", "strength"), ("repair", "control"),
 )  # fmt: skip
 """Keys that may be a list: an arm is then drawn for each of its numbers."""
 DRAWS = ("prompt", "negative", "true_cfg", "scheduler", "lora", "inversion", "controlnet", "ip_adapter", "best_of",
@@ -92,6 +93,20 @@ class Mend(_Part):
     strength: Number | None = None
 
 
+class Paint(_Part):
+    """What is found in a picture is painted anew, as `handscope repair` does it.
+
+    `find` says what and in which depth, `network` is the depth ControlNet that is told it, without which the prompt
+    alone says what to paint; `strength` and `control` as in `handscope.mitigations.repair.repair`; `seed` of the noise.
+    """
+
+    find: Literal[FINDERS] = "anatomy"  # type: ignore[valid-type]
+    network: Text | None = None
+    strength: Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")] = 1.0
+    control: Number = 0.55
+    seed: Annotated[int, Strict(), Field(ge=0, description="a whole number of at least 0")] = 0
+
+
 class Recipe(_Part):
     """One arm.
 
@@ -111,8 +126,9 @@ class Recipe(_Part):
     scheduler, lora, inversion, controlnet, ip_adapter, best_of, mend : parts of their own
     pictures : str
         A folder of pictures that were made elsewhere, or a table in one.
-    of, repair : str
-        The name of another arm, and ``module:function`` of (pictures, prompts) that makes its pictures anew.
+    of, repair : str, and str or Paint
+        The name of another arm, and what makes its pictures anew: ``module:function`` of (pictures, prompts), or the
+        model of this arm.
     control : bool
         It must not look as if it helped, and is left out of corrections.
     controls : tuple of str
@@ -150,7 +166,9 @@ class Recipe(_Part):
     mend: Annotated[Mend | None, Field(description="{way: NAME, run: RUN, strength: 0.1}")] = None
     pictures: Text | None = None
     of: Text | None = None
-    repair: Annotated[Function | None, Field(description="module:function")] = None
+    repair: Annotated[
+        Function | Paint | None, Field(description="module:function, or {find: anatomy, network: FOLDER, control: 1}")
+    ] = None
     control: bool = False
     controls: tuple[str, ...] = ()
 
@@ -206,10 +224,12 @@ class Recipe(_Part):
                     "a model."
                 )
             if (self.repair is None) != (self.of is None):
-                raise HandscopeError("needs both: of, the arm that is repaired, and repair, a module:function.")
+                raise HandscopeError("needs both: of, the arm that is repaired, and repair, which says by what.")
+            if isinstance(self.repair, Paint) and self.model is None:
+                raise HandscopeError("paints anew, and says nothing of what paints: give it a model.")
             return
         if self.of is not None:
-            raise HandscopeError("says of, which goes with repair: module:function; add it.")
+            raise HandscopeError("says of, which goes with repair; add it.")
         if self.model is None:
             raise HandscopeError("says nothing of what draws it: give it a model, pictures, or of and repair.")
         if self.negative is None and "true_cfg" in self.model_fields_set:

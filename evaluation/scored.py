@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..errors import HandscopeError
 from ..labeling.subject import Subject
-from ..models.embedded import organism_of
+from ..models.embedded import NAME, organism_of
 from ..parallel import cores, each, finished
 from ..progress import Progress, quiet
 from ..run.folder import Run
@@ -120,7 +120,8 @@ def score_arms(
         from ..organism.judge import Judge
 
         judge = Judge.load()
-        instances, errors = _by_picture(partial(_judged, judge), runs, pictures, progress), None
+        instances = _by_picture(partial(_judged, judge), runs, pictures, progress)
+        errors = np.array(judge.counts, float) if judge.counts and _all_of(NAME, runs) else None
     elif scorer.endswith(".csv"):
         instances, errors = _by_table(Path(scorer), pictures), None
     else:
@@ -167,6 +168,11 @@ def _usual(runs: Runs) -> str:
     """The calibration for pictures of these arms: one for all, or their rates would not compare."""
     drawn = [run.settings for run in runs.values() if run.settings.get("provenance")]
     return "organism" if drawn and all(organism_of(settings) for settings in drawn) else "general"
+
+
+def _all_of(organism: str, runs: Runs) -> bool:
+    """Whether one organism drew all pictures, so that what is known of a judge of its pictures holds."""
+    return all((one := organism_of(run.settings)) is not None and one.name == organism for run in runs.values())
 
 
 def _by_picture(

@@ -5,7 +5,7 @@ chance is hatched in a grid, and has an open marker elsewhere. Colours, sizes an
 """
 
 from .answers import power_curve, reliability
-from .arms import arms_forest, dose_response
+from .arms import arms_forest, dose_response, rate_against_cost
 from .calls import PAPERS, paper
 from .clouds import label_legend, scatter
 from .comparing import block_matrix, depth_map, profiles, replicated
@@ -51,6 +51,7 @@ __all__ = [
     "paper",
     "power_curve",
     "profiles",
+    "rate_against_cost",
     "rates",
     "replicated",
     "reliability",

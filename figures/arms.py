@@ -73,6 +73,29 @@ def dose_response(
     return ax
 
 
+@drawing
+def rate_against_cost(table: pd.DataFrame, ax: Axes = FRESH, *, baseline: str, label: str = "") -> Axes:
+    """The rate of each arm over what a good picture costs, with intervals of the rate over prompts: best is below left.
+
+    Parameters
+    ----------
+    table : DataFrame with arm, calls_per_good, rate, lo and hi
+    baseline : the arm whose rate is a line across
+    """
+    x, rate, low, high = (table[name].to_numpy(float) for name in ("calls_per_good", "rate", "lo", "hi"))
+    ax.vlines(x, 100 * low, 100 * high, colors=PAIRED, linewidth=1.4 * scale())
+    ax.scatter(x, 100 * rate, c=PAIRED, s=30 * scale() ** 2, zorder=3)
+    for name, *at in zip(table["arm"], x, 100 * rate):
+        ax.annotate(name, at, (5 * scale(), 3 * scale()), textcoords="offset points")
+    for level in rate[(table["arm"] == baseline).to_numpy()]:
+        ax.axhline(100 * level, color=FAINT, linestyle="--", linewidth=0.9 * scale())
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("calls of the transformer for each good picture")
+    ax.set_ylabel(label)
+    return ax
+
+
 def series_of(doses: Mapping[str, float], along: str) -> str:
     """The name of a series: the other numbers of a sweep."""
     return ", ".join(f"{name} {value:g}" for name, value in doses.items() if name != along)

@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from ..errors import HandscopeError
+from ..models.embedded import NETWORK, NETWORK_FOLDER
 from ..models.family import Family
 from ..models.model import Model
 
@@ -30,6 +31,11 @@ def class_of(family: Family, name: str) -> Any:
 def check_paints(family: Family) -> None:
     """Refuse a family that has no such pipelines, as `class_of`."""
     class_of(family, "plain")
+
+
+def network_folder(name: str | Path) -> Path:
+    """Where a ControlNet is: ``organism-depth`` is the organism's, which ships; any other name is a folder's."""
+    return NETWORK_FOLDER if name == NETWORK else Path(name)
 
 
 def load_network(model: Model, folder: Path) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,10 @@ class Region:
     depth: NDArray[np.float32]
 
 
+Find = Callable[[NDArray[np.uint8], str], tuple[NDArray[np.bool_], NDArray[np.float32]]]
+"""From a picture (height, width, 3) and its caption to a mask and a depth of shape (height, width)."""
+
+
 def refusal(model: Model, region: Region | None) -> str:
     """Why a region cannot be painted anew, in a sentence; empty where it can."""
     if region is None or not region.mask.any():
@@ -45,6 +50,27 @@ def refusal(model: Model, region: Region | None) -> str:
             "Enlarge the picture, or cut out a part of it."
         )
     return ""
+
+
+def steps_of(steps: int, strength: float) -> int:
+    """Calls of the transformer that a repair of a strength takes.
+
+    Raises
+    ------
+    HandscopeError
+        The strength leaves none.
+    """
+    left = min(int(steps * strength), steps)
+    if not 0 < strength <= 1 or left < 1:
+        raise HandscopeError(
+            f"Expected a strength above 0 and up to 1 that leaves at least one of {steps} steps, found {strength:g}."
+        )
+    return left
+
+
+def own_noise(seed: int, name: str) -> int:
+    """The seed of a picture's own noise, by its name: pictures that are repaired together share none."""
+    return int(hashlib.sha256(f"{seed} {name}".encode()).hexdigest()[:8], 16)
 
 
 @torch.no_grad()
@@ -90,10 +116,7 @@ def repair(
     for region in regions:
         if said := refusal(model, region):
             raise HandscopeError(said)
-    if not 0 < strength <= 1 or round(strength * steps) < 1:
-        raise HandscopeError(
-            f"Expected a strength above 0 and up to 1 that leaves at least one of {steps} steps, found {strength:g}."
-        )
+    steps_of(steps, strength)
     pipe = pipeline(model, network)
     height, width = regions[0].mask.shape
     given = model.family.generation(model, prompts, guidance)

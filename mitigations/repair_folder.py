@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ from ..labeling.exchange.pictures import opened
 from ..models.model import Model
 from ..progress import Progress, quiet
 from .pictures import Captioned
-from .repair import Region, refusal, repair
-
-Find = Callable[[NDArray[np.uint8], str], tuple[NDArray[np.bool_], NDArray[np.float32]]]
-"""From a picture (height, width, 3) and its caption to a mask and a depth of shape (height, width)."""
+from .repair import Find, Region, own_noise, refusal, repair
 
 
 def repair_folder(
@@ -61,8 +57,8 @@ def repair_folder(
         said = _refused(model, region)
         target = out / f"{one.path.stem}.png"
         if not said and not target.exists():
-            own = int(hashlib.sha256(f"{seed} {one.path.name}".encode()).hexdigest()[:8], 16)
-            (made,) = repair(model, [picture], [one.caption], [region], [own], network, **settings)
+            own = [own_noise(seed, one.path.name)]
+            (made,) = repair(model, [picture], [one.caption], [region], own, network, **settings)
             with atomic(target) as temporary:
                 Image.fromarray(made).save(temporary)
         share = float(region.mask.mean())

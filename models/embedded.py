@@ -14,6 +14,9 @@ NAME = "organism"
 SHIPPED = Path(__file__).parents[1] / NAME
 FOLDER = SHIPPED / "pipe"
 
+NETWORK, NETWORK_FOLDER = "organism-depth", SHIPPED / "depth_network"
+"""The depth ControlNet of `NAME`, by its short name, and where it is."""
+
 
 @dataclass(frozen=True)
 class Organism:

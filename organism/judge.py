@@ -40,6 +40,8 @@ class Judge:
     names : features used, in order. mean, scale, weights : (n_features,). intercept : float.
     sure_good, sure_bad : probabilities of "bad" below and above which it decides; between them it abstains.
     summary : how it did on prompts that it had not seen (see `evaluate`).
+    counts : its verdicts there against labels, a row a prompt, as of `handscope.analysis.statistics.verdicts.Counts`;
+        empty where that is not known.
     """
 
     names: tuple[str, ...]
@@ -50,6 +52,7 @@ class Judge:
     sure_good: float
     sure_bad: float
     summary: dict[str, Any]
+    counts: tuple[list[int], ...] = ()
 
     @classmethod
     def load(cls, path: Path = CARD) -> "Judge":
@@ -73,9 +76,9 @@ class Judge:
             return judge
         found = json.loads(CHECKS.read_text(encoding="utf-8")).get(name)
         if found is None:
-            return replace(judge, summary={"fitted_to": fitted, "n": 0, "trusted": False})
+            return replace(judge, summary={"fitted_to": fitted, "n": 0, "trusted": False}, counts=())
         low, high = found["band"]
-        return replace(judge, sure_good=low, sure_bad=high, summary={"fitted_to": fitted, **found})
+        return replace(judge, sure_good=low, sure_bad=high, summary={"fitted_to": fitted, **found}, counts=())
 
     def save(self, path: Path = CARD) -> None:
         """Write the card; all of it or nothing."""

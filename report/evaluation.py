@@ -66,6 +66,7 @@ def evaluation_page(plan: Plan, outcome: Outcome, progress: Progress = quiet) ->
         apart=list(_contrast_rows(outcome)),
         kinds=[(kind, subject.fault_word(kind)) for kind in kinds_in(outcome.scored)],
         faults=list(_fault_rows(outcome)),
+        costs=list(_cost_rows(outcome)),
         metrics=list(_metric_rows(outcome)),
         before=list(_before_and_after(plan, outcome, pictures)),
         sheet=_sheet(plan, outcome, pictures, subject),
@@ -94,6 +95,13 @@ def _figures(plan: Plan, outcome: Outcome, subject: Subject) -> Iterator[tuple[s
             figures.arms_forest(apart, drawn.add_subplot(), baseline=plan.baseline, measure=words)
             said = "; ".join(f"{row.arm} {_points(row.difference)}" for row in apart.itertuples())
             yield "forest", drawn, f"Difference of each arm from {plan.baseline}, in points: {said}."
+        if len(outcome.costs) > 1:
+            drawn = figures.figure(8.5, 3.8)
+            label = f"pictures with an implausible {subject.noun}, %"
+            figures.rate_against_cost(outcome.costs, drawn.add_subplot(), baseline=plan.baseline, label=label)
+            rows = outcome.costs.itertuples()
+            said = "; ".join(f"{row.arm} {row.rate:.0%} at {row.calls_per_good:.3g}" for row in rows)
+            yield "cost", drawn, f"Implausible pictures over calls of the transformer for each good one: {said}."
         rates = _rows(outcome.rates, PICTURE, MAIN).set_index("arm")
         for number, (key, rows) in enumerate(_sweeps(plan, rates)):
             drawn = figures.figure(6, 3.6)
@@ -219,6 +227,12 @@ def _fault_rows(outcome: Outcome) -> Iterator[tuple[str, list[str]]]:
     kinds = kinds_in(outcome.scored)
     for arm in dict.fromkeys(outcome.rates["arm"]) if kinds else ():
         yield arm, [_share(of.loc[arm, kind]) for kind in kinds]
+
+
+def _cost_rows(outcome: Outcome) -> Iterator[dict[str, str]]:
+    for row in outcome.costs.itertuples():
+        each = f"{row.calls_per_good:.3g} ({row.calls_per_good_lo:.3g} to {row.calls_per_good_hi:.3g})"
+        yield {"arm": row.arm, "calls": f"{row.calls:.3g}", "seconds": f"{row.seconds:.2g}", "each": each}
 
 
 def _metric_rows(outcome: Outcome) -> Iterator[dict[str, str]]:

@@ -1,58 +1,65 @@
-"""Does a LoRA that was trained on plausible renders mend the organism, and is it told from its controls?
+"""What mends the organism's hands, at which cost: LoRAs made here, repair by depth, and what costs draws alone.
 
     python bench/validity/mitigations.py data WORK      draws what is trained on
     python bench/validity/mitigations.py train WORK     trains the LoRA and its controls; goes on where it was stopped
-    python bench/validity/mitigations.py judge WORK     draws 416 pairs of new noises with each, judges and compares
+    python bench/validity/mitigations.py sweep WORK     strengths of repair, on noises that are used for nothing else
+    python bench/validity/mitigations.py repair WORK    repair beside its controls, on 768 new pairs
+    python bench/validity/mitigations.py cost WORK      every mitigation on 416 pairs, and the figure; --run RUN is a
+                                                        labelled run of the demo, which teaches triage
+    python bench/validity/mitigations.py look WORK      shuffled sheets of 100 pairs before and after a repair
+    python bench/validity/mitigations.py looked WORK    what WORK/look/verdicts.csv says of them
 
-Two mitigations are tried: a LoRA of plausible renders, and half of a LoRA of malformed ones taken away. Controls of the
-first: the same LoRA on the same renders with captions permuted; on malformed renders; and all weights trained on the
-plausible ones for as many steps, which is more of the training that made the organism. Of the second: half of the
-others taken away. Numbers are in docs/mitigations.md.
+Each can be stopped and started again. Each evaluation is a file of `handscope evaluate`, written into WORK. Arms that
+are trained: a LoRA of plausible renders, and as its controls the same LoRA on the same renders with captions permuted;
+on malformed renders; and all weights trained on the plausible ones for as many steps, which is more of the training
+that made the organism. What was learnt of malformed renders, half of it taken away (task arithmetic, Ilharco et al.
+2023, arXiv 2212.04089), was tried in 0.4's first table and mended nothing. Numbers are in docs/mitigations.md.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import handscope as hs
 import numpy as np
+import pandas as pd
 import torch
-from handscope.evaluation.arms import Arm, DrawnBatch
-from handscope.evaluation.experiment import experiment
-from handscope.extract.generate import draw
+import yaml
+from handscope.analysis.statistics.paired import paired_rates
+from handscope.anatomy.read.embedding import landmark_features
+from handscope.evaluation.arms import Arm
+from handscope.evaluation.blind import KEY, blind
+from handscope.evaluation.evaluate import Outcome, Plan, evaluate
+from handscope.evaluation.quality import diversity
+from handscope.evaluation.recipe import Recipe
+from handscope.evaluation_file import read_evaluation
+from handscope.files import write_csv
 from handscope.mitigations.learners import DreamBooth, LoRA
 from handscope.mitigations.pictures import captioned
 from handscope.mitigations.settings import Training
 from handscope.mitigations.train import train
 from handscope.models.model import Model
-from handscope.organism.captions import CAPTIONS
-from handscope.organism.judge import Judge
 from handscope.organism.render import render_dataset
 from handscope.organism.silhouette import silhouette
-from handscope.progress import bars
-from handscope.run.prompts import own_seed
-from PIL import Image
+from handscope.organism.study.catalogue import triage_arms
+from handscope.organism.study.mend import setting_of
+from handscope.organism.template import template
+from handscope.progress import Progress, bars
+from handscope.report.evaluation import evaluation_page
+from handscope.run.folder import Run, sample_id
+from PIL import Image, ImageDraw
 
 SHARDS, EACH, SEED = (1, 2), 512, 9000  # the organism was trained on these shards among others
 TRAINING = {"batch": 16, "schedule": "cosine", "warm_up": 20, "average": 0.98, "dropout": 0.1, "save_every": 50}
 STEPS, RATE, WHOLE_RATE, RANK = 300, 2e-3, 1e-4, 16
-PROMPTS, NOISES, FIRST = 32, 13, 3000
-MADE = {"lora": "plausible", "lora malformed": "malformed", "lora permuted": "permuted", "more training": "plausible"}
+MADE = {"lora": "plausible", "more training": "plausible", "lora malformed": "malformed", "lora permuted": "permuted"}
 """What is trained, and on which pictures."""
-TRIED = {
-    "lora": ("lora", 1.0, ("lora malformed", "lora permuted", "more training")),
-    "minus malformed": ("lora malformed", -0.5, ("minus plausible", "minus permuted")),
-}
-"""Mitigations: which training, how strongly it acts, and their controls. What was learnt of malformed renders, taken
-away, is task arithmetic (Ilharco et al. 2023, arXiv 2212.04089); its strength was fixed before anything was drawn."""
-CONTROLS = {
-    "lora malformed": ("lora malformed", 1.0),
-    "lora permuted": ("lora permuted", 1.0),
-    "more training": ("more training", 1.0),
-    "minus plausible": ("lora", -0.5),
-    "minus permuted": ("lora permuted", -0.5),
-}
+REFERENCE, REFERENCE_SEED = 1000, 77
+CONTROLS, STRENGTHS = [0, 0.2, 0.4, 0.55, 0.7, 0.85, 1, 1.3], [0.6, 1]
+LOOK = 19
 
 
 def data(work: Path) -> None:
@@ -87,64 +94,192 @@ def train_all(work: Path) -> None:
             train(learner, work / "made" / name, captioned(work / "data" / pictures), training, progress=progress)
 
 
-def judge(work: Path) -> None:
-    """Each arm on the same prompts and new noises."""
-    model, knows = hs.load("organism"), Judge.load()
-    prompts = [str(CAPTIONS[i]) for i in np.random.default_rng(5).permutation(len(CAPTIONS))[:PROMPTS]]
-    pairs = [(prompt, own_seed(prompt, FIRST + i)) for i in range(NOISES) for prompt in prompts]
-    arms = [Arm("baseline", "plain", drawing(model))]
-    there = {name for name in MADE if (work / "made" / name / "losses.csv").exists()}
-    for name, (made, scale, controls) in TRIED.items():
-        if made in there:
-            arms.append(Arm(name, "weights", drawing(with_learnt(work / "made" / made, scale)), controls=controls))
-    for name, (made, scale) in CONTROLS.items():
-        if made in there:
-            arms.append(Arm(name, "control", drawing(with_learnt(work / "made" / made, scale))))
+def evaluation(work: Path, name: str, arms: Sequence[Mapping[str, Any]], seeds: Mapping[str, int], **more: Any) -> Plan:
+    """An evaluation of `handscope evaluate`, whose file is written into WORK. All share the pictures that they can."""
+    said = {"folder": str((work / "arms").absolute()), "prompts": "study", "seeds": dict(seeds), "scorer": "organism",
+            "defaults": {"model": "organism", "steps": 20, "guidance": 3.5}, "arms": list(arms), **more}  # fmt: skip
+    path = work / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(said, sort_keys=False))
+    return read_evaluation(path)
+
+
+def evaluated(work: Path, name: str, plan: Plan, ways: Any = None) -> Outcome:
+    """Draw, compare, and keep the tables and the page under the evaluation's name."""
     with bars() as progress:
-        table = experiment(
-            model,
-            work / "arms",
-            arms,
-            pairs,
-            judge=lambda picture, prompt: float(knows.verdict(picture, prompt)[1] > 0.5),
-            silhouette=silhouette,
-            reference=render_dataset(1000, 77).images.permute(0, 2, 3, 1).numpy(),
-            baseline={"steps": 20, "guidance": 3.5, "model": model.weight_hash},
-            progress=progress,
-        )
-    print(table[["arm", "n", "before", "after", "difference", "low", "high", "mended", "broken", "p", "control_p",
-                 "kernel_distance", "kd_lo", "kd_hi", "kd_ratio", "diversity"]].T.to_string())  # fmt: skip
+        outcome = evaluate(plan, ways, progress=progress)
+        for table in ("rates", "contrasts", "costs", "metrics"):
+            write_csv(work / f"{name}_{table}.csv", getattr(outcome, table))
+        evaluation_page(plan, outcome, progress).rename(work / f"{name}.html")
+    for arm, why in outcome.failed.items():
+        print(f"{arm} failed: {why}")
+    return outcome
 
 
-def with_learnt(folder: Path, scale: float) -> Model:
-    """The organism with what was learnt, as strongly as `scale` says where it is a LoRA."""
-    model = hs.load("organism")
-    if (folder / "transformer").exists():
-        model.pipe.transformer = type(model.transformer).from_pretrained(folder / "transformer").eval()
-    else:
-        model.pipe.load_lora_weights(folder)
-        model.pipe.fuse_lora(lora_scale=scale)  # as fast as the model itself
-        model.pipe.unload_lora_weights()
-    return model
+PLAIN = {"name": "organism"}
 
 
-def drawing(model: Model) -> Callable[[Sequence[str], Sequence[int]], DrawnBatch]:
-    """How an arm draws a batch."""
+def painted(name: str, **said: Any) -> dict[str, Any]:
+    """An arm that paints the organism's pictures anew, by template."""
+    return {"name": name, "of": "organism", "repair": {"find": "template", **said}}
 
-    def drawn(prompts: Sequence[str], seeds: Sequence[int]) -> DrawnBatch:
-        made = draw(model, list(zip(prompts, seeds)), 20, 3.5, model.height, model.width, trajectories=False)
-        return DrawnBatch(made.images, np.full(len(prompts), 20.0))
 
-    return drawn
+def sweep(work: Path) -> None:
+    """The malformed rate, and how far the drawn outline follows the depth, over strengths."""
+    arm = painted("sweep", network="organism-depth", strength=STRENGTHS, control=CONTROLS)
+    plan = evaluation(work, "sweep", [PLAIN, arm], {"first": 3900, "count": 2})
+    outcome = evaluated(work, "sweep", plan)
+    rates = outcome.rates[(outcome.rates["unit"] == "picture") & (outcome.rates["measure"] == "implausible")]
+    rows = []
+    for one in rates.set_index("arm").loc[list(plan.arms)[1:]].itertuples():
+        doses = plan.variants[one.Index].doses
+        followed = follows(plan, one.Index)
+        rows.append({"strength": doses["repair.strength"], "control": doses["repair.control"], "n": one.n,
+                     "rate": one.rate, "lo": one.lo, "hi": one.hi, "follows": followed.mean(),
+                     "follows_half": 1.96 * followed.std(ddof=1) / len(followed) ** 0.5})  # fmt: skip
+    table = pd.DataFrame(rows)
+    write_csv(work / "sweep.csv", table)
+    print(table.to_string())
+
+
+def follows(plan: Plan, arm: str) -> pd.Series:
+    """How much of silhouette and depth is common to both (intersection over union), a mean for each prompt."""
+    before, after = (Run(plan.folder / name.replace(" ", "_")) for name in ("organism", arm))
+    found = []
+    for prompt, seed in plan.pairs:
+        name = sample_id(prompt, seed)
+        depth = template(before.image(name), prompt)[1] > 0
+        drawn = silhouette(after.image(name))
+        found.append((prompt, (depth & drawn).sum() / (depth | drawn).sum()))
+    return pd.DataFrame(found, columns=["prompt", "share"]).groupby("prompt")["share"].mean()
+
+
+def chosen(work: Path) -> dict[str, float]:
+    """Of the sweep's settings the one with the lowest rate, of equals the weakest."""
+    table = pd.read_csv(work / "sweep.csv").sort_values(["rate", "control", "strength"])
+    return table.iloc[0][["strength", "control"]].to_dict()
+
+
+def repairs(work: Path) -> list[dict[str, Any]]:
+    """Repair as the sweep chose it, and what it has to beat: the same noise without depth, and the prompt alone."""
+    best = chosen(work)
+    return [
+        painted("repair", network="organism-depth", **best) | {"controls": ["depth not told", "inpainting"]},
+        painted("depth not told", network="organism-depth", strength=best["strength"], control=0),
+        painted("inpainting", strength=best["strength"]),
+    ]
+
+
+def repair(work: Path) -> None:
+    """Repair beside its controls, on pictures of which at least 200 are malformed."""
+    plan = evaluation(work, "repair", [PLAIN, *repairs(work)], {"first": 4000, "count": 24})
+    outcome = evaluated(work, "repair", plan)
+    print(said(outcome))
+    changed = 0
+    for name in ("repair", "depth not told", "inpainting"):
+        run, before = Run(plan.folder / name.replace(" ", "_")), Run(plan.folder / "organism")
+        for prompt, seed in plan.pairs:
+            sample = sample_id(prompt, seed)
+            mask = template(before.image(sample), prompt)[0]
+            changed += int((before.image(sample)[~mask] != run.image(sample)[~mask]).any(-1).sum())
+    print(f"{changed} pixels outside of the masks changed")
+
+
+def cost(work: Path, taught_by: Path | None) -> None:
+    """Every mitigation on the same pairs, the reference of distances being renders that nothing was trained on."""
+    reference = work / "reference"
+    if not reference.exists():
+        renders = render_dataset(REFERENCE, REFERENCE_SEED)
+        _write(reference, renders.images, renders.captions)
+    arms = [
+        PLAIN,
+        {"name": "true guidance 2", "negative": "", "true_cfg": 2},
+        {"name": "more steps", "steps": 40},
+        {"name": "best of 4", "best_of": {"n": 4, "by": "anatomy"}},
+    ]
+    if taught_by is not None:
+        arms.append({"name": "triage", "mend": {"way": "triage image", "run": str(taught_by.absolute())}})
+    there = [name for name in MADE if (work / "made" / name / "training.json").exists()]
+    for name in there:
+        made = work / "made" / name
+        whole = {"transformer": str(made / "transformer")}
+        weights = whole if name == "more training" else {"lora": {"path": str(made)}}
+        control = {"controls": [one for one in there if one != "lora"]} if name == "lora" else {"control": True}
+        arms.append({"name": name, **weights, **control})
+    arms += repairs(work)
+    plan = evaluation(work, "cost", arms, {"first": 4000, "count": 13}, metrics=["kid"], reference=str(reference))
+    outcome = evaluated(work, "cost", plan, triage_of)
+    print(said(outcome))
+    whole = {}
+    for arm, own in outcome.scored.pictures.groupby("arm", sort=False):
+        seen = landmark_features(np.stack([np.asarray(Image.open(path)) for path in own["path"]]))
+        whole[arm] = diversity(seen, own["prompt"].to_numpy())
+    print(pd.Series(whole) / whole["organism"])
+
+
+def said(outcome: Outcome) -> str:
+    """Rates, differences and costs, a row an arm."""
+    some = [table[(table["measure"] == "implausible") & (table["unit"] == "instance")].set_index("arm") for table in
+            (outcome.rates, outcome.contrasts)]  # fmt: skip
+    pairs = outcome.contrasts[outcome.contrasts["measure"] == "implausible"]
+    pairs = pairs[pairs["unit"] == "picture"].set_index("arm")
+    table = some[0][["n", "bad", "rate", "lo", "hi", "corrected", "corrected_lo", "corrected_hi"]]
+    table = table.join(pairs[["difference", "low", "high", "mended", "broken", "p", "holm", "control_p"]])
+    table = table.join(some[1][["corrected", "corrected_low", "corrected_high"]].add_suffix("_difference"))
+    table = table.join(outcome.costs.set_index("arm")[["calls", "seconds", "calls_per_good"]])
+    if len(outcome.metrics):
+        table = table.join(outcome.metrics.set_index("arm")[["value", "lo", "hi"]].add_prefix("kid_"))
+    return table.T.to_string()
+
+
+def triage_of(recipe: Recipe, prompts: Sequence[str], progress: Progress) -> tuple[Model, Arm]:
+    """The arm of triage that a run teaches, which begins another seed where the second step does not please."""
+    assert recipe.mend is not None
+    setting = setting_of(hs.load("organism"), Run(recipe.mend.run), window=(LOOK,), looks=(LOOK,), progress=progress)
+    arm = next(one for one in triage_arms(setting) if one.name.startswith(recipe.mend.way))
+    return setting.model, replace(arm, name=recipe.name)
+
+
+def look(work: Path) -> None:
+    """Pictures of 100 pairs, shuffled, on sheets of 25; which was before and which after stands in a file apart."""
+    folder = work / "look"
+    names = [sample_id(*pair) for pair in read_evaluation(work / "repair.yaml").pairs]
+    target = blind(work / "arms", ["organism", "repair"], 100, samples={"organism": names, "repair": names})
+    folder.mkdir(exist_ok=True)
+    rows = list(target.metadata().values())
+    for first in range(0, len(rows), 25):
+        sheet = Image.new("RGB", (5 * 300, 5 * 324), "white")
+        for place, row in enumerate(rows[first : first + 25]):
+            at = (place % 5 * 300, place // 5 * 324)
+            sheet.paste(Image.fromarray(target.image(row["sample"])).resize((288, 288), Image.Resampling.LANCZOS), at)
+            asked = ", ".join(row["prompt"].split(", ")[:3])
+            ImageDraw.Draw(sheet).text((at[0], at[1] + 290), f"{first + place}: {asked}", fill="black", font_size=13)
+        sheet.save(folder / f"sheet-{first:03d}.png")
+
+
+def looked(work: Path) -> None:
+    """What was seen: verdicts of WORK/look/verdicts.csv, a number of a picture and good, bad or unsure a row."""
+    given = pd.read_csv(work / "look" / "verdicts.csv").set_index("number")["verdict"]
+    key = json.loads((work / "arms" / "blind" / KEY).read_text())["pictures"]
+    rows = [(*key[f"look-{number:05d}"], {"good": 0.0, "bad": 1.0}.get(verdict)) for number, verdict in given.items()]
+    wide = pd.DataFrame(rows, columns=["arm", "sample", "bad"]).pivot(index="sample", columns="arm", values="bad")
+    prompts = [Run(work / "arms" / "organism").metadata()[name]["prompt"] for name in wide.index]
+    print(paired_rates(wide["organism"].astype(float), wide["repair"].astype(float), prompts))
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("data", "train", "judge"))
+    parser.add_argument("what", choices=("data", "train", "sweep", "repair", "cost", "look", "looked"))
     parser.add_argument("work", type=Path)
+    parser.add_argument("--run", type=Path, help="a labelled run of the organism with trajectories, for triage")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    {"data": data, "train": train_all, "judge": judge}[given.what](given.work)
+    given.work.mkdir(parents=True, exist_ok=True)
+    does = {"data": data, "train": train_all, "sweep": sweep, "repair": repair, "look": look, "looked": looked}
+    if given.what == "cost":
+        cost(given.work, given.run)
+    else:
+        does[given.what](given.work)
 
 
 if __name__ == "__main__":

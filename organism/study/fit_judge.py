@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 
 from ...analysis.statistics.folds import grouped_folds
 from ...analysis.statistics.paired import paired_rates
+from ...analysis.statistics.verdicts import Counts
 from ...files import atomic
 from ...models.embedded import NAME, ORGANISMS
 from ..judge import CHECKS, Judge, card_of, choose_band, decided_elsewhere, evaluate, fit, out_of_fold
@@ -75,7 +76,8 @@ def fit_to(name: str) -> dict[str, Any]:
     x, bad, groups, clear, names = lessons.x, lessons.bad, lessons.groups, lessons.clear, lessons.names
     p, decided = out_of_fold(x, bad, groups, clear, names)
     summary = evaluate(p, decided, bad, groups)
-    fit(x[clear], bad[clear], names, summary, choose_band(p, bad)).save(card_of(name))
+    counts = tuple(Counts.of(p > 0.5, bad, groups).table.astype(int).tolist())
+    replace(fit(x[clear], bad[clear], names, summary, choose_band(p, bad)), counts=counts).save(card_of(name))
     return summary
 
 

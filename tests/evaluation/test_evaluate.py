@@ -13,14 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from diffusers import FluxControlNetModel
 from handscope.analysis.statistics.paired import paired_rates
 from handscope.cli import main
 from handscope.errors import HandscopeError
 from handscope.evaluation import evaluate as room
+from handscope.evaluation import painted
 from handscope.evaluation.evaluate import check, evaluate
 from handscope.evaluation.given import given_pictures, slug
 from handscope.evaluation.recipe import variants
 from handscope.evaluation_file import read_evaluation
+from handscope.models.model import load
 from handscope.run.folder import Run, sample_id
 from handscope.run.part import PartsLeftError
 from PIL import Image
@@ -148,6 +152,48 @@ def test_machines_divide_the_pictures(written) -> None:
     assert set(outcome.scored.pictures["arm"]) == {"plain", "best"}
 
 
+def test_an_arm_paints_what_is_found_in_anothers_pictures(written, tmp_path, tiny_pipe_folder, monkeypatch) -> None:
+    shape = {"attention_head_dim": 16, "num_attention_heads": 2}
+    network = FluxControlNetModel.from_transformer(
+        load(str(tiny_pipe_folder)).transformer, num_layers=1, num_single_layers=0, **shape
+    )
+    torch.manual_seed(0)
+    for parameter in network.controlnet_blocks.parameters():
+        torch.nn.init.normal_(parameter)
+    network.save_pretrained(tmp_path / "network")
+
+    def find(picture, prompt):
+        mask = np.zeros(picture.shape[:2], bool)
+        mask[: 0 if "potter" in prompt else 28] = True  # nothing is found in one
+        return mask, mask.astype(np.float32)
+
+    monkeypatch.setattr(painted, "finder", lambda name: find)
+    arms = ["{name: plain}",
+            "{name: alone, of: plain, repair: {strength: 0.5}}",
+            "{name: depth, of: plain, repair: {network: network, control: [0, 3]}}"]  # fmt: skip
+    plan = read_evaluation(written(*arms))
+    outcome = evaluate(plan)
+    assert not outcome.failed and list(plan.arms) == ["plain", "alone", "depth 0", "depth 3"]
+    runs = {name: Run(plan.folder / name.replace(" ", "_")) for name in plan.arms}
+    for name, row in runs["plain"].metadata().items():
+        before, found = runs["plain"].image(name), "potter" not in row["prompt"]
+        made = {arm: runs[arm].image(name) for arm in plan.arms if arm != "plain"}
+        for picture in made.values():
+            assert np.array_equal(picture[28:], before[28:]) and np.array_equal(picture, before) != found
+        assert np.array_equal(made["depth 0"], made["depth 3"]) != found
+        calls = {arm: run.metadata()[name]["calls"] for arm, run in runs.items()}
+        assert calls["plain"] == 2 and calls["alone"] == 2 + found and 4 < calls["depth 3"] < 6 or not found
+    designs = outcome.contrasts[outcome.contrasts["unit"] == "picture"]["design"].unique()
+    assert designs.tolist() == ["same noises"]
+    bits = runs["depth 3"].metadata()
+    shutil.rmtree(runs["depth 3"].path)
+    evaluate(plan)
+    again = runs["depth 3"].metadata()
+    assert {name: row["image_sha256"] for name, row in again.items()} == {
+        name: row["image_sha256"] for name, row in bits.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("arms", "said"),
     [
@@ -167,6 +213,8 @@ def test_machines_divide_the_pictures(written) -> None:
         (["{name: plain, lora: {path: gone.ckpt}}"], "is a pickle by its name"),
         (["{name: plain, of: plain, repair: 'made_plugins:inverted'}"], "and there is no such arm"),
         (["{name: plain}", "{name: x, of: plain, repair: 'made_plugins:nothing'}"], "There is no function"),
+        (["{name: plain}", "{name: x, of: plain, repair: {network: gone}}"], "found no config.json"),
+        (["{name: plain}", "{name: x, of: plain, repair: {strength: 0}}"], "or {find: anatomy, network"),
         (["{name: plain, controls: [other]}"], "has to beat 'other'"),
         (["{name: plain, mend: {way: steering, run: gone}}"], "is no labelled run"),
     ],

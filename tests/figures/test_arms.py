@@ -42,3 +42,14 @@ def test_a_dose_is_drawn_in_order_and_each_series_alone() -> None:
     np.testing.assert_allclose(x.get_xydata(), [[1, 20], [2, 40]])
     np.testing.assert_allclose(y.get_xydata(), [[1.5, 30]])
     assert list(reference.get_ydata()) == [25, 25] and ax.get_xlabel() == "lora.scale"
+
+
+def test_rates_stand_over_what_a_good_picture_costs() -> None:
+    table = pd.DataFrame({"arm": ["plain", "two"], "calls_per_good": [25.0, 50.0], "rate": [0.2, 0.1],
+                          "lo": [0.1, 0.05], "hi": [0.3, 0.2]})  # fmt: skip
+    ax = figures.rate_against_cost(table, baseline="plain", label="implausible, %")
+    spans, points = ax.collections
+    np.testing.assert_allclose(points.get_offsets(), [[25, 20], [50, 10]])
+    np.testing.assert_allclose([one[:, 1] for one in spans.get_segments()], [[10, 30], [5, 20]])
+    assert [text.get_text() for text in ax.texts] == ["plain", "two"]
+    assert list(ax.lines[0].get_ydata()) == [20, 20] and ax.get_ylim()[0] == 0 == ax.get_xlim()[0]
