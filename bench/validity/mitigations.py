@@ -126,7 +126,7 @@ def painted(name: str, **said: Any) -> dict[str, Any]:
 def sweep(work: Path) -> None:
     """The malformed rate, and how far the drawn outline follows the depth, over strengths."""
     arm = painted("sweep", network="organism-depth", strength=STRENGTHS, control=CONTROLS)
-    plan = evaluation(work, "sweep", [PLAIN, arm], {"first": 3900, "count": 2})
+    plan = evaluation(work, "sweep", [PLAIN, arm], {"first": 3900, "count": 1})
     outcome = evaluated(work, "sweep", plan)
     rates = outcome.rates[(outcome.rates["unit"] == "picture") & (outcome.rates["measure"] == "implausible")]
     rows = []

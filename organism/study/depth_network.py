@@ -1,6 +1,6 @@
 """The recipe of the organism's depth ControlNet, from the renderer to the folder that ships.
 
-    OMP_NUM_THREADS=1 python -m handscope.organism.training.depth_network WORK
+    OMP_NUM_THREADS=1 python -m handscope.organism.study.depth_network WORK
 
 draws pictures with their depth, trains on them, and writes WORK/network. It may be killed and run again with the same
 command: shards that are drawn are kept, and the training goes on where its last checkpoint stands. The rate is constant
@@ -26,8 +26,7 @@ from ..depth import render_with_depth
 
 SHARDS, EACH = (1, 2, 3), 512  # of the renders that the organism was trained on
 DOUBLE, SINGLE = 2, 0
-STEPS = 600
-TRAINING = {"batch": 16, "rate": 1e-3, "schedule": "constant_with_warmup", "warm_up": 50, "average": 0.99}
+STEPS = 1400
 DROPOUT = 0.2  # of captions, so that depth is looked at where they say the same
 
 
@@ -65,8 +64,18 @@ def depth_network(work: Path, steps: int, progress: Progress) -> Path:
     pictures, depths = pictures_with_depth(work, progress)
     model = load(NAME)
     learner = DepthControl(model, depths, model.height, model.width, DOUBLE, SINGLE, progress)
-    training = Training(steps=steps, dropout=DROPOUT, save_every=100, **TRAINING)
+    training = Training(
+        steps=steps,
+        batch=16,
+        rate=1e-3,
+        schedule="constant_with_warmup",
+        warm_up=50,
+        dropout=DROPOUT,
+        average=0.99,
+        save_every=100,
+    )
     train(learner, work / "training", pictures, training, progress=progress)
+    learner.network.register_to_config(_name_or_path=NAME)  # not the path on this machine
     learner.network.half().save_pretrained(work / "network")
     return work / "network"
 
@@ -74,7 +83,7 @@ def depth_network(work: Path, steps: int, progress: Progress) -> Path:
 def main() -> None:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(
-        prog="python -m handscope.organism.training.depth_network",
+        prog="python -m handscope.organism.study.depth_network",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
