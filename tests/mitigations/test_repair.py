@@ -6,12 +6,14 @@ import torch
 from diffusers import FluxControlNetModel
 from handscope.errors import HandscopeError
 from handscope.mitigations.depth_control import DepthControl
-from handscope.mitigations.painting import load_network
+from handscope.mitigations.painting import load_network, network_folder
 from handscope.mitigations.pictures import captioned
 from handscope.mitigations.repair import Region, refusal, repair
 from handscope.mitigations.settings import Training
 from handscope.mitigations.train import train
 from handscope.models.model import load
+from handscope.organism.depth import render_with_depth
+from handscope.organism.silhouette import silhouette
 from made_families import save
 from made_tiny import PROMPTS
 from PIL import Image
@@ -96,6 +98,21 @@ def test_what_cannot_be_painted_anew_is_refused(tiny_model, tmp_path, trained):
         load_network(tiny_model, tmp_path / "wide")
     with pytest.raises(HandscopeError, match="at most the model's 2 double"):
         DepthControl(tiny_model, [], 32, 32, double=3)
+
+
+def test_the_organisms_network_ships_and_what_is_painted_has_the_depth_that_is_told():
+    model, (renders,), depths = load("organism"), *render_with_depth(4, 7001)
+    network = load_network(model, network_folder("organism-depth"))
+    blank, whole = np.full((96, 96, 3), 128, np.uint8), np.ones((96, 96), bool)
+    regions = [Region(whole, depth) for depth in depths.numpy()]
+
+    def shared(control: float) -> float:
+        """Intersection over union of what is drawn and what is told, the mean of all."""
+        made = repair(model, [blank] * 4, renders.captions, regions, [0, 1, 2, 3], network, control=control, steps=8)
+        pairs = [(silhouette(one), region.depth > 0) for one, region in zip(made, regions)]
+        return float(np.mean([(drawn & told).sum() / (drawn | told).sum() for drawn, told in pairs]))
+
+    assert shared(1.0) > 0.85 > shared(0.0) + 0.1
 
 
 def test_other_families_are_refused(tmp_path):
