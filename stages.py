@@ -150,9 +150,10 @@ BALANCED = {"balanced_*": "balanced accuracy and its interval"}
 REASON = {"reason": "why a number is missing; empty where none is"}
 DISTANCE = {
     "db": "Bhattacharyya distance of tokens in nats, in-sample",
-    "db_*": "its parts, its null, what exceeds the null with interval, z, p with its floor, and q",
+    "db_*": "its parts, its null, what exceeds the null with interval, z, p with its floor and for all cells, and q",
 }
-MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p with its floor, q; in-sample; within prompts"}
+MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p with its floor and for all cells, q; in-sample; "
+    "within prompts"}
 GAIN = {
     "auc_baseline": "held-out AUC of the first of two probes",
     "auc_both": "held-out AUC of the second, which has more to read",
@@ -282,15 +283,15 @@ ANALYZE = Stage(
             CELL
             | {"sigma": "noise level at the step", "n_prompts": "prompts", "n_mixed": MIXED}
             | COUNTS
-            | {"dom_student_*": "p and q of an AUC of 1/2 whatever the spread: of the AUC over its standard error"}
+            | {"dom_student_*": "the same p and q of an AUC of 1/2 whatever the spread: of it over its standard error"}
             | MEANS
             | DISTANCE
             | {
-                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p with its floor, q",
+                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p with its floor and for all cells, q",
                 "pca_var*": "shares of variance of the first two principal components",
                 "massive_channels": "channels left out for their size, joined by semicolons",
                 "constant_channels": "channels left out since they do not vary in one class",
-                "shared_*": "held-out AUC of the mean of all cells' directions, p with its floor, and q",
+                "shared_*": "held-out AUC of the mean of all cells' directions, p with its floor and for all cells, and q",
             }
             | REASON,
         ),
@@ -345,7 +346,7 @@ ANALYZE = Stage(
     ),
     files=("analysis/cells.safetensors",),
     settings=STATISTICS,
-    version=5,
+    version=6,
     figures=(
         "grid_direction", "grid_distance", "distance_parts", "planes", "components", "cosines", "contrasts",
         "gaussianity", "transfer",

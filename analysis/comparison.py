@@ -22,6 +22,10 @@ from .two_sample import classifier_two_sample_test
 
 Array = NDArray[np.float64]
 
+Answered = tuple[dict[str, float], dict[str, Array]]
+"""Columns of a cell, and by the name of each test its statistics, the observed one first and then the null: arrays of
+shape (1 + permutations,). The labellings are those of every cell, so that p can be adjusted for all of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -63,14 +67,14 @@ class Comparison:
             "n_good": int((self.y == 0).sum()), "n_bad": int(self.y.sum()), "n_prompts": len(set(self.groups[:, 0]))
         }  # fmt: skip
 
-    def direction(self, sums: CellSums, seed: int) -> dict[str, float]:
+    def direction(self, sums: CellSums, seed: int) -> Answered:
         """Held-out AUC of the difference of means of sample vectors, with its null and interval."""
         x = sums.vectors[self.rows]
         labels = np.concatenate([self.y[None], self.labellings])
         scores = held_out_projections(x, labels, self.fold)
         values, student = auc(scores, labels, self.fold), studentised_auc(scores, labels, self.fold)
         low, high = bootstrap_auc(scores[0], self.y, self.groups, self.fold, seed=seed, null=values[1:])
-        return {
+        row = {
             "dom_auc": float(values[0]),
             "dom_lo": low,
             "dom_hi": high,
@@ -83,8 +87,9 @@ class Comparison:
             "dom_auc_in_sample": float(auc(x @ difference_of_means(x[self.y == 1], x[self.y == 0]), self.y)),
             "dom_within_auc": float(auc(scores[0], self.y, self.groups)),
         }
+        return row, {"dom": values, "dom_student": student}
 
-    def distance(self, sums: CellSums, seed: int) -> dict[str, float]:
+    def distance(self, sums: CellSums, seed: int) -> Answered:
         """The Bhattacharyya distance of tokens beside its null.
 
         Raises
@@ -93,14 +98,15 @@ class Comparison:
             A class has fewer than two tokens, or a channel does not vary in one class.
         """
         moments = Moments(sums.parts.count[self.rows], sums.parts.mean[self.rows], sums.parts.m2[self.rows])
-        return bhattacharyya_test(moments, self.y, self.groups, self.labellings, seed=seed).columns
+        test = bhattacharyya_test(moments, self.y, self.groups, self.labellings, seed=seed)
+        return test.columns, {"db": np.append(test.observed.distance, test.null)}
 
-    def classifier(self, sums: CellSums, seed: int) -> dict[str, float]:
+    def classifier(self, sums: CellSums, seed: int) -> Answered:
         """The classifier two-sample test of sample vectors."""
         test = classifier_two_sample_test(
             sums.vectors[self.rows], self.y, self.groups, permutations=self.labellings, seed=seed, fold=self.fold
         )
-        return {
+        row = {
             "c2st_auc": test.auc,
             "c2st_lo": test.interval[0],
             "c2st_hi": test.interval[1],
@@ -110,3 +116,4 @@ class Comparison:
             "c2st_p": test.p,
             "c2st_p_floor": p_floor(self.y, self.labellings, test.null),
         }
+        return row, {"c2st": np.append(test.auc, test.null)}

@@ -26,7 +26,7 @@ from .contrasts import Contrast, contrasts
 from .directions import cosines, difference_of_means, half_directions, unit
 from .distance import Bhattacharyya
 from .statistics.folds import check_folds, grouped_folds
-from .statistics.multiple import benjamini_hochberg
+from .statistics.multiple import benjamini_hochberg, family_p
 from .subject_tokens import SubjectTokens, instance_table, mixed
 from .transfer import SharedDirection, Transfer, transfer
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from ..run.folder import Run
 
 Array = NDArray[np.float64]
+
+Tested = tuple[dict[str, Any], dict[str, Array]]
+"""Columns of a row, and the statistics of its tests, as of `comparison.Answered`."""
 
 CONTRAST_COLUMNS = [
     "contrast", "block", "step", "n_good", "n_bad", "dom_auc", "dom_lo", "dom_hi", "dom_null_mean", "dom_null_sd",
@@ -115,15 +118,17 @@ class _Answer:
     Attributes
     ----------
     row, diagnosis : columns of cells.csv and of gaussianity.csv
-    contrasted : rows of contrasts.csv
+    tested : the statistics of each test of the row, as of `comparison.Answered`
+    contrasted : rows of contrasts.csv, with theirs
     arrays : for cells.safetensors
     vectors, halves : array of shape (n, width), and as of `half_directions`
     """
 
     cell: Cell
     row: dict[str, Any]
+    tested: dict[str, Array]
     diagnosis: dict[str, Any]
-    contrasted: list[dict[str, Any]]
+    contrasted: list[Tested]
     arrays: dict[str, Array]
     vectors: NDArray[np.float32]
     halves: NDArray[np.float32]
@@ -176,7 +181,7 @@ class _Questions:
         address = {"block": str(cell.block), "step": cell.step}
         sums = self.parts.read(cell)
         try:
-            row, arrays = _compare(self.whole, sums, self.seed)
+            row, tested, arrays = _compare(self.whole, sums, self.seed)
         except HandscopeError as error:
             raise HandscopeError(f"Cell {cell.block} at step {cell.step}: {error}") from error
         contrasted = [
@@ -192,8 +197,12 @@ class _Questions:
                 "n_mixed": mixed(self.table),
                 **row,
             },
+            tested,
             {**address, **asdict(self.parts.diagnose(cell, sums)), **_bounds(row)},
-            [{"contrast": one.name, **address, **row} for one, row in zip(self.contrasts, contrasted, strict=True)],
+            [
+                ({"contrast": one.name, **address, **row}, statistics)
+                for one, (row, statistics) in zip(self.contrasts, contrasted, strict=True)
+            ],
             arrays,
             sums.vectors.astype(np.float32),
             halves.astype(np.float32),
@@ -208,7 +217,7 @@ def _tables(questions: _Questions, answers: list[_Answer], carried: Transfer) ->
         "cells": cells,
         "samples": questions.table[["sample", "instance", "prompt", "bad", "fold", "verdict"]],
         "cosines": _long(pairs, cells),
-        "contrasts": _contrast_table([row for answer in answers for row in answer.contrasted]),
+        "contrasts": _contrast_table([answered for answer in answers for answered in answer.contrasted]),
         "gaussianity": pd.DataFrame([answer.diagnosis for answer in answers])[GAUSSIANITY_COLUMNS],
         "transfer": carried.table(),
         "shared": _shared_table(carried.shared, len(cells)),
@@ -227,62 +236,87 @@ def _write(run: Run, tables: dict[str, pd.DataFrame], arrays: dict[str, Array]) 
         save_file({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, temporary)
 
 
-def _compare(whole: Comparison, sums: CellSums, seed: int) -> tuple[dict[str, Any], dict[str, Array]]:
-    """A cell's columns, and its arrays for cells.safetensors."""
+def _compare(whole: Comparison, sums: CellSums, seed: int) -> tuple[dict[str, Any], dict[str, Array], dict[str, Array]]:
+    """A cell's columns, the statistics of its tests, and its arrays for cells.safetensors."""
     x, y, fold = sums.vectors, whole.y, whole.fold
     coordinates, shares = held_out.components(x, fold, seed)
+    direction, tested = whole.direction(sums, seed)
+    distance, of_distance = whole.distance(sums, seed)
+    classifier, of_classifier = whole.classifier(sums, seed)
     row: dict[str, Any] = {
-        **whole.direction(sums, seed),
-        **whole.distance(sums, seed),
-        **whole.classifier(sums, seed),
+        **direction,
+        **distance,
+        **classifier,
         "pca_var1": shares[0],
         "pca_var2": shares[1],
         "massive_channels": ";".join(map(str, sums.massive)),
         "constant_channels": ";".join(map(str, sums.constant)),
     }
     row["reason"] = UNPAIRED if np.isnan(row["dom_within_auc"]) else ""
-    return row, {
+    arrays = {
         "pca": coordinates,
         "cpca": held_out.contrastive(x, y, fold, ALPHA),
         "plane": held_out.on_planes(x, y, fold),
         "direction": unit(difference_of_means(x[y == 0], x[y == 1])),
     }
+    return row, tested | of_distance | of_classifier, arrays
 
 
-def _contrast(
-    one: Contrast, comparison: Comparison | None, sums: CellSums, direction: Array, seed: int
-) -> dict[str, Any]:
-    """Columns of a contrast in a cell; NaN and the reason where there is no comparison."""
+def _contrast(one: Contrast, comparison: Comparison | None, sums: CellSums, direction: Array, seed: int) -> Tested:
+    """Columns of a contrast in a cell, with the statistics of its tests; the reason where there is no comparison."""
     if comparison is None:
-        return {**one.counts, "reason": one.reason}
+        return {**one.counts, "reason": one.reason}, {}
     x, y = sums.vectors[comparison.rows], comparison.y
     own = unit(difference_of_means(x[y == 0], x[y == 1]))
-    row: dict[str, Any] = {**one.counts, **comparison.direction(sums, seed), "cosine_all": float(own @ direction)}
+    found, tested = comparison.direction(sums, seed)
+    row: dict[str, Any] = {**one.counts, **found, "cosine_all": float(own @ direction)}
     row["reason"] = UNPAIRED if np.isnan(row["dom_within_auc"]) else ""
     try:
-        return {**row, **comparison.distance(sums, seed)}
+        distance, of_distance = comparison.distance(sums, seed)
     except HandscopeError as error:
-        return {**row, "reason": "; ".join(filter(None, (row["reason"], str(error))))}
+        return {**row, "reason": "; ".join(filter(None, (row["reason"], str(error))))}, tested
+    return row | distance, tested | of_distance
 
 
 def _cell_table(answers: list[_Answer], shared: SharedDirection) -> pd.DataFrame:
     cells = pd.DataFrame([answer.row for answer in answers])
     cells["shared_auc"], cells["shared_p"], cells["shared_p_floor"] = shared.auc, shared.p, shared.p_floor
-    cells = _with_rates(cells)
+    cells["shared_p_family"] = shared.p_family
+    cells = _corrected(cells, [answer.tested for answer in answers])
     cells.insert(len(cells.columns) - 1, "reason", cells.pop("reason"))
     return cells
 
 
-def _contrast_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows).reindex(columns=CONTRAST_COLUMNS)
-    return pd.concat([_with_rates(part) for _, part in table.groupby("contrast", sort=False)], ignore_index=True)
+def _contrast_table(answered: list[Tested]) -> pd.DataFrame:
+    table = pd.DataFrame([row for row, _ in answered]).reindex(columns=CONTRAST_COLUMNS)
+    parts = [
+        _corrected(part.copy(), [answered[place][1] for place in part.index])
+        for _, part in table.groupby("contrast", sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
-def _with_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a false discovery rate over its rows behind every p."""
-    for name in [column for column in table.columns if column.endswith("_p")]:
-        table.insert(table.columns.get_loc(f"{name}_floor") + 1, f"{name[:-2]}_q", benjamini_hochberg(table[name]))
+def _corrected(table: pd.DataFrame, tested: list[dict[str, Array]]) -> pd.DataFrame:
+    """The table with, behind every p, one adjusted for all its rows and a false discovery rate over them.
+
+    Parameters
+    ----------
+    tested : of each row the statistics of its tests, as of `comparison.Answered`; a test that a row lacks has no p there
+    """
+    for name in [column.removesuffix("_p") for column in table.columns if column.endswith("_p")]:
+        adjusted = f"{name}_p_family"
+        if adjusted not in table:
+            behind = table.columns.get_loc(f"{name}_p_floor") + 1
+            table.insert(behind, adjusted, _adjusted([row.get(name) for row in tested]))
+        table.insert(table.columns.get_loc(adjusted) + 1, f"{name}_q", benjamini_hochberg(table[f"{name}_p"]))
     return table
+
+
+def _adjusted(statistics: list[Array | None]) -> Array:
+    there = [one for one in statistics if one is not None]
+    none = np.full(len(there[0]) if there else 1, np.nan)
+    both = np.stack([none if one is None else one for one in statistics], axis=1)
+    return family_p(both[0], both[1:])
 
 
 def _bounds(row: dict[str, Any]) -> dict[str, float]:

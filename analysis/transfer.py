@@ -35,7 +35,8 @@ class SharedDirection:
     Attributes
     ----------
     direction : array of shape (width,), of length 1, from bad to good, fitted to all samples: for use, not for judging
-    auc, p : arrays of shape (cells,), of the direction fitted without each sample's fold, in each cell
+    auc, p, p_family : arrays of shape (cells,), of the direction fitted without each sample's fold, in each cell;
+        `p_family` is adjusted for all cells
     mean : mean of `auc` over cells
     interval : 95% interval of `mean`, by drawing prompts
     null : array of shape (permutations,), `mean` under permuted labels
@@ -46,6 +47,7 @@ class SharedDirection:
     direction: Array
     auc: Array
     p: Array
+    p_family: Array
     mean: float
     interval: tuple[float, float]
     null: Array
@@ -263,6 +265,7 @@ def _shared(
         direction,
         values[0],
         p_values(values[0], values[1:]),
+        family_p(values[0], values[1:]),
         float(means[0]),
         bounds,
         means[1:],

@@ -105,7 +105,7 @@ def _scopes(results: Results) -> list[Claim]:
                 f"n = {int(rows['n_good'].iloc[0] + rows['n_bad'].iloc[0])}",
                 rows,
                 replace(SCORE, prefix="dom_"),
-                size=int(table["dom_q"].notna().sum()),
+                size=int(rows["dom_q"].notna().sum()),
                 reason=str(reason),
             )
         )

@@ -168,9 +168,9 @@ def fooled(world: World, permutations: int, seed: int) -> list[dict]:
         probe = cross_validate(LogisticProbe(L2), x, y, groups, permutations=permutations, seed=seed)
         after = held_out_scores(LogisticProbe(L2), np.hstack([known, x]), y[None], fold)[0]
         found = {
-            "direction": comparison.direction(sums, seed)["dom_p"],
-            "distance": comparison.distance(sums, seed)["db_p"],
-            "classifier": comparison.classifier(sums, seed)["c2st_p"],
+            "direction": comparison.direction(sums, seed)[0]["dom_p"],
+            "distance": comparison.distance(sums, seed)[0]["db_p"],
+            "classifier": comparison.classifier(sums, seed)[0]["c2st_p"],
             "probe": probe.p,
             "probe within prompts": probe.within_p,
             "gain over a baseline": compare(before, after, y, groups, fold).p,
@@ -227,7 +227,7 @@ def covered(world: World, permutations: int, seed: int) -> list[dict]:
     y, groups = store.y, store.groups
     fold = grouped_folds(groups, FOLDS, seed)
     x = store.cells[0].mean
-    found = compared(store, fold, permutations, seed).direction(sums_of(store.cells[0]), seed)
+    found = compared(store, fold, permutations, seed).direction(sums_of(store.cells[0]), seed)[0]
     scores = held_out_projections(x, y[None].astype(float), fold)[0]
     probe = cross_validate(LogisticProbe(L2), x, y, groups, folds=FOLDS, permutations=permutations, seed=seed)
     columns = ("auc", "lo", "hi", "p", "null_sd")

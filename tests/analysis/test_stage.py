@@ -18,12 +18,12 @@ from tables import check_columns
 
 COLUMNS = [
     "block", "step", "sigma", "n_good", "n_bad", "n_prompts", "n_mixed", "dom_auc", "dom_lo", "dom_hi",
-    "dom_null_mean", "dom_null_sd", "dom_p", "dom_p_floor", "dom_q", "dom_student_p", "dom_student_p_floor",
-    "dom_student_q", "dom_auc_in_sample", "dom_within_auc", "db",
+    "dom_null_mean", "dom_null_sd", "dom_p", "dom_p_floor", "dom_p_family", "dom_q", "dom_student_p",
+    "dom_student_p_floor", "dom_student_p_family", "dom_student_q", "dom_auc_in_sample", "dom_within_auc", "db",
     "db_mean_term", "db_variance_term", "db_null_mean", "db_null_sd", "db_excess", "db_lo", "db_hi", "db_z", "db_p",
-    "db_p_floor", "db_q", "c2st_auc", "c2st_lo", "c2st_hi", "c2st_accuracy", "c2st_null_mean", "c2st_null_sd",
-    "c2st_p", "c2st_p_floor", "c2st_q", "pca_var1", "pca_var2", "massive_channels", "constant_channels", "shared_auc",
-    "shared_p", "shared_p_floor", "shared_q", "reason",
+    "db_p_floor", "db_p_family", "db_q", "c2st_auc", "c2st_lo", "c2st_hi", "c2st_accuracy", "c2st_null_mean",
+    "c2st_null_sd", "c2st_p", "c2st_p_floor", "c2st_p_family", "c2st_q", "pca_var1", "pca_var2", "massive_channels",
+    "constant_channels", "shared_auc", "shared_p", "shared_p_floor", "shared_p_family", "shared_q", "reason",
 ]
 NUMBERS = [name for name in COLUMNS if name not in ("massive_channels", "constant_channels", "reason")]
 
@@ -55,6 +55,8 @@ def test_writes_every_table_of_the_contract(analysed):
     samples = pd.read_csv(analysed.analysis_dir / "samples.csv")
     assert set(samples["verdict"]) == {"good", "bad"}
     assert (samples.groupby("prompt")["fold"].nunique() == 1).all()
+    for name in ("dom", "dom_student", "db", "c2st", "shared"):
+        assert (cells[f"{name}_p_family"] >= cells[f"{name}_p"] - 1e-6).all()
     arrays = load_file(analysed.analysis_dir / "cells.safetensors")
     for name in ("plane", "pca", "cpca"):
         assert arrays[f"single.2/4/{name}"].shape == (len(samples), 2)
@@ -100,7 +102,7 @@ def test_a_scope_without_samples_has_a_reason_and_the_other_its_numbers(analysed
     assert local["reason"].str.startswith("0 bad samples have local faults alone, and 5 are needed").all()
     assert whole["reason"].isna().all()
     assert not whole.drop(columns="reason").isna().any().any()
-    for name in ("dom_auc", "dom_p", "db_excess", "db_q"):
+    for name in ("dom_auc", "dom_p", "dom_p_family", "db_excess", "db_p_family", "db_q"):
         np.testing.assert_allclose(whole[name].to_numpy(), cells[name].to_numpy(), rtol=1e-4)
     np.testing.assert_allclose(whole["cosine_all"], 1, atol=1e-6)
 
