@@ -150,10 +150,9 @@ BALANCED = {"balanced_*": "balanced accuracy and its interval"}
 REASON = {"reason": "why a number is missing; empty where none is"}
 DISTANCE = {
     "db": "Bhattacharyya distance of tokens in nats, in-sample",
-    "db_*": "its parts, its null, what exceeds the null with interval, z, p with its floor and for all cells, and q",
+    "db_*": "its parts, its null, what exceeds the null with interval, z, p, floor, p for all cells, and q",
 }
-MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p with its floor and for all cells, q; in-sample; "
-    "within prompts"}
+MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p, floor, p for all cells, q; in-sample; within prompts"}
 GAIN = {
     "auc_baseline": "held-out AUC of the first of two probes",
     "auc_both": "held-out AUC of the second, which has more to read",
@@ -287,11 +286,11 @@ ANALYZE = Stage(
             | MEANS
             | DISTANCE
             | {
-                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p with its floor and for all cells, q",
+                "c2st_*": "classifier two-sample test: AUC, interval, accuracy, null, p, floor, p for all cells, q",
                 "pca_var*": "shares of variance of the first two principal components",
                 "massive_channels": "channels left out for their size, joined by semicolons",
                 "constant_channels": "channels left out since they do not vary in one class",
-                "shared_*": "held-out AUC of the mean of all cells' directions, p with its floor and for all cells, and q",
+                "shared_*": "held-out AUC of the mean of all cells' directions, p, floor, p for all cells, and q",
             }
             | REASON,
         ),

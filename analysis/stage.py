@@ -301,7 +301,7 @@ def _corrected(table: pd.DataFrame, tested: list[dict[str, Array]]) -> pd.DataFr
 
     Parameters
     ----------
-    tested : of each row the statistics of its tests, as of `comparison.Answered`; a test that a row lacks has no p there
+    tested : of each row the statistics of its tests, as of `comparison.Answered`; no p where a row lacks a test
     """
     for name in [column.removesuffix("_p") for column in table.columns if column.endswith("_p")]:
         adjusted = f"{name}_p_family"
