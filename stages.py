@@ -152,7 +152,9 @@ DISTANCE = {
     "db": "Bhattacharyya distance of tokens in nats, in-sample",
     "db_*": "its parts, its null, what exceeds the null with interval, z, p, floor, p for all cells, and q",
 }
-MEANS = {"dom_*": "difference of means: held-out AUC, interval, null, p, floor, p for all cells, q; in-sample; within prompts"}
+MEANS = {
+    "dom_*": "difference of means: held-out AUC, interval, null, p, floor, p for all rows, q; in-sample; within prompts"
+}
 GAIN = {
     "auc_baseline": "held-out AUC of the first of two probes",
     "auc_both": "held-out AUC of the second, which has more to read",
