@@ -1,63 +1,75 @@
-"""The notebooks run from top to bottom, offline: on a finished run, and on one that they make."""
+"""The notebooks are pairs in step, hold small and clean outputs, and run from top to bottom, offline."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
 import pytest
+from handscope.tutorial import tutorial_run
+from made_once import made_once
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "first_look.ipynb"
-WATCH = NOTEBOOK.with_name("watch_a_hand.ipynb")
-
-
-def smaller(notebook: Path, folder: Path, *changes: tuple[str, str]) -> Path:
-    """A copy of a notebook, beside which no finished demo lies, that makes a smaller run."""
-    text = notebook.read_text(encoding="utf-8")
-    for before, after in changes:
-        assert text.count(before) == 1, before
-        text = text.replace(before, after)
-    copy = folder / notebook.name
-    copy.write_text(text, encoding="utf-8")
-    return copy
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+KILOBYTES = 400
+"""That one notebook may have; all of them together have less than 3 MB."""
 
 
-def executed(notebook: Path, run: str, scratch: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbmake", "--nbmake-timeout=500", notebook]
-    settings = {"HANDSCOPE_RUN": run, "HF_HUB_OFFLINE": "1", "TMPDIR": str(scratch)}
-    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, cwd=notebook.parent)
+def outputs(name: str) -> list[dict]:
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
 
 
-def test_first_look_runs_on_the_run_that_the_environment_names(studied_run, run_copy):
-    run = run_copy(studied_run)
-    done = executed(NOTEBOOK, str(run.path), run.path)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
+def test_every_notebook_is_one_of_a_pair():
+    assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))] == NAMES
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pair_says_the_same(name: str):
+    source, kept = (jupytext.read(FOLDER / f"{name}.{form}") for form in ("py", "ipynb"))
+    assert [(c.cell_type, c.source) for c in source.cells] == [(c.cell_type, c.source) for c in kept.cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_notebook_shows_is_small_and_of_no_machine(name: str):
+    shown = outputs(name)
+    assert shown and not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in shown)
+    for output in shown:
+        data = {form: text for form, text in output.get("data", {}).items() if not form.startswith("image/")}
+        text = json.dumps([data, output.get("text", "")])
+        assert not [word for word in ("/tmp", "/home", "/work", "/root", "Warning", "Traceback") if word in text], text
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < KILOBYTES * 1000
+
+
+def test_all_notebooks_together_are_small():
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.ipynb")) < 3_000_000
+
+
+@pytest.fixture(scope="session")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run that notebooks make where none is named: one a process, as notebooks write into it."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.delenv("HANDSCOPE_RUN", raising=False)
+            tutorial_run()
+
+    made = made_once(tmp_path_factory, "tutorial", make) / "tutorial"
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "tutorial"))
+
+
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_first_look_makes_a_run_where_there_is_none(tmp_path):
-    fewer = ("analyze(run, permutations=200", "analyze(run, permutations=19")
-    notebook = smaller(NOTEBOOK, tmp_path, ("range(8)", "range(3)"), fewer)
-    done = executed(notebook, "", tmp_path)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
-
-
-@pytest.mark.timeout(600)
-def test_a_hand_is_watched_with_probes_of_a_run_that_the_notebook_makes(tmp_path):
-    notebook = smaller(WATCH, tmp_path, ("range(6)", "range(3)"))
-    done = executed(notebook, "", tmp_path)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
-
-
-@pytest.mark.timeout(600)
-def test_blocks_are_looked_into_without_a_run(tmp_path):
-    done = executed(NOTEBOOK.with_name("look_inside.ipynb"), "", tmp_path)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
-
-
-@pytest.mark.timeout(600)
-def test_activations_are_swapped_without_a_run(tmp_path):
-    done = executed(NOTEBOOK.with_name("swap_a_hand.ipynb"), "", tmp_path)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs(name: str, tutorial: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbmake", "--nbmake-timeout=500"]
+    settings = {"HANDSCOPE_RUN": str(tutorial), "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [*command, FOLDER / f"{name}.ipynb"], env=os.environ | settings, capture_output=True, text=True, cwd=FOLDER
+    )
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

@@ -53,6 +53,7 @@ ORDER = """
     study_file
     evaluation_file
     study
+    tutorial
     cluster
     commands
     cli
