@@ -3,8 +3,8 @@
     python bench/validity/mitigations.py data WORK      draws what is trained on
     python bench/validity/mitigations.py train WORK     trains the LoRA and its controls; goes on where it was stopped
     python bench/validity/mitigations.py sweep WORK     strengths of repair, on noises that are used for nothing else
-    python bench/validity/mitigations.py repair WORK    repair beside its controls, on 768 new pairs
-    python bench/validity/mitigations.py cost WORK      every mitigation on 416 pairs, and the figure; --run RUN is a
+    python bench/validity/mitigations.py repair WORK    repair beside the prompt alone, on new pairs
+    python bench/validity/mitigations.py cost WORK      every mitigation on these pairs, and the figure; --run RUN is a
                                                         labelled run of the demo, which teaches triage
     python bench/validity/mitigations.py look WORK      shuffled sheets of 100 pairs before and after a repair
     python bench/validity/mitigations.py looked WORK    what WORK/look/verdicts.csv says of them
@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from handscope import figures
 from handscope.analysis.statistics.paired import paired_rates
 from handscope.anatomy.read.embedding import landmark_features
 from handscope.evaluation.arms import Arm
@@ -50,6 +51,7 @@ from handscope.organism.template import template
 from handscope.progress import Progress, bars
 from handscope.report.evaluation import evaluation_page
 from handscope.run.folder import Run, sample_id
+from matplotlib import rc_context
 from PIL import Image, ImageDraw
 
 SHARDS, EACH, SEED = (1, 2), 512, 9000  # the organism was trained on these shards among others
@@ -139,6 +141,16 @@ def sweep(work: Path) -> None:
     table = pd.DataFrame(rows)
     write_csv(work / "sweep.csv", table)
     print(table.to_string())
+    with rc_context(figures.STYLE):
+        drawn = figures.figure(9, 3.6)
+        left, right = drawn.subplots(1, 2)
+        table = table.assign(series="strength " + table["strength"].astype(str), dose=table["control"])
+        figures.dose_response(table, left, dose="strength of control", label="malformed, %")
+        half = table["follows_half"]
+        table = table.assign(rate=table["follows"], lo=table["follows"] - half, hi=table["follows"] + half)
+        label = "outline and depth in common, %"
+        figures.dose_response(table, right, dose="strength of control", label=label)
+        figures.save(drawn, work, "sweep")
 
 
 def follows(plan: Plan, arm: str) -> pd.Series:
@@ -153,29 +165,20 @@ def follows(plan: Plan, arm: str) -> pd.Series:
     return pd.DataFrame(found, columns=["prompt", "share"]).groupby("prompt")["share"].mean()
 
 
-def chosen(work: Path) -> dict[str, float]:
-    """Of the sweep's settings the one with the lowest rate, of equals the weakest."""
-    table = pd.read_csv(work / "sweep.csv").sort_values(["rate", "control", "strength"])
-    return table.iloc[0][["strength", "control"]].to_dict()
+REPAIRS = [
+    painted("repair", network="organism-depth", strength=1, control=1) | {"controls": ["inpainting"]},
+    painted("inpainting", strength=1) | {"control": True},
+]
+"""As strongly as the network was trained, which was fixed before anything was drawn; and the prompt alone."""
 
 
-def repairs(work: Path) -> list[dict[str, Any]]:
-    """Repair as the sweep chose it, and what it has to beat: the same noise without depth, and the prompt alone."""
-    best = chosen(work)
-    return [
-        painted("repair", network="organism-depth", **best) | {"controls": ["depth not told", "inpainting"]},
-        painted("depth not told", network="organism-depth", strength=best["strength"], control=0),
-        painted("inpainting", strength=best["strength"]),
-    ]
-
-
-def repair(work: Path) -> None:
-    """Repair beside its controls, on pictures of which at least 200 are malformed."""
-    plan = evaluation(work, "repair", [PLAIN, *repairs(work)], {"first": 4000, "count": 24})
+def repair(work: Path, noises: int) -> None:
+    """Repair beside the prompt alone, on every picture: what is mended, and what is broken."""
+    plan = evaluation(work, "repair", [PLAIN, *REPAIRS], {"first": 4000, "count": noises})
     outcome = evaluated(work, "repair", plan)
     print(said(outcome))
     changed = 0
-    for name in ("repair", "depth not told", "inpainting"):
+    for name in ("repair", "inpainting"):
         run, before = Run(plan.folder / name.replace(" ", "_")), Run(plan.folder / "organism")
         for prompt, seed in plan.pairs:
             sample = sample_id(prompt, seed)
@@ -184,7 +187,7 @@ def repair(work: Path) -> None:
     print(f"{changed} pixels outside of the masks changed")
 
 
-def cost(work: Path, taught_by: Path | None) -> None:
+def cost(work: Path, noises: int, taught_by: Path | None) -> None:
     """Every mitigation on the same pairs, the reference of distances being renders that nothing was trained on."""
     reference = work / "reference"
     if not reference.exists():
@@ -205,8 +208,9 @@ def cost(work: Path, taught_by: Path | None) -> None:
         weights = whole if name == "more training" else {"lora": {"path": str(made)}}
         control = {"controls": [one for one in there if one != "lora"]} if name == "lora" else {"control": True}
         arms.append({"name": name, **weights, **control})
-    arms += repairs(work)
-    plan = evaluation(work, "cost", arms, {"first": 4000, "count": 13}, metrics=["kid"], reference=str(reference))
+    arms += REPAIRS
+    more = {"metrics": ["kid"], "reference": str(reference.absolute())}
+    plan = evaluation(work, "cost", arms, {"first": 4000, "count": noises}, **more)
     outcome = evaluated(work, "cost", plan, triage_of)
     print(said(outcome))
     whole = {}
@@ -271,15 +275,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("data", "train", "sweep", "repair", "cost", "look", "looked"))
     parser.add_argument("work", type=Path)
+    parser.add_argument("--noises", type=int, default=24, help="of each of the 32 prompts, for repair and cost")
     parser.add_argument("--run", type=Path, help="a labelled run of the organism with trajectories, for triage")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
-    does = {"data": data, "train": train_all, "sweep": sweep, "repair": repair, "look": look, "looked": looked}
     if given.what == "cost":
-        cost(given.work, given.run)
+        cost(given.work, given.noises, given.run)
+    elif given.what == "repair":
+        repair(given.work, given.noises)
     else:
-        does[given.what](given.work)
+        {"data": data, "train": train_all, "sweep": sweep, "look": look, "looked": looked}[given.what](given.work)
 
 
 if __name__ == "__main__":

@@ -75,9 +75,13 @@ def depth_network(work: Path, steps: int, progress: Progress) -> Path:
         save_every=100,
     )
     train(learner, work / "training", pictures, training, progress=progress)
-    learner.network.register_to_config(_name_or_path=NAME)  # not the path on this machine
-    learner.network.half().save_pretrained(work / "network")
-    return work / "network"
+    out = work / "network"
+    learner.network.half().save_pretrained(out)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    del config["out_channels"]  # the transformer's, which a ControlNet warns of when it is loaded
+    config["_name_or_path"] = NAME  # not the path on this machine
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return out
 
 
 def main() -> None:

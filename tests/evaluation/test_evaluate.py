@@ -121,6 +121,10 @@ def test_arms_are_drawn_scored_and_compared(written, tmp_path, monkeypatch) -> N
     # Nothing is asked of a potter: a measure of what was asked for does not count him.
     assert rates.loc["plain", "picture", "avoided"]["n"] == 9
     assert {len(Run(plan.folder / "theirs").metadata()), rates.loc["theirs", "picture", "implausible"]["n"]} == {8}
+    costs = pd.read_csv(plan.folder / "costs.csv").set_index("arm")
+    assert costs["calls"][["plain", "away", "even"]].tolist() == [2, 4, 2] and "theirs" not in costs.index
+    good = 1 - rates.loc["plain", "picture", "implausible"]["rate"]
+    assert costs.loc["plain", "calls_per_good"] == pytest.approx(2 / good)
     table = pd.read_csv(plan.folder / "rates.csv")
     assert len(table) == len(outcome.rates) and (plan.folder / "evaluation.json").exists()
 
