@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-NOT_PACKAGED = (".ci", "tests", "bench", "docs")
+NOT_PACKAGED = (".ci", ".github", "tests", "bench", "docs")
 
 
 def run(*command: str | Path, **options) -> str:
