@@ -121,7 +121,7 @@ plt.show()
 # %% [markdown]
 # ## In words
 #
-# These sentences are composed from the tables of `analysis/`; the run's `report.html` has all of them. Where one says
+# These sentences are composed from the tables of `analysis/`; `handscope report RUN` makes a page of all. Where one says
 # that something was not told from chance, eight prompts may be too few: notebook 6 says what they could have shown.
 # `make demo` runs the same study on four times as many.
 
