@@ -121,9 +121,9 @@ plt.show()
 # %% [markdown]
 # ## In words
 #
-# These sentences are composed from the tables of `analysis/`; `handscope report RUN` makes a page of all. Where one says
-# that something was not told from chance, eight prompts may be too few: notebook 6 says what they could have shown.
-# `make demo` runs the same study on four times as many.
+# These sentences are composed from the tables of `analysis/`; `handscope report RUN` makes a page of all. Where one
+# says that something was not told from chance, eight prompts may be too few: notebook 6 says what they could have
+# shown. `make demo` runs the same study on four times as many.
 
 # %%
 for finding in findings.findings(results)[:4]:
