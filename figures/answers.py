@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from ..labeling.subject import Subject, words_of
 from .calls import FRESH, drawing, one_a_cell
-from .style import BLOCK_STYLE, FAINT, SERIES, scale, scaled
+from .style import BLOCK_STYLE, FAINT, SERIES, halo, scale, scaled
 
 
 @drawing
@@ -42,7 +42,7 @@ def reliability(
             continue
         last = row.predicted
         ax.annotate(f"{int(row.n)}", (row.predicted, 0), (0, 2), textcoords="offset points", ha="center", va="bottom",
-                    fontsize=scaled(0.76), color="#666666")
+                    fontsize=scaled(0.76), color="#666666", path_effects=halo(), zorder=4)
     plural, bad = words_of(subject).plural, words_of(subject).verdicts["bad"]
     label = f"predicted probability of {bad} (below: {plural})"
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=label, ylabel=f"share that is {bad}")

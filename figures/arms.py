@@ -66,6 +66,8 @@ def dose_response(
         ax.plot(x, 100 * y, color=colour, marker=marker, markersize=5 * scale(), label=str(name))
     if reference is not None:
         ax.axhline(100 * reference, color=FAINT, linestyle="--", linewidth=0.9 * scale(), label="baseline")
+    if table["dose"].nunique() <= 6:
+        ax.set_xticks(sorted(set(table["dose"])))
     ax.set_ylim(bottom=0)
     ax.set_xlabel(dose)
     ax.set_ylabel(label)

@@ -17,7 +17,7 @@ from .calls import FRESH, drawing, one_a_cell
 from .style import INK, LEVEL, STEPS_LABEL, colour_bar, halo, inches, scale, scaled, wrapped
 
 RING = "#B3003C"
-CHANCE = "not separable from chance (q > 0.05)"
+CHANCE = "not separable from chance (q\u00a0>\u00a00.05)"
 
 
 @drawing
