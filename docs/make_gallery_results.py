@@ -88,10 +88,8 @@ def cut(runs: Path) -> None:
     for folder, names in ((comparison, "cells profiles streams"), (replication, "each over")):
         for name in names.split():
             keep(folder / f"{name}.csv", f"{folder.name}/{name}.csv")
-    for name in ("contrasts", "rates"):
+    for name in ("contrasts", "rates", "costs"):
         keep(runs / "evaluate" / f"{name}.csv", f"evaluate/{name}.csv")
-
-
     keep_rates(run)
     keep_pictures(run)
 
@@ -128,10 +126,10 @@ def keep_pictures(run: hs.Run) -> None:
     trajectory, places = run.trajectory(sample["sample"]), [20 - step for step in SHOWN]
     pictures = predicted_pictures(model, trajectory, sampling.height, sampling.width)
     lens, rows = BlockLens(sampling), []
-    for index in places:
+    for index in places[1::2]:
         said = lens.read(trajectory.latents[index][None], [sample["prompt"]], index)
         rows.append([sampling.images(said.clean(block))[0] for block in lens.blocks])
-    np.savez_compressed(OUT / "demo/lens.npz", pictures=np.swapaxes(rows, 0, 1), blocks=lens.blocks, steps=SHOWN)
+    np.savez_compressed(OUT / "demo/lens.npz", pictures=np.swapaxes(rows, 0, 1), blocks=lens.blocks, steps=SHOWN[1::2])
     seen = watch(model, saved_probes(run.probes_dir, ["double.1", "single.3"]), sample["prompt"], int(sample["seed"]))
     np.savez_compressed(
         OUT / "demo/watch.npz", x0=seen.x0[places], scores=seen.scores[:, places].astype(np.float16), steps=SHOWN,
@@ -139,13 +137,14 @@ def keep_pictures(run: hs.Run) -> None:
     )  # fmt: skip
     hand = regions_of(run)[0]
     shapes = hand.shapes(pictures[places])
-    points = max(len(shape) for shape in shapes if shape is not None)
-    found = [np.full((points, 2), np.nan) if shape is None else shape for shape in shapes]
+    found = np.full((len(shapes), max(len(shape) for shape in shapes if shape is not None), 2), np.nan, np.float16)
+    for row, shape in zip(found, shapes):
+        row[: 0 if shape is None else len(shape)] = np.empty((0, 2)) if shape is None else shape
     table = pd.read_csv(run.analysis_dir / "commitment.csv")
     own = table[(table["sample"] == sample["sample"]) & (table["region"] == hand.name)]
     decided = own[np.isclose(own["tolerance"], hand.tolerance)]["step"].iloc[0]
     np.savez_compressed(
-        OUT / "demo/film.npz", pictures=pictures[places], shapes=np.float16(found), steps=SHOWN, decided=decided
+        OUT / "demo/film.npz", pictures=pictures[places], shapes=found, steps=SHOWN, decided=decided
     )
 
 

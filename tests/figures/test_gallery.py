@@ -1,6 +1,6 @@
 """The gallery shows every figure, as it is drawn today: from small stored results, against its own pictures.
 
-Letters differ between versions of freetype, and with their widths the layout: all that is drawn may lie three pixels away.
+Letters differ between versions of freetype, and with their widths the layout: what is drawn may lie three pixels away.
 matplotlib 3.10.9 (freetype 2.6.1) beside 3.11.2 (2.14.3): 0.03 at most; the changes below: 0.2 at least.
 """
 

@@ -26,6 +26,7 @@ REASONS = {
     "needs a program": "which handscope does not bring: ssh, conda, ComfyUI, FiftyOne, another file of the reader's",
     "installs": "the environment that the tests run in is made by these very commands",
     "stays open": "a server, or what is drawn in a notebook",
+    "drawn by its own test": "which gives it `RUNS`, `ax` and the results in tests/figures/results",
     "takes minutes": "and is run by the tests of its own room on less",
 }
 """Why a block is checked but not run: what an annotation may say, and what it means."""
