@@ -1,22 +1,26 @@
 """The gallery shows every figure, as it is drawn today: from small stored results, against its own pictures.
 
 Letters differ between versions of freetype, and with their widths the layout: what is drawn may lie three pixels away.
-matplotlib 3.10.9 (freetype 2.6.1) beside 3.11.2 (2.14.3): 0.03 at most; the changes below: 0.2 at least.
+The changes below make 0.24 at least on matplotlib 3.11. Version 3.10 lays seven of the pictures out otherwise, by up to
+a few pixels (0.34 to 1.0; the others 0.06 at most), so that nothing is compared there.
 """
 
 import inspect
 import runpy
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from handscope import figures
+from packaging.version import Version
 from PIL import Image
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter, uniform_filter
 
 GALLERY = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "make_gallery.py"))
 PLATES = {plate.name: plate for plate in GALLERY["PLATES"]}
 ADVICE = "look at the figure, and if it is meant to be so: python docs/make_gallery.py"
+OF_3_11 = pytest.mark.skipif(Version(matplotlib.__version__) < Version("3.11"), reason="another layout")
 SHIFT, WINDOW, TOLERANCE = 3, 5, 0.1
 
 
@@ -63,6 +67,7 @@ def test_the_page_is_that_of_the_plates() -> None:
     assert sum(path.stat().st_size for path in pictures.values()) < 1_500_000
 
 
+@OF_3_11
 @pytest.mark.parametrize("name", PLATES)
 def test_a_figure_is_drawn_as_it_is_shown(name: str) -> None:
     assert difference(now(name), stored(name)) < TOLERANCE, ADVICE
@@ -79,12 +84,14 @@ CHANGES = {
 }
 
 
+@OF_3_11
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_figure_is_seen(change: str) -> None:
     name, code = CHANGES[change]
     assert difference(now(name, code), stored(name)) > TOLERANCE
 
 
+@OF_3_11
 @pytest.mark.parametrize("name", ["grid", "effects"])
 def test_letters_a_little_wider_are_not_seen(name: str) -> None:
     assert difference(now(name, **{"font.size": 1.01 * figures.STYLE["font.size"]}), stored(name)) < TOLERANCE
