@@ -58,6 +58,10 @@ def save(work: Folders, recipe: Recipe, crew: Crew, out: Path | None = None, wei
     held = np.load(work.renders / "0000.npy")
     with whole_folder(out) as folder:
         pipe.save_pretrained(folder)
+        config = folder / "vae" / "config.json"  # without the path on this machine that it was read from
+        said = json.loads(config.read_text(encoding="utf-8"))
+        said.pop("_name_or_path", None)
+        config.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         told = {
             "organism": work.organism.name,
             "recipe": asdict(recipe),

@@ -41,6 +41,11 @@ def test_those_that_ship_are_small_together():
     assert folder_size(SHIPPED / "ladder") / 1e6 + sizes["organism"] == pytest.approx(sum(sizes.values()))
 
 
+def test_nothing_that_ships_names_a_path_of_a_machine():
+    configs = list(SHIPPED.rglob("*.json"))
+    assert configs and not [path for path in configs if "_name_or_path\": \"/" in path.read_text(encoding="utf-8")]
+
+
 @pytest.mark.parametrize("name", SHIPS)
 def test_one_that_ships_draws_and_replays_to_the_bit(name, tmp_path):
     model, one = load(name), ORGANISMS[name]
