@@ -92,7 +92,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 Path(folder, name).chmod(mode)
         if path.exists():
             path.rename(before)
-        made.rename(path)
+        try:
+            made.rename(path)
+        except OSError:
+            if before.exists():
+                before.rename(path)  # else it would go with the temporary folder
+            raise
 
 
 def listed(folder: Path) -> set[str]:

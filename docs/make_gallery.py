@@ -308,9 +308,9 @@ def picture(figure: Figure) -> Image.Image:
 def page() -> str:
     """The text of the page."""
     parts = [
-        "# Gallery\n\nEvery figure function, on results of the embedded organisms (256 pictures; see each table). "
-        "`python\ndocs/make_gallery.py` draws them all from the tables in tests/figures/results, which `python\n"
-        "docs/make_gallery_results.py` makes from runs. `RUNS` is a folder of runs, and `ax` an Axes; most "
+        "# Gallery\n\nEvery figure function, on small results of the embedded organisms: they show figures and are no "
+        "findings.\n`python docs/make_gallery.py` draws them all from the tables in tests/figures/results, which\n"
+        "`python docs/make_gallery_results.py` makes from runs. `RUNS` is a folder of runs, and `ax` an Axes; most "
         "functions\nmake one of their own when they get none.\n"
     ]
     for plate in PLATES:

@@ -2,7 +2,7 @@
 
     python docs/make_gallery_results.py runs/gallery
 
-Every stage goes on where it stopped, so the same command again does only what is missing. About an hour on two cores.
+Every stage goes on where it stopped, so the same command again does only what is missing.
 """
 
 import subprocess

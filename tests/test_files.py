@@ -47,7 +47,11 @@ def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: 
     assert {name: oct(stat.S_IMODE(mode)) for name, mode in modes.items()} == dict.fromkeys(modes, oct(0o666 & ~umask))
 
 
-def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+def _refuse() -> None:
+    raise OSError("no room")
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(text: str, fail: bool = False) -> None:
         with whole_folder(tmp_path / "made") as folder:
             (folder / text).write_text(text)
@@ -56,6 +60,12 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     write("first")
     with pytest.raises(AssertionError, match="stopped"):
         write("second", fail=True)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["first"]
+    with monkeypatch.context() as patch:
+        rename = Path.rename
+        patch.setattr(Path, "rename", lambda one, to: _refuse() if one.name == "new" else rename(one, to))
+        with pytest.raises(OSError, match="no room"):
+            write("second")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["first"]
     write("third")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["third"]
